@@ -1,0 +1,83 @@
+"""The main job: `block_dct` on groups of t consecutive frames, lossless channel.
+
+`configs/video.py:tiny` shrinks everything for smoke runs.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config; `variant` is empty or `tiny`."""
+    config = ConfigDict()
+    config.seed = 0
+    config.checkpoint = "video"  # a shipped name, a training folder or a checkpoint folder
+
+    config.model = ConfigDict()
+    config.model.name = "block_dct"
+    config.model.step = 4  # D: a larger one hides more, 10 log10(12 * 255^2 / D^2) dB of stego
+    config.model.frames = 4  # t: frames transformed together
+    config.model.classes = 64  # K: classes in the codebook
+    config.model.features = 96  # channels of the refinement network
+    config.model.layers = 4
+
+    config.shuffle = ConfigDict()
+    config.shuffle.moves = "cover"  # what the key permutes: cover, secret or nothing
+    config.shuffle.block_size = 8
+
+    config.channel = (("round", 8),)
+
+    config.losses = ConfigDict()
+    config.losses.stego = 1.0
+    config.losses.secret = 1e4
+    config.losses.penalty = 1.0
+
+    config.optimizer = ConfigDict()
+    config.optimizer.num_steps = 6000
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.schedule = "cosine"  # constant, cosine or plateau
+    config.optimizer.warmup_steps = 100
+    config.optimizer.clip_norm = 10.0
+    config.optimizer.plateau_factor = 0.5
+    config.optimizer.plateau_patience = 5
+    config.optimizer.plateau_window = 200
+
+    config.train = ConfigDict()
+    config.train.batch_size = 8
+    config.train.log_every_steps = 50
+    config.train.picture_every_steps = 1000
+    config.train.save_every_steps = 500
+    config.train.keep = 2
+
+    config.data = ConfigDict()
+    config.data.source = "clips"  # clips, images or imagenet
+    config.data.path = "data/train/clips"
+    config.data.frames = 4
+    config.data.height = 128
+    config.data.width = 128
+    config.data.max_stride = 2
+    config.data.flip = True
+    config.data.min_scale = 1.0
+    config.data.cache_height = 256
+    config.data.cache_width = 448
+    config.data.max_frames = 64
+
+    config.video = ConfigDict()  # of --mode roundtrip; a path, or a clip of the sample package
+    config.video.cover = "sample:bikes.mp4"
+    config.video.secret = "sample:bigbuckbunny.mp4"
+
+    if variant == "tiny":
+        config.model.classes = 8
+        config.model.features = 8
+        config.model.layers = 1
+        config.optimizer.num_steps = 4
+        config.optimizer.warmup_steps = 1
+        config.train.batch_size = 2
+        config.train.log_every_steps = 1
+        config.train.picture_every_steps = 4
+        config.train.save_every_steps = 2
+        config.data.height = config.data.width = 32
+        config.data.cache_height = config.data.cache_width = 48
+        config.data.max_frames = 12
+    elif variant:
+        raise ValueError(f"configs/video.py has the variant tiny, not {variant!r}")
+    return config

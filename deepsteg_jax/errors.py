@@ -1,0 +1,9 @@
+"""The one exception for mistakes that a user can mend."""
+
+
+class UserError(Exception):
+    """Something the user gave is wrong.
+
+    The message is one line that says what is wrong and what to do about it. `main.py` prints it on
+    stderr and exits with 1; no traceback is shown.
+    """

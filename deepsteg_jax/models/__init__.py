@@ -1,0 +1,28 @@
+"""Registry of models: a name in the config -> pure functions."""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.models import block_dct, prep_hide_reveal
+from deepsteg_jax.models.base import Model, Params
+
+MODELS: dict[str, Callable[[ConfigDict], Model]] = {
+    "block_dct": block_dct.build,
+    "prep_hide_reveal": prep_hide_reveal.build,
+}
+
+
+def build(config: ConfigDict) -> Model:
+    """The model named by `config.name`, bound to `config` (the `model` section of a config).
+
+    Raises:
+        UserError: no model has that name.
+    """
+    if config.name not in MODELS:
+        raise UserError(f"unknown model {config.name!r}: config.model.name is one of {', '.join(MODELS)}")
+    return MODELS[config.name](config)
+
+
+__all__ = ["MODELS", "Model", "Params", "build"]

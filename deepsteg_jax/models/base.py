@@ -1,0 +1,38 @@
+"""What a model is."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Params = dict[str, Any]
+
+
+def _no_penalty(params: Params, cover: jax.Array, secret: jax.Array) -> jax.Array:
+    return jax.numpy.zeros(())
+
+
+class Model(NamedTuple):
+    """Pure functions over `params = {"hide": ..., "reveal": ...}`, bound to one model config.
+
+    Images are [b, h, w, 3] and video is [b, t, h, w, 3], RGB float32 in [0, 1].
+    """
+
+    init: Callable[[jax.Array], Params]
+    """init(key) -> params."""
+
+    hide: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    """hide(params["hide"], cover, secret) -> stego."""
+
+    reveal: Callable[[Any, jax.Array], jax.Array]
+    """reveal(params["reveal"], stego) -> revealed."""
+
+    penalty: Callable[[Params, jax.Array, jax.Array], jax.Array] = _no_penalty
+    """penalty(params, cover, secret) -> scalar that training adds to the loss."""
+
+    tie: Callable[[Params], Params] = lambda params: params
+    """Copies what hide and reveal share; training calls it after every update."""
+
+    step: int = 1
+    """The model reads the stego's 8-bit samples modulo this number only if it is more than 1, so side
+    information may change a sample by `step` unseen."""

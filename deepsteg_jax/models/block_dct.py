@@ -1,0 +1,535 @@
+"""`block_dct`: digits of the secret's block DCT, wrapped into the cover.
+
+The sender knows the cover, so the cover need not be noise to the receiver ("writing on dirty paper",
+Costa 1983; quantisation index modulation, Chen and Wornell 2001): with a step D, moving every 8-bit
+sample of the cover to the nearest value that is congruent to a digit m modulo D carries m, whatever
+the cover is, at a mean squared error of about D^2/12. What is left to design is how t*h*w*3 digits
+describe the secret best:
+
+1. *Transform.* Opponent colours, DCT over 8x8 pixels and over the group's t frames. Each block of each
+   temporal frequency (a "cell", 192 coefficients in 96 pairs) is coded on its own.
+2. *Classes.* A codebook of K classes, learned per temporal frequency, gives each pair of coefficients a
+   scale. A cell takes the class of least rate-distortion cost; the class is written in plain digits.
+3. *Pool.* The digits of all cells of the group lie in one pool, so busy blocks borrow what flat blocks
+   do not need (reverse water-filling, Cover and Thomas 2006, section 10.3.3). The water level is the
+   finest that fits, found by bisection; sender and receiver compute the same layout from the level and
+   the classes in integer arithmetic. There is no serial bitstream: every digit's place is known at once.
+4. *Digits.* A pair with n digits has L = floor(sqrt(D^n)) levels per coefficient, spread by the
+   compander of a Laplace density (Bennett 1948), read back at the cells' centroids.
+5. *Refinement.* The reveal network, residual 3x3 convolutions on the grid of blocks, moves each
+   coefficient inside its quantisation interval, guided by the neighbouring blocks.
+"""
+
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from deepsteg_jax.models.base import Model
+
+BLOCK = 8
+PAIRS = 3 * BLOCK * BLOCK // 2
+SCALE_STEPS = 8  # scales and water levels are whole numbers of 1/8 octave
+LEVEL_DIGITS = 8  # digits that hold the water level: 2**8 levels fit for every D >= 2
+LEVEL_OFFSET = 96  # the lowest water level is 2**(-96/8) grey levels
+MAX_LEVELS = 8192  # per coefficient; finer than any 8-bit secret needs
+FLOOR = 0.05  # grey levels; no class falls below, since nothing so small is ever coded
+LAPLACE_PER_RMS = 2**-0.5  # the width of a Laplace density is its rms over sqrt(2)
+
+
+class Quantiser(NamedTuple):
+    """Tables of the companded quantisers for a step D, indexed by the digits n of a pair."""
+
+    step: int  # D: digits lie in [0, D)
+    powers: np.ndarray  # [n] step**n
+    levels: np.ndarray  # [n] levels per coefficient
+    centroids: np.ndarray  # [sum(levels)] reconstruction points in units of the Laplace width
+    offsets: np.ndarray  # [n] where each quantiser's centroids begin
+    rms: np.ndarray  # [n] root mean squared error of one coefficient
+    edges: np.ndarray  # [n] where the outermost cell begins
+    reach: np.ndarray  # [n] the outermost centroid
+    thresholds: np.ndarray  # [n - 1] least (scale - water level), in scale steps, that earns digit n
+
+
+def _look_up(table: np.ndarray, index: jax.Array) -> jax.Array:
+    return jnp.asarray(table)[index]
+
+
+def _laplace_cell(lower, upper):
+    """Mass, centroid and squared error of [lower, upper) under exp(-x), x >= 0 (closed forms)."""
+    tail = lambda e, poly: np.where(np.isinf(e), 0.0, poly * np.exp(-np.where(np.isinf(e), 0.0, e)))  # noqa: E731
+    finite = np.where(np.isinf(upper), 0.0, upper)
+    mass = tail(lower, 1.0) - tail(upper, 1.0)
+    mean = (tail(lower, lower + 1) - tail(upper, finite + 1)) / mass
+    second = tail(lower, lower**2 + 2 * lower + 2) - tail(upper, finite**2 + 2 * finite + 2)
+    return mass, mean, second - mass * mean**2
+
+
+def _laplace_quantiser(count: int):
+    """Centroids [count] and mean squared error of `count` companded levels, Laplace width 1."""
+    u = np.arange(count // 2, count + 1) / count * 2 - 1
+    u[0] = max(u[0], 0.0)  # of an odd count, half of the middle cell
+    edges = np.append(-3 * np.log1p(-u[:-1]), np.inf)
+    mass, mean, error = _laplace_cell(edges[:-1], edges[1:])
+    odd = count % 2
+    if odd:
+        error[0] += mass[0] * mean[0] ** 2
+        mean[0] = 0.0
+    return np.concatenate([-mean[odd:][::-1], mean]), error.sum()
+
+
+def _hull_gains(errors: np.ndarray) -> np.ndarray:
+    """Error saved per digit along the lower convex hull of errors[n]; equal inside one hull segment."""
+    gains, n = [], 0
+    while n < len(errors) - 1:
+        slopes = (errors[n] - errors[n + 1 :]) / np.arange(1, len(errors) - n)
+        best = int(np.argmax(slopes))
+        gains += [slopes[best]] * (best + 1)
+        n += best + 1
+    return np.array(gains)
+
+
+def make_quantiser(step: int) -> Quantiser:
+    """Builds the quantiser tables for digits in [0, step).
+
+    The compander u(x) = sign(x) (1 - exp(-|x| / 3)) has the optimal point density f^(1/3) of a Laplace
+    density f of width 1 (Bennett 1948).
+    """
+    levels = [1]
+    while levels[-1] < MAX_LEVELS:
+        levels.append(int(np.sqrt(float(step) ** len(levels)) + 1e-9))
+    centroids, errors = zip(*map(_laplace_quantiser, levels), strict=True)
+    gains = _hull_gains(2 * np.array(errors))
+    return Quantiser(
+        step=step,
+        powers=step ** np.arange(len(levels), dtype=np.int32),
+        levels=np.array(levels, np.int32),
+        centroids=np.concatenate(centroids).astype(np.float32),
+        offsets=np.cumsum([0, *levels[:-1]]).astype(np.int32),
+        rms=np.sqrt(np.array(errors, np.float32)),
+        edges=np.array([max(c[-1] - 1, 0) for c in centroids], np.float32),  # an exponential tail's mean
+        reach=np.array([c[-1] for c in centroids], np.float32),
+        thresholds=np.ceil(-0.5 * np.log2(gains) * SCALE_STEPS).astype(np.int32),
+    )
+
+
+# --- transform -----------------------------------------------------------------------------------
+
+
+def _dct_matrix(size: int) -> np.ndarray:
+    """Orthonormal DCT-II, [frequency, sample]."""
+    k, x = np.mgrid[:size, :size]
+    matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * x + 1) * k / (2 * size))
+    matrix[0] /= np.sqrt(2)
+    return matrix.astype(np.float32)
+
+
+# Orthonormal opponent colours: lightness, red-blue, green-magenta.
+_OPPONENT = np.array([[2, 2, 2], [6**0.5, 0, -(6**0.5)], [2**0.5, -(8**0.5), 2**0.5]], np.float32) / 12**0.5
+_u, _v = np.mgrid[:BLOCK, :BLOCK]
+_ZIGZAG = np.lexsort((_u.ravel(), (_u + _v).ravel()))  # neighbours in this order have similar scales
+_UNZIGZAG = np.argsort(_ZIGZAG)
+
+
+def analyse(video: jax.Array) -> jax.Array:
+    """Block DCT coefficients of a group of frames.
+
+    Args:
+        video: [t, h, w, 3] in [0, 1]; h and w multiples of 8.
+
+    Returns:
+        [t, h/8, w/8, 192] in grey levels (orthonormal); axis 0 is the temporal frequency.
+    """
+    t, h, w, _ = video.shape
+    x = (video * 255 - 128).reshape(t, h // BLOCK, BLOCK, w // BLOCK, BLOCK, 3)
+    basis = _dct_matrix(BLOCK)
+    x = jnp.einsum("tyixjc,ui,vj,dc->tyxduv", x, basis, basis, _OPPONENT, optimize="optimal")
+    x = x.reshape(t, h // BLOCK, w // BLOCK, 3, BLOCK * BLOCK)[..., _ZIGZAG]
+    x = x.reshape(t, h // BLOCK, w // BLOCK, 2 * PAIRS)
+    return x if t == 1 else jnp.einsum("ft,tyxc->fyxc", _dct_matrix(t), x)
+
+
+def synthesise(coefficients: jax.Array) -> jax.Array:
+    """Inverse of `analyse`: [t, h/8, w/8, 192] -> [t, h, w, 3], not clipped."""
+    t, rows, columns, _ = coefficients.shape
+    x = coefficients if t == 1 else jnp.einsum("ft,fyxc->tyxc", _dct_matrix(t), coefficients)
+    x = x.reshape(t, rows, columns, 3, BLOCK * BLOCK)[..., _UNZIGZAG]
+    x = x.reshape(t, rows, columns, 3, BLOCK, BLOCK)
+    basis = _dct_matrix(BLOCK)
+    x = jnp.einsum("tyxduv,ui,vj,dc->tyixjc", x, basis, basis, _OPPONENT, optimize="optimal")
+    return (x.reshape(t, rows * BLOCK, columns * BLOCK, 3) + 128) / 255
+
+
+# --- codebook and layout -------------------------------------------------------------------------
+
+
+def init_codebook(key: jax.Array, frames: int, classes: int) -> jax.Array:
+    """Starting codebook [frames, classes, 96]: log2 of the rms of each coefficient pair, grey levels.
+
+    Classes span activity (level at DC) times shape (decay with frequency) around the power-law spectrum
+    of photographs; a little noise breaks ties. Training moves it to the data.
+    """
+    frequency = np.tile(np.sort((_u + _v).ravel())[::2], 3)
+    chroma = np.repeat([0.0, 1.5, 2.0], BLOCK * BLOCK // 2)
+    shapes = 4
+    activity = np.linspace(-3, 9.5, max(classes // shapes, 1))
+    decay = np.linspace(0.2, 2.0, shapes)
+    base = np.stack([a - d * np.log2(1 + frequency) - chroma for a in activity for d in decay])
+    base = np.resize(base, (frames, classes, PAIRS))
+    return jnp.asarray(base, jnp.float32) + 0.1 * jax.random.normal(key, base.shape)
+
+
+def integer_scales(codebook: jax.Array, frames: int) -> jax.Array:
+    """Laplace widths of a group of `frames` frames, [frames, classes, 96], in whole scale steps.
+
+    A shorter group (the tail of a clip) takes the codebook's temporal frequencies at its own spacing.
+    Rounding here is what makes the layout the same on every device.
+    """
+    planes = np.arange(frames) * codebook.shape[0] // frames
+    return jnp.round(SCALE_STEPS * (codebook[planes] + math.log2(LAPLACE_PER_RMS))).astype(jnp.int32)
+
+
+def width(scales: jax.Array) -> jax.Array:
+    """Laplace width in grey levels of whole scale steps."""
+    return jnp.exp2(scales / SCALE_STEPS)
+
+
+def digit_counts(scales: jax.Array, level: jax.Array, quantiser: Quantiser) -> jax.Array:
+    """How many digits each pair earns at a water level (both in scale steps); int32, any shape."""
+    excess = (scales - level)[..., None]
+    return jnp.sum(excess >= quantiser.thresholds, axis=-1, dtype=jnp.int32)
+
+
+def choose_classes(magnitudes, scales, level, quantiser: Quantiser) -> jax.Array:
+    """The class of least rate-distortion cost for every cell.
+
+    Cost = squared error of each pair, inside the quantiser's range and beyond it, + lambda * digits, with
+    lambda = width(level)^2.
+
+    Args:
+        magnitudes: [t, n, 96] hypotenuse of each pair of coefficients.
+        scales: [t, K, 96] from `integer_scales`.
+        level: water level in scale steps.
+
+    Returns:
+        int32 [t, n] in [0, K).
+    """
+    counts = digit_counts(scales, level, quantiser)
+    widths = width(scales)
+    levels = _look_up(quantiser.levels, counts)
+    # A compander cell at x is (6 w / L) exp(|x| / (3 w)) wide, and its error its width squared over 12.
+    granular = jnp.where(levels > 1, 3 * (widths / levels) ** 2, 0)
+    rate = (width(level) ** 2 * counts + granular).sum(-1)
+
+    def by_pair(x):
+        return x.transpose(2, 0, 1)[..., None]  # [96, t, K, 1]
+
+    granular, growth = by_pair(granular), by_pair(2 / (3 * widths))
+    edge = by_pair(widths * _look_up(quantiser.edges, counts))
+    reach = by_pair(widths * _look_up(quantiser.reach, counts))
+    magnitudes = magnitudes.transpose(2, 0, 1)[:, :, None]  # [96, t, 1, n]
+
+    def add_error(i, cost):
+        inside = granular[i] * jnp.exp(growth[i] * jnp.minimum(magnitudes[i], edge[i]))
+        return cost + inside + jnp.square(jnp.maximum(magnitudes[i] - reach[i], 0))
+
+    cost = jnp.broadcast_to(rate[..., None], (*rate.shape, magnitudes.shape[-1]))
+    return jnp.argmin(lax.fori_loop(0, PAIRS, add_error, cost), axis=1).astype(jnp.int32)
+
+
+def _total_digits(scales, level, classes, quantiser):
+    """Digits that all cells together need at a water level."""
+    per_class = digit_counts(scales, level, quantiser).sum(-1)  # [t, K]
+    population = jax.nn.one_hot(classes, scales.shape[1], dtype=jnp.int32).sum(1)
+    return (per_class * population).sum()
+
+
+def _finest_level(fits):
+    """Smallest water level in scale steps for which the monotone predicate `fits(level)` holds."""
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) // 2
+        good = fits(middle)
+        return jnp.where(good, low, middle + 1), jnp.where(good, middle, high)
+
+    return lax.fori_loop(0, LEVEL_DIGITS, halve, (-LEVEL_OFFSET, 2**LEVEL_DIGITS - 1 - LEVEL_OFFSET))[1]
+
+
+def allot(magnitudes, scales, budget: int, quantiser: Quantiser):
+    """Chooses the water level and the classes so that the pool holds all digits.
+
+    The level is searched on a sample of the cells, where classes and level move together; then the
+    classes are fixed on all cells and the level is made the finest that fits exactly.
+
+    Returns:
+        (level: int32 scalar, classes: int32 [t, n]).
+    """
+    cells = magnitudes.shape[1]
+    stride = max(1, min(8, cells // 64))
+    sample = magnitudes[:, ::stride]
+    share = budget * sample.shape[1] // cells
+
+    def fits(level):
+        return (
+            _total_digits(scales, level, choose_classes(sample, scales, level, quantiser), quantiser) <= share
+        )
+
+    classes = choose_classes(magnitudes, scales, _finest_level(fits), quantiser)
+    level = _finest_level(lambda level: _total_digits(scales, level, classes, quantiser) <= budget)
+    return level, classes
+
+
+class Layout(NamedTuple):
+    """Where every pair's digits lie in the pool."""
+
+    counts: jax.Array  # [t * n * 96] digits of each pair
+    starts: jax.Array  # [t * n * 96] place of its first digit
+    widths: jax.Array  # [t * n * 96] its Laplace width, grey levels
+
+
+def lay_out(level, classes, scales, quantiser: Quantiser) -> Layout:
+    """The layout that sender and receiver both derive from the level and the classes [t, n]."""
+    chosen = jnp.take_along_axis(scales, classes[..., None], axis=1).ravel()
+    counts = digit_counts(chosen, level, quantiser)
+    return Layout(counts, jnp.cumsum(counts) - counts, width(chosen))
+
+
+# --- digits --------------------------------------------------------------------------------------
+
+
+def _to_digits(values: jax.Array, count: int, quantiser: Quantiser) -> jax.Array:
+    """The `count` base-D digits of non-negative integers, least first: [...] -> [..., count]."""
+    return values[..., None] // quantiser.powers[:count] % quantiser.step
+
+
+def _from_digits(digits: jax.Array, quantiser: Quantiser) -> jax.Array:
+    """Inverse of `_to_digits`."""
+    return jnp.sum(digits * quantiser.powers[: digits.shape[-1]], axis=-1)
+
+
+def _class_digits(classes: int, step: int) -> int:
+    return max(1, math.ceil(math.log(classes, step) - 1e-9))
+
+
+def quantise(pairs, layout: Layout, quantiser: Quantiser) -> jax.Array:
+    """One whole number below step^counts for each pair of coefficients, [p, 2] -> int32 [p]."""
+    levels = _look_up(quantiser.levels, layout.counts)[:, None]
+    compressed = jnp.sign(pairs) * -jnp.expm1(-jnp.abs(pairs) / (3 * layout.widths[:, None]))
+    index = jnp.floor((compressed + 1) / 2 * levels).astype(jnp.int32)
+    index = jnp.clip(index, 0, levels - 1)
+    return index[:, 0] * levels[:, 0] + index[:, 1]
+
+
+def dequantise(values, layout: Layout, quantiser: Quantiser) -> jax.Array:
+    """Centroids of quantised pairs, int32 [p] -> [p, 2] grey levels."""
+    levels = _look_up(quantiser.levels, layout.counts)
+    index = jnp.stack([values // levels, values % levels], axis=-1)
+    index = jnp.clip(index, 0, levels[:, None] - 1) + _look_up(quantiser.offsets, layout.counts)[:, None]
+    return _look_up(quantiser.centroids, index) * layout.widths[:, None]
+
+
+def _owners(layout: Layout, size: int, quantiser: Quantiser):
+    """Which pair owns each digit of the pool, and the weight D^place of the digit; both [size]."""
+    owner = jnp.repeat(jnp.arange(len(layout.counts)), layout.counts, total_repeat_length=size)
+    place = jnp.clip(jnp.arange(size) - layout.starts[owner], 0, len(quantiser.powers) - 1)
+    return owner, _look_up(quantiser.powers, place)
+
+
+def write_pool(values, layout: Layout, size: int, quantiser: Quantiser) -> jax.Array:
+    """Lays the digits of all pairs in the pool: int32 [size]; -1 where no digit is needed."""
+    owner, weight = _owners(layout, size, quantiser)
+    used = jnp.arange(size) < layout.starts[-1] + layout.counts[-1]
+    return jnp.where(used, values[owner] // weight % quantiser.step, -1)
+
+
+def read_pool(digits, layout: Layout, quantiser: Quantiser) -> jax.Array:
+    """Inverse of `write_pool`: pool [size] -> values int32 [p]; garbage in, garbage out, no error."""
+    size = len(digits)
+    _, weight = _owners(layout, size, quantiser)
+    # Differences of a running sum add up each pair's digits; int32 overflow cancels in the difference.
+    running = jnp.pad(jnp.cumsum(digits * weight), (1, 0))
+    ends = jnp.minimum(layout.starts + layout.counts, size)
+    return running[ends] - running[jnp.minimum(layout.starts, size)]
+
+
+def _pad_to_blocks(video: jax.Array) -> jax.Array:
+    h, w = video.shape[1:3]
+    return jnp.pad(video, ((0, 0), (0, -h % BLOCK), (0, -w % BLOCK), (0, 0)), mode="edge")
+
+
+class Cells(NamedTuple):
+    """A group's coefficients and what was decided about them."""
+
+    pairs: jax.Array  # [t, n, 96, 2] grey levels
+    classes: jax.Array  # int32 [t, n]
+    level: jax.Array  # water level in scale steps
+    budget: int  # digits in the pool
+
+
+def classify(codebook, secret, quantiser: Quantiser) -> Cells:
+    """Transforms a group [t, h, w, 3] and chooses its classes and its water level."""
+    t = len(secret)
+    pairs = analyse(_pad_to_blocks(secret)).reshape(t, -1, PAIRS, 2)
+    class_digits = _class_digits(codebook.shape[1], quantiser.step)
+    budget = secret.size - LEVEL_DIGITS - t * pairs.shape[1] * class_digits
+    magnitudes = jnp.hypot(pairs[..., 0], pairs[..., 1])
+    level, classes = allot(magnitudes, integer_scales(codebook, t), budget, quantiser)
+    return Cells(pairs, classes, level, budget)
+
+
+def encode(codebook, secret, quantiser: Quantiser) -> jax.Array:
+    """The digits that describe one group of frames.
+
+    Args:
+        codebook: [T, K, 96].
+        secret: [t, h, w, 3] in [0, 1], t <= T.
+
+    Returns:
+        int32 [t * h * w * 3] in [0, D), -1 where the secret needs no digit.
+    """
+    cells = classify(codebook, secret, quantiser)
+    layout = lay_out(cells.level, cells.classes, integer_scales(codebook, len(secret)), quantiser)
+    values = quantise(cells.pairs.reshape(-1, 2), layout, quantiser)
+    return jnp.concatenate(
+        [
+            _to_digits(cells.level + LEVEL_OFFSET, LEVEL_DIGITS, quantiser),
+            _to_digits(cells.classes, _class_digits(codebook.shape[1], quantiser.step), quantiser).ravel(),
+            write_pool(values, layout, cells.budget, quantiser),
+        ]
+    )
+
+
+class Decoded(NamedTuple):
+    """What the digits say, before refinement."""
+
+    coefficients: jax.Array  # [t, rows, columns, 192] grey levels
+    errors: jax.Array  # [t, rows, columns, 96] expected rms error of each coefficient of a pair
+
+
+def decode(codebook, digits, shape, quantiser: Quantiser) -> Decoded:
+    """Reads the digits of one group, int32 [t * h * w * 3], of frames of shape (t, h, w, 3)."""
+    t, h, w, _ = shape
+    rows, columns = -(-h // BLOCK), -(-w // BLOCK)
+    count = codebook.shape[1]
+    class_digits = _class_digits(count, quantiser.step)
+    level, rest = jnp.split(digits, [LEVEL_DIGITS])
+    classes, pool = jnp.split(rest, [t * rows * columns * class_digits])
+    level = jnp.clip(_from_digits(level, quantiser), 0, 2**LEVEL_DIGITS - 1) - LEVEL_OFFSET
+    classes = _from_digits(classes.reshape(t, rows * columns, class_digits), quantiser)
+    layout = lay_out(level, jnp.minimum(classes, count - 1), integer_scales(codebook, t), quantiser)
+    pairs = dequantise(read_pool(pool, layout, quantiser), layout, quantiser)
+    errors = _look_up(quantiser.rms, layout.counts) * layout.widths
+    return Decoded(pairs.reshape(t, rows, columns, 2 * PAIRS), errors.reshape(t, rows, columns, PAIRS))
+
+
+def wrap_into(cover, digits, step: int) -> jax.Array:
+    """Moves each 8-bit sample of the cover to the nearest valid value congruent to its digit modulo D.
+
+    Args:
+        cover: float array of whole numbers in [0, 255].
+        digits: int32, same size; -1 leaves the sample as it is.
+
+    Returns:
+        The stego, whole numbers in [0, 255], same shape as the cover.
+    """
+    digits = digits.reshape(cover.shape)
+    offset = jnp.mod(digits - cover, step)
+    # A tie between +D/2 and -D/2 (even D) goes by the position's parity: no bias, no contours.
+    odd = sum(jnp.indices(cover.shape[-3:], sparse=True)) % 2 == 1
+    down = (2 * offset > step) | ((2 * offset == step) & odd)
+    stego = cover + jnp.where(down, offset - step, offset)
+    stego = jnp.where(stego < 0, stego + step, jnp.where(stego > 255, stego - step, stego))
+    return jnp.where(digits < 0, cover, stego)
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+class Refinement(nn.Module):
+    """Residual network on the grid of blocks that sharpens dequantised coefficients.
+
+    [n, rows, columns, 192] and their expected errors [n, rows, columns, 96] -> correction, same shape as
+    the coefficients, bounded to twice the expected error. The last layer starts at zero, so an untrained
+    model reveals the plain centroids.
+    """
+
+    features: int
+    layers: int
+
+    @nn.compact
+    def __call__(self, coefficients, errors):
+        """See the class."""
+        x = jnp.concatenate([jnp.arcsinh(coefficients), jnp.log2(errors + 1e-3)], axis=-1)
+        x = nn.Dense(self.features, name="enter")(x)
+        for i in range(self.layers):
+            y = nn.Conv(self.features, (3, 3), name=f"conv{i}")(nn.relu(x))
+            x = x + nn.Dense(self.features, kernel_init=nn.initializers.zeros, name=f"mix{i}")(nn.relu(y))
+        x = nn.Dense(coefficients.shape[-1], kernel_init=nn.initializers.zeros, name="leave")(nn.relu(x))
+        return jnp.tanh(x) * 2 * jnp.repeat(errors, 2, axis=-1)
+
+
+# --- model ---------------------------------------------------------------------------------------
+
+
+def _as_video(x: jax.Array) -> jax.Array:
+    return x[:, None] if x.ndim == 4 else x
+
+
+def build(config) -> Model:
+    """The model of `config`: step, frames, classes, features, layers (see configs/video.py)."""
+    quantiser = make_quantiser(config.step)
+    network = Refinement(config.features, config.layers)
+
+    def init(key):
+        codebook_key, network_key = jax.random.split(key)
+        codebook = init_codebook(codebook_key, config.frames, config.classes)
+        grid = jnp.zeros((1, 2, 2, 2 * PAIRS))
+        variables = network.init(network_key, grid, grid[..., :PAIRS])
+        return tie({"hide": {"codebook": codebook}, "reveal": {"refinement": variables["params"]}})
+
+    def hide(params, cover, secret):
+        levels = jnp.round(cover * 255)
+        digits = jax.vmap(lambda s: encode(params["codebook"], s, quantiser))(_as_video(secret))
+        return wrap_into(levels, lax.stop_gradient(digits), quantiser.step) / 255
+
+    def reveal(params, stego):
+        video = _as_video(stego)
+        digits = jnp.mod(jnp.round(video * 255), quantiser.step).astype(jnp.int32)
+        read = lambda d: decode(params["codebook"], d.ravel(), d.shape, quantiser)  # noqa: E731
+        decoded = lax.stop_gradient(jax.vmap(read)(digits))
+        fold = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+        correction = network.apply(
+            {"params": params["refinement"]}, fold(decoded.coefficients), fold(decoded.errors)
+        )
+        coefficients = decoded.coefficients + correction.reshape(decoded.coefficients.shape)
+        revealed = jax.vmap(synthesise)(coefficients)[:, :, : video.shape[2], : video.shape[3]]
+        return jnp.clip(revealed, 0, 1).reshape(stego.shape)
+
+    def penalty(params, cover, secret):
+        del cover
+        fit = lambda s: _misfit(params["hide"]["codebook"], s, quantiser)  # noqa: E731
+        return jax.vmap(fit)(_as_video(secret)).mean()
+
+    def tie(params):
+        codebook = jnp.array(params["hide"]["codebook"], copy=True)  # a buffer of its own can be donated
+        return {**params, "reveal": {**params["reveal"], "codebook": codebook}}
+
+    return Model(init, hide, reveal, penalty, tie, quantiser.step)
+
+
+def _misfit(codebook, secret, quantiser: Quantiser) -> jax.Array:
+    """Gaussian negative log-likelihood (nats per coefficient) of each cell under its chosen class.
+
+    Its gradient moves every class to the rms of the cells that choose it: k-means in the model's own
+    rate-distortion cost, one minibatch at a time.
+    """
+    cells = lax.stop_gradient(classify(codebook, secret, quantiser))
+    planes = np.arange(len(secret)) * len(codebook) // len(secret)
+    log_rms = jnp.take_along_axis(codebook[planes], cells.classes[..., None], axis=1) * math.log(2)
+    power = jnp.mean(cells.pairs**2, axis=-1) + FLOOR**2
+    return jnp.mean(log_rms + power / 2 * jnp.exp(-2 * log_rms))

@@ -1,0 +1,53 @@
+"""What several modes need: a model ready to work, tables, the compilation cache."""
+
+import os
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from deepsteg_jax import models
+from deepsteg_jax.steganography import Codec
+from deepsteg_jax.training import checkpoints
+from deepsteg_jax.video.pipeline import Side
+
+
+def use_compilation_cache() -> None:
+    """Lets a second start reuse what the first one compiled; JAX_COMPILATION_CACHE_DIR moves or disables it."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        jax.config.update("jax_compilation_cache_dir", str(home / "deepsteg_jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def load_side(config: ConfigDict, side: str) -> Side:
+    """One side of the config's model with the parameters of its checkpoint.
+
+    Args:
+        config: the whole config.
+        side: "hide" or "reveal"; only that side's parameters stay in memory.
+
+    Raises:
+        UserError: no such model or checkpoint, or they do not fit.
+    """
+    use_compilation_cache()
+    model = models.build(config.model)
+    reveal = checkpoints.restore_params(config.checkpoint, model, config.model, "reveal")
+    fingerprint = checkpoints.fingerprint(reveal)
+    params = reveal
+    if side == "hide":
+        params = checkpoints.restore_params(config.checkpoint, model, config.model, "hide")
+    codec = Codec(model, config.shuffle, config.model.frames)
+    return Side(codec, jax.device_put(params), model.step, fingerprint)
+
+
+def progress_bar(title: str, frames: int | None = None) -> tqdm:
+    """A progress bar over frames, on stderr."""
+    return tqdm(desc=title, total=frames, unit="frame", dynamic_ncols=True)
+
+
+def table(rows: list[tuple[str, str]]) -> str:
+    """Two aligned columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -1,0 +1,28 @@
+"""`--mode reveal`: the secret out of a stego file."""
+
+from ml_collections import ConfigDict
+
+from deepsteg_jax import keys
+from deepsteg_jax.modes import Options
+from deepsteg_jax.video import io
+
+
+def run(config: ConfigDict, options: Options) -> None:
+    """Reveals `--stego` and writes `--output`.
+
+    Raises:
+        UserError: see `pipeline.reveal`; also a missing passphrase.
+    """
+    info = io.probe(options.stego)
+    io.check_output(options.output, (options.stego,), image=info.is_image)
+    passphrase = keys.read_passphrase(options.passphrase_file)
+
+    from deepsteg_jax.modes.common import load_side, progress_bar
+    from deepsteg_jax.video import pipeline
+
+    side = load_side(config, "reveal")
+    with progress_bar("reveal") as bar:
+        report = pipeline.reveal(side, passphrase, options.stego, options.output, bar.update)
+    print(
+        f"{options.output}: {report.frames} frames of {report.width}x{report.height}, {report.fps:.1f} frames/s"
+    )

@@ -1,0 +1,79 @@
+"""`--mode roundtrip`: hide, reveal from the written file, measure."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from deepsteg_jax import keys, samples
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.modes import Options
+from deepsteg_jax.video import io
+
+
+def _outputs(workdir: Path, image: bool) -> tuple[Path, Path]:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {workdir}: {error.strerror}") from None
+    suffix = ".png" if image else ".mkv"
+    return workdir / f"stego{suffix}", workdir / f"revealed{suffix}"
+
+
+def _print_report(report: dict, files, workdir: Path) -> None:
+    from deepsteg_jax.modes.common import table
+
+    size = lambda path: f"{path}  {path.stat().st_size / 2**20:.1f} MiB"  # noqa: E731
+    print(
+        table(
+            [
+                ("stego", f"{report['stego_psnr_db']:.2f} dB PSNR  {report['stego_ssim']:.4f} SSIM"),
+                ("secret", f"{report['secret_psnr_db']:.2f} dB PSNR  {report['secret_ssim']:.4f} SSIM"),
+                ("hide", f"{report['hide_fps']:.1f} frames/s, file to file"),
+                ("reveal", f"{report['reveal_fps']:.1f} frames/s, file to file"),
+                (
+                    "capacity",
+                    f"{report['capacity_bpp']:.2f} bits of secret per pixel, {report['frames']} frames",
+                ),
+                ("cover", size(files.cover)),
+                ("secret", size(files.secret)),
+                ("stego", size(files.stego)),
+                ("revealed", size(files.revealed)),
+                ("pictures", str(workdir / "comparison.png")),
+                ("figures", str(workdir / "metrics.json")),
+            ]
+        )
+    )
+
+
+def run(config: ConfigDict, options: Options) -> None:
+    """Hides config.video.secret in config.video.cover under --workdir and reports.
+
+    Writes stego.mkv, revealed.mkv (.png for images), comparison.png and metrics.json.
+
+    Raises:
+        UserError: see `pipeline.hide` and `pipeline.reveal`.
+    """
+    cover, secret = (Path(samples.resolve(path)) for path in (config.video.cover, config.video.secret))
+    workdir = Path(options.workdir)
+    stego, revealed = _outputs(workdir, io.probe(cover).is_image)
+
+    from deepsteg_jax import evaluation, plots
+    from deepsteg_jax.modes.common import load_side, progress_bar
+    from deepsteg_jax.video import pipeline
+
+    print("drew a random key for this round trip; hide and reveal use a passphrase")
+    passphrase = keys.random_key().hex()
+    frames = io.probe(secret).frames
+    with progress_bar("hide", frames) as bar:
+        hidden = pipeline.hide(load_side(config, "hide"), passphrase, cover, secret, stego, bar.update)
+    with progress_bar("reveal", hidden.frames) as bar:
+        shown = pipeline.reveal(load_side(config, "reveal"), passphrase, stego, revealed, bar.update)
+    files = evaluation.Files(cover, stego, secret, revealed)
+    with progress_bar("measure", hidden.frames) as bar:
+        report = evaluation.measure(files, bar.update)
+    report |= {"hide_fps": hidden.fps, "reveal_fps": shown.fps}
+    report |= {f"{name}_bytes": path.stat().st_size for name, path in files._asdict().items()}
+    plots.comparison(workdir / "comparison.png", evaluation.picked_frames(files, 3, hidden.frames))
+    (workdir / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
+    _print_report(report, files, workdir)

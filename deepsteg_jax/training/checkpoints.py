@@ -1,0 +1,140 @@
+"""Checkpoints; the only file that knows orbax.
+
+A checkpoint is one step of an orbax `CheckpointManager` with the items `hide` and `reveal` (parameters,
+so that a receiver reads only its own), `training` (optimiser state and step; absent from shipped
+checkpoints) and `config` (JSON). Training folders and shipped checkpoints load by the same path.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.models import Model
+from deepsteg_jax.training.state import TrainState
+
+PRETRAINED = Path(__file__).parent.parent / "pretrained"
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every file it touches
+
+
+def open_manager(folder: str | Path, keep: int = 2) -> ocp.CheckpointManager:
+    """Opens or creates a folder of checkpoints that keeps the last `keep` steps. Close it after use."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    return ocp.CheckpointManager(Path(folder).absolute(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState, config: ConfigDict) -> None:
+    """Starts saving a state in the background; an interrupted save leaves the older steps intact."""
+    items = {
+        "hide": ocp.args.StandardSave(state.params["hide"]),
+        "reveal": ocp.args.StandardSave(state.params["reveal"]),
+        "training": ocp.args.StandardSave({"opt_state": state.opt_state, "step": state.step}),
+        "config": ocp.args.JsonSave(json.loads(config.to_json())),
+    }
+    manager.save(int(state.step), args=ocp.args.Composite(**items))
+
+
+def restore_state(manager: ocp.CheckpointManager, state: TrainState) -> TrainState:
+    """The newest saved state, or `state` as it is when nothing has been saved yet.
+
+    Raises:
+        UserError: what is saved does not fit the config that made `state`.
+    """
+    step = manager.latest_step()
+    if step is None:
+        return state
+    target = {
+        "hide": state.params["hide"],
+        "reveal": state.params["reveal"],
+        "training": {"opt_state": state.opt_state, "step": state.step},
+    }
+    args = {name: ocp.args.StandardRestore(tree) for name, tree in target.items()}
+    try:
+        found = manager.restore(step, args=ocp.args.Composite(**args))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{manager.directory} holds a run of another config ({_first_line(error)}): choose another --workdir"
+        ) from None
+    return TrainState(
+        found.training["step"], {"hide": found.hide, "reveal": found.reveal}, found.training["opt_state"]
+    )
+
+
+def locate(checkpoint: str) -> Path:
+    """The folder of a checkpoint given as a shipped name, a training folder or a checkpoint folder.
+
+    Raises:
+        UserError: there is no checkpoint there.
+    """
+    for folder in (Path(checkpoint), Path(checkpoint) / "checkpoints", PRETRAINED / checkpoint):
+        if checkpoint and folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir()):
+            return folder.absolute()
+    shipped = ", ".join(sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir() and p.name[0] != "_"))
+    raise UserError(
+        f"no checkpoint {checkpoint!r}: give a folder that --mode train wrote, or one of {shipped}"
+    )
+
+
+def restore_params(checkpoint: str, model: Model, config: ConfigDict, side: str) -> Any:
+    """The parameters of one side, read alone.
+
+    Args:
+        checkpoint: as for `locate`.
+        model: built from `config`.
+        config: section `model` of the config.
+        side: "hide" or "reveal".
+
+    Raises:
+        UserError: there is none, or it is of another model or of other sizes.
+    """
+    folder = locate(checkpoint)
+    manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(read_only=True))
+    step = manager.latest_step()
+    try:
+        saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore())).config
+        if saved["model"]["name"] != config.name:
+            raise UserError(
+                f"checkpoint {checkpoint!r} is of the model {saved['model']['name']!r}, the config asks for "
+                f"{config.name!r}: set config.checkpoint or config.model.name"
+            )
+        target = jax.tree.map(
+            lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(model.init, jax.random.key(0))[side]
+        )
+        args = ocp.args.Composite(**{side: ocp.args.StandardRestore(target)})
+        return manager.restore(step, args=args)[side]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(
+            f"checkpoint {checkpoint!r} does not fit config.model or is damaged ({_first_line(error)})"
+        ) from None
+    finally:
+        manager.close()
+
+
+def export(source: str, target: str | Path, model: Model, config: ConfigDict) -> None:
+    """Copies the newest parameters of a run, without the optimiser, to a folder fit for shipping."""
+    params = {side: restore_params(source, model, config.model, side) for side in ("hide", "reveal")}
+    items = {side: ocp.args.StandardSave(tree) for side, tree in params.items()}
+    items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
+    with open_manager(target) as manager:
+        step = max(int(p.name) for p in locate(source).iterdir() if p.name.isdigit())
+        manager.save(step, args=ocp.args.Composite(**items))
+
+
+def fingerprint(params: Any) -> bytes:
+    """8 bytes that differ between any two sets of parameters."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.digest()[:8]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:160]

@@ -1,0 +1,67 @@
+"""The training state and the optimiser."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from ml_collections import ConfigDict
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.models import Model
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a step changes."""
+
+    step: jax.Array  # int32 scalar
+    params: Any  # {"hide": ..., "reveal": ...}
+    opt_state: Any
+
+
+def learning_rate(config: ConfigDict) -> optax.Schedule:
+    """The schedule of `config` (section `optimizer`): step -> learning rate.
+
+    `constant`, `plateau` (constant here; the optimiser scales it down when the loss stalls) or `cosine`
+    (linear warm-up, then cosine to zero at `num_steps`).
+
+    Raises:
+        UserError: `config.schedule` is unknown.
+    """
+    if config.schedule in ("constant", "plateau"):
+        return optax.constant_schedule(config.learning_rate)
+    if config.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(
+            0.0, config.learning_rate, config.warmup_steps, max(config.num_steps, config.warmup_steps + 1)
+        )
+    raise UserError(f"config.optimizer.schedule is constant, cosine or plateau, not {config.schedule!r}")
+
+
+def create_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    """Adam with gradient clipping and the schedule of the config; `update` takes `value=loss`."""
+    stages = [optax.clip_by_global_norm(config.clip_norm), optax.adam(learning_rate(config))]
+    if config.schedule == "plateau":
+        stages.append(
+            optax.contrib.reduce_on_plateau(
+                factor=config.plateau_factor,
+                patience=config.plateau_patience,
+                accumulation_size=config.plateau_window,
+            )
+        )
+    return optax.with_extra_args_support(optax.chain(*stages))
+
+
+def current_learning_rate(config: ConfigDict, state: TrainState) -> jax.Array:
+    """The learning rate of the next update, with the plateau's scale where there is one."""
+    rate = jnp.asarray(learning_rate(config)(state.step))
+    if config.schedule == "plateau":
+        rate = rate * state.opt_state[-1].scale
+    return rate
+
+
+def create_state(model: Model, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """A fresh state at step 0."""
+    params = model.init(key)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))

@@ -1,0 +1,100 @@
+"""One training step as a pure function; it does not know how it is run in parallel."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from ml_collections import ConfigDict
+
+from deepsteg_jax import channel as channels
+from deepsteg_jax import losses, steganography
+from deepsteg_jax.models import Model
+from deepsteg_jax.training.state import TrainState, current_learning_rate
+
+Batch = dict[str, jax.Array]
+
+
+class Pictures(NamedTuple):
+    """A batch on its way: all [b, h, w, 3] or [b, t, h, w, 3] in [0, 1]."""
+
+    cover: jax.Array
+    stego: jax.Array
+    secret: jax.Array
+    revealed: jax.Array
+
+
+def example_keys(key: jax.Array, batch_size: int, axis_name: str | None) -> jax.Array:
+    """A random key for every example, by its number in the global batch: device counts do not matter."""
+    first = lax.axis_index(axis_name) * batch_size if axis_name else 0
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(batch_size))
+
+
+def hide_and_reveal(model: Model, config: ConfigDict, params, batch: Batch, keys: jax.Array) -> Pictures:
+    """Shuffle with a fresh key per example, hide, channel, reveal, unshuffle.
+
+    Args:
+        model: from `models.build`.
+        config: the whole config.
+        params: {"hide": ..., "reveal": ...}.
+        batch: `cover` and `secret`, uint8.
+        keys: random keys, one for each example.
+    """
+    cover, secret = (batch[name].astype(jnp.float32) / 255 for name in ("cover", "secret"))
+    shuffle_keys = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, 0), (8,), jnp.uint32))(keys)
+    first = jnp.zeros(len(cover), jnp.uint32)
+    stego = steganography.hide(model, config.shuffle, params["hide"], shuffle_keys, first, cover, secret)
+    noise_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+    received = jax.vmap(channels.build(config.channel))(noise_keys, stego)
+    revealed = steganography.reveal(model, config.shuffle, params["reveal"], shuffle_keys, first, received)
+    return Pictures(cover, stego, secret, revealed)
+
+
+def psnr(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Mean over examples of the PSNR in dB of [b, ...] in [0, 1], at most 100, not rounded to 8 bits."""
+    errors = jnp.mean(jnp.square(a - b).reshape(len(a), -1), axis=1)
+    return jnp.mean(-10 * jnp.log10(jnp.maximum(errors, 1e-10)))
+
+
+def make_train_step(
+    model: Model,
+    optimizer: optax.GradientTransformationExtraArgs,
+    config: ConfigDict,
+    base_key: jax.Array,
+    axis_name: str | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
+    """Builds train_step(state, batch) -> (state, logs).
+
+    Randomness is a function of (base_key, step, example), so a run that restarts at step k goes on with
+    the same bits. With `axis_name`, gradients and logs are averaged over that mapped axis.
+    """
+
+    def loss_fn(params, batch, keys):
+        pictures = hide_and_reveal(model, config, params, batch, keys)
+        terms = {
+            "stego": losses.mean_squared_error(pictures.cover, pictures.stego),
+            "secret": losses.mean_squared_error(pictures.secret, pictures.revealed),
+            "penalty": model.penalty(params, pictures.cover, pictures.secret),
+        }
+        loss, logs = losses.total_loss(terms, config.losses.to_dict())
+        logs["stego_psnr_db"] = psnr(pictures.cover, pictures.stego)
+        logs["secret_psnr_db"] = psnr(pictures.secret, pictures.revealed)
+        return loss, logs
+
+    def train_step(state, batch):
+        step_key = jax.random.fold_in(base_key, state.step)
+        keys = example_keys(step_key, len(batch["cover"]), axis_name)
+        (loss, logs), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, keys)
+        if axis_name:
+            loss, logs, grads = lax.pmean((loss, logs, grads), axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, value=loss)
+        params = model.tie(optax.apply_updates(state.params, updates))
+        logs |= {
+            "gradient_norm": optax.global_norm(grads),
+            "learning_rate": current_learning_rate(config.optimizer, state),
+        }
+        return TrainState(state.step + 1, params, opt_state), logs
+
+    return train_step

@@ -1,0 +1,1 @@
+"""Reading and writing of video clips and still images."""

@@ -1,0 +1,76 @@
+"""deepsteg_jax: hides a video in a video and reveals it with a key.
+
+    python main.py --config configs/video.py [--mode MODE] [--workdir DIR] [--config.field=value ...]
+
+This file only turns flags into a call of one mode; all logic is in the package.
+"""
+
+import signal
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from deepsteg_jax import modes
+from deepsteg_jax.errors import UserError
+
+USAGE = 2  # exit code
+NEEDED = {"hide": ("cover", "secret", "output"), "reveal": ("stego", "output")}
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", None, "The config, for example configs/video.py.", lock_config=True)
+flags.DEFINE_enum("mode", "roundtrip", modes.MODES, "What to do.")
+flags.DEFINE_string(
+    "workdir", None, "Folder for what roundtrip, train and evaluate write. Default: runs/CONFIG."
+)
+flags.DEFINE_string("cover", None, "hide: the video or image that everybody may see.")
+flags.DEFINE_string("secret", None, "hide: the video or image to be hidden.")
+flags.DEFINE_string("stego", None, "reveal: the video or image with the secret inside.")
+flags.DEFINE_string("output", None, "hide, reveal: the file to write, .mkv for video, .png for an image.")
+flags.DEFINE_string(
+    "passphrase_file", None, "File whose first line is the passphrase (else DEEPSTEG_PASSPHRASE)."
+)
+
+
+def _fail(line: str, code: int) -> int:
+    print(f"main.py: {' '.join(line.split())}", file=sys.stderr)
+    return code
+
+
+def _parse(argv: list[str]) -> modes.Options:
+    """Parses the flags; raises `flags.Error` for every mistake in them."""
+    try:
+        rest = FLAGS(argv)[1:]
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # raised by config files
+        raise flags.Error(str(error)) from None
+    if rest:
+        raise flags.Error(f"unexpected argument {rest[0]!r}: flags begin with --")
+    if FLAGS.config is None:
+        raise flags.Error("--config is missing: for example --config configs/video.py")
+    missing = [name for name in NEEDED.get(FLAGS.mode, ()) if not FLAGS[name].value]
+    if missing:
+        raise flags.Error(f"--mode {FLAGS.mode} needs {' and '.join('--' + name for name in missing)}")
+    name = config_flags.get_config_filename(FLAGS["config"]).rpartition("/")[2].partition(".py")[0]
+    workdir = FLAGS.workdir or f"runs/{name}"
+    return modes.Options(workdir, FLAGS.cover, FLAGS.secret, FLAGS.stego, FLAGS.output, FLAGS.passphrase_file)
+
+
+def main(argv: list[str]) -> int:
+    """Runs one mode; returns the exit code: 0 done, 1 a mistake in the input, 2 in the command line."""
+    app.define_help_flags()
+    try:
+        options = _parse(argv)
+    except flags.Error as error:
+        return _fail(f"{error}; see --help", USAGE)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so files are removed
+    try:
+        modes.load(FLAGS.mode).run(FLAGS.config, options)
+    except UserError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 128 + signal.SIGINT)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))
