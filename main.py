@@ -9,7 +9,7 @@ import signal
 import sys
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from deepsteg_jax import modes
 from deepsteg_jax.errors import UserError
@@ -37,16 +37,27 @@ def _fail(line: str, code: int) -> int:
     return code
 
 
+def _reason(error: Exception) -> str:
+    """What is wrong, without the traceback that ml_collections puts into its messages."""
+    lines = str(error.args[0] if isinstance(error, KeyError) else error).strip().splitlines() or [repr(error)]
+    return f"the config cannot be read: {lines[-1]}" if len(lines) > 2 else " ".join(lines)
+
+
 def _parse(argv: list[str]) -> modes.Options:
     """Parses the flags; raises `flags.Error` for every mistake in them."""
     try:
         rest = FLAGS(argv)[1:]
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # raised by config files
-        raise flags.Error(str(error)) from None
+    except (AttributeError, KeyError) as error:
+        raise flags.Error(f"the config has no such name: {_reason(error)}") from None
+    except Exception as error:  # a config file is a program and may raise anything
+        raise flags.Error(_reason(error)) from None
     if rest:
         raise flags.Error(f"unexpected argument {rest[0]!r}: flags begin with --")
     if FLAGS.config is None:
         raise flags.Error("--config is missing: for example --config configs/video.py")
+    if not isinstance(FLAGS.config, ConfigDict):  # ml_collections complains at the first access only
+        name = config_flags.get_config_filename(FLAGS["config"])
+        raise flags.Error(f"the config file {name!r} cannot be read")
     missing = [name for name in NEEDED.get(FLAGS.mode, ()) if not FLAGS[name].value]
     if missing:
         raise flags.Error(f"--mode {FLAGS.mode} needs {' and '.join('--' + name for name in missing)}")
@@ -60,6 +71,8 @@ def main(argv: list[str]) -> int:
     app.define_help_flags()
     try:
         options = _parse(argv)
+    except SystemExit:  # of --help, with 1
+        return 0
     except flags.Error as error:
         return _fail(f"{error}; see --help", USAGE)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so files are removed

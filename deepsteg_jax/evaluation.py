@@ -3,6 +3,7 @@
 Every figure is RGB and 8-bit, from files written and read back; the mean over frames of per-frame dB.
 """
 
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from deepsteg_jax import metrics
+from deepsteg_jax import keys, metrics
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.video import io, pipeline
 
 WORKERS = 2
@@ -69,3 +72,112 @@ def picked_frames(files: Files, count: int, frames: int) -> list[tuple[str, dict
     """`count` rows for `plots.comparison`, evenly spread over the first `frames` frames."""
     wanted = sorted({round((i + 0.5) * frames / count - 0.5) for i in range(count)})
     return [(f"frame {n}", f) for n, f in enumerate(read_together(files, wanted[-1] + 1)) if n in wanted]
+
+
+# --- a folder of clips or images -----------------------------------------------------------------
+
+
+def list_items(folder: str | Path) -> list[Path]:
+    """The clips and images of a folder, by name; folders in it are clips made of images.
+
+    Raises:
+        UserError: there is no such folder, or it holds fewer than two.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: set config.evaluate.path to a folder of clips or of images")
+    items = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if len(items) < 2:
+        raise UserError(f"{folder} holds fewer than two clips or images: one is hidden in another")
+    return items
+
+
+def prepare(path: Path, settings: ConfigDict) -> list[np.ndarray]:
+    """One item as it is measured: an image's centre crop, or some frames of a clip, resized.
+
+    Args:
+        path: a clip or an image.
+        settings: section `evaluate` of the config: height, width, first_frame, frames.
+
+    Raises:
+        UserError: it cannot be read, or an image is smaller than the crop.
+    """
+    info = io.probe(path)
+    if not info.is_image:
+        last = settings.first_frame + settings.frames
+        return list(io.read_frames(path, settings.first_frame, last, settings.width, settings.height))
+    image = next(io.read_frames(path))
+    top, left = (image.shape[0] - settings.height) // 2, (image.shape[1] - settings.width) // 2
+    if min(top, left) < 0:
+        raise UserError(f"{path} is smaller than the {settings.width}x{settings.height} crop: leave it out")
+    return [np.ascontiguousarray(image[top : top + settings.height, left : left + settings.width])]
+
+
+def _write(path: Path, frames: list[np.ndarray], image: bool) -> Path:
+    with io.Writer(path, 25, image=image) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def wrong_key_psnr(side: pipeline.Side, files: Files) -> float:
+    """PSNR in dB between the secret and what a key other than the sender's reveals, first group."""
+    together = list(read_together(files, side.codec.frames))
+    stego = np.stack([frames["stego"] for frames in together])
+    words = keys.key_words(keys.random_key())
+    revealed = np.asarray(side.codec.reveal(side.params, words, 0, stego))
+    return float(np.mean([metrics.psnr(f["secret"], r) for f, r in zip(together, revealed, strict=True)]))
+
+
+def evaluate_pair(hider: pipeline.Side, revealer: pipeline.Side, files: Files) -> dict[str, float]:
+    """Hides, reveals and measures one prepared pair, through files; adds frames per second and wrong key."""
+    passphrase = keys.random_key().hex()
+    quiet = lambda frames: None  # noqa: E731
+    hidden = pipeline.hide(hider, passphrase, files.cover, files.secret, files.stego, quiet)
+    shown = pipeline.reveal(revealer, passphrase, files.stego, files.revealed, quiet)
+    return {
+        **measure(files),
+        "wrong_key_psnr_db": wrong_key_psnr(revealer, files),
+        "hide_fps": hidden.fps,
+        "reveal_fps": shown.fps,
+    }
+
+
+def evaluate_folder(
+    hider: pipeline.Side, revealer: pipeline.Side, settings: ConfigDict, workdir: Path, progress=iter
+) -> tuple[list[dict], list]:
+    """Hides item i + 1 in item i of a folder, all through files written and read back.
+
+    Args:
+        hider: the hide side.
+        revealer: the reveal side.
+        settings: section `evaluate` of the config: path, height, width, first_frame, frames, pictures.
+        workdir: where the files of one pair at a time lie.
+        progress: wraps the list of items, for a progress bar.
+
+    Returns:
+        (one dict per pair, rows for `plots.comparison`).
+    """
+    items, results, rows = list_items(settings.path), [], []
+    with tempfile.TemporaryDirectory(dir=workdir) as folder:
+        for i, path in enumerate(progress(items)):
+            following = items[(i + 1) % len(items)]
+            cover, secret = prepare(path, settings), prepare(following, settings)
+            count = min(len(cover), len(secret))
+            image = io.probe(path).is_image
+            suffix = ".png" if image else ".mkv"
+            files = Files(*(Path(folder) / f"{name}{suffix}" for name in Files._fields))
+            _write(files.cover, cover[:count], image)
+            _write(files.secret, secret[:count], image)
+            results.append(
+                {"cover": path.name, "secret": following.name, **evaluate_pair(hider, revealer, files)}
+            )
+            if i < settings.pictures:
+                rows += [(path.stem, frames) for _, frames in picked_frames(files, 1, count)]
+    return results, rows
+
+
+def mean_of(results: list[dict]) -> dict[str, float]:
+    """The mean over pairs of every figure."""
+    numbers = [name for name, value in results[0].items() if not isinstance(value, str)]
+    return {name: float(np.mean([result[name] for result in results])) for name in numbers}

@@ -18,14 +18,14 @@ PASSPHRASE_VARIABLE = "DEEPSTEG_PASSPHRASE"
 
 
 def read_passphrase(passphrase_file: str | None = None, confirm: bool = False) -> str:
-    """The passphrase from DEEPSTEG_PASSPHRASE, else from a file's first line, else from a hidden prompt.
+    """The passphrase from a file's first line, else from DEEPSTEG_PASSPHRASE, else from a hidden prompt.
 
     Args:
         passphrase_file: path of the file, or None.
         confirm: ask twice at the prompt.
 
     Raises:
-        UserError: there is none, it is empty, or the two entries differ.
+        UserError: there is none, it is empty or not text, or the two entries differ.
     """
     if passphrase_file:
         try:
@@ -44,6 +44,10 @@ def read_passphrase(passphrase_file: str | None = None, confirm: bool = False) -
         )
     if not passphrase:
         raise UserError("the passphrase is empty: choose one that is hard to guess")
+    try:
+        passphrase.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(f"the passphrase is not UTF-8 text: set {PASSPHRASE_VARIABLE} to text") from None
     return passphrase
 
 

@@ -59,18 +59,18 @@ def permutation(key: jax.Array, frame_index: jax.Array, size: int) -> jax.Array:
 
 def _to_blocks(frame, block_size):
     """[h, w, c] -> [rows * columns, block, block, c] of the largest grid of whole blocks."""
-    rows, columns = frame.shape[0] // block_size, frame.shape[1] // block_size
+    rows, columns, channels = frame.shape[0] // block_size, frame.shape[1] // block_size, frame.shape[2]
     whole = frame[: rows * block_size, : columns * block_size]
-    blocks = whole.reshape(rows, block_size, columns, block_size, -1).swapaxes(1, 2)
-    return blocks.reshape(rows * columns, block_size, block_size, -1)
+    blocks = whole.reshape(rows, block_size, columns, block_size, channels).swapaxes(1, 2)
+    return blocks.reshape(rows * columns, block_size, block_size, channels)
 
 
 def _from_blocks(blocks, frame):
     """Inverse of `_to_blocks`; what no whole block covers is taken from `frame`."""
     size = blocks.shape[1]
-    rows, columns = frame.shape[0] // size, frame.shape[1] // size
-    whole = blocks.reshape(rows, columns, size, size, -1).swapaxes(1, 2)
-    whole = whole.reshape(rows * size, columns * size, -1)
+    rows, columns, channels = frame.shape[0] // size, frame.shape[1] // size, frame.shape[2]
+    whole = blocks.reshape(rows, columns, size, size, channels).swapaxes(1, 2)
+    whole = whole.reshape(rows * size, columns * size, channels)
     return frame.at[: rows * size, : columns * size].set(whole)
 
 

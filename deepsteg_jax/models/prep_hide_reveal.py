@@ -30,7 +30,7 @@ def denormalise(x: jax.Array) -> jax.Array:
 
 
 class Block(nn.Module):
-    """Parallel stacks of `depth` 3x3, 4x4 and 5x5 convolutions, concatenated: [..., c] -> [..., 3 * features]."""
+    """Parallel stacks of `depth` 3x3, 4x4 and 5x5 convolutions, [..., c] -> [..., 3 * features]."""
 
     features: int
     depth: int

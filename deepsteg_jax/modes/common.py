@@ -14,7 +14,7 @@ from deepsteg_jax.video.pipeline import Side
 
 
 def use_compilation_cache() -> None:
-    """Lets a second start reuse what the first one compiled; JAX_COMPILATION_CACHE_DIR moves or disables it."""
+    """Lets a second start reuse what the first one compiled; JAX_COMPILATION_CACHE_DIR moves it."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(home / "deepsteg_jax"))

@@ -25,6 +25,4 @@ def run(config: ConfigDict, options: Options) -> None:
     side = load_side(config, "hide")
     with progress_bar("hide", frames) as bar:
         report = pipeline.hide(side, passphrase, cover, secret, options.output, bar.update)
-    print(
-        f"{options.output}: {report.frames} frames hidden in {report.width}x{report.height}, {report.fps:.1f} frames/s"
-    )
+    print(f"{options.output}: {report.summary()}")

@@ -23,6 +23,4 @@ def run(config: ConfigDict, options: Options) -> None:
     side = load_side(config, "reveal")
     with progress_bar("reveal") as bar:
         report = pipeline.reveal(side, passphrase, options.stego, options.output, bar.update)
-    print(
-        f"{options.output}: {report.frames} frames of {report.width}x{report.height}, {report.fps:.1f} frames/s"
-    )
+    print(f"{options.output}: {report.summary()}")

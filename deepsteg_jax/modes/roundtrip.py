@@ -56,7 +56,10 @@ def run(config: ConfigDict, options: Options) -> None:
     """
     cover, secret = (Path(samples.resolve(path)) for path in (config.video.cover, config.video.secret))
     workdir = Path(options.workdir)
-    stego, revealed = _outputs(workdir, io.probe(cover).is_image)
+    image = io.probe(cover).is_image
+    stego, revealed = _outputs(workdir, image)
+    for output in (stego, revealed):
+        io.check_output(output, (cover, secret), image)
 
     from deepsteg_jax import evaluation, plots
     from deepsteg_jax.modes.common import load_side, progress_bar

@@ -12,6 +12,4 @@ def run(config: ConfigDict, options: Options) -> None:
 
     use_compilation_cache()
     state = train(config, options.workdir)
-    print(
-        f"{options.workdir}: trained to step {int(state.step)}; use it with --config.checkpoint={options.workdir}"
-    )
+    print(f"trained to step {int(state.step)}; use it with --config.checkpoint={options.workdir}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
@@ -46,7 +47,7 @@ def restore_state(manager: ocp.CheckpointManager, state: TrainState) -> TrainSta
     """The newest saved state, or `state` as it is when nothing has been saved yet.
 
     Raises:
-        UserError: what is saved does not fit the config that made `state`.
+        UserError: what is saved does not fit the config that made `state`, or is damaged.
     """
     step = manager.latest_step()
     if step is None:
@@ -56,15 +57,17 @@ def restore_state(manager: ocp.CheckpointManager, state: TrainState) -> TrainSta
         "reveal": state.params["reveal"],
         "training": {"opt_state": state.opt_state, "step": state.step},
     }
-    args = {name: ocp.args.StandardRestore(tree) for name, tree in target.items()}
     try:
-        found = manager.restore(step, args=ocp.args.Composite(**args))
-    except (ValueError, KeyError, TypeError) as error:
+        found = jax.tree.map(jnp.array, _restore(manager, step, target))
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(
-            f"{manager.directory} holds a run of another config ({_first_line(error)}): choose another --workdir"
+            f"{manager.directory} holds a run of another config or is damaged ({_first_line(error)}): "
+            "choose another --workdir"
         ) from None
     return TrainState(
-        found.training["step"], {"hide": found.hide, "reveal": found.reveal}, found.training["opt_state"]
+        found["training"]["step"],
+        {"hide": found["hide"], "reveal": found["reveal"]},
+        found["training"]["opt_state"],
     )
 
 
@@ -77,7 +80,7 @@ def locate(checkpoint: str) -> Path:
     for folder in (Path(checkpoint), Path(checkpoint) / "checkpoints", PRETRAINED / checkpoint):
         if checkpoint and folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir()):
             return folder.absolute()
-    shipped = ", ".join(sorted(p.name for p in PRETRAINED.iterdir() if p.is_dir() and p.name[0] != "_"))
+    shipped = ", ".join(sorted(p.name for p in PRETRAINED.glob("*") if p.is_dir() and p.name[0] != "_"))
     raise UserError(
         f"no checkpoint {checkpoint!r}: give a folder that --mode train wrote, or one of {shipped}"
     )
@@ -105,11 +108,8 @@ def restore_params(checkpoint: str, model: Model, config: ConfigDict, side: str)
                 f"checkpoint {checkpoint!r} is of the model {saved['model']['name']!r}, the config asks for "
                 f"{config.name!r}: set config.checkpoint or config.model.name"
             )
-        target = jax.tree.map(
-            lambda x: np.zeros(x.shape, x.dtype), jax.eval_shape(model.init, jax.random.key(0))[side]
-        )
-        args = ocp.args.Composite(**{side: ocp.args.StandardRestore(target)})
-        return manager.restore(step, args=args)[side]
+        target = jax.eval_shape(model.init, jax.random.key(0))[side]
+        return _restore(manager, step, {side: target})[side]
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(
             f"checkpoint {checkpoint!r} does not fit config.model or is damaged ({_first_line(error)})"
@@ -119,13 +119,18 @@ def restore_params(checkpoint: str, model: Model, config: ConfigDict, side: str)
 
 
 def export(source: str, target: str | Path, model: Model, config: ConfigDict) -> None:
-    """Copies the newest parameters of a run, without the optimiser, to a folder fit for shipping."""
+    """Copies the newest parameters of a run, without the optimiser, to a folder fit for shipping.
+
+    Raises:
+        UserError: as for `restore_params`, or `target` already holds this step or a later one.
+    """
     params = {side: restore_params(source, model, config.model, side) for side in ("hide", "reveal")}
     items = {side: ocp.args.StandardSave(tree) for side, tree in params.items()}
     items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
     with open_manager(target) as manager:
         step = max(int(p.name) for p in locate(source).iterdir() if p.name.isdigit())
-        manager.save(step, args=ocp.args.Composite(**items))
+        if not manager.save(step, args=ocp.args.Composite(**items)):
+            raise UserError(f"{target} already holds step {manager.latest_step()}: choose an empty folder")
 
 
 def fingerprint(params: Any) -> bytes:
@@ -134,6 +139,17 @@ def fingerprint(params: Any) -> bytes:
     for leaf in jax.tree.leaves(params):
         digest.update(np.asarray(leaf).tobytes())
     return digest.digest()[:8]
+
+
+def _restore(manager: ocp.CheckpointManager, step: int, target: dict[str, Any]) -> dict[str, Any]:
+    """Items as trees of numpy arrays like `target`; ValueError where structure or shapes differ."""
+    blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), target)
+    args = {name: ocp.args.StandardRestore(tree) for name, tree in blank.items()}
+    found = dict(manager.restore(step, args=ocp.args.Composite(**args)).items())
+    for (path, x), y in zip(jax.tree.leaves_with_path(blank), jax.tree.leaves(found), strict=True):
+        if x.shape != y.shape:  # orbax does not look
+            raise ValueError(f"{jax.tree_util.keystr(path)} is {y.shape}, not {x.shape}")
+    return found
 
 
 def _first_line(error: Exception) -> str:

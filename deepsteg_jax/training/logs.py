@@ -12,7 +12,7 @@ JSON_LINES = "training.jsonl"
 
 
 class TrainingLog:
-    """Writes scalars to `training.jsonl` and TensorBoard, pictures to TensorBoard and PNG. Close it after use."""
+    """Writes scalars to `training.jsonl` and TensorBoard, pictures to TensorBoard. Close it after use."""
 
     def __init__(self, workdir: Path, first_step: int, num_steps: int):
         self._json = (workdir / JSON_LINES).open("a", encoding="utf-8")

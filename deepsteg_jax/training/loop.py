@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from deepsteg_jax import data, models
@@ -28,10 +29,10 @@ def picture_grid(pictures) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def _check_finite(logs: dict[str, float], step: int, folder: Path) -> None:
-    if not np.isfinite(logs["loss"]):
+def _check_finite(value: float, name: str, step: int, folder: Path) -> None:
+    if not np.isfinite(value):
         raise UserError(
-            f"the loss is not finite at step {step}; the last good checkpoint is in {folder}: "
+            f"the {name} is not finite at step {step}; the last good checkpoint is in {folder}: "
             "lower config.optimizer.learning_rate or config.optimizer.clip_norm and start again"
         )
 
@@ -53,7 +54,6 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
     base_key = jax.random.key(config.seed)
     model = models.build(config.model)
     optimizer = create_optimizer(config.optimizer)
@@ -64,6 +64,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     with checkpoints.open_manager(workdir / "checkpoints", config.train.keep) as manager:
         fresh = create_state(model, optimizer, jax.random.fold_in(base_key, MODEL_STREAM))
         state = checkpoints.restore_state(manager, fresh)
+        (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
         log = TrainingLog(workdir, int(state.step), config.optimizer.num_steps)
         try:
             return _run(config, state, train_step, model, manager, log)
@@ -86,7 +87,7 @@ def _run(config, state, train_step, model, manager, log) -> TrainState:
         last = step == num_steps
         if step % every.log_every_steps == 0 or last:
             logs = {name: float(value) for name, value in logs.items()}
-            _check_finite(logs, step, manager.directory)
+            _check_finite(logs["loss"], "loss", step, manager.directory)
             now = time.monotonic()
             logs["images_per_s"] = (step - since) * every.batch_size * config.model.frames / (now - clock)
             clock, since = now, step
@@ -96,6 +97,8 @@ def _run(config, state, train_step, model, manager, log) -> TrainState:
             keys = example_keys(jax.random.key(step), len(few["cover"]), None)
             log.picture(step, picture_grid(draw(state.params, few, keys)))
         if step % every.save_every_steps == 0 or last:
-            _check_finite({"loss": float(logs["loss"])}, step, manager.directory)
+            # The loss is that of the parameters before the step; what is saved are those after it.
+            norm = float(optax.global_norm(state.params))
+            _check_finite(norm, "norm of the parameters", step, manager.directory)
             checkpoints.save(manager, state, config)
     return state

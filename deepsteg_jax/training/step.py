@@ -76,11 +76,12 @@ def make_train_step(
         terms = {
             "stego": losses.mean_squared_error(pictures.cover, pictures.stego),
             "secret": losses.mean_squared_error(pictures.secret, pictures.revealed),
+            "secret_db": -psnr(pictures.secret, pictures.revealed),
             "penalty": model.penalty(params, pictures.cover, pictures.secret),
         }
         loss, logs = losses.total_loss(terms, config.losses.to_dict())
         logs["stego_psnr_db"] = psnr(pictures.cover, pictures.stego)
-        logs["secret_psnr_db"] = psnr(pictures.secret, pictures.revealed)
+        logs["secret_psnr_db"] = -terms["secret_db"]
         return loss, logs
 
     def train_step(state, batch):

@@ -5,19 +5,19 @@ Frames are uint8 RGB arrays [h, w, 3]. Whatever the user gave wrong becomes a `U
 
 import os
 import secrets
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import av
 import numpy as np
 from PIL import Image, ImageOps
 
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.video.integrity import crc_is_right, ffv1_slices, is_cut
 
 FOLDER_RATE = Fraction(25)
 LOSSLESS_VIDEO = (".mkv",)
@@ -46,7 +46,6 @@ _TEXT_CODECS = ("ansi", "xbin", "bintext", "idf")  # FFmpeg draws a text file as
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC: the cover picture of a song
 _FFV1_OPTIONS = {"level": "3", "slices": "16", "slicecrc": "1"}
 _SMALLEST = 4  # FFV1 cannot cut less than this into 16 slices
-_MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits reversed
 
 
 class Info(NamedTuple):
@@ -241,7 +240,7 @@ class Writer:
                 self._container.mux(self._stream.encode(None))
                 self._container.close()
                 self._container = None
-                if _is_cut(self._part):  # a full disk that nobody reported
+                if is_cut(self._part):  # a full disk that nobody reported
                     raise OSError("the disk took only a part of it")
             os.replace(self._part, self._path)  # noqa: PTH105
 
@@ -429,7 +428,7 @@ def _open_input(path: Path) -> "av.container.InputContainer":
     try:
         return av.open(_url(path), metadata_errors="replace")
     except _AV_ERRORS as error:
-        cut = path.is_file() and _is_cut(path)
+        cut = path.is_file() and is_cut(path)
         reason = "is cut short" if cut else "is not a video or image, or is damaged at its start"
         raise UserError(f"{_name(path)} {reason}: give a complete video or image file") from error
 
@@ -487,7 +486,7 @@ def _video_frames(
 
 def _decoded(path: Path) -> Iterator["av.VideoFrame"]:
     """Every readable frame up to the first damage, then a UserError if anything is amiss."""
-    cut, count, damaged = _is_cut(path), 0, False
+    cut, count, damaged = is_cut(path), 0, False
     with _opened(path) as (container, stream):
         check = _Ffv1Check(path) if stream.codec_context.name == "ffv1" else None
         stream.thread_type = "AUTO"
@@ -510,7 +509,7 @@ def _decoded(path: Path) -> Iterator["av.VideoFrame"]:
         raise UserError(f"{_name(path)} has no frames in it: give another video")
 
 
-# Damage. FFmpeg only logs most of it and goes on, so it is looked for here, in the bytes themselves.
+# Damage
 
 
 class _Ffv1Check:
@@ -523,7 +522,7 @@ class _Ffv1Check:
         with _opened(path) as (container, stream):
             first = [bytes(packet) for packet in islice(container.demux(stream), 4)]
             # Slices with a CRC in each packet; 0 where the file was coded without CRCs.
-            self._slices = max((sum(map(_crc_is_right, _slices(data)[0])) for data in first), default=0)
+            self._slices = max((sum(map(crc_is_right, ffv1_slices(data)[0])) for data in first), default=0)
             with suppress(*_AV_ERRORS):
                 container.seek(0, stream=stream)  # makes the demuxer read the index at the end of the file
             self._times = sorted(entry.timestamp for entry in stream.index_entries)
@@ -541,74 +540,5 @@ class _Ffv1Check:
         return not self._slices or self._is_intact(bytes(packet))
 
     def _is_intact(self, data: bytes) -> bool:
-        parts, exact = _slices(data)
-        return exact and len(parts) == self._slices and all(map(_crc_is_right, parts))
-
-
-def _slices(data: bytes) -> tuple[list[bytes], bool]:
-    """Slices of an FFV1 packet, last first, and whether they fill it exactly.
-
-    Each ends with its size (3 bytes, without this trailer), a status byte and 4 bytes of CRC.
-    """
-    parts, end = [], len(data)
-    while end >= 8:
-        size = int.from_bytes(data[end - 8 : end - 5], "big") + 8
-        if size > end:
-            break
-        parts.append(data[end - size : end])
-        end -= size
-    return parts, end == 0
-
-
-def _crc_is_right(part: bytes) -> bool:
-    # FFV1 runs CRC-32 most significant bit first and from 0; zlib runs it the other way round and from ~0.
-    return zlib.crc32(part.translate(_MIRROR), 0xFFFFFFFF) == 0xFFFFFFFF
-
-
-def _is_cut(path: Path) -> bool:
-    """Whether a matroska, mp4 or avi file ends before its outermost element says it does."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(12)
-        file.seek(0)
-        if head[:4] == b"\x1a\x45\xdf\xa3":
-            return _matroska_end(file, size) > size
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"styp"):
-            return _boxes_end(file, size) > size
-        if head[:4] == b"RIFF" and head[8:] == b"AVI ":
-            return int.from_bytes(head[4:8], "little") + 8 > size
-    return False
-
-
-def _matroska_end(file: BinaryIO, size: int) -> int:
-    """Where the segment ends; 0 if it does not say."""
-    for _ in range(2):  # the EBML header, then the segment
-        file.read(4)
-        first = file.read(1)
-        if not first or not first[0]:
-            return 0
-        length = 9 - first[0].bit_length()
-        value = int.from_bytes(first + file.read(length - 1), "big")
-        value &= (1 << 7 * length) - 1
-        if value == (1 << 7 * length) - 1:  # unknown: a live recording
-            return 0
-        end = file.tell() + value
-        file.seek(min(end, size))
-    return end
-
-
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    """Where the last of the outermost boxes ends, as far as they are boxes at all."""
-    end = 0
-    while end < size:
-        file.seek(end)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
-        if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"wide", b"skip", b"styp", b"sidx"):
-            break  # rubbish at the end, or a rarer box: nothing can be told
-        if length < 8:
-            break
-        end += length
-    return end
+        parts, exact = ffv1_slices(data)
+        return exact and len(parts) == self._slices and all(map(crc_is_right, parts))

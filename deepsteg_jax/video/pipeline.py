@@ -33,6 +33,10 @@ class Report(NamedTuple):
         """Frames per second, file to file."""
         return self.frames / self.seconds
 
+    def summary(self) -> str:
+        """One line for the user."""
+        return f"{self.frames} frames of {self.width}x{self.height}, {self.fps:.1f} frames/s"
+
 
 class Side(NamedTuple):
     """One side of a model, ready to work."""
@@ -88,9 +92,11 @@ def _write_all(writer: io.Writer, frames: np.ndarray) -> None:
         writer.write(frame)
 
 
-def _warm_up(run: Callable, *frames: np.ndarray) -> None:
-    """Compiles before the clock starts."""
-    np.asarray(run(np.zeros(8, np.uint32), 0, *frames))
+def _warm_up(run: Callable, frames: int, group: int, height: int, width: int, inputs: int) -> None:
+    """Compiles for every length of chunk before the clock starts; `run` takes `inputs` stacks of frames."""
+    for count in {len(chunk) for chunk in chunks(range(frames), group)}:
+        blank = np.zeros((count, height, width, 3), np.uint8)
+        np.asarray(run(np.zeros(8, np.uint32), 0, *[blank] * inputs))
 
 
 def hide(
@@ -121,8 +127,7 @@ def hide(
     key = keys.derive_key(passphrase, salt)
     words = keys.key_words(keys.subkey(key, "shuffle"))
     first = min(info.frames, side.codec.frames)
-    blank = np.zeros((first, height, width, 3), np.uint8)
-    _warm_up(lambda *args: side.codec.hide(side.params, *args), blank, blank)
+    _warm_up(partial(side.codec.hide, side.params), info.frames, first, height, width, 2)
 
     start = time.monotonic()
     covers = io.read_frames(cover)
@@ -158,7 +163,7 @@ def reveal(side: Side, passphrase: str, stego: str, output: str, progress: Calla
         raise UserError("the video was hidden with another checkpoint: set config.checkpoint to the sender's")
     words = keys.key_words(keys.subkey(key, "shuffle"))
     first = min(info.frames, side.codec.frames)
-    _warm_up(lambda *args: side.codec.reveal(side.params, *args), np.zeros((first, *head.shape), np.uint8))
+    _warm_up(partial(side.codec.reveal, side.params), info.frames, first, *head.shape[:2], 1)
 
     start = time.monotonic()
     frames = read_ahead(chunks(io.read_frames(stego, stop=info.frames), first))

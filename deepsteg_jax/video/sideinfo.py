@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
 
-_FORMAT = struct.Struct("<BHHIII8s7x")
+_FORMAT = struct.Struct("<BIIIII8s3x")
 _VERSION = 1
 _SEALED_BYTES = _FORMAT.size + 16
 _NONCE = bytes(12)

@@ -1,0 +1,73 @@
+"""`--mode evaluate`: a checkpoint on a folder of clips or images."""
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.modes import Options
+
+COLUMNS = {
+    "stego_psnr_db": "stego dB",
+    "stego_ssim": "SSIM",
+    "secret_psnr_db": "secret dB",
+    "secret_ssim": "SSIM",
+    "wrong_key_psnr_db": "wrong key dB",
+}
+
+
+def markdown(results: list[dict], mean: dict[str, float]) -> str:
+    """The results as a Markdown table with the mean as its last row."""
+    lines = ["| cover | secret | " + " | ".join(COLUMNS.values()) + " |", "|---|---|" + "---|" * len(COLUMNS)]
+    for row in [*results, {"cover": "**mean**", "secret": "", **mean}]:
+        figures = (f"{row[name]:.4f}" if "ssim" in name else f"{row[name]:.2f}" for name in COLUMNS)
+        lines.append(f"| {row['cover']} | {row['secret']} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
+def run(config: ConfigDict, options: Options) -> dict:
+    """Evaluates and writes evaluation.json, evaluation.md and evaluation.png under --workdir.
+
+    Returns:
+        What evaluation.json holds: every pair's figures, their mean, cost and parameters.
+
+    Raises:
+        UserError: the folder or one of its items cannot be read.
+    """
+    from deepsteg_jax import costs, evaluation, models, plots
+    from deepsteg_jax.modes.common import load_side
+
+    workdir = Path(options.workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {workdir}: {error.strerror}") from None
+    settings = config.evaluate
+    evaluation.list_items(settings.path)  # complains before the model is loaded
+    hider, revealer = load_side(config, "hide"), load_side(config, "reveal")
+    progress = lambda items: tqdm(items, desc="evaluate", unit="pair")  # noqa: E731
+    results, rows = evaluation.evaluate_folder(hider, revealer, settings, workdir, progress)
+    model = models.build(config.model)
+    report = {
+        "model": config.model.to_dict(),
+        "checkpoint": config.checkpoint,
+        "mean": evaluation.mean_of(results),
+        "gmac_per_frame": costs.gmac_per_frame(model, config.model.frames, settings.height, settings.width),
+        "parameters": costs.parameter_counts(model),
+        "pairs": results,
+    }
+    table = markdown(results, report["mean"])
+    (workdir / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n")
+    (workdir / "evaluation.md").write_text(table + "\n")
+    if rows:
+        plots.comparison(workdir / "evaluation.png", rows)
+    gmac = report["gmac_per_frame"]
+    print(table)
+    print(
+        f"\n{sum(gmac.values()):.2f} GMAC per {settings.width}x{settings.height} frame "
+        f"(hide {gmac['hide']:.2f}, reveal {gmac['reveal']:.2f}); "
+        f"{sum(report['parameters'].values()) / 1e6:.2f} M parameters; details in {workdir}/evaluation.json"
+    )
+    return report

@@ -1,0 +1,55 @@
+"""Draws the curves of one or more training folders as a PNG.
+
+python experiments/plot_training.py runs/a [runs/b ...] --output curves.png
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+
+PANELS = {
+    "stego and secret PSNR (dB)": ("stego_psnr_db", "secret_psnr_db"),
+    "weighted losses": ("weighted_stego", "weighted_secret", "weighted_penalty"),
+    "learning rate": ("learning_rate",),
+    "frames per second": ("images_per_s",),
+}
+
+
+def read_log(workdir: Path) -> list[dict]:
+    """The lines of training.jsonl; after a resume the newer line of a step counts."""
+    lines = (workdir / "training.jsonl").read_text(encoding="utf-8").splitlines()
+    by_step = {line["step"]: line for line in map(json.loads, lines)}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def main() -> None:
+    """Reads the logs and draws four panels."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("workdirs", type=Path, nargs="+")
+    parser.add_argument("--output", type=Path, default=Path("curves.png"))
+    arguments = parser.parse_args()
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(4.5 * len(PANELS), 3.5), layout="constrained")
+    for workdir in arguments.workdirs:
+        log = read_log(workdir)
+        for axis, (title, names) in zip(axes, PANELS.items(), strict=True):
+            for name in names:
+                values = [(line["step"], line[name]) for line in log if line.get(name)]
+                axis.plot(
+                    *zip(*values, strict=True), label=f"{workdir.name} {name}", linewidth=1
+                ) if values else None
+            axis.set(title=title, xlabel="step")
+            axis.legend(fontsize=6)
+    figure.savefig(arguments.output, dpi=120)
+    print(arguments.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Speed and memory of hide and reveal, all in one run.
+
+    python experiments/speed.py [--width 448] [--height 256] [--workdir runs/speed]
+
+Measures, in frames per second: the bare compiled hide and reveal; every stage of the file-to-file
+pipelines alone (decode cover, decode secret, hide, encode stego; decode stego, reveal, encode revealed);
+and the whole pipelines. Then the peak memory of a process that hides and reveals 100 frames, and of one
+for 1,000. The clips are made of a sample clip, played back and forth, so no data are needed. Machines are
+noisy: compare figures of one run only. Writes speed.json and prints the table.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from itertools import chain, cycle, islice
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+
+from configs import video  # noqa: E402
+from deepsteg_jax import samples  # noqa: E402
+from deepsteg_jax.modes.common import load_side  # noqa: E402
+from deepsteg_jax.video import io, pipeline  # noqa: E402
+
+REPEATS = 3
+
+
+def make_clip(path: Path, sample: str, frames: int, width: int, height: int) -> Path:
+    """Writes `frames` frames of a sample clip, forwards and backwards in turn."""
+    source = list(io.read_frames(samples.resolve(sample), stop=100, width=width, height=height))
+    with io.Writer(path, 25) as writer:
+        for frame in islice(cycle(chain(source, reversed(source))), frames):
+            writer.write(frame)
+    return path
+
+
+def rate(work, frames: int) -> float:
+    """Frames per second of the fastest of a few runs."""
+    return max(frames / elapsed(work) for _ in range(REPEATS))
+
+
+def elapsed(work) -> float:
+    """Seconds of one run."""
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start
+
+
+def drain(path: Path) -> None:
+    """Decodes a clip and drops it."""
+    for _ in io.read_frames(path):
+        pass
+
+
+def encode(path: Path, frames: list[np.ndarray]) -> None:
+    """Encodes frames from memory."""
+    with io.Writer(path, 25) as writer:
+        for frame in frames:
+            writer.write(frame)
+
+
+def bare(run, frames: list[np.ndarray], size: int) -> None:
+    """Runs the compiled graph over frames in memory."""
+    for start in range(0, len(frames) - size + 1, size):
+        np.asarray(run(start, np.stack(frames[start : start + size])))
+
+
+def measure_speed(config, folder: Path, frames: int, width: int, height: int) -> dict[str, float]:
+    """Frames per second of the stages and of the pipelines."""
+    cover = make_clip(folder / "cover.mkv", "sample:bikes.mp4", frames, width, height)
+    secret = make_clip(folder / "secret.mkv", "sample:bigbuckbunny.mp4", frames, width, height)
+    stego, revealed = folder / "stego.mkv", folder / "revealed.mkv"
+    hider, revealer = load_side(config, "hide"), load_side(config, "reveal")
+    quiet = lambda count: None  # noqa: E731
+    whole = {"hide": 0.0, "reveal": 0.0}
+    for _ in range(REPEATS):
+        whole["hide"] = max(whole["hide"], pipeline.hide(hider, "speed", cover, secret, stego, quiet).fps)
+        whole["reveal"] = max(whole["reveal"], pipeline.reveal(revealer, "speed", stego, revealed, quiet).fps)
+    covers, secrets, stegos = (list(io.read_frames(path)) for path in (cover, secret, stego))
+    size = config.model.frames * max(1, pipeline.CHUNK_FRAMES // config.model.frames)
+    key = np.zeros(8, np.uint32)
+    hide = lambda i, c: hider.codec.hide(hider.params, key, i, c, np.stack(secrets[i : i + size]))  # noqa: E731
+    reveal = lambda i, s: revealer.codec.reveal(revealer.params, key, i, s)  # noqa: E731
+    usable = frames // size * size
+    stages = {
+        "decode cover": rate(lambda: drain(cover), frames),
+        "decode secret": rate(lambda: drain(secret), frames),
+        "bare hide": rate(lambda: bare(hide, covers, size), usable),
+        "encode stego": rate(lambda: encode(folder / "again.mkv", stegos), frames),
+        "decode stego": rate(lambda: drain(stego), frames),
+        "bare reveal": rate(lambda: bare(reveal, stegos, size), usable),
+        "encode revealed": rate(lambda: encode(folder / "again.mkv", secrets), frames),
+    }
+    slowest = {
+        "hide": min(list(stages.values())[:4]),
+        "reveal": min(list(stages.values())[4:]),
+    }
+    return {
+        **stages,
+        **{f"file to file {side}": fps for side, fps in whole.items()},
+        **{f"{side} pipeline / slowest stage": whole[side] / slowest[side] for side in whole},
+    }
+
+
+def peak_memory_mib(folder: Path, frames: int, width: int, height: int) -> float:
+    """Peak memory of a fresh process that hides and reveals `frames` frames."""
+    command = [sys.executable, __file__, "--memory-of", str(frames), "--workdir", str(folder)]
+    command += ["--width", str(width), "--height", str(height)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def memory_child(config, folder: Path, frames: int) -> None:
+    """Hides and reveals, then prints this process's peak memory in MiB."""
+    quiet = lambda count: None  # noqa: E731
+    paths = [folder / f"{name}{frames}.mkv" for name in ("cover", "secret", "stego", "revealed")]
+    pipeline.hide(load_side(config, "hide"), "speed", *paths[:3], quiet)
+    pipeline.reveal(load_side(config, "reveal"), "speed", *paths[2:], quiet)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main() -> None:
+    """Measures everything and writes speed.json."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--width", type=int, default=448)
+    parser.add_argument("--height", type=int, default=256)
+    parser.add_argument("--frames", type=int, default=200)
+    parser.add_argument("--checkpoint", default=None)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/speed"))
+    parser.add_argument("--memory-of", type=int, default=0, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    config = video.get_config()
+    config.checkpoint = arguments.checkpoint or config.checkpoint
+    folder, size = arguments.workdir, (arguments.width, arguments.height)
+    if arguments.memory_of:
+        return memory_child(config, folder, arguments.memory_of)
+    folder.mkdir(parents=True, exist_ok=True)
+    report = measure_speed(config, folder, arguments.frames, *size)
+    for frames in (100, 1000):
+        make_clip(folder / f"cover{frames}.mkv", "sample:bikes.mp4", frames, *size)
+        make_clip(folder / f"secret{frames}.mkv", "sample:bigbuckbunny.mp4", frames, *size)
+        report[f"peak MiB, {frames} frames"] = peak_memory_mib(folder, frames, *size)
+    (folder / "speed.json").write_text(json.dumps(report, indent=2) + "\n")
+    for path in folder.glob("*.mkv"):
+        path.unlink()
+    for name, value in report.items():
+        print(f"{name:<30} {value:10.2f}")
+    return None
+
+
+if __name__ == "__main__":
+    main()
