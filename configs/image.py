@@ -1,4 +1,8 @@
-"""Still images: `block_dct` on single frames, trained on a folder of photographs."""
+"""Still images: `block_dct` on single frames, trained on a folder of photographs.
+
+The shipped checkpoint is that of video: a single frame is a group of one, which uses the codebook of the
+lowest temporal frequency.
+"""
 
 from ml_collections import ConfigDict
 
@@ -6,10 +10,8 @@ from configs import video
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """configs/video.py with t = 1; `variant` is empty or `tiny`."""
+    """configs/video.py on images; `variant` is empty or `tiny`."""
     config = video.get_config(variant)
-    config.checkpoint = "image"
-    config.model.frames = 1
     config.data.source = "images"
     config.data.path = "data/train/images"
     config.data.frames = 1

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model
 
 BLOCK = 8
@@ -36,9 +37,10 @@ PAIRS = 3 * BLOCK * BLOCK // 2
 SCALE_STEPS = 8  # scales and water levels are whole numbers of 1/8 octave
 LEVEL_DIGITS = 8  # digits that hold the water level: 2**8 levels fit for every D >= 2
 LEVEL_OFFSET = 96  # the lowest water level is 2**(-96/8) grey levels
+MAX_STEP = 32  # the stego is below 29 dB there
 MAX_LEVELS = 8192  # per coefficient; finer than any 8-bit secret needs
 FLOOR = 0.05  # grey levels; no class falls below, since nothing so small is ever coded
-LAPLACE_PER_RMS = 2**-0.5  # the width of a Laplace density is its rms over sqrt(2)
+LAPLACE_STEPS = -SCALE_STEPS // 2  # the width of a Laplace density is its rms over sqrt(2)
 
 
 class Quantiser(NamedTuple):
@@ -187,10 +189,10 @@ def integer_scales(codebook: jax.Array, frames: int) -> jax.Array:
     """Laplace widths of a group of `frames` frames, [frames, classes, 96], in whole scale steps.
 
     A shorter group (the tail of a clip) takes the codebook's temporal frequencies at its own spacing.
-    Rounding here is what makes the layout the same on every device.
+    Scaling by a power of two and rounding are exact, so the layout is the same on every device.
     """
     planes = np.arange(frames) * codebook.shape[0] // frames
-    return jnp.round(SCALE_STEPS * (codebook[planes] + math.log2(LAPLACE_PER_RMS))).astype(jnp.int32)
+    return jnp.round(SCALE_STEPS * codebook[planes]).astype(jnp.int32) + LAPLACE_STEPS
 
 
 def width(scales: jax.Array) -> jax.Array:
@@ -481,7 +483,13 @@ def _as_video(x: jax.Array) -> jax.Array:
 
 
 def build(config) -> Model:
-    """The model of `config`: step, frames, classes, features, layers (see configs/video.py)."""
+    """The model of `config`: step, frames, classes, features, layers (see configs/video.py).
+
+    Raises:
+        UserError: `step` is out of range.
+    """
+    if not 2 <= config.step <= MAX_STEP:
+        raise UserError(f"config.model.step is a whole number from 2 to {MAX_STEP}, not {config.step}")
     quantiser = make_quantiser(config.step)
     network = Refinement(config.features, config.layers)
 

@@ -89,7 +89,7 @@ def _run(config, state, train_step, model, manager, log) -> TrainState:
             logs = {name: float(value) for name, value in logs.items()}
             _check_finite(logs["loss"], "loss", step, manager.directory)
             now = time.monotonic()
-            logs["images_per_s"] = (step - since) * every.batch_size * config.model.frames / (now - clock)
+            logs["images_per_s"] = (step - since) * every.batch_size * config.data.frames / (now - clock)
             clock, since = now, step
             log.scalars(step, logs)
         if step % every.picture_every_steps == 0 or last:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from deepsteg_jax.errors import UserError
 
@@ -38,4 +39,10 @@ def parallelise(step: Callable, batch_size: int) -> Callable:
             f"{devices} devices do not divide config.train.batch_size={batch_size}: use a multiple"
         )
     mapped = partial(jax.pmap, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0)(step)
-    return lambda state, batch: mapped(state, split_batch(batch, devices))
+    # Where `mapped` leaves the state; one that lies elsewhere would make the second call compile again.
+    replicated = NamedSharding(Mesh(jax.local_devices(), AXIS), PartitionSpec())
+
+    def run(state, batch):
+        return mapped(jax.device_put(state, replicated), split_batch(batch, devices))
+
+    return run
