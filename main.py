@@ -75,7 +75,8 @@ def main(argv: list[str]) -> int:
         return 0
     except flags.Error as error:
         return _fail(f"{error}; see --help", USAGE)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so files are removed
+    for number in (signal.SIGTERM, signal.SIGHUP):  # unwind, so that unfinished files are removed
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         modes.load(FLAGS.mode).run(FLAGS.config, options)
     except UserError as error:

@@ -32,6 +32,8 @@ def _each(permute, x, keys, first_frames, block_size):
 def _moves(shuffle: ConfigDict) -> str:
     if shuffle.moves not in ("secret", "cover", "nothing"):
         raise UserError(f"config.shuffle.moves is secret, cover or nothing, not {shuffle.moves!r}")
+    if shuffle.block_size < 1:
+        raise UserError(f"config.shuffle.block_size is a number of pixels, not {shuffle.block_size}")
     return shuffle.moves
 
 

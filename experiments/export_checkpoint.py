@@ -1,6 +1,6 @@
 """Makes a shippable checkpoint, parameters only, of a training folder.
 
-    python experiments/export_checkpoint.py runs/mine deepsteg_jax/pretrained/mine
+python experiments/export_checkpoint.py runs/mine deepsteg_jax/pretrained/mine
 """
 
 import argparse
@@ -18,7 +18,7 @@ from deepsteg_jax.training import checkpoints  # noqa: E402
 
 def main() -> None:
     """Reads the run's own config, exports its newest step, prints the size."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workdir", type=Path)
     parser.add_argument("target", type=Path)
     arguments = parser.parse_args()

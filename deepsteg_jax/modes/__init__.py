@@ -1,8 +1,11 @@
 """The modes of main.py, each a module with `run(config, options)`; imported only when chosen."""
 
 import importlib
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
+
+from deepsteg_jax.errors import UserError
 
 MODES = ("roundtrip", "hide", "reveal", "train", "evaluate")
 
@@ -16,6 +19,20 @@ class Options(NamedTuple):
     stego: str | None = None
     output: str | None = None
     passphrase_file: str | None = None
+
+
+def make_workdir(options: Options) -> Path:
+    """Makes the folder that a mode writes into.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    workdir = Path(options.workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {workdir}: {error.strerror}") from None
+    return workdir
 
 
 def load(name: str) -> ModuleType:

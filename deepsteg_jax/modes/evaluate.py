@@ -1,13 +1,11 @@
 """`--mode evaluate`: a checkpoint on a folder of clips or images."""
 
 import json
-from pathlib import Path
 
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from deepsteg_jax.errors import UserError
-from deepsteg_jax.modes import Options
+from deepsteg_jax.modes import Options, make_workdir
 
 COLUMNS = {
     "stego_psnr_db": "stego dB",
@@ -39,11 +37,7 @@ def run(config: ConfigDict, options: Options) -> dict:
     from deepsteg_jax import costs, evaluation, models, plots
     from deepsteg_jax.modes.common import load_side
 
-    workdir = Path(options.workdir)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {workdir}: {error.strerror}") from None
+    workdir = make_workdir(options)
     settings = config.evaluate
     evaluation.list_items(settings.path)  # complains before the model is loaded
     hider, revealer = load_side(config, "hide"), load_side(config, "reveal")

@@ -6,18 +6,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from deepsteg_jax import keys, samples
-from deepsteg_jax.errors import UserError
-from deepsteg_jax.modes import Options
+from deepsteg_jax.modes import Options, make_workdir
 from deepsteg_jax.video import io
-
-
-def _outputs(workdir: Path, image: bool) -> tuple[Path, Path]:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {workdir}: {error.strerror}") from None
-    suffix = ".png" if image else ".mkv"
-    return workdir / f"stego{suffix}", workdir / f"revealed{suffix}"
 
 
 def _print_report(report: dict, files, workdir: Path) -> None:
@@ -31,10 +21,8 @@ def _print_report(report: dict, files, workdir: Path) -> None:
                 ("secret", f"{report['secret_psnr_db']:.2f} dB PSNR  {report['secret_ssim']:.4f} SSIM"),
                 ("hide", f"{report['hide_fps']:.1f} frames/s, file to file"),
                 ("reveal", f"{report['reveal_fps']:.1f} frames/s, file to file"),
-                (
-                    "capacity",
-                    f"{report['capacity_bpp']:.2f} bits of secret per pixel, {report['frames']} frames",
-                ),
+                ("capacity", f"{report['capacity_bpp']:.2f} bits of secret per pixel of cover"),
+                ("frames", str(report["frames"])),
                 ("cover", size(files.cover)),
                 ("secret", size(files.secret)),
                 ("stego", size(files.stego)),
@@ -55,9 +43,9 @@ def run(config: ConfigDict, options: Options) -> None:
         UserError: see `pipeline.hide` and `pipeline.reveal`.
     """
     cover, secret = (Path(samples.resolve(path)) for path in (config.video.cover, config.video.secret))
-    workdir = Path(options.workdir)
     image = io.probe(cover).is_image
-    stego, revealed = _outputs(workdir, image)
+    workdir = make_workdir(options)
+    stego, revealed = (workdir / f"{name}{'.png' if image else '.mkv'}" for name in ("stego", "revealed"))
     for output in (stego, revealed):
         io.check_output(output, (cover, secret), image)
 

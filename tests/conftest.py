@@ -1,0 +1,78 @@
+"""Fixtures of the tests of training: a model that compiles in no time, its config, a folder of images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from deepsteg_jax import models
+
+
+def _build_toy(config) -> models.Model:
+    """Adds a mix of the secret's colours to the cover; linear, so that its losses fall at once."""
+
+    def init(key):
+        keys = jax.random.split(key, 2)
+        mix, unmix = (0.1 * jax.random.normal(k, (config.size, 3, 3)) for k in keys)
+        return {"hide": {"mix": mix}, "reveal": {"unmix": unmix, "bias": jnp.zeros(3)}}
+
+    def hide(params, cover, secret):
+        return cover + secret @ params["mix"].sum(0)
+
+    def reveal(params, stego):
+        return stego @ params["unmix"].sum(0) + params["bias"]
+
+    return models.Model(init, hide, reveal)
+
+
+@pytest.fixture
+def toy(monkeypatch) -> ConfigDict:
+    """The config of the model `toy`, registered for one test; without a folder of data."""
+    monkeypatch.setitem(models.MODELS, "toy", _build_toy)
+    return ConfigDict(
+        {
+            "seed": 3,
+            "model": {"name": "toy", "size": 2, "frames": 1},
+            "shuffle": {"moves": "nothing", "block_size": 4},
+            "channel": (("gaussian_noise", 0.02),),
+            "losses": {"stego": 1.0, "secret": 2.0, "secret_db": 0.01, "penalty": 1.0},
+            "optimizer": {
+                "num_steps": 6,
+                "learning_rate": 0.01,
+                "schedule": "constant",
+                "warmup_steps": 2,
+                "clip_norm": 10.0,
+                "plateau_factor": 0.5,
+                "plateau_patience": 2,
+                "plateau_window": 3,
+            },
+            "train": {
+                "batch_size": 4,
+                "log_every_steps": 2,
+                "picture_every_steps": 100,
+                "save_every_steps": 2,
+                "keep": 2,
+            },
+            "data": {
+                "source": "images",
+                "path": "",
+                "frames": 1,
+                "height": 8,
+                "width": 8,
+                "flip": True,
+                "min_scale": 1.0,
+                "cache": True,
+            },
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    """Seven small images of noise."""
+    folder = tmp_path_factory.mktemp("images")
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (7, 12, 12, 3), np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder

@@ -1,0 +1,128 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
+
+from deepsteg_jax import models, steganography
+from deepsteg_jax.losses import mean_squared_error
+from deepsteg_jax.models import prep_hide_reveal
+
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles fast
+
+
+def build(features):
+    return models.build(ConfigDict({"name": "prep_hide_reveal", "features": features}))
+
+
+def key(seed):
+    return jax.random.key(seed, impl="rbg")  # compiles faster than the default
+
+
+@functools.cache
+def small():
+    """(model, its compiled init, params)."""
+    model = build(4)
+    init = quick(model.init)
+    return model, init, init(key(0))
+
+
+def pictures(seed, shape=(16, 16)):
+    """Two smooth pictures, float32 [2, h, w, 3] in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]][..., None]
+    phases = rng.uniform(0, 6, (2, 1, 1, 3))
+    slopes = rng.uniform(-0.01, 0.01, (2, 2, 1, 1, 3))
+    smooth = 0.5 + slopes[0] * (y - 8) + slopes[1] * (x - 8) + 0.3 * np.sin(0.4 * x + 0.3 * y + phases)
+    return jnp.asarray(np.clip(smooth + rng.normal(0, 0.01, smooth.shape), 0, 1), jnp.float32)
+
+
+def test_shapes_of_the_original():
+    shapes = jax.eval_shape(build(50).init, jax.random.key(0))
+    found = {"/".join(name): leaf.shape for name, leaf in flatten_dict(shapes).items()}
+    expected = {}
+    networks = {"hide/prepare": (3, False), "hide/hide": (3 + 150, True), "reveal": (3, True)}
+    for network, (channels, out) in networks.items():
+        for k in (3, 4, 5):
+            first = [channels, 50, 50, 50]
+            for block, inputs in (("block0", first), ("block1", [150])):
+                for i, c in enumerate(inputs):
+                    name = f"{network}/{block}/conv{k}x{k}_{i}"
+                    expected[f"{name}/kernel"] = (k, k, c, 50)
+                    expected[f"{name}/bias"] = (50,)
+        if out:
+            expected[f"{network}/out/kernel"] = (1, 1, 150, 3)
+            expected[f"{network}/out/bias"] = (3,)
+    assert found == expected
+
+
+def test_init_depends_on_the_key_only():
+    _, init, params = small()
+    jax.tree.map(np.testing.assert_array_equal, params, init(key(0)))
+    other = flatten_dict(init(key(1)))
+    for name, leaf in flatten_dict(params).items():
+        assert np.any(leaf != other[name]) == (name[-1] == "kernel")
+
+
+def test_normalise():
+    x = pictures(0)
+    np.testing.assert_allclose(prep_hide_reveal.denormalise(prep_hide_reveal.normalise(x)), x, atol=1e-6)
+    mean = jnp.asarray([0.485, 0.456, 0.406])
+    deviation = jnp.asarray([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(prep_hide_reveal.normalise(mean), np.zeros(3), atol=1e-6)
+    np.testing.assert_allclose(prep_hide_reveal.normalise(mean + deviation), np.ones(3), atol=1e-5)
+    np.testing.assert_allclose(prep_hide_reveal.denormalise(jnp.zeros(3)), mean, atol=1e-6)
+
+
+def test_video_is_frame_by_frame():
+    model, _, params = small()
+    hide, reveal = quick(model.hide), quick(model.reveal)
+    cover, secret = pictures(1), pictures(2)
+    video = hide(params["hide"], cover[:, None], secret[:, None])
+    together = hide(params["hide"], cover[None], secret[None])
+    images = hide(params["hide"], cover, secret)
+    assert (video.shape, together.shape) == ((2, 1, 16, 16, 3), (1, 2, 16, 16, 3))
+    np.testing.assert_allclose(video[:, 0], images, atol=1e-5)
+    np.testing.assert_allclose(together[0], images, atol=1e-5)
+    np.testing.assert_allclose(
+        reveal(params["reveal"], together)[0], reveal(params["reveal"], images), atol=1e-5
+    )
+    # A frame depends on its own cover and on its own secret, and on no other frame.
+    for changed in (
+        hide(params["hide"], cover.at[0].set(0.5), secret),
+        hide(params["hide"], cover, secret.at[0].set(0.5)),
+    ):
+        assert np.mean(np.abs(changed[0] - images[0])) > 2e-4
+        np.testing.assert_allclose(changed[1], images[1], atol=1e-5)
+
+
+def test_overfits_one_batch():
+    model, _, params = small()
+    shuffle = ConfigDict({"moves": "secret", "block_size": 4})
+    keys, firsts = jnp.arange(16, dtype=jnp.uint32).reshape(2, 8), jnp.asarray([0, 5])
+    cover, secret = pictures(1), pictures(2)
+    optimiser = optax.adam(1e-2)
+
+    def loss(params):
+        stego = steganography.hide(model, shuffle, params["hide"], keys, firsts, cover, secret)
+        revealed = steganography.reveal(model, shuffle, params["reveal"], keys, firsts, stego)
+        return mean_squared_error(stego, cover) + 0.75 * mean_squared_error(revealed, secret)
+
+    @quick
+    def update(params, state):
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimiser.update(gradient, state)
+        return optax.apply_updates(params, updates), state, value, gradient
+
+    state = optimiser.init(params)
+    values = []
+    for _ in range(150):
+        params, state, value, gradient = update(params, state)
+        values.append(float(value))
+        if len(values) == 1:
+            assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+    assert np.all(np.isfinite(values))
+    assert values[-1] < values[0] / 5

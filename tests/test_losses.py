@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepsteg_jax import losses, metrics
+
+
+def pictures():
+    a, b = np.random.default_rng(0).uniform(size=(2, 1, 16, 24, 3)).astype(np.float32)
+    return jnp.asarray(a), jnp.asarray(b)
+
+
+def test_mean_squared_error():
+    a, b = pictures()
+    error = losses.mean_squared_error(a, b)
+    assert error.shape == ()
+    assert float(error) == pytest.approx(np.mean((np.float64(a) - np.float64(b)) ** 2), rel=1e-5)
+    assert float(losses.mean_squared_error(a, a)) == 0
+    assert float(losses.mean_squared_error(jnp.zeros(4), jnp.full(4, 0.5))) == 0.25
+
+
+def test_mean_squared_error_gives_psnr():
+    a, b = np.random.default_rng(1).integers(0, 256, (2, 16, 24, 3), dtype=np.uint8)
+    error = losses.mean_squared_error(jnp.float32(a) / 255, jnp.float32(b) / 255)
+    assert -10 * np.log10(float(error)) == pytest.approx(metrics.psnr(a, b), abs=1e-4)
+
+
+def test_mean_squared_error_gradient():
+    a, b = pictures()
+    gradient = jax.grad(losses.mean_squared_error)(a, b)
+    np.testing.assert_allclose(gradient, 2 * (a - b) / a.size, rtol=1e-5)
+
+
+def test_total_loss():
+    terms = {"stego": jnp.float32(2), "secret": jnp.float32(3), "penalty": jnp.float32(-1)}
+    loss, logs = losses.total_loss(terms, {"secret": 10.0, "stego": 0.5, "penalty": 2.0})
+    assert float(loss) == 29
+    assert {name: float(value) for name, value in logs.items()} == {
+        "loss": 29,
+        "loss_stego": 2,
+        "loss_secret": 3,
+        "loss_penalty": -1,
+        "weighted_stego": 1,
+        "weighted_secret": 30,
+        "weighted_penalty": -2,
+    }
+
+
+def test_total_loss_is_that_of_the_paper():
+    a, b = pictures()
+
+    def loss(cover, secret):
+        terms = {
+            "stego": losses.mean_squared_error(cover, b),
+            "secret": losses.mean_squared_error(secret, b),
+        }
+        return losses.total_loss(terms, {"stego": 1.0, "secret": 0.75})[0]
+
+    by_cover, by_secret = jax.grad(loss, argnums=(0, 1))(a, a)
+    np.testing.assert_allclose(by_secret, 0.75 * by_cover, rtol=1e-5)
+    expected = 1.75 * float(losses.mean_squared_error(a, b))
+    assert float(loss(a, a)) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("weights", [{"stego": 1.0}, {"stego": 1.0, "secret": 1.0, "penalty": 1.0}, {}])
+def test_names_must_agree(weights):
+    with pytest.raises(KeyError, match="differ"):
+        losses.total_loss({"stego": jnp.float32(1), "secret": jnp.float32(1)}, weights)

@@ -1,0 +1,687 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from jax.experimental.compilation_cache import compilation_cache
+from ml_collections import config_flags
+from PIL import Image
+from skimage.metrics import structural_similarity
+
+from deepsteg_jax import keys, models
+from deepsteg_jax.training import checkpoints
+from deepsteg_jax.training.state import create_optimizer, create_state
+from deepsteg_jax.video import io
+
+ROOT = Path(__file__).parent.parent
+TINY = f"--config={ROOT}/configs/video.py:tiny"
+PASSPHRASE = "hunter2 is Not a good one"
+
+
+# --- clips ----------------------------------------------------------------------------------------
+
+
+def smooth(count=5, height=32, width=48, seed=0):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    phase, pitch = rng.uniform(0, 6, 3), rng.uniform(0.05, 0.2, (3, 2))
+    frames = [
+        [128 + 100 * np.sin(pitch[c, 0] * x + pitch[c, 1] * y + phase[c] + 0.2 * i) for c in range(3)]
+        for i in range(count)
+    ]
+    return np.moveaxis(np.array(frames), 1, -1).round().astype(np.uint8)
+
+
+def noise(count=5, height=32, width=48, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+def save(path, frames, rate=25, **kwargs):
+    with io.Writer(path, rate, **kwargs) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def cut(path, share):
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+
+
+def decode(path):
+    """The frames of a clip or an image, read without deepsteg_jax."""
+    if path.suffix == ".png":
+        return np.asarray(Image.open(path).convert("RGB"))[None]
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def rate_of(path):
+    with av.open(str(path)) as container:
+        return container.streams.video[0].average_rate
+
+
+def psnr(a, b):
+    error = np.square(a.astype(float) - b.astype(float)).mean(axis=(1, 2, 3))
+    return np.mean(10 * np.log10(255**2 / error))
+
+
+def names(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self):
+        """The last line on stderr, which is the message."""
+        return self.err.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where main.py keeps what it compiled; shared by this process and those it starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(folder / "deepsteg_jax"))
+    compilation_cache.reset_cache()  # takes up the new folder
+    yield folder
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+
+
+def save_checkpoint(folder, model_name="block_dct", seed=0):
+    """An untrained block_dct, saved as training would, whatever its config calls it."""
+    config = config_flags.config_flags.ConfigFileFlagParser("test").parse(f"{ROOT}/configs/video.py:tiny")
+    model = models.build(config.model)
+    state = create_state(model, create_optimizer(config.optimizer), jax.random.key(seed))
+    config.model.name = model_name
+    with checkpoints.open_manager(folder / "checkpoints") as manager:
+        checkpoints.save(manager, state, config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, cache):
+    return save_checkpoint(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def other_checkpoint(tmp_path_factory, cache):
+    return save_checkpoint(tmp_path_factory.mktemp("other_run"), seed=1)
+
+
+@pytest.fixture(scope="module")
+def foreign_checkpoint(tmp_path_factory, cache):
+    return save_checkpoint(tmp_path_factory.mktemp("foreign_run"), model_name="prep_hide_reveal")
+
+
+@pytest.fixture
+def run(monkeypatch, capfd, cache, checkpoint):
+    """main.py in this process, run(*arguments) -> Result, with the untrained checkpoint and PASSPHRASE."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv(keys.PASSPHRASE_VARIABLE, PASSPHRASE)
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    handler = signal.getsignal(signal.SIGTERM)
+    import main
+
+    def forget():
+        for name in list(flags.FLAGS):
+            if name.startswith("config."):
+                delattr(flags.FLAGS, name)
+        for name in ("config", "mode", "workdir", "cover", "secret", "stego", "output", "passphrase_file"):
+            flags.FLAGS[name].unparse()
+
+    def run_main(*arguments, config=(TINY, f"--config.checkpoint={checkpoint}")):
+        forget()
+        argv = ["main.py", *config, *arguments]
+        monkeypatch.setattr(sys, "argv", argv)  # config_flags looks there too
+        capfd.readouterr()
+        code = main.main(argv)
+        return Result(code, *capfd.readouterr())
+
+    yield run_main
+    forget()
+    signal.signal(signal.SIGTERM, handler)
+
+
+def environment(cache=None):
+    """For a process: the CPU, no passphrase and a cache of its own."""
+    ours = (keys.PASSPHRASE_VARIABLE, "JAX_COMPILATION_CACHE_DIR")
+    env = {name: value for name, value in os.environ.items() if name not in ours}
+    return {**env, "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(cache or "/nonexistent")}
+
+
+def process(*arguments, env=None, cwd=ROOT):
+    """main.py in a process of its own, without a terminal."""
+    command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
+    env = environment() if env is None else env
+    done = subprocess.run(
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_help():
+    result = process("--help")
+    assert result.code == 0 and result.err == ""
+    for flag in ("--config", "--mode", "--cover", "--secret", "--stego", "--output", "--passphrase_file"):
+        assert flag in result.out
+    assert "hides a video in a video" in result.out
+    assert process("--helpfull").code == 0
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--config=configs/video.py", "--mode=hide"]])
+def test_the_command_line_is_read_before_anything_large_is_imported(arguments):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['main.py', *{arguments}]\n"
+        "try:\n    runpy.run_path('main.py', run_name='__main__')\n"
+        "except SystemExit as stop:\n    code = stop.code\n"
+        "print('LOADED', code, *sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120
+    )
+    loaded = done.stdout.splitlines()[-1].split()
+    assert loaded[0] == "LOADED" and loaded[1] == ("0" if arguments == ["--help"] else "2")
+    assert not {"jax", "flax", "orbax", "tensorflow", "av", "PIL", "matplotlib", "skimage"} & set(loaded)
+
+
+HIDE = ["--cover=a", "--secret=b", "--output=c"]
+USAGE_ERRORS = {
+    "no flags": ([], "--config is missing"),
+    "no config": (["--mode=hide", *HIDE], "--config is missing"),
+    "unknown flag": (["--config=configs/video.py", "--bogus=1"], "bogus"),
+    "typo in a flag": (["--config=configs/video.py", "--mode=hide", "--cove=a"], "cove"),
+    "typo in a config field": (["--config=configs/video.py", "--config.modle.name=x"], "modle"),
+    "unknown config field": (["--config=configs/video.py", "--config.model.zzz=1"], "zzz"),
+    "wrong type": (["--config=configs/video.py", "--config.model.step=many"], "config.model.step"),
+    "section as a value": (["--config=configs/video.py", "--config.model=3"], "config.model"),
+    "unknown mode": (["--config=configs/video.py", "--mode=reveil"], "roundtrip"),
+    "mode without a value": (["--config=configs/video.py", "--mode"], "--mode"),
+    "hide without files": (
+        ["--config=configs/video.py", "--mode=hide"],
+        "needs --cover and --secret and --output",
+    ),
+    "hide without a cover": (["--config=configs/video.py", "--mode=hide", *HIDE[1:]], "needs --cover;"),
+    "hide without a secret": (["--config=configs/video.py", "--mode=hide", *HIDE[::2]], "needs --secret;"),
+    "hide without an output": (["--config=configs/video.py", "--mode=hide", *HIDE[:2]], "needs --output;"),
+    "empty name": (["--config=configs/video.py", "--mode=hide", *HIDE, "--secret="], "needs --secret;"),
+    "reveal without files": (["--config=configs/video.py", "--mode=reveal"], "needs --stego and --output"),
+    "stray argument": (["--config=configs/video.py", "stray"], "stray"),
+    "no such config file": (["--config=configs/nothing.py"], "configs/nothing.py"),
+    "no such config file, overridden": (["--config=nothing.py", "--config.seed=1"], "nothing.py"),
+    "empty config": (["--config="], "cannot be read"),
+    "config is a folder": (["--config=configs"], "'configs'"),
+    "config is no program": (["--config=pyproject.toml"], "pyproject.toml"),
+    "config without get_config": (["--config=deepsteg_jax/errors.py"], "get_config"),
+    "unknown variant": (["--config=configs/video.py:nonsense"], "nonsense"),
+}
+
+
+@pytest.mark.parametrize("arguments, part", USAGE_ERRORS.values(), ids=USAGE_ERRORS)
+def test_usage_errors(tmp_path, arguments, part):
+    result = process(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.count("\n") == 1 and result.err.startswith("main.py: ")
+    assert part in result.err and "Traceback" not in result.err
+
+
+def test_config_variant_and_overrides_reach_the_mode(run, monkeypatch):
+    from deepsteg_jax.modes import train
+
+    seen = []
+    monkeypatch.setattr(train, "run", lambda *passed: seen.append(passed))
+    assert run("--mode=train", "--config.seed=7", "--workdir=somewhere").code == 0
+    config, options = seen[0]
+    assert (config.seed, config.model.classes, options.workdir) == (7, 8, "somewhere")
+    assert run("--mode=train").code == 0
+    assert (seen[1][0].seed, seen[1][1].workdir) == (0, "runs/video")
+
+
+# --- hide and reveal ------------------------------------------------------------------------------
+
+
+def tone(path, codec="pcm_s16le", frames=10):
+    """Frames of noise with a track of sound."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("ffv1", rate=25, width=48, height=32, pix_fmt="bgr0")
+        audio = container.add_stream(codec, rate=48000, layout="mono")
+        for picture in noise(frames):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgr0")
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        samples = np.random.default_rng(5).integers(-9000, 9000, (1, 1920 * frames), dtype=np.int16)
+        for start in range(0, samples.shape[1], 960):
+            sound = np.ascontiguousarray(samples[:, start : start + 960])
+            frame = av.AudioFrame.from_ndarray(sound, format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+    return path
+
+
+def sound_of(path):
+    with av.open(str(path)) as container:
+        return b"".join(bytes(packet) for packet in container.demux(audio=0))
+
+
+def test_hide_and_reveal_a_video(run, monkeypatch, tmp_path):
+    cover, secret = tone(tmp_path / "cover.mkv"), save(tmp_path / "secret.mkv", smooth(5, seed=1), 12)
+    stego, revealed = tmp_path / "stego.mkv", tmp_path / "revealed.mkv"
+    hidden = run("--mode=hide", f"--cover={cover}", f"--secret={secret}", f"--output={stego}")
+    assert hidden.code == 0, hidden.err
+    assert str(stego) in hidden.out and "5 frames" in hidden.out and "48x32" in hidden.out
+
+    (tmp_path / "passphrase.txt").write_text(f"{PASSPHRASE}\nanother line\n")
+    monkeypatch.delenv(keys.PASSPHRASE_VARIABLE)
+    shown = run(
+        "--mode=reveal",
+        f"--stego={stego}",
+        f"--output={revealed}",
+        f"--passphrase_file={tmp_path}/passphrase.txt",
+    )
+    assert shown.code == 0, shown.err
+    assert str(revealed) in shown.out and "5 frames" in shown.out and "48x32" in shown.out
+
+    frames, before = decode(stego), decode(cover)
+    assert frames.shape == before.shape
+    np.testing.assert_array_equal(frames[5:], before[5:])
+    assert psnr(frames[:5], before[:5]) > 45
+    assert sound_of(stego) == sound_of(cover) != b""
+    np.testing.assert_array_equal(np.stack(list(io.read_frames(stego))), frames)
+    assert decode(revealed).shape == (5, 32, 48, 3) and rate_of(revealed) == 12
+    assert psnr(decode(revealed), decode(secret)) > 41.5
+    for result in (hidden, shown):
+        assert PASSPHRASE not in result.out + result.err and "Traceback" not in result.err
+    for path in (stego, revealed):
+        assert PASSPHRASE.encode() not in path.read_bytes()
+        with av.open(str(path)) as container:
+            told = str([container.metadata, *(stream.metadata for stream in container.streams)])
+        for word in (PASSPHRASE, "cover", "secret", "deepsteg"):
+            assert word not in told
+    assert names(tmp_path) == ["cover.mkv", "passphrase.txt", "revealed.mkv", "secret.mkv", "stego.mkv"]
+
+
+def test_hide_and_reveal_an_image(run, tmp_path):
+    save(tmp_path / "cover.png", noise(1), image=True)
+    save(tmp_path / "secret.png", smooth(1, 30, 41, seed=8), image=True)
+    hidden = run(
+        "--mode=hide",
+        f"--cover={tmp_path}/cover.png",
+        f"--secret={tmp_path}/secret.png",
+        f"--output={tmp_path}/stego.png",
+    )
+    assert hidden.code == 0, hidden.err
+    shown = run("--mode=reveal", f"--stego={tmp_path}/stego.png", f"--output={tmp_path}/revealed.png")
+    assert shown.code == 0, shown.err
+    assert psnr(decode(tmp_path / "stego.png"), decode(tmp_path / "cover.png")) > 44
+    assert psnr(decode(tmp_path / "revealed.png"), decode(tmp_path / "secret.png")) > 39
+    with Image.open(tmp_path / "stego.png") as image:
+        assert (image.format, image.mode, image.info) == ("PNG", "RGB", {})
+
+
+def test_round_trip(run, tmp_path, monkeypatch):
+    cover = save(tmp_path / "a.mkv", noise(7))
+    secret = save(tmp_path / "b.mkv", smooth(5, 20, 30, seed=3), 12)
+    monkeypatch.delenv(keys.PASSPHRASE_VARIABLE)
+    monkeypatch.setattr(keys, "random_key", lambda: bytes(range(32)))
+    workdir = tmp_path / "deep" / "work"
+    result = run(f"--config.video.cover={cover}", f"--config.video.secret={secret}", f"--workdir={workdir}")
+    assert result.code == 0, result.err
+    assert names(workdir) == ["comparison.png", "metrics.json", "revealed.mkv", "stego.mkv"]
+    assert bytes(range(32)).hex() not in result.out + result.err + (workdir / "metrics.json").read_text()
+
+    report = json.loads((workdir / "metrics.json").read_text())
+    pairs = {
+        "stego": (decode(cover)[:5], decode(workdir / "stego.mkv")[:5]),
+        "secret": (decode(secret), decode(workdir / "revealed.mkv")),
+    }
+    for name, (a, b) in pairs.items():
+        assert a.shape == b.shape
+        similarity = [
+            structural_similarity(
+                x,
+                y,
+                channel_axis=-1,
+                data_range=255,
+                gaussian_weights=True,
+                sigma=1.5,
+                use_sample_covariance=False,
+            )
+            for x, y in zip(a, b, strict=True)
+        ]
+        assert report[f"{name}_psnr_db"] == pytest.approx(psnr(a, b), abs=1e-9)
+        assert report[f"{name}_ssim"] == pytest.approx(np.mean(similarity), abs=1e-9)
+    assert report["stego_psnr_db"] > 45 and report["secret_psnr_db"] > 40
+    assert report["capacity_bpp"] == pytest.approx(24 * 20 * 30 / (32 * 48))
+    assert report["frames"] == 5
+    assert report["hide_fps"] > 0 and report["reveal_fps"] > 0
+    for name, path in {"cover": cover, "secret": secret, "stego": workdir / "stego.mkv"}.items():
+        assert report[f"{name}_bytes"] == path.stat().st_size
+
+    table = result.out
+    assert f"{report['stego_psnr_db']:.2f} dB" in table and f"{report['secret_ssim']:.4f} SSIM" in table
+    assert Image.open(workdir / "comparison.png").size[0] == 5 * 4 * 110
+
+
+def test_round_trip_does_not_overwrite_its_inputs(run, tmp_path):
+    for name in ("stego.mkv", "revealed.mkv"):
+        video = save(tmp_path / name, noise(2))
+        other = save(tmp_path / "other.mkv", noise(2))
+        before = video.read_bytes()
+        for first, second in ((video, other), (other, video)):
+            result = run(
+                f"--config.video.cover={first}", f"--config.video.secret={second}", f"--workdir={tmp_path}"
+            )
+            assert result.code == 1 and "also an input" in result.line
+            assert video.read_bytes() == before
+        video.unlink()
+    assert names(tmp_path) == ["other.mkv"]
+
+
+def test_round_trip_with_bad_inputs(run, tmp_path):
+    good = save(tmp_path / "good.mkv", noise(2))
+    for cover, secret, workdir, part in (
+        (tmp_path / "none.mkv", good, tmp_path / "w", "none.mkv does not exist"),
+        ("sample:none.mp4", good, tmp_path / "w", "sample:none.mp4"),
+        (good, good, good, "cannot make the folder"),
+    ):
+        files = [f"--config.video.cover={cover}", f"--config.video.secret={secret}"]
+        result = run(*files, f"--workdir={workdir}")
+        assert result.code == 1 and part in result.line and "Traceback" not in result.err
+    assert names(tmp_path) == ["good.mkv"]
+
+
+def test_shipped_checkpoint(run, tmp_path):
+    if not (checkpoints.PRETRAINED / "video").is_dir():
+        pytest.skip("deepsteg_jax/pretrained/video is not there")
+    cover, secret = save(tmp_path / "c.mkv", noise(5)), save(tmp_path / "s.mkv", smooth(5, seed=1))
+    config = [f"--config={ROOT}/configs/video.py"]
+    files = [f"--cover={cover}", f"--secret={secret}", f"--output={tmp_path}/t.mkv"]
+    hidden = run("--mode=hide", *files, config=config)
+    assert hidden.code == 0, hidden.err
+    files = [f"--stego={tmp_path}/t.mkv", f"--output={tmp_path}/r.mkv"]
+    shown = run("--mode=reveal", *files, config=config)
+    assert shown.code == 0, shown.err
+    assert psnr(decode(tmp_path / "r.mkv"), decode(secret)) > 41.5
+
+
+# --- bad inputs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory, checkpoint, cache):
+    """A cover of 8 frames, a secret of 5, and the stego that main.py made of them in its own process."""
+    folder = tmp_path_factory.mktemp("clips")
+    save(folder / "cover.mkv", noise(8)), save(folder / "secret.mkv", smooth(5, seed=1))
+    result = process(
+        TINY,
+        f"--config.checkpoint={checkpoint}",
+        "--mode=hide",
+        "--cover=cover.mkv",
+        "--secret=secret.mkv",
+        "--output=stego.mkv",
+        env={**environment(cache), keys.PASSPHRASE_VARIABLE: PASSPHRASE},
+        cwd=folder,
+    )
+    assert result.code == 0, result.err
+    assert names(folder) == ["cover.mkv", "secret.mkv", "stego.mkv"]
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, clips, monkeypatch):
+    """A copy of `clips` to spoil, as the working directory."""
+    for path in clips.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check_failure(result, folder, before, *parts):
+    """One line that says what is wrong, exit code 1, and the folder as it was."""
+    assert result.code == 1
+    assert result.out == ""
+    assert result.line.startswith("main.py: ") and result.err.count("main.py: ") == 1
+    assert "Traceback" not in result.err and PASSPHRASE not in result.err
+    for part in parts:
+        assert part in result.line
+    bars = result.err.rpartition("main.py: ")[0]
+    assert all(re.fullmatch("((hide|reveal): .*)?", bar) for bar in re.split("[\r\n]+", bars))
+    assert names(folder) == before
+
+
+HIDE_FILES = {"cover": "cover.mkv", "secret": "secret.mkv", "output": "out.mkv"}
+REVEAL_FILES = {"stego": "stego.mkv", "output": "out.mkv"}
+
+
+def arguments(mode, **files):
+    files = {**(HIDE_FILES if mode == "hide" else REVEAL_FILES), **files}
+    return [f"--mode={mode}", *(f"--{name}={path}" for name, path in files.items())]
+
+
+def make_bad(name):
+    """A bad input under this name in the working directory."""
+    path = Path(name)
+    if name == "text.mkv":
+        path.write_text("no video\n" * 100)
+    elif name == "no_bytes.mkv":
+        path.write_bytes(b"")
+    elif name == "no_frames.mkv":
+        with av.open(name, "w") as container:
+            container.add_stream("ffv1", rate=25, width=48, height=32, pix_fmt="bgr0")
+            container.start_encoding()
+    elif name == "text.png":
+        path.write_text("no image\n" * 100)
+    elif name == "cut.png":
+        Image.fromarray(noise(1)[0]).save(path)
+        cut(path, 0.5)
+    elif name == "no_images":
+        path.mkdir()
+    return name
+
+
+@pytest.mark.parametrize("mode, flag", [("hide", "cover"), ("hide", "secret"), ("reveal", "stego")])
+def test_files_that_cannot_be_read(run, folder, mode, flag):
+    for name in ("none.mkv", "text.mkv", "no_bytes.mkv", "no_frames.mkv", "text.png", "cut.png", "no_images"):
+        make_bad(name)
+        before = names(folder)
+        check_failure(run(*arguments(mode, **{flag: name})), folder, before, name)
+
+
+@pytest.mark.parametrize("mode, flag", [("hide", "cover"), ("hide", "secret"), ("reveal", "stego")])
+@pytest.mark.parametrize("share", [0.55, 0.3, 0.02])
+def test_truncated_files(run, folder, mode, flag, share):
+    cut(folder / f"{flag}.mkv", share)
+    before = names(folder)
+    check_failure(run(*arguments(mode)), folder, before, f"{flag}.mkv", "cut short")
+
+
+@pytest.mark.parametrize("mode", ["hide", "reveal"])
+def test_outputs_that_cannot_be_written(run, folder, mode):
+    (folder / "folder.mkv").mkdir()
+    (folder / "older.mkv").write_text("older")
+    before = names(folder)
+    inputs = ["cover.mkv", "secret.mkv"] if mode == "hide" else ["stego.mkv"]
+    for output, part in [
+        ("folder.mkv", "is a folder"),
+        ("nowhere/out.mkv", "does not exist"),
+        *((name, "also an input") for name in inputs),
+        (f"{folder}/nowhere/../{inputs[0]}", "does not exist"),
+        (f"{folder}/folder.mkv/../{inputs[0]}", "also an input"),
+        ("out.MP4", "coded with loss"),
+        ("out.png", "still images"),
+        ("out.xyz", "known video format"),
+        ("out", "without a suffix"),
+    ]:
+        check_failure(run(*arguments(mode, output=output)), folder, before, part)
+    # A failure later on leaves an older file of that name alone.
+    if mode == "hide":
+        save(folder / "cover.mkv", noise(3))
+    else:
+        save(folder / "stego.mkv", decode(folder / "stego.mkv")[:3])
+    result = run(*arguments(mode, output="older.mkv"))
+    check_failure(result, folder, before, "frame 3 of 5" if mode == "reveal" else "3 frames")
+    assert (folder / "older.mkv").read_text() == "older"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_output_without_permission(run, folder):
+    (folder / "closed").mkdir(mode=0o555)
+    for mode in ("hide", "reveal"):
+        check_failure(run(*arguments(mode, output="closed/out.mkv")), folder, names(folder), "no permission")
+
+
+def test_image_and_video_do_not_mix(run, folder):
+    save(folder / "cover.png", noise(1), image=True)
+    before = names(folder)
+    check_failure(run(*arguments("hide", cover="cover.png")), folder, before, "the result is an image")
+    video_in_image = arguments("hide", cover="cover.png", output="out.png")
+    check_failure(run(*video_in_image), folder, before, "the cover has 1 frames")
+
+
+@pytest.mark.parametrize("mode", ["hide", "reveal"])
+def test_models_and_checkpoints(run, folder, mode, foreign_checkpoint, monkeypatch, tmp_path_factory):
+    shipped = tmp_path_factory.mktemp("shipped")
+    (shipped / "video").mkdir()
+    monkeypatch.setattr(checkpoints, "PRETRAINED", shipped)
+    before = names(folder)
+    for flag, *parts in [
+        ("--config.model.name=resnet", "resnet", "block_dct"),
+        ("--config.checkpoint=nothing", "'nothing'", "one of video"),
+        ("--config.checkpoint=", "no checkpoint ''"),
+        (f"--config.checkpoint={folder}", "no checkpoint"),
+        (f"--config.checkpoint={foreign_checkpoint}", "prep_hide_reveal", "block_dct"),
+        ("--config.model.classes=9", "does not fit"),
+        ("--config.model.layers=2", "does not fit"),
+        ("--config.shuffle.moves=pixels", "pixels"),
+    ]:
+        check_failure(run(*arguments(mode), flag), folder, before, *parts)
+
+
+@pytest.mark.parametrize("mode", ["hide", "reveal"])
+def test_no_passphrase(run, folder, mode, monkeypatch):
+    (folder / "empty.txt").write_text("\nsecond line\n")
+    (folder / "binary.txt").write_bytes(b"\xff\xfe\xfd")
+    before = names(folder)
+    for flag, part in [
+        ("--passphrase_file=none.txt", "none.txt"),
+        ("--passphrase_file=.", "cannot read the passphrase file"),
+        ("--passphrase_file=binary.txt", "binary.txt"),
+        ("--passphrase_file=empty.txt", "the passphrase is empty"),
+    ]:
+        check_failure(run(*arguments(mode), flag), folder, before, part)
+    monkeypatch.setenv(keys.PASSPHRASE_VARIABLE, "")
+    check_failure(run(*arguments(mode)), folder, before, "the passphrase is empty")
+    monkeypatch.delenv(keys.PASSPHRASE_VARIABLE)
+    check_failure(process(TINY, *arguments(mode), cwd=folder), folder, before, "no passphrase")
+
+
+def test_wrong_passphrase(run, folder, monkeypatch):
+    before = names(folder)
+    monkeypatch.setenv(keys.PASSPHRASE_VARIABLE, "wrong")
+    result = run(*arguments("reveal"))
+    check_failure(result, folder, before, "no hidden video for this passphrase")
+    assert "wrong," not in result.line.replace("it is wrong,", "")
+
+
+def test_nothing_hidden(run, folder):
+    before = names(folder)
+    for name in ("cover.mkv", "secret.mkv"):
+        check_failure(run(*arguments("reveal", stego=name)), folder, before, "nothing is hidden")
+
+
+def test_another_checkpoint(run, folder, other_checkpoint):
+    flag = f"--config.checkpoint={other_checkpoint}"
+    check_failure(run(*arguments("reveal"), flag), folder, names(folder), "another checkpoint")
+
+
+def test_recoded_stego(run, folder):
+    with av.open("recoded.mkv", "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, width=48, height=32, pix_fmt="yuv420p")
+        for frame in decode(folder / "stego.mkv"):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    before = names(folder)
+    check_failure(run(*arguments("reveal", stego="recoded.mkv")), folder, before, "recoded")
+    # A lossless copy, on the other hand, is as good as the original.
+    save(folder / "stego.mkv", decode(folder / "stego.mkv"))
+    assert run(*arguments("reveal")).code == 0
+    assert psnr(decode(folder / "out.mkv"), decode(folder / "secret.mkv")) > 41.5
+
+
+def test_failure_in_a_process_of_its_own(folder, checkpoint, cache):
+    """As a user sees it: the exit code of the process, and its last line after the progress bar."""
+    save(folder / "cover.mkv", noise(4))
+    before = names(folder)
+    env = {**environment(cache), keys.PASSPHRASE_VARIABLE: PASSPHRASE}
+    result = process(TINY, f"--config.checkpoint={checkpoint}", *arguments("hide"), env=env, cwd=folder)
+    check_failure(result, folder, before, "the cover has 4 frames", "longer cover")
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    """A clip that takes a while to hide."""
+    return save(tmp_path_factory.mktemp("long") / "long.mkv", np.repeat(noise(1), 3000, axis=0))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_hiding(tmp_path, checkpoint, cache, long_clip, number):
+    output = tmp_path / "stego.mkv"
+    argv = ["main.py", TINY, f"--config.checkpoint={checkpoint}", "--mode=hide"]
+    argv += [f"--cover={long_clip}", f"--secret={long_clip}", f"--output={output}"]
+    code = (  # what runs the tests may ignore SIGINT, and so would its children
+        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"sys.argv = {argv}; runpy.run_path('main.py', run_name='__main__')"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**environment(cache), keys.PASSPHRASE_VARIABLE: PASSPHRASE},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while running.poll() is None and not any(path.stat().st_size for path in tmp_path.iterdir()):
+            time.sleep(0.02)
+        assert running.poll() is None, running.communicate()[1]
+        assert not output.exists()
+        running.send_signal(number)
+        out, err = running.communicate(timeout=120)
+    finally:
+        running.kill()
+    assert running.returncode == 128 + number
+    assert "Traceback" not in err and "Error" not in err
+    assert out == "" and "100%" not in err
+    if number == signal.SIGINT:
+        assert err.splitlines()[-1] == "main.py: interrupted"
+    assert names(tmp_path) == []

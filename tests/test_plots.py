@@ -1,0 +1,64 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepsteg_jax import plots
+
+COLOURS = {"cover": (255, 0, 0), "stego": (255, 2, 0), "secret": (0, 0, 255), "revealed": (0, 255, 255)}
+
+
+def row(height=40, width=60):
+    return {name: np.full((height, width, 3), colour, np.uint8) for name, colour in COLOURS.items()}
+
+
+def test_difference():
+    cover = np.array([[[100, 100, 100], [0, 255, 7]]], np.uint8)
+    stego = np.array([[[101, 98, 100], [255, 0, 13]]], np.uint8)
+    found = plots.difference(cover, stego)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, [[[148, 88, 128], [255, 0, 248]]])
+
+
+def test_no_difference_is_grey():
+    frame = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert (plots.difference(frame, frame) == 128).all()
+
+
+def panels(picture):
+    """The coloured rectangles of a picture, [(centre x, centre y)] by colour."""
+    wanted = {**COLOURS, "difference": (128, 168, 128)}
+    found = {}
+    for name, colour in wanted.items():
+        y, x = np.nonzero((picture == colour).all(-1))
+        found[name] = (x.size, x.mean() if x.size else None, y)
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_comparison(tmp_path, count):
+    path = tmp_path / "comparison.png"
+    figures = plt.get_fignums()
+    plots.comparison(path, [(f"frame {i}", row()) for i in range(count)])
+    assert plt.get_fignums() == figures  # closed
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        picture = np.asarray(image.convert("RGB"))
+    assert picture.shape[1] == 5 * 4 * 110
+    assert abs(picture.shape[0] - (4 * 40 / 60 + 0.35) * count * 110) <= 1
+    found = panels(picture)
+    order = [found[name][1] for name in ("cover", "stego", "difference", "secret", "revealed")]
+    assert order == sorted(order)
+    widths = np.diff(order)
+    assert widths.min() > 0.9 * widths.max()
+    sizes = [size for size, _, _ in found.values()]
+    assert min(sizes) > 0.8 * max(sizes) > 0.1 * picture.shape[0] * picture.shape[1]
+    rows_of_panels = np.unique(found["secret"][2])
+    assert np.count_nonzero(np.diff(rows_of_panels) > 1) == count - 1
+
+
+def test_comparison_takes_a_secret_of_its_own_size(tmp_path):
+    frames = row() | {name: row(20, 30)[name] for name in ("secret", "revealed")}
+    plots.comparison(tmp_path / "a.png", [("a", frames)])
+    picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
+    assert all(size > 1000 for size, _, _ in panels(picture).values())

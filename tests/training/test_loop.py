@@ -1,0 +1,386 @@
+"""The loop: what it writes, that an interruption changes nothing, and when it stops."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice, pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from PIL import Image
+
+from configs.video import get_config
+from deepsteg_jax import data, models
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.training import checkpoints, loop
+from deepsteg_jax.training.logs import JSON_LINES
+from deepsteg_jax.training.loop import picture_grid, train
+from deepsteg_jax.training.state import create_optimizer, create_state
+from deepsteg_jax.training.step import Pictures
+
+ROOT = Path(__file__).parents[2]
+CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Runs of one config compile once."""
+    before = {name: getattr(jax.config, name) for name in CACHE}
+    compilation_cache.reset_cache()
+    folder = tmp_path_factory.mktemp("cache")
+    for name, value in zip(CACHE, (str(folder), 0.0), strict=True):
+        jax.config.update(name, value)
+    yield folder
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def config(cache, toy, image_folder):
+    """The toy config of a run of 6 steps that saves and logs every second one."""
+    toy.data.path = str(image_folder)
+    return toy
+
+
+class _Crash(Exception):
+    pass
+
+
+def _crash_after(count, config, workdir):
+    """A run that dies when it asks for the batch after its `count`-th."""
+    create_pairs = data.create_pairs
+
+    def crashing(*args, **kwargs):
+        yield from islice(create_pairs(*args, **kwargs), count)
+        raise _Crash
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(_Crash):
+        patch.setattr(data, "create_pairs", crashing)
+        train(config, workdir)
+
+
+def _lines(workdir) -> list[dict]:
+    return [json.loads(line) for line in (workdir / JSON_LINES).open()]
+
+
+def _saved(workdir) -> list[str]:
+    return sorted(p.name for p in (workdir / "checkpoints").iterdir())
+
+
+def _equal(a, b) -> bool:
+    return jax.tree.all(jax.tree.map(np.array_equal, a, b))
+
+
+def _write_clips(folder):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 256, (6, 6, 3), np.uint8)
+            Image.fromarray(pixels).resize((48, 48)).save(folder / name / f"{i}.png")
+
+
+def _restore(config, workdir):
+    """The newest state of a folder."""
+    model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
+    with checkpoints.open_manager(workdir / "checkpoints") as manager:
+        return checkpoints.restore_state(manager, create_state(model, optimizer, jax.random.key(99)))
+
+
+# --- what it writes -------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_checkpoints_logs_events_and_the_config(config, tmp_path):
+    config.optimizer.num_steps, config.train.save_every_steps = 5, 2
+    state = train(config, tmp_path / "new" / "run")
+    folder = tmp_path / "new" / "run"
+    assert int(state.step) == 5 and _saved(folder) == ["4", "5"]  # the last step is always saved
+    assert _equal(_restore(config, folder), state)
+    for side in ("hide", "reveal"):
+        params = checkpoints.restore_params(str(folder), models.build(config.model), config.model, side)
+        assert _equal(params, state.params[side])
+    assert [line["step"] for line in _lines(folder)] == [2, 4, 5]
+    assert [p for p in (folder / "tensorboard").iterdir() if "tfevents" in p.name and p.stat().st_size > 1000]
+    assert json.loads((folder / "config.json").read_text())["optimizer"]["num_steps"] == 5
+
+
+def test_every_line_has_losses_weighted_and_not_psnr_learning_rate_and_speed(config, tmp_path):
+    config.optimizer.schedule = "cosine"
+    train(config, tmp_path)
+    lines = _lines(tmp_path)
+    for line in lines:
+        for name, weight in config.losses.items():
+            assert line[f"weighted_{name}"] == pytest.approx(weight * line[f"loss_{name}"], rel=1e-5)
+        assert line["loss"] == pytest.approx(sum(line[f"weighted_{n}"] for n in config.losses), rel=1e-5)
+        assert line["images_per_s"] > 0 and line["gradient_norm"] > 0
+        for side in ("stego", "secret"):  # the mean of the dB is at least the dB of the mean
+            assert -10 * np.log10(line[f"loss_{side}"]) - 1e-3 <= line[f"{side}_psnr_db"] < 100
+    # Of the update that led to the step: two steps of warm-up, then a cosine over four.
+    assert [line["learning_rate"] for line in lines] == pytest.approx(
+        [0.005, 0.005 * (1 + np.cos(np.pi / 4)), 0.005 * (1 + np.cos(3 * np.pi / 4))], rel=1e-5
+    )
+
+
+def test_images_per_s_counts_frames_since_the_last_line(config, tmp_path, monkeypatch):
+    ticks = iter(range(0, 1000, 8))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    _write_clips(tmp_path / "clips")
+    clips = {
+        "source": "clips",
+        "path": str(tmp_path / "clips"),
+        "frames": 3,
+        "max_frames": 6,
+        "max_stride": 1,
+    }
+    config.data.update(clips, cache_height=12, cache_width=12)
+    train(config, tmp_path / "run")
+    assert [line["images_per_s"] for line in _lines(tmp_path / "run")] == [2 * 4 * 3 / 8] * 3
+
+
+def test_the_seed_decides(config, tmp_path):
+    config.optimizer.num_steps = 1
+    states = []
+    for seed in (3, 4):
+        config.seed = seed
+        states.append(train(config, tmp_path / str(seed)))
+    assert not _equal(states[0].params, states[1].params)
+
+
+def test_picture_grid_has_four_rows_and_rounds():
+    pictures = Pictures(*(np.full((6, 2, 5, 3), value) for value in (0.0, 0.4999, -1.0, 2.0)))
+    grid = picture_grid(pictures)
+    assert grid.shape == (8, 20, 3) and grid.dtype == np.uint8
+    assert grid[0, ::5, 0].tolist() == [0, 127, 0, 255]
+    video = Pictures(*(np.stack([x, 1 - x], axis=1) for x in pictures))
+    assert np.array_equal(picture_grid(video), grid)  # its first frames
+
+
+# --- going on -------------------------------------------------------------------------------------
+
+
+def test_a_longer_run_goes_on_where_the_shorter_ended(config, tmp_path):
+    whole = train(config, tmp_path / "whole")
+    config.optimizer.num_steps = 3
+    assert int(train(config, tmp_path / "parts").step) == 3
+    config.optimizer.num_steps = 6
+    assert _equal(train(config, tmp_path / "parts"), whole)
+
+
+def test_a_run_that_crashed_goes_on_to_the_same_bits(config, tmp_path):
+    """Steps after the last save are done and logged again, with the same figures."""
+    config.optimizer.schedule, config.optimizer.num_steps, config.train.save_every_steps = "plateau", 8, 3
+    config.optimizer.plateau_patience, config.optimizer.plateau_window = 1, 1
+    config.optimizer.learning_rate = 0.5  # the loss rises and falls
+    config.train.log_every_steps = 1
+    whole = train(config, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    for count, saved in ((2, []), (5, ["3"]), (4, ["3", "6"])):
+        _crash_after(count, config, parts)
+        assert _saved(parts) == saved
+    assert _equal(train(config, parts), whole)
+    lines = [line for line in _lines(parts) if line.pop("images_per_s")]
+    assert [x["step"] for x in lines] == [1, 2, 1, 2, 3, 4, 5, 4, 5, 6, 7, 7, 8]
+    right = {line["step"]: line for line in _lines(tmp_path / "whole") if line.pop("images_per_s")}
+    assert all(line == right[line["step"]] for line in lines)
+    rates = [right[step]["learning_rate"] for step in range(1, 9)]
+    assert len(set(rates)) > 2  # so that a schedule that starts afresh would show
+
+
+def test_a_finished_run_stays_as_it_is(config, tmp_path):
+    state = train(config, tmp_path)
+    before = (tmp_path / JSON_LINES).read_text()
+    assert _equal(train(config, tmp_path), state)
+    assert (tmp_path / JSON_LINES).read_text() == before and _saved(tmp_path) == ["4", "6"]
+
+
+def test_a_folder_of_another_config_is_left_alone(config, tmp_path):
+    state = train(config, tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    config.model.size, config.optimizer.num_steps = 3, 12
+    with pytest.raises(UserError, match="holds a run of another config.*choose another --workdir"):
+        train(config, tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+    config.model.size = 2
+    assert _equal(_restore(config, tmp_path), state)
+
+
+# --- stopping -------------------------------------------------------------------------------------
+
+
+def _diverge(config, workdir, match):
+    with pytest.raises(UserError, match=match) as info:
+        train(config, workdir)
+    text = str(info.value)
+    assert "\n" not in text and str(workdir / "checkpoints") in text and "learning_rate" in text
+
+
+def test_a_run_that_diverges_keeps_the_last_good_checkpoint(config, tmp_path):
+    config.optimizer.num_steps = 4
+    good = train(config, tmp_path)
+    config.optimizer.num_steps, config.optimizer.learning_rate = 8, float("inf")
+    _diverge(config, tmp_path, "not finite at step [56]; the last good checkpoint is in")
+    assert _saved(tmp_path) == ["2", "4"] and _equal(_restore(config, tmp_path), good)
+    config.optimizer.learning_rate = 0.01
+    state = train(config, tmp_path)
+    assert int(state.step) == 8 and np.isfinite(state.params["hide"]["mix"]).all()
+
+
+def test_parameters_that_are_not_finite_are_not_saved_although_the_loss_was(config, tmp_path):
+    """The loss of a step is that of the parameters before it."""
+    config.train.save_every_steps, config.optimizer.learning_rate = 1, float("inf")
+    _diverge(config, tmp_path, "parameters is not finite at step 1;")
+    assert _saved(tmp_path) == []
+
+
+@pytest.mark.parametrize("log_every, stopped", [(2, 4), (100, 5)])
+def test_a_loss_that_is_not_finite_stops_at_the_next_log_or_save(
+    config, tmp_path, monkeypatch, log_every, stopped
+):
+    config.train.log_every_steps, config.train.save_every_steps = log_every, 5
+    make_train_step = loop.make_train_step
+
+    def poisoned(*args):
+        step = make_train_step(*args)
+
+        def run(state, batch):
+            poison = jnp.where(state.step == 2, jnp.nan, 1.0)  # the third step
+            after, logs = step(state, batch)
+            after = after.replace(params=jax.tree.map(lambda x: x * poison, after.params))
+            return after, logs | {"loss": logs["loss"] * poison}
+
+        return run
+
+    monkeypatch.setattr(loop, "make_train_step", poisoned)
+    _diverge(config, tmp_path, f"not finite at step {stopped};")
+    assert _saved(tmp_path) == [] and [x["step"] for x in _lines(tmp_path)] == [
+        *range(log_every, stopped, log_every)
+    ]
+
+
+def test_data_that_are_missing(config, tmp_path):
+    config.data.path = str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="nowhere"):
+        train(config, tmp_path / "run")
+
+
+# --- killed, as a user would run it ---------------------------------------------------------------
+
+
+class Killed(NamedTuple):
+    """A run of main.py that nothing interrupted, and one that was killed twice."""
+
+    whole: Path
+    parts: Path
+    resumed_at: list[int]  # the newest checkpoint after each kill
+    unfinished: bool  # whether the second kill left half a save
+    printed: str  # by the last start
+
+
+def _newest(workdir) -> int:
+    return max((int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()), default=0)
+
+
+def _wait(child, condition):
+    while not condition():
+        assert child.poll() is None, f"main.py ended too early: {child.communicate()}"
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Four starts of main.py; the two kills come between two saves and in the middle of one."""
+    folder = tmp_path_factory.mktemp("killed")
+    whole, parts = folder / "whole", folder / "parts"
+    _write_clips(folder / "clips")
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # halves the time it takes to compile
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+    }
+
+    def start(workdir):
+        settings = {"data.path": folder / "clips", "optimizer.num_steps": 50, "train.save_every_steps": 10}
+        settings["train.picture_every_steps"] = 50
+        flags = [f"--config.{name}={value}" for name, value in settings.items()]
+        command = [sys.executable, "main.py", "--config=configs/video.py:tiny", "--mode=train", *flags]
+        command.append(f"--workdir={workdir}")
+        return subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def finish(child):
+        printed, errors = child.communicate()
+        assert child.returncode == 0, errors
+        return printed
+
+    def kill(child):
+        child.send_signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL
+        child.communicate()
+        return _newest(parts)
+
+    def unfinished():
+        return any((parts / "checkpoints").glob("*-tmp*"))
+
+    finish(start(whole))
+    child = start(parts)
+    _wait(child, lambda: _newest(parts) and not unfinished())
+    resumed_at = [kill(child)]
+    child = start(parts)
+    _wait(child, lambda: _newest(parts) > resumed_at[0] and unfinished())
+    resumed_at.append(kill(child))
+    half_saved = unfinished()
+    return Killed(whole, parts, resumed_at, half_saved, finish(start(parts)))
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """What main.py trained."""
+    config = get_config("tiny")
+    model = models.build(config.model)
+    return config, model._replace(init=jax.jit(model.init))
+
+
+def test_main_trains_to_a_checkpoint_that_can_be_used(killed, tiny):
+    config, model = tiny
+    assert f"trained to step 50; use it with --config.checkpoint={killed.parts}" in killed.printed
+    params = {
+        side: checkpoints.restore_params(str(killed.whole), model, config.model, side)
+        for side in ("hide", "reveal")
+    }
+    fresh = model.init(jax.random.key(0))
+    same = lambda a, b: a.shape == b.shape and np.isfinite(a).all()  # noqa: E731
+    assert jax.tree.all(jax.tree.map(same, params, fresh))
+    assert np.array_equal(params["hide"]["codebook"], params["reveal"]["codebook"])
+
+
+def test_a_run_that_was_killed_twice_ends_with_the_same_bits(killed, tiny):
+    config, model = tiny
+    assert 0 < killed.resumed_at[0] < killed.resumed_at[1] < 50 and killed.unfinished
+    assert _saved(killed.parts) == _saved(killed.whole) == ["40", "50"]
+    states = []
+    for folder in (killed.whole, killed.parts):
+        with checkpoints.open_manager(folder / "checkpoints") as manager:
+            fresh = create_state(model, create_optimizer(config.optimizer), jax.random.key(0))
+            states.append(checkpoints.restore_state(manager, fresh))
+    for (path, a), b in zip(jax.tree.leaves_with_path(states[0]), jax.tree.leaves(states[1]), strict=True):
+        assert np.array_equal(a, b), jax.tree_util.keystr(path)
+    right = {line["step"]: line for line in _lines(killed.whole)}
+    steps = [line["step"] for line in _lines(killed.parts)]
+    for line in _lines(killed.parts):
+        assert {**line, "images_per_s": 0} == {**right[line["step"]], "images_per_s": 0}
+    assert sorted(set(steps)) == list(range(1, 51))
+    # Each start goes on right after the newest checkpoint.
+    jumps = {b for a, b in pairwise(steps) if b != a + 1}
+    assert jumps and jumps <= {step + 1 for step in killed.resumed_at}

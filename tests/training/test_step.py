@@ -1,0 +1,163 @@
+"""One training step on one device: randomness, losses, gradients, ties."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepsteg_jax import models
+from deepsteg_jax.training.state import create_optimizer, create_state
+from deepsteg_jax.training.step import example_keys, hide_and_reveal, make_train_step, psnr
+
+
+def _batch(size=4, seed=0, shape=(8, 8, 3)):
+    rng = np.random.default_rng(seed)
+    return {name: rng.integers(0, 256, (size, *shape), np.uint8) for name in ("cover", "secret")}
+
+
+def _setup(config, key=0):
+    model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
+    state = create_state(model, optimizer, jax.random.key(1))
+    return model, state, jax.jit(make_train_step(model, optimizer, config, jax.random.key(key)))
+
+
+def _pictures(config, batch, params=None):
+    model, state, _ = _setup(config)
+    keys = example_keys(jax.random.key(0), len(batch["cover"]), None)
+    draw = jax.jit(lambda params, batch, keys: hide_and_reveal(model, config, params, batch, keys))
+    return draw(params or state.params, batch, keys)
+
+
+def _identities(hide):
+    """Parameters that add `hide` times the secret to the cover and reveal the stego as it is."""
+    eye = jnp.eye(3)[None]
+    return {"hide": {"mix": hide * eye}, "reveal": {"unmix": eye, "bias": jnp.zeros(3)}}
+
+
+def test_every_example_has_a_key_of_its_own():
+    few, many = (jax.random.key_data(example_keys(jax.random.key(5), size, None)) for size in (3, 8))
+    assert np.array_equal(few, many[:3]) and len(np.unique(many, axis=0)) == 8
+
+
+def test_randomness_belongs_to_the_example_not_to_the_batch(toy):
+    toy.shuffle.moves = "secret"
+    batch = _batch(6)
+    whole = _pictures(toy, batch)
+    part = _pictures(toy, {name: x[:2] for name, x in batch.items()})
+    for a, b in zip(part, whole, strict=True):
+        assert np.allclose(a, b[:2], atol=1e-6)
+
+
+def test_equal_examples_get_different_shuffles_and_noise(toy):
+    batch = {name: np.repeat(x, 2, axis=0) for name, x in _batch(1).items()}
+    pictures = _pictures(toy, batch)
+    assert np.array_equal(pictures.stego[0], pictures.stego[1])
+    assert not np.allclose(pictures.revealed[0], pictures.revealed[1], atol=1e-4)  # noise of the channel
+    toy.shuffle.moves = "secret"
+    pictures = _pictures(toy, batch)
+    assert not np.allclose(pictures.stego[0], pictures.stego[1], atol=1e-3)
+
+
+def test_the_noise_has_the_deviation_of_the_config(toy):
+    toy.channel = (("gaussian_noise", 0.5),)
+    pictures = _pictures(toy, _batch(4, shape=(32, 32, 3)), _identities(hide=0))
+    assert np.std(pictures.revealed - pictures.cover) == pytest.approx(0.5, rel=0.03)  # 6 sigma of 12288
+
+
+@pytest.mark.parametrize("moves", ["cover", "secret"])
+def test_the_secret_comes_back_unshuffled(toy, moves):
+    """On a black cover the stego is the shuffled secret."""
+    toy.shuffle.moves, toy.channel = moves, ()
+    batch = _batch() | {"cover": np.zeros((4, 8, 8, 3), np.uint8)}
+    pictures = _pictures(toy, batch, _identities(hide=1))
+    assert np.allclose(pictures.revealed, pictures.secret, atol=1e-6)
+    assert np.allclose(pictures.secret, batch["secret"] / 255, atol=1e-6)
+    assert not np.allclose(pictures.stego, pictures.secret, atol=0.1)
+
+
+def test_a_step_is_a_function_of_state_batch_and_key(toy):
+    _, state, step = _setup(toy)
+    (a, logs), (again, _) = step(state, _batch()), step(state, _batch())
+    assert int(a.step) == 1
+    assert jax.tree.all(jax.tree.map(np.array_equal, a, again))
+    _, later = step(state.replace(step=jnp.int32(1)), _batch())
+    _, other = _setup(toy, key=1)[2](state, _batch())
+    assert len({float(x["loss_secret"]) for x in (logs, later, other)}) == 3
+
+
+def test_logs_hold_the_terms_their_weights_and_the_psnr(toy):
+    toy.channel = ()
+    model, state, step = _setup(toy)
+    batch = _batch()
+    _, logs = step(state, batch)
+    cover, secret = (batch[name].astype(np.float32) / 255 for name in ("cover", "secret"))
+    stego = np.asarray(model.hide(state.params["hide"], cover, secret))
+    revealed = np.asarray(model.reveal(state.params["reveal"], stego))
+    for name, (a, b) in {"stego": (cover, stego), "secret": (secret, revealed)}.items():
+        errors = np.mean((a - b) ** 2, axis=(1, 2, 3))
+        assert float(logs[f"loss_{name}"]) == pytest.approx(errors.mean(), rel=1e-4)
+        assert float(logs[f"{name}_psnr_db"]) == pytest.approx(np.mean(-10 * np.log10(errors)), abs=1e-3)
+    assert float(logs["loss_secret_db"]) == -float(logs["secret_psnr_db"])
+    assert float(logs["weighted_secret"]) == pytest.approx(2 * float(logs["loss_secret"]), rel=1e-6)
+    total = sum(float(logs[f"weighted_{name}"]) for name in toy.losses)
+    assert float(logs["loss"]) == pytest.approx(total, rel=1e-6)
+    assert float(logs["learning_rate"]) == pytest.approx(0.01)
+    assert float(logs["gradient_norm"]) > 0
+
+
+def test_the_gradient_is_that_of_the_logged_loss(toy):
+    """Against central differences, with the randomness held still."""
+    _, state, step = _setup(toy)
+    (_, logs), slopes = step(state, _batch()), []
+    flat, rebuild = jax.flatten_util.ravel_pytree(state.params)
+    for i in range(flat.size):
+        nearby = [state.replace(params=rebuild(flat.at[i].add(move))) for move in (-0.01, 0.01)]
+        low, high = (float(step(moved, _batch())[1]["loss"]) for moved in nearby)
+        slopes.append((high - low) / 0.02)
+    assert float(logs["gradient_norm"]) == pytest.approx(np.linalg.norm(slopes), rel=1e-2)
+
+
+def test_the_loss_falls(toy):
+    toy.optimizer.learning_rate = 0.1
+    _, state, step = _setup(toy)
+    losses = []
+    for i in range(20):
+        state, logs = step(state, _batch(seed=i))
+        losses.append(float(logs["loss"]))
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_a_weight_of_zero_stops_that_term(toy):
+    """Only the secret's losses reach the reveal side, so without them nothing there moves."""
+    toy.losses.secret = toy.losses.secret_db = 0.0
+    _, state, step = _setup(toy)
+    after, logs = step(state, _batch())
+    assert float(logs["weighted_secret"]) == 0 < float(logs["loss_secret"])
+    assert jax.tree.all(jax.tree.map(np.array_equal, after.params["reveal"], state.params["reveal"]))
+    assert not np.array_equal(after.params["hide"]["mix"], state.params["hide"]["mix"])
+
+
+def test_what_both_sides_share_is_tied_after_every_step(toy, monkeypatch):
+    build = models.MODELS["toy"]
+
+    def tied(config):
+        def tie(params):
+            return {**params, "reveal": {**params["reveal"], "bias": params["hide"]["mix"][0, 0] + 1}}
+
+        def penalty(params, cover, secret):
+            return jnp.sum(params["hide"]["mix"]) * cover.mean()
+
+        return build(config)._replace(tie=tie, penalty=penalty)
+
+    monkeypatch.setitem(models.MODELS, "toy", tied)
+    _, state, step = _setup(toy)
+    after, logs = step(state, _batch())
+    assert np.array_equal(after.params["reveal"]["bias"], after.params["hide"]["mix"][0, 0] + 1)
+    expected = float(state.params["hide"]["mix"].sum()) * _batch()["cover"].mean() / 255
+    assert float(logs["loss_penalty"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_psnr_is_a_mean_over_examples_of_at_most_100_db():
+    a = jnp.zeros((3, 4, 4, 3))
+    b = a + jnp.array([0.1, 0.01, 0.0])[:, None, None, None]
+    assert float(psnr(a, b)) == pytest.approx((20 + 40 + 100) / 3, abs=1e-3)
