@@ -29,15 +29,18 @@ def read_passphrase(passphrase_file: str | None = None, confirm: bool = False) -
     """
     if passphrase_file:
         try:
-            passphrase = Path(passphrase_file).read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+            passphrase = Path(passphrase_file).read_text(encoding="utf-8-sig").partition("\n")[0].rstrip("\r")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read the passphrase file {passphrase_file}: {error}") from None
     elif PASSPHRASE_VARIABLE in os.environ:
         passphrase = os.environ[PASSPHRASE_VARIABLE]
     elif sys.stdin is not None and sys.stdin.isatty():
-        passphrase = getpass.getpass("Passphrase: ")
-        if confirm and passphrase != getpass.getpass("Passphrase again: "):
-            raise UserError("the two passphrases differ: start again")
+        try:
+            passphrase = getpass.getpass("Passphrase: ")
+            if confirm and passphrase != getpass.getpass("Passphrase again: "):
+                raise UserError("the two passphrases differ: start again")
+        except EOFError:
+            raise UserError("no passphrase was entered: start again") from None
     else:
         raise UserError(
             f"no passphrase: set {PASSPHRASE_VARIABLE}, or give --passphrase_file, or use a terminal"

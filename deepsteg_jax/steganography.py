@@ -25,6 +25,8 @@ from deepsteg_jax.shuffle import shuffle_blocks, unshuffle_blocks
 def _each(permute, x, keys, first_frames, block_size):
     """Applies a shuffle to every example of a batch, [b, h, w, c] or [b, t, h, w, c]."""
     video = x[:, None] if x.ndim == 4 else x
+    if min(video.shape[2:4]) < block_size:
+        raise UserError(f"frames are smaller than config.shuffle.block_size={block_size}: use larger frames")
     one = partial(permute, block_size=block_size)
     return jax.vmap(one)(video, keys, first_frames).reshape(x.shape)
 
@@ -53,7 +55,7 @@ def hide(model: Model, shuffle: ConfigDict, params, keys, first_frames, cover, s
         The stego, same shape, not rounded.
 
     Raises:
-        UserError: `shuffle.moves` is unknown.
+        UserError: `shuffle.moves` is unknown, or a frame is smaller than a block.
     """
     moves = _moves(shuffle)
     if moves == "secret":

@@ -169,6 +169,7 @@ def test_a_state_of_another_schedule(toy, saved):
     _one_line(info)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's abandoned reads
 def test_a_truncated_file_is_harmless_or_one_line(toy, saved, tmp_path):
     """Not every file matters; those that do must not lead to wrong numbers or to a traceback."""
     state, folder = saved
