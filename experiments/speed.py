@@ -11,7 +11,7 @@ noisy: compare figures of one run only. Writes speed.json and prints the table.
 
 import argparse
 import json
-import resource
+import re
 import subprocess
 import sys
 import time
@@ -116,12 +116,13 @@ def peak_memory_mib(folder: Path, frames: int, width: int, height: int) -> float
 
 
 def memory_child(config, folder: Path, frames: int) -> None:
-    """Hides and reveals, then prints this process's peak memory in MiB."""
+    """Hides and reveals, then prints this process's peak memory in MiB, as Linux counts it."""
     quiet = lambda count: None  # noqa: E731
     paths = [folder / f"{name}{frames}.mkv" for name in ("cover", "secret", "stego", "revealed")]
     pipeline.hide(load_side(config, "hide"), "speed", *paths[:3], quiet)
     pipeline.reveal(load_side(config, "reveal"), "speed", *paths[2:], quiet)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    status = Path("/proc/self/status").read_text()
+    print(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024)
 
 
 def main() -> None:

@@ -87,6 +87,25 @@ def _pairs(cover: Iterator[np.ndarray], secret: Iterable[np.ndarray], name: str)
         yield under, _pad(frame, under.shape[1], under.shape[0])
 
 
+def _stacked(pieces: Iterable[list]) -> Iterator[np.ndarray]:
+    """Lists of frames, or of tuples of frames, as arrays [..., n, h, w, 3]."""
+    for piece in pieces:
+        yield np.stack(piece, axis=-4)
+
+
+def _computed(run: Callable, words: np.ndarray, inputs: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields run(words, number of the first frame, *input), one late: the next computes meanwhile."""
+    number, pending = 0, None
+    for stack in inputs:
+        frames = stack if stack.ndim == 5 else stack[None]
+        dispatched = run(words, number, *frames)
+        if pending is not None:
+            yield np.array(pending)
+        number, pending = number + frames.shape[1], dispatched
+    if pending is not None:
+        yield np.array(pending)
+
+
 def _write_all(writer: io.Writer, frames: np.ndarray) -> None:
     for frame in frames:
         writer.write(frame)
@@ -131,13 +150,12 @@ def hide(
 
     start = time.monotonic()
     covers = io.read_frames(cover)
-    pairs = read_ahead(chunks(_pairs(covers, read_fitted(secret, secret_info, width, height), secret), first))
+    secrets = read_fitted(secret, secret_info, width, height)
+    pairs = read_ahead(_stacked(chunks(_pairs(covers, secrets, secret), first)))
     writer = io.Writer(output, cover_info.rate, audio_from=cover, image=cover_info.is_image)
     number = 0
     with writer, write_behind(partial(_write_all, writer)) as put:
-        for chunk in pairs:
-            under, over = map(np.stack, zip(*chunk, strict=True))
-            stego = np.array(side.codec.hide(side.params, words, number, under, over))
+        for stego in _computed(partial(side.codec.hide, side.params), words, pairs):
             if number == 0:
                 stego[0] = sideinfo.embed(stego[0], salt, key, info, side.step)
             put(stego)
@@ -166,12 +184,11 @@ def reveal(side: Side, passphrase: str, stego: str, output: str, progress: Calla
     _warm_up(partial(side.codec.reveal, side.params), info.frames, first, *head.shape[:2], 1)
 
     start = time.monotonic()
-    frames = read_ahead(chunks(io.read_frames(stego, stop=info.frames), first))
+    frames = read_ahead(_stacked(chunks(io.read_frames(stego, stop=info.frames), first)))
     writer = io.Writer(output, info.rate, image=stego_info.is_image)
     number = 0
     with writer, write_behind(partial(_write_all, writer)) as put:
-        for chunk in frames:
-            revealed = np.asarray(side.codec.reveal(side.params, words, number, np.stack(chunk)))
+        for revealed in _computed(partial(side.codec.reveal, side.params), words, frames):
             put(np.ascontiguousarray(revealed[:, : info.height, : info.width]))
             number += len(revealed)
             progress(len(revealed))

@@ -13,6 +13,9 @@ from deepsteg_jax.training import checkpoints
 from deepsteg_jax.training.parallel import parallelise
 from deepsteg_jax.training.state import create_optimizer, create_state
 
+# Of reads that orbax abandons when a file is damaged.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def _equal(a, b) -> bool:
     """Bit for bit, with equal structure and types."""
@@ -169,7 +172,6 @@ def test_a_state_of_another_schedule(toy, saved):
     _one_line(info)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's abandoned reads
 def test_a_truncated_file_is_harmless_or_one_line(toy, saved, tmp_path):
     """Not every file matters; those that do must not lead to wrong numbers or to a traceback."""
     state, folder = saved

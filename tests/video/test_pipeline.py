@@ -520,8 +520,8 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
     monkeypatch.setattr(io.Writer, "write", stuck)
     pipeline.hide(plain(), PASSPHRASE, cover, cover, tmp_path / "stego.mkv", quiet)
     assert len(read) == 2 * count  # cover and secret
-    # Two chunks wait to be hidden and two to be written; the reader, the model and the writer hold one each.
-    assert ahead[-1] <= 2 * GROUP * 7
+    # Two chunks wait to be hidden and two to be written; the reader and the writer hold one, the model two.
+    assert ahead[-1] <= 2 * GROUP * 8
 
 
 def test_side_information_names_the_secret(folder):
