@@ -1,5 +1,6 @@
 """Batches of covers and secrets, each a pure function of the seed and the step."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -42,7 +43,9 @@ def create_pairs(
     source = _open_source(config, train)
     first = start_step * batch_size
     examples = _train_examples(source, seed, first) if train else _eval_examples(source, first)
-    return _iterate(examples.batch(batch_size).prefetch(tf.data.AUTOTUNE), config)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread can hold up the end of an iterator for minutes
+    return _iterate(examples.batch(batch_size).prefetch(2).with_options(options), config)
 
 
 def _open_source(config: ConfigDict, train: bool) -> Source:
@@ -82,7 +85,7 @@ def _eval_examples(source: Source, first: int) -> tf.data.Dataset:
 
 
 def _map(numbers: tf.data.Dataset, load: Callable[[tf.Tensor], dict[str, tf.Tensor]]) -> tf.data.Dataset:
-    return numbers.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return numbers.map(load, num_parallel_calls=os.cpu_count(), deterministic=True)
 
 
 def _stream_keys(seed: int, stream: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The training loop: data, steps, logs, checkpoints."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -66,20 +67,22 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         state = checkpoints.restore_state(manager, fresh)
         (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
         log = TrainingLog(workdir, int(state.step), config.optimizer.num_steps)
-        try:
-            return _run(config, state, train_step, model, manager, log)
-        finally:
-            log.close()
+        # Closed at once, since a live tf.data iterator can hang the end of the process.
+        with closing(log), closing(_pairs_from(config, int(state.step))) as pairs:
+            return _run(config, state, train_step, model, pairs, manager, log)
 
 
-def _run(config, state, train_step, model, manager, log) -> TrainState:
+def _pairs_from(config, step):
+    return data.create_pairs(
+        config.data, seed=config.seed, batch_size=config.train.batch_size, start_step=step, train=True
+    )
+
+
+def _run(config, state, train_step, model, pairs, manager, log) -> TrainState:
     """Steps from `state` to the last one."""
     draw = jax.jit(lambda params, batch, keys: hide_and_reveal(model, config, params, batch, keys))
     num_steps, every = config.optimizer.num_steps, config.train
     first = int(state.step)
-    pairs = data.create_pairs(
-        config.data, seed=config.seed, batch_size=every.batch_size, start_step=first, train=True
-    )
     clock, since = time.monotonic(), first
     for step, batch in zip(range(first + 1, num_steps + 1), pairs, strict=False):
         state, logs = train_step(state, batch)
