@@ -25,6 +25,8 @@ def main() -> None:
     config = ConfigDict(json.loads((arguments.workdir / "config.json").read_text()))
     config.data.path = Path(config.data.path).name  # paths of this machine stay here
     checkpoints.export(str(arguments.workdir), arguments.target, models.build(config.model), config)
+    for note in arguments.target.rglob("commit_success.txt"):  # it names a folder of this machine
+        note.write_text("Checkpoint commit was successful")
     size = sum(path.stat().st_size for path in arguments.target.rglob("*") if path.is_file())
     print(f"{arguments.target}: {size / 2**20:.2f} MiB")
 
