@@ -31,7 +31,8 @@ class Model(NamedTuple):
     """penalty(params, cover, secret) -> scalar that training adds to the loss."""
 
     tie: Callable[[Params], Params] = lambda params: params
-    """Copies what hide and reveal share; training calls it after every update."""
+    """Copies what hide and reveal share from the hide side; training calls it inside the loss, so that the
+    gradients of both sides meet, and after every update."""
 
     step: int = 1
     """The model reads the stego's 8-bit samples modulo this number only if it is more than 1, so side

@@ -72,6 +72,7 @@ def make_train_step(
     """
 
     def loss_fn(params, batch, keys):
+        params = model.tie(params)  # what both sides share collects the gradients of both
         pictures = hide_and_reveal(model, config, params, batch, keys)
         terms = {
             "stego": losses.mean_squared_error(pictures.cover, pictures.stego),

@@ -8,6 +8,7 @@ from deepsteg_jax.errors import UserError
 
 SETTINGS = {
     "block_dct": {"step": 4, "frames": 2, "classes": 8, "features": 4, "layers": 1},
+    "invertible": {"start": "swap", "block": 4, "couplings": 1, "features": 2, "layers": 1},
     "prep_hide_reveal": {"features": 2},
 }
 
@@ -22,7 +23,7 @@ def test_every_model_is_tested():
 
 @pytest.mark.parametrize("name", ["", "block-dct", "baluja"])
 def test_unknown_name(name):
-    with pytest.raises(UserError, match="block_dct, prep_hide_reveal") as caught:
+    with pytest.raises(UserError, match="block_dct, invertible, prep_hide_reveal") as caught:
         models.build(ConfigDict({"name": name}))
     assert repr(name) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -157,6 +157,36 @@ def test_what_both_sides_share_is_tied_after_every_step(toy, monkeypatch):
     assert float(logs["loss_penalty"]) == pytest.approx(expected, rel=1e-4)
 
 
+def test_shared_parameters_collect_the_gradients_of_both_sides(toy, monkeypatch):
+    """With hide and reveal tied, a loss that only the reveal side can lower moves the shared parameters."""
+    toy.losses.stego, toy.losses.secret = 0.0, 1.0
+    build = models.MODELS[toy.model.name]
+
+    def tied(config):
+        model = build(config)
+
+        def hide(params, cover, secret):
+            return cover
+
+        def reveal(params, stego):
+            return stego + params["shared"]
+
+        def init(key):
+            return {"hide": {"shared": jnp.zeros(3)}, "reveal": {"shared": jnp.zeros(3)}}
+
+        def tie(params):
+            return {**params, "reveal": {"shared": jnp.array(params["hide"]["shared"], copy=True)}}
+
+        return model._replace(init=init, hide=hide, reveal=reveal, tie=tie)
+
+    monkeypatch.setitem(models.MODELS, toy.model.name, tied)
+    _, state, step = _setup(toy)
+    state, logs = step(state, _batch())
+    assert logs["gradient_norm"] > 0
+    assert np.all(state.params["hide"]["shared"] != 0)
+    assert np.array_equal(state.params["hide"]["shared"], state.params["reveal"]["shared"])
+
+
 def test_psnr_is_a_mean_over_examples_of_at_most_100_db():
     a = jnp.zeros((3, 4, 4, 3))
     b = a + jnp.array([0.1, 0.01, 0.0])[:, None, None, None]

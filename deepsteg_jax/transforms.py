@@ -1,0 +1,64 @@
+"""Block transform of RGB frames: opponent colours, then an orthonormal DCT of every block.
+
+With blocks of two pixels the DCT is the Haar wavelet, one level.
+"""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Orthonormal opponent colours: lightness, red-blue, green-magenta.
+_OPPONENT = np.array([[2, 2, 2], [6**0.5, 0, -(6**0.5)], [2**0.5, -(8**0.5), 2**0.5]], np.float32) / 12**0.5
+
+
+@cache
+def dct_matrix(size: int) -> np.ndarray:
+    """Orthonormal DCT-II, [frequency, sample]."""
+    k, x = np.mgrid[:size, :size]
+    matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * x + 1) * k / (2 * size))
+    matrix[0] /= np.sqrt(2)
+    return matrix.astype(np.float32)
+
+
+@cache
+def diagonal_frequencies(size: int) -> np.ndarray:
+    """u + v of each coefficient of a block, int [size * size], in the order of `to_blocks`: rising."""
+    u, v = np.mgrid[:size, :size]
+    return np.sort((u + v).ravel())
+
+
+@cache
+def _zigzag(size: int) -> np.ndarray:
+    u, v = np.mgrid[:size, :size]
+    return np.lexsort((u.ravel(), (u + v).ravel()))
+
+
+def to_blocks(frames: jax.Array, size: int) -> jax.Array:
+    """Coefficients of every block, orthonormal.
+
+    Args:
+        frames: [n, h, w, 3]; h and w multiples of `size`.
+        size: side of a block in pixels.
+
+    Returns:
+        [n, h/size, w/size, 3 * size * size], one colour after the other, each by rising frequency:
+        neighbours have similar scales.
+    """
+    n, h, w, _ = frames.shape
+    x = frames.reshape(n, h // size, size, w // size, size, 3)
+    basis = dct_matrix(size)
+    x = jnp.einsum("nyixjc,ui,vj,dc->nyxduv", x, basis, basis, _OPPONENT, optimize="optimal")
+    x = x.reshape(n, h // size, w // size, 3, size * size)[..., _zigzag(size)]
+    return x.reshape(n, h // size, w // size, 3 * size * size)
+
+
+def from_blocks(coefficients: jax.Array, size: int) -> jax.Array:
+    """Inverse of `to_blocks`: [n, rows, columns, 3 * size * size] -> [n, h, w, 3]."""
+    n, rows, columns, _ = coefficients.shape
+    x = coefficients.reshape(n, rows, columns, 3, size * size)[..., np.argsort(_zigzag(size))]
+    x = x.reshape(n, rows, columns, 3, size, size)
+    basis = dct_matrix(size)
+    x = jnp.einsum("nyxduv,ui,vj,dc->nyixjc", x, basis, basis, _OPPONENT, optimize="optimal")
+    return x.reshape(n, rows * size, columns * size, 3)
