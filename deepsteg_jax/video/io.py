@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -102,6 +103,11 @@ def read_frames(
         return _video_frames(path, start, stop, size)
 
 
+def read_stack(path: str | Path) -> np.ndarray:
+    """All frames of a short clip, uint8 [t, h, w, 3]; raises UserError as `read_frames` does."""
+    return np.stack(list(read_frames(path)))
+
+
 def count_frames(path: str | Path) -> int:
     """How many frames `read_frames` yields; decodes the whole clip, since headers can be wrong.
 
@@ -137,6 +143,53 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), image: boo
         raise UserError(f"{_name(path)} cannot be written: no permission in the folder {_name(path.parent)}")
     if any(_same_file(path, Path(other)) for other in inputs):
         raise UserError(f"{_name(path)} is also an input: give the output another name")
+
+
+def write_frames(
+    path: str | Path, frames: Iterable[np.ndarray], rate: Fraction | float = FOLDER_RATE
+) -> None:
+    """Write frames losslessly through `Writer`; as a still image if `path` has the suffix of one."""
+    image = Path(path).suffix.lower() in LOSSLESS_IMAGE
+    with Writer(path, rate, image=image) as writer:
+        for frame in frames:
+            writer.write(frame)
+
+
+def compress(frames: Iterable[np.ndarray], codec: str, pixel_format: str, options: dict[str, str]) -> bytes:
+    """Code frames [h, w, 3] with one of FFmpeg's video encoders; returns the bytes of a matroska file.
+
+    Args:
+        frames: uint8 RGB, all of one size.
+        codec: the encoder's name, such as "libx264rgb".
+        pixel_format: one that the encoder takes, such as "rgb24".
+        options: the encoder's own, such as {"crf": "18"}.
+    """
+    buffer = BytesIO()
+    with av.open(buffer, "w", format="matroska") as container:
+        stream = None
+        for frame in frames:
+            if stream is None:
+                stream = container.add_stream(codec, rate=FOLDER_RATE, options=options)
+                stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], pixel_format
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixel_format)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def decompress(data: bytes) -> list[np.ndarray]:
+    """The frames of a video file in memory, uint8 RGB [h, w, 3].
+
+    Raises UserError if nothing can be decoded; damage that FFmpeg conceals goes unnoticed.
+    """
+    try:
+        with av.open(BytesIO(data)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    except (*_AV_ERRORS, IndexError) as error:
+        raise UserError("the coded video is damaged: get an intact copy of it") from error
+    if not frames:
+        raise UserError("the coded video has no frames in it: get an intact copy of it")
+    return frames
 
 
 class Writer:

@@ -411,3 +411,64 @@ def test_check_output(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match="no permission"):
         io.check_output(tmp_path / "a.mkv")
+
+
+def test_written_frames_are_read_as_a_stack(tmp_path):
+    frames = clip(3)
+    io.write_frames(tmp_path / "a.mkv", iter(frames))
+    io.write_frames(tmp_path / "b.mkv", frames, Fraction(30))
+    for name, rate in (("a.mkv", io.FOLDER_RATE), ("b.mkv", 30)):
+        stack = io.read_stack(tmp_path / name)
+        assert stack.dtype == np.uint8
+        np.testing.assert_array_equal(stack, frames)
+        assert io.probe(tmp_path / name).rate == rate
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.BMP", "a.tiff"])
+def test_one_frame_is_written_as_an_image(tmp_path, name):
+    frames = clip(1)
+    io.write_frames(tmp_path / name, frames)
+    np.testing.assert_array_equal(io.read_stack(tmp_path / name), frames)
+    assert io.probe(tmp_path / name).is_image
+    with pytest.raises(ValueError, match="exactly one"):
+        io.write_frames(tmp_path / name, clip(2))
+
+
+def test_write_frames_refuses_what_would_lose(tmp_path):
+    with pytest.raises(UserError, match="loss"):
+        io.write_frames(tmp_path / "a.mp4", clip(1))
+    with pytest.raises(UserError, match="no frames"):
+        io.write_frames(tmp_path / "a.mkv", [])
+    assert names(tmp_path) == []
+
+
+def test_read_stack_complains_of_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="none.mkv"):
+        io.read_stack(tmp_path / "none.mkv")
+
+
+@pytest.mark.parametrize("size", [(16, 24), (13, 7)])
+@pytest.mark.parametrize(
+    "codec", [("libx264rgb", "rgb24", {"crf": "0"}), ("ffv1", "bgr0", {})], ids=lambda codec: codec[0]
+)
+def test_compress_without_loss(size, codec):
+    frames = clip(5, *size)
+    found = io.decompress(io.compress(iter(frames), *codec))
+    assert {frame.dtype for frame in found} == {np.dtype(np.uint8)}
+    np.testing.assert_array_equal(found, frames)
+
+
+def test_compress_obeys_its_options():
+    frames = clip(4, 16, 24)
+    coded = [io.compress(frames, "libx264rgb", "rgb24", {"crf": crf}) for crf in ("0", "20", "40")]
+    errors = [np.mean(np.square(np.subtract(io.decompress(data), frames, dtype=float))) for data in coded]
+    assert len(coded[0]) > len(coded[1]) > len(coded[2])
+    assert errors[0] == 0 < errors[1] < errors[2]
+
+
+def test_decompress_refuses_what_is_no_video():
+    coded = io.compress(clip(2, 16, 24), "libx264rgb", "rgb24", {})
+    for data in (b"", b"this is no video" * 50, bytes(1000), coded[:40]):
+        with pytest.raises(UserError, match="damaged") as caught:
+            io.decompress(data)
+        assert "\n" not in str(caught.value)
