@@ -1,8 +1,4 @@
-"""Still images: `block_dct` on single frames, trained on a folder of photographs.
-
-The shipped checkpoint is that of video: a single frame is a group of one, which uses the codebook of the
-lowest temporal frequency.
-"""
+"""Still images: `block_dct` on single frames, trained on a folder of photographs."""
 
 from ml_collections import ConfigDict
 
@@ -12,6 +8,8 @@ from configs import video
 def get_config(variant: str = "") -> ConfigDict:
     """configs/video.py on images; `variant` is empty or `tiny`."""
     config = video.get_config(variant)
+    config.checkpoint = "image"
+    config.model.frames = 1
     config.data.source = "images"
     config.data.path = "data/train/images"
     config.data.frames = 1

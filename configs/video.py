@@ -17,8 +17,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.step = 3  # D: a larger one hides more, for about 20 log10(883 / D) dB of stego
     config.model.frames = 4  # t: frames transformed together
     config.model.classes = 64  # K: classes in the codebook
-    config.model.features = 96  # channels of the refinement network
-    config.model.layers = 4
+    config.model.layers = 0  # of the refinement network; 0: none
+    config.model.features = 96  # its channels
 
     config.shuffle = ConfigDict()
     config.shuffle.moves = "cover"  # what the key permutes: cover, secret or nothing
@@ -29,12 +29,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.losses = ConfigDict()
     config.losses.stego = 1.0
     config.losses.secret = 0.0
-    config.losses.secret_db = 1.0  # minus the secret's PSNR: hard and easy examples count alike
-    config.losses.penalty = 1.0
+    config.losses.secret_db = 1.0  # minus the secret's PSNR: trains the refinement network
+    config.losses.penalty = 1.0  # trains the codebook
 
     config.optimizer = ConfigDict()
-    config.optimizer.num_steps = 6000
-    config.optimizer.learning_rate = 3e-3
+    config.optimizer.num_steps = 5000
+    config.optimizer.learning_rate = 2e-2
     config.optimizer.schedule = "cosine"  # constant, cosine or plateau
     config.optimizer.warmup_steps = 100
     config.optimizer.clip_norm = 10.0
@@ -68,6 +68,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.evaluate.frames = 30
     config.evaluate.height = 256  # clips are resized to this, images are centre-cropped
     config.evaluate.width = 448
+    config.evaluate.perceptual = False  # SSIMULACRA2 too; slow
     config.evaluate.pictures = 4  # rows of the picture grid
 
     config.video = ConfigDict()  # of --mode roundtrip; a path, or a clip of the sample package
@@ -76,8 +77,6 @@ def get_config(variant: str = "") -> ConfigDict:
 
     if variant == "tiny":
         config.model.classes = 8
-        config.model.features = 8
-        config.model.layers = 1
         config.optimizer.num_steps = 4
         config.optimizer.warmup_steps = 1
         config.train.batch_size = 2

@@ -12,12 +12,14 @@ describe the secret best:
    scale. A cell takes the class of least rate-distortion cost; the class is written in plain digits.
 3. *Pool.* The digits of all cells of the group lie in one pool, so busy blocks borrow what flat blocks
    do not need (reverse water-filling, Cover and Thomas 2006, section 10.3.3). The water level is the
-   finest that fits, found by bisection; sender and receiver compute the same layout from the level and
-   the classes in integer arithmetic. There is no serial bitstream: every digit's place is known at once.
+   finest that fits, found by bisection, and one step finer in as many cells as the rest allows; sender
+   and receiver compute the same layout from the level and the classes in integer arithmetic. There is no
+   serial bitstream: every digit's place is known at once.
 4. *Digits.* A pair with n digits has L = floor(sqrt(D^n)) levels per coefficient, spread by the
    compander of a Laplace density (Bennett 1948), read back at the cells' centroids.
-5. *Refinement.* The reveal network, residual 3x3 convolutions on the grid of blocks, moves each
-   coefficient inside its quantisation interval, guided by the neighbouring blocks.
+5. *Refinement* (optional, off by default). Residual 3x3 convolutions on the grid of blocks move each
+   coefficient inside its quantisation interval, guided by the neighbouring blocks. So close to the 8-bit
+   grid the neighbours tell next to nothing: see experiments/results/ablation.md.
 """
 
 import math
@@ -31,12 +33,14 @@ from jax import lax
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model
+from deepsteg_jax.transforms import dct_matrix, diagonal_frequencies, from_blocks, to_blocks
 
 BLOCK = 8
 PAIRS = 3 * BLOCK * BLOCK // 2
 SCALE_STEPS = 8  # scales and water levels are whole numbers of 1/8 octave
 LEVEL_DIGITS = 8  # digits that hold the water level: 2**8 levels fit for every D >= 2
-LEVEL_OFFSET = 96  # the lowest water level is 2**(-96/8) grey levels
+SHARE_DIGITS = 8  # digits that hold the share of cells one level finer, in 2**8 steps
+LEVEL_OFFSET = 16  # the finest water level, 2**(-16/8) grey levels: finer than rounding the revealed needs
 MAX_STEP = 32  # the stego is below 29 dB there
 MAX_LEVELS = 8192  # per coefficient; finer than any 8-bit secret needs
 FLOOR = 0.05  # grey levels; no class falls below, since nothing so small is ever coded
@@ -122,21 +126,6 @@ def make_quantiser(step: int) -> Quantiser:
 # --- transform -----------------------------------------------------------------------------------
 
 
-def _dct_matrix(size: int) -> np.ndarray:
-    """Orthonormal DCT-II, [frequency, sample]."""
-    k, x = np.mgrid[:size, :size]
-    matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * x + 1) * k / (2 * size))
-    matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
-
-
-# Orthonormal opponent colours: lightness, red-blue, green-magenta.
-_OPPONENT = np.array([[2, 2, 2], [6**0.5, 0, -(6**0.5)], [2**0.5, -(8**0.5), 2**0.5]], np.float32) / 12**0.5
-_u, _v = np.mgrid[:BLOCK, :BLOCK]
-_ZIGZAG = np.lexsort((_u.ravel(), (_u + _v).ravel()))  # neighbours in this order have similar scales
-_UNZIGZAG = np.argsort(_ZIGZAG)
-
-
 def analyse(video: jax.Array) -> jax.Array:
     """Block DCT coefficients of a group of frames.
 
@@ -146,24 +135,15 @@ def analyse(video: jax.Array) -> jax.Array:
     Returns:
         [t, h/8, w/8, 192] in grey levels (orthonormal); axis 0 is the temporal frequency.
     """
-    t, h, w, _ = video.shape
-    x = (video * 255 - 128).reshape(t, h // BLOCK, BLOCK, w // BLOCK, BLOCK, 3)
-    basis = _dct_matrix(BLOCK)
-    x = jnp.einsum("tyixjc,ui,vj,dc->tyxduv", x, basis, basis, _OPPONENT, optimize="optimal")
-    x = x.reshape(t, h // BLOCK, w // BLOCK, 3, BLOCK * BLOCK)[..., _ZIGZAG]
-    x = x.reshape(t, h // BLOCK, w // BLOCK, 2 * PAIRS)
-    return x if t == 1 else jnp.einsum("ft,tyxc->fyxc", _dct_matrix(t), x)
+    x = to_blocks(video * 255 - 128, BLOCK)
+    return x if len(x) == 1 else jnp.einsum("ft,tyxc->fyxc", dct_matrix(len(x)), x)
 
 
 def synthesise(coefficients: jax.Array) -> jax.Array:
     """Inverse of `analyse`: [t, h/8, w/8, 192] -> [t, h, w, 3], not clipped."""
-    t, rows, columns, _ = coefficients.shape
-    x = coefficients if t == 1 else jnp.einsum("ft,fyxc->tyxc", _dct_matrix(t), coefficients)
-    x = x.reshape(t, rows, columns, 3, BLOCK * BLOCK)[..., _UNZIGZAG]
-    x = x.reshape(t, rows, columns, 3, BLOCK, BLOCK)
-    basis = _dct_matrix(BLOCK)
-    x = jnp.einsum("tyxduv,ui,vj,dc->tyixjc", x, basis, basis, _OPPONENT, optimize="optimal")
-    return (x.reshape(t, rows * BLOCK, columns * BLOCK, 3) + 128) / 255
+    t = len(coefficients)
+    x = coefficients if t == 1 else jnp.einsum("ft,fyxc->tyxc", dct_matrix(t), coefficients)
+    return (from_blocks(x, BLOCK) + 128) / 255
 
 
 # --- codebook and layout -------------------------------------------------------------------------
@@ -175,7 +155,7 @@ def init_codebook(key: jax.Array, frames: int, classes: int) -> jax.Array:
     Classes span activity (level at DC) times shape (decay with frequency) around the power-law spectrum
     of photographs; a little noise breaks ties. Training moves it to the data.
     """
-    frequency = np.tile(np.sort((_u + _v).ravel())[::2], 3)
+    frequency = np.tile(diagonal_frequencies(BLOCK)[::2], 3)
     chroma = np.repeat([0.0, 1.5, 2.0], BLOCK * BLOCK // 2)
     shapes = 4
     activity = np.linspace(-3, 9.5, max(classes // shapes, 1))
@@ -201,7 +181,7 @@ def width(scales: jax.Array) -> jax.Array:
 
 
 def digit_counts(scales: jax.Array, level: jax.Array, quantiser: Quantiser) -> jax.Array:
-    """How many digits each pair earns at a water level (both in scale steps); int32, any shape."""
+    """How many digits each pair earns at a water level (both in scale steps); int32, broadcast shape."""
     excess = (scales - level)[..., None]
     return jnp.sum(excess >= quantiser.thresholds, axis=-1, dtype=jnp.int32)
 
@@ -243,11 +223,9 @@ def choose_classes(magnitudes, scales, level, quantiser: Quantiser) -> jax.Array
     return jnp.argmin(lax.fori_loop(0, PAIRS, add_error, cost), axis=1).astype(jnp.int32)
 
 
-def _total_digits(scales, level, classes, quantiser):
-    """Digits that all cells together need at a water level."""
-    per_class = digit_counts(scales, level, quantiser).sum(-1)  # [t, K]
-    population = jax.nn.one_hot(classes, scales.shape[1], dtype=jnp.int32).sum(1)
-    return (per_class * population).sum()
+def _population(classes, count: int) -> jax.Array:
+    """How many cells [t, n] of each temporal frequency are in each class, int32 [t, count]."""
+    return jax.nn.one_hot(classes, count, dtype=jnp.int32).sum(1)
 
 
 def _finest_level(fits):
@@ -262,28 +240,49 @@ def _finest_level(fits):
     return lax.fori_loop(0, LEVEL_DIGITS, halve, (-LEVEL_OFFSET, 2**LEVEL_DIGITS - 1 - LEVEL_OFFSET))[1]
 
 
-def allot(magnitudes, scales, budget: int, quantiser: Quantiser):
+class Water(NamedTuple):
+    """The water level, which rises by one scale step on the way through the cells."""
+
+    level: jax.Array  # int32, scale steps
+    share: jax.Array  # int32: the first share / 2**SHARE_DIGITS of the cells are one level finer
+
+    def of_cells(self, t: int, n: int) -> jax.Array:
+        """Each cell's own level, int32 [t, n]."""
+        finer = jnp.arange(t * n) < t * n * self.share // 2**SHARE_DIGITS
+        return (self.level - finer).reshape(t, n)
+
+
+def allot(magnitudes, scales, budget: int, quantiser: Quantiser) -> tuple[Water, jax.Array]:
     """Chooses the water level and the classes so that the pool holds all digits.
 
     The level is searched on a sample of the cells, where classes and level move together; then the
-    classes are fixed on all cells and the level is made the finest that fits exactly.
+    classes are fixed on all cells, the level is made the finest that fits exactly, and as many cells as
+    fit take the next finer one.
 
     Returns:
-        (level: int32 scalar, classes: int32 [t, n]).
+        (water, classes: int32 [t, n]).
     """
     cells = magnitudes.shape[1]
     stride = max(1, min(8, cells // 64))
     sample = magnitudes[:, ::stride]
-    share = budget * sample.shape[1] // cells
+    part = budget * sample.shape[1] // cells
 
-    def fits(level):
-        return (
-            _total_digits(scales, level, choose_classes(sample, scales, level, quantiser), quantiser) <= share
-        )
+    def per_class(level):
+        return digit_counts(scales, level, quantiser).sum(-1)  # [t, K] digits of one cell
 
-    classes = choose_classes(magnitudes, scales, _finest_level(fits), quantiser)
-    level = _finest_level(lambda level: _total_digits(scales, level, classes, quantiser) <= budget)
-    return level, classes
+    def sample_fits(level):
+        population = _population(choose_classes(sample, scales, level, quantiser), scales.shape[1])
+        return (per_class(level) * population).sum() <= part
+
+    classes = choose_classes(magnitudes, scales, _finest_level(sample_fits), quantiser)
+    population = _population(classes, scales.shape[1])
+    level = _finest_level(lambda level: (per_class(level) * population).sum() <= budget)
+    coarse = per_class(level)
+    more = jnp.take_along_axis(per_class(level - 1) - coarse, classes, axis=1)
+    room = budget - (coarse * population).sum()
+    finer = jnp.sum(jnp.cumsum(more.ravel()) <= room)  # so many cells fit on the finer level
+    share = ((finer + 1) * 2**SHARE_DIGITS - 1) // classes.size
+    return Water(level, jnp.minimum(share, 2**SHARE_DIGITS - 1)), classes
 
 
 class Layout(NamedTuple):
@@ -294,11 +293,11 @@ class Layout(NamedTuple):
     widths: jax.Array  # [t * n * 96] its Laplace width, grey levels
 
 
-def lay_out(level, classes, scales, quantiser: Quantiser) -> Layout:
-    """The layout that sender and receiver both derive from the level and the classes [t, n]."""
-    chosen = jnp.take_along_axis(scales, classes[..., None], axis=1).ravel()
-    counts = digit_counts(chosen, level, quantiser)
-    return Layout(counts, jnp.cumsum(counts) - counts, width(chosen))
+def lay_out(water: Water, classes, scales, quantiser: Quantiser) -> Layout:
+    """The layout that sender and receiver both derive from the water level and the classes [t, n]."""
+    chosen = jnp.take_along_axis(scales, classes[..., None], axis=1)
+    counts = digit_counts(chosen, water.of_cells(*classes.shape)[..., None], quantiser).ravel()
+    return Layout(counts, jnp.cumsum(counts) - counts, width(chosen.ravel()))
 
 
 # --- digits --------------------------------------------------------------------------------------
@@ -369,7 +368,7 @@ class Cells(NamedTuple):
 
     pairs: jax.Array  # [t, n, 96, 2] grey levels
     classes: jax.Array  # int32 [t, n]
-    level: jax.Array  # water level in scale steps
+    water: Water
     budget: int  # digits in the pool
 
 
@@ -378,10 +377,10 @@ def classify(codebook, secret, quantiser: Quantiser) -> Cells:
     t = len(secret)
     pairs = analyse(_pad_to_blocks(secret)).reshape(t, -1, PAIRS, 2)
     class_digits = _class_digits(codebook.shape[1], quantiser.step)
-    budget = secret.size - LEVEL_DIGITS - t * pairs.shape[1] * class_digits
+    budget = secret.size - LEVEL_DIGITS - SHARE_DIGITS - t * pairs.shape[1] * class_digits
     magnitudes = jnp.hypot(pairs[..., 0], pairs[..., 1])
-    level, classes = allot(magnitudes, integer_scales(codebook, t), budget, quantiser)
-    return Cells(pairs, classes, level, budget)
+    water, classes = allot(magnitudes, integer_scales(codebook, t), budget, quantiser)
+    return Cells(pairs, classes, water, budget)
 
 
 def encode(codebook, secret, quantiser: Quantiser) -> jax.Array:
@@ -395,15 +394,17 @@ def encode(codebook, secret, quantiser: Quantiser) -> jax.Array:
         int32 [t * h * w * 3] in [0, D), -1 where the secret needs no digit.
     """
     cells = classify(codebook, secret, quantiser)
-    layout = lay_out(cells.level, cells.classes, integer_scales(codebook, len(secret)), quantiser)
+    layout = lay_out(cells.water, cells.classes, integer_scales(codebook, len(secret)), quantiser)
     values = quantise(cells.pairs.reshape(-1, 2), layout, quantiser)
-    return jnp.concatenate(
+    digits = jnp.concatenate(
         [
-            _to_digits(cells.level + LEVEL_OFFSET, LEVEL_DIGITS, quantiser),
+            _to_digits(cells.water.level + LEVEL_OFFSET, LEVEL_DIGITS, quantiser),
+            _to_digits(cells.water.share, SHARE_DIGITS, quantiser),
             _to_digits(cells.classes, _class_digits(codebook.shape[1], quantiser.step), quantiser).ravel(),
             write_pool(values, layout, cells.budget, quantiser),
         ]
     )
+    return digits.reshape(-1, len(secret)).T.ravel()  # all frames share what is not needed
 
 
 class Decoded(NamedTuple):
@@ -419,11 +420,14 @@ def decode(codebook, digits, shape, quantiser: Quantiser) -> Decoded:
     rows, columns = -(-h // BLOCK), -(-w // BLOCK)
     count = codebook.shape[1]
     class_digits = _class_digits(count, quantiser.step)
-    level, rest = jnp.split(digits, [LEVEL_DIGITS])
-    classes, pool = jnp.split(rest, [t * rows * columns * class_digits])
+    ends = np.cumsum([LEVEL_DIGITS, SHARE_DIGITS, t * rows * columns * class_digits])
+    level, share, classes, pool = jnp.split(digits.reshape(t, -1).T.ravel(), ends)
     level = jnp.clip(_from_digits(level, quantiser), 0, 2**LEVEL_DIGITS - 1) - LEVEL_OFFSET
+    share = jnp.clip(_from_digits(share, quantiser), 0, 2**SHARE_DIGITS - 1)
     classes = _from_digits(classes.reshape(t, rows * columns, class_digits), quantiser)
-    layout = lay_out(level, jnp.minimum(classes, count - 1), integer_scales(codebook, t), quantiser)
+    layout = lay_out(
+        Water(level, share), jnp.minimum(classes, count - 1), integer_scales(codebook, t), quantiser
+    )
     pairs = dequantise(read_pool(pool, layout, quantiser), layout, quantiser)
     errors = _look_up(quantiser.rms, layout.counts) * layout.widths
     return Decoded(pairs.reshape(t, rows, columns, 2 * PAIRS), errors.reshape(t, rows, columns, PAIRS))
@@ -439,14 +443,14 @@ def wrap_into(cover, digits, step: int) -> jax.Array:
     Returns:
         The stego, whole numbers in [0, 255], same shape as the cover.
     """
-    digits = digits.reshape(cover.shape)
-    offset = jnp.mod(digits - cover, step)
+    levels, digits = cover.astype(jnp.int32), digits.reshape(cover.shape)
+    offset = (digits - levels) % step
     # A tie between +D/2 and -D/2 (even D) goes by the position's parity: no bias, no contours.
     odd = sum(jnp.indices(cover.shape[-3:], sparse=True)) % 2 == 1
     down = (2 * offset > step) | ((2 * offset == step) & odd)
-    stego = cover + jnp.where(down, offset - step, offset)
+    stego = levels + jnp.where(down, offset - step, offset)
     stego = jnp.where(stego < 0, stego + step, jnp.where(stego > 255, stego - step, stego))
-    return jnp.where(digits < 0, cover, stego)
+    return jnp.where(digits < 0, levels, stego).astype(jnp.float32)
 
 
 # --- networks ------------------------------------------------------------------------------------
@@ -483,7 +487,7 @@ def _as_video(x: jax.Array) -> jax.Array:
 
 
 def build(config) -> Model:
-    """The model of `config`: step, frames, classes, features, layers (see configs/video.py).
+    """The model of `config`: step, frames, classes, layers, features (see configs/video.py).
 
     Raises:
         UserError: `step` is out of range.
@@ -491,14 +495,16 @@ def build(config) -> Model:
     if not 2 <= config.step <= MAX_STEP:
         raise UserError(f"config.model.step is a whole number from 2 to {MAX_STEP}, not {config.step}")
     quantiser = make_quantiser(config.step)
-    network = Refinement(config.features, config.layers)
+    network = Refinement(config.features, config.layers) if config.layers else None
 
     def init(key):
         codebook_key, network_key = jax.random.split(key)
         codebook = init_codebook(codebook_key, config.frames, config.classes)
-        grid = jnp.zeros((1, 2, 2, 2 * PAIRS))
-        variables = network.init(network_key, grid, grid[..., :PAIRS])
-        return tie({"hide": {"codebook": codebook}, "reveal": {"refinement": variables["params"]}})
+        reveal_params = {}
+        if network:
+            grid = jnp.zeros((1, 2, 2, 2 * PAIRS))
+            reveal_params["refinement"] = network.init(network_key, grid, grid[..., :PAIRS])["params"]
+        return tie({"hide": {"codebook": codebook}, "reveal": reveal_params})
 
     def hide(params, cover, secret):
         levels = jnp.round(cover * 255)
@@ -507,16 +513,18 @@ def build(config) -> Model:
 
     def reveal(params, stego):
         video = _as_video(stego)
-        digits = jnp.mod(jnp.round(video * 255), quantiser.step).astype(jnp.int32)
+        digits = jnp.round(video * 255).astype(jnp.int32) % quantiser.step
         read = lambda d: decode(params["codebook"], d.ravel(), d.shape, quantiser)  # noqa: E731
         decoded = lax.stop_gradient(jax.vmap(read)(digits))
-        fold = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
-        correction = network.apply(
-            {"params": params["refinement"]}, fold(decoded.coefficients), fold(decoded.errors)
-        )
-        coefficients = decoded.coefficients + correction.reshape(decoded.coefficients.shape)
+        coefficients = decoded.coefficients
+        if network:
+            coefficients = coefficients + refine(params["refinement"], decoded)
         revealed = jax.vmap(synthesise)(coefficients)[:, :, : video.shape[2], : video.shape[3]]
         return jnp.clip(revealed, 0, 1).reshape(stego.shape)
+
+    def refine(params, decoded):
+        planes = [x.reshape(-1, *x.shape[2:]) for x in decoded]  # batch and temporal frequency in one axis
+        return network.apply({"params": params}, *planes).reshape(decoded.coefficients.shape)
 
     def penalty(params, cover, secret):
         del cover

@@ -218,7 +218,7 @@ def test_cells_take_the_class_they_were_drawn_from():
     assert np.all(np.asarray(block_dct.choose_classes(magnitudes, scales, 150, q)) == 0)
 
 
-@pytest.mark.parametrize("finest", [-96, -95, -17, 0, 100, 158, 159])
+@pytest.mark.parametrize("finest", [-16, -15, 0, 100, 158, 238, 239])
 def test_finest_level(finest):
     assert int(block_dct._finest_level(lambda level: level >= finest)) == finest
 
@@ -314,17 +314,25 @@ def test_digits_never_exceed_the_budget(step, name):
     assert digits.min() >= -1
     assert digits.max() < step
 
-    # The header, read by hand, says how many digits follow; they fit, and no finer level would.
+    # The header, read by hand, says how many digits follow; they fit, and with one more share of the cells
+    # on the finer level they would not.
     class_digits = block_dct._class_digits(8, step)
-    level, classes, pool = np.split(digits, [8, 8 + 3 * 2 * 3 * class_digits])
-    assert min(level.min(), classes.min()) >= 0
-    level = level @ step ** np.arange(8) - 96
+    level, share, classes, pool = np.split(digits.reshape(3, -1).T.ravel(), np.cumsum([8, 8, 3 * 2 * 3 * class_digits]))
+    assert min(level.min(), share.min(), classes.min()) >= 0
+    level, share = (x @ step ** np.arange(8) for x in (level, share))
+    level -= block_dct.LEVEL_OFFSET
     classes = classes.reshape(3, 6, class_digits) @ step ** np.arange(class_digits)
     scales = np.asarray(block_dct.integer_scales(model_of()[1]["hide"]["codebook"], 3))
     chosen = np.take_along_axis(scales, classes[..., None], axis=1)
-    used, finer = [np.sum(chosen[..., None] - n >= quantiser_of(step).thresholds) for n in (level, level - 1)]
+
+    def digits_at(share):
+        levels = level - (np.arange(18) < 18 * share // 256).reshape(3, 6, 1)
+        return np.sum((chosen - levels)[..., None] >= quantiser_of(step).thresholds)
+
+    used = digits_at(share)
     assert used <= len(pool)
-    assert level == -96 or finer > len(pool)
+    assert share == 255 or (0 <= share < 255 and digits_at(share + 1) > len(pool))
+    assert level == -block_dct.LEVEL_OFFSET or digits_at(256) > len(pool)
     assert np.all(pool[:used] >= 0)
     assert np.all(pool[used:] == -1)
 
@@ -461,10 +469,10 @@ def test_garbage_reveals_without_harm():
     _, params, _, reveal = model_of(3)  # 3 ** 2 classes can be written, 8 are there
     rng = np.random.default_rng(0)
     deviations = []
-    for level in range(0, 250, 25):  # any water level: the first 8 samples of a group
+    for level in range(0, 250, 25):  # any water level: the first 2 samples of each frame
         stego = rng.integers(0, 256, (1, 4, 16, 24, 3))
-        digits = [level // 3**i % 3 for i in range(8)]
-        stego.reshape(-1)[:8] = digits
+        digits = np.array([level // 3**i % 3 for i in range(8)])
+        stego.reshape(4, -1)[:, :2] = digits.reshape(2, 4).T
         revealed = np.asarray(reveal(params["reveal"], unit(stego)))
         assert np.all(np.isfinite(revealed))
         assert revealed.min() >= 0
