@@ -4,8 +4,9 @@ Every figure is RGB and 8-bit, from files written and read back; the mean over f
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -42,26 +43,29 @@ def read_together(files: Files, frames: int | None = None) -> Iterator[dict[str,
         yield dict(zip(streams, together, strict=True))
 
 
-def _measure_frame(frames: dict[str, np.ndarray]) -> dict[str, float]:
+def _measure_frame(frames: dict[str, np.ndarray], perceptual: bool) -> dict[str, float]:
     pairs = {"stego": ("cover", "stego"), "secret": ("secret", "revealed")}
     measured = {}
     for name, (a, b) in pairs.items():
         measured[f"{name}_psnr_db"] = metrics.psnr(frames[a], frames[b])
         measured[f"{name}_ssim"] = metrics.ssim(frames[a], frames[b])
+        if perceptual:
+            measured[f"{name}_ssimulacra2"] = metrics.ssimulacra2(frames[a], frames[b])
     return measured
 
 
-def measure(files: Files, progress=lambda frames: None) -> dict[str, float]:
+def measure(files: Files, progress=lambda frames: None, perceptual: bool = False) -> dict[str, float]:
     """Mean over frames of stego and secret PSNR (dB) and SSIM, and the capacity used.
 
-    `capacity_bpp` is the size of the secret, 24 bits a pixel, per pixel of cover that carries it.
+    `capacity_bpp` is the size of the secret, 24 bits a pixel, per pixel of cover that carries it. With
+    `perceptual` also SSIMULACRA2, which takes most of the time.
     """
     values, shape = [], {}
     with ThreadPoolExecutor(WORKERS) as pool:
         stream = read_together(files)
         while batch := list(islice(stream, 2 * WORKERS)):
             shape = {name: frame.shape for name, frame in batch[0].items()}
-            values += pool.map(_measure_frame, batch)
+            values += pool.map(partial(_measure_frame, perceptual=perceptual), batch)
             progress(len(batch))
     means = {name: float(np.mean([v[name] for v in values])) for name in values[0]}
     pixels = {name: size[0] * size[1] for name, size in shape.items()}
@@ -113,13 +117,6 @@ def prepare(path: Path, settings: ConfigDict) -> list[np.ndarray]:
     return [np.ascontiguousarray(image[top : top + settings.height, left : left + settings.width])]
 
 
-def _write(path: Path, frames: list[np.ndarray], image: bool) -> Path:
-    with io.Writer(path, 25, image=image) as writer:
-        for frame in frames:
-            writer.write(frame)
-    return path
-
-
 def wrong_key_psnr(side: pipeline.Side, files: Files) -> float:
     """PSNR in dB between the secret and what a key other than the sender's reveals, first group."""
     together = list(read_together(files, side.codec.frames))
@@ -129,29 +126,26 @@ def wrong_key_psnr(side: pipeline.Side, files: Files) -> float:
     return float(np.mean([metrics.psnr(f["secret"], r) for f, r in zip(together, revealed, strict=True)]))
 
 
-def evaluate_pair(hider: pipeline.Side, revealer: pipeline.Side, files: Files) -> dict[str, float]:
-    """Hides, reveals and measures one prepared pair, through files; adds frames per second and wrong key."""
+def hide_and_reveal(hider: pipeline.Side, revealer: pipeline.Side, files: Files) -> dict[str, float]:
+    """Makes `files.stego` and `files.revealed` with a model; returns frames per second and wrong key."""
     passphrase = keys.random_key().hex()
     quiet = lambda frames: None  # noqa: E731
     hidden = pipeline.hide(hider, passphrase, files.cover, files.secret, files.stego, quiet)
     shown = pipeline.reveal(revealer, passphrase, files.stego, files.revealed, quiet)
-    return {
-        **measure(files),
-        "wrong_key_psnr_db": wrong_key_psnr(revealer, files),
-        "hide_fps": hidden.fps,
-        "reveal_fps": shown.fps,
-    }
+    wrong_key = wrong_key_psnr(revealer, files)
+    return {"wrong_key_psnr_db": wrong_key, "hide_fps": hidden.fps, "reveal_fps": shown.fps}
 
 
 def evaluate_folder(
-    hider: pipeline.Side, revealer: pipeline.Side, settings: ConfigDict, workdir: Path, progress=iter
+    run: Callable[[Files], dict[str, float]], settings: ConfigDict, workdir: Path, progress=iter
 ) -> tuple[list[dict], list]:
     """Hides item i + 1 in item i of a folder, all through files written and read back.
 
     Args:
-        hider: the hide side.
-        revealer: the reveal side.
-        settings: section `evaluate` of the config: path, height, width, first_frame, frames, pictures.
+        run: makes the stego and the revealed file from the other two and returns figures of its own, such
+            as `hide_and_reveal` with its two sides bound.
+        settings: section `evaluate` of the config: path, height, width, first_frame, frames, perceptual,
+            pictures.
         workdir: where the files of one pair at a time lie.
         progress: wraps the list of items, for a progress bar.
 
@@ -164,14 +158,12 @@ def evaluate_folder(
             following = items[(i + 1) % len(items)]
             cover, secret = prepare(path, settings), prepare(following, settings)
             count = min(len(cover), len(secret))
-            image = io.probe(path).is_image
-            suffix = ".png" if image else ".mkv"
+            suffix = ".png" if io.probe(path).is_image else ".mkv"
             files = Files(*(Path(folder) / f"{name}{suffix}" for name in Files._fields))
-            _write(files.cover, cover[:count], image)
-            _write(files.secret, secret[:count], image)
-            results.append(
-                {"cover": path.name, "secret": following.name, **evaluate_pair(hider, revealer, files)}
-            )
+            io.write_frames(files.cover, cover[:count])
+            io.write_frames(files.secret, secret[:count])
+            figures = {**run(files), **measure(files, perceptual=settings.perceptual)}
+            results.append({"cover": path.name, "secret": following.name, **figures})
             if i < settings.pictures:
                 rows += [(path.stem, frames) for _, frames in picked_frames(files, 1, count)]
     return results, rows

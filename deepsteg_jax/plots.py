@@ -39,3 +39,24 @@ def comparison(path: str | Path, rows: list[tuple[str, dict[str, np.ndarray]]]) 
         line[0].set_ylabel(label, fontsize=10)
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def quality(path: str | Path, points: dict[str, list[tuple[str, dict[str, float]]]]) -> None:
+    """Draws secret against stego PSNR, one marker for each group of systems.
+
+    Args:
+        path: of the PNG.
+        points: group -> [(name, {"stego_psnr_db", "secret_psnr_db"})].
+    """
+    figure, axis = plt.subplots(figsize=(9, 6.5), layout="constrained")
+    for i, (group, systems) in enumerate(points.items()):
+        x = [figures["stego_psnr_db"] for _, figures in systems]
+        y = [figures["secret_psnr_db"] for _, figures in systems]
+        axis.scatter(x, y, marker="osD^v"[i % 5], label=group)
+        for name, left, up in zip([name for name, _ in systems], x, y, strict=True):
+            axis.annotate(name, (left, up), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axis.set(xlabel="stego PSNR (dB)", ylabel="secret PSNR (dB)")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="upper left")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,27 +1,17 @@
+from functools import partial
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from skimage.metrics import structural_similarity
 
 from deepsteg_jax import evaluation
-from deepsteg_jax.video import io
-
-
-def noise(count=6, height=32, width=48, seed=0, low=0, high=256):
-    shape = (count, height, width, 3)
-    return np.random.default_rng(seed).integers(low, high, shape, dtype=np.uint8)
-
-
-def save(path, frames, image=False):
-    with io.Writer(path, 25, image=image) as writer:
-        for frame in frames:
-            writer.write(frame)
-    return path
+from deepsteg_jax.video import io, pipeline
+from tests.synthetic import noise, save
 
 
 def make(folder, suffix=".mkv", **clips):
-    paths = {
-        name: save(folder / f"{name}{suffix}", frames, suffix != ".mkv") for name, frames in clips.items()
-    }
+    paths = {name: save(folder / f"{name}{suffix}", frames) for name, frames in clips.items()}
     return evaluation.Files(**paths)
 
 
@@ -113,3 +103,101 @@ def test_read_together_keeps_the_clips_apart(tmp_path):
         assert set(row) == set(clips)
         for name, frame in row.items():
             np.testing.assert_array_equal(frame, clips[name][n])
+
+
+def test_perceptual_adds_ssimulacra2(tmp_path):
+    cover = noise(2, low=10, high=240)
+    files = make(tmp_path, cover=cover, stego=cover + 1, secret=cover, revealed=cover)
+    plain, perceptual = evaluation.measure(files), evaluation.measure(files, perceptual=True)
+    assert set(perceptual) - set(plain) == {"stego_ssimulacra2", "secret_ssimulacra2"}
+    assert {name: perceptual[name] for name in plain} == plain
+    assert perceptual["secret_ssimulacra2"] == pytest.approx(100)
+    assert 50 < perceptual["stego_ssimulacra2"] < 99.9
+
+
+def settings_of(folder, **changes):
+    sizes = {"height": 16, "width": 20, "first_frame": 1, "frames": 2}
+    return ConfigDict({"path": str(folder), **sizes, "perceptual": False, "pictures": 2, **changes})
+
+
+def clips_folder(folder, count=3):
+    """Makes clips a.mkv, b.mkv, ... of the size that is measured; returns their frames."""
+    folder.mkdir()
+    clips = [noise(4, 16, 20, seed=i, low=10, high=200) for i in range(count)]
+    for letter, frames in zip("abcde", clips, strict=False):
+        save(folder / f"{letter}.mkv", frames)
+    return clips
+
+
+def run_by_hand(files):
+    """A stego one level away, the secret exact; names the first sample of both."""
+    cover, secret = io.read_stack(files.cover), io.read_stack(files.secret)
+    io.write_frames(files.stego, cover + 1)
+    io.write_frames(files.revealed, secret)
+    return {"hide_fps": 5.0, "cover_sample": int(cover[0, 0, 0, 0]), "secret_sample": int(secret[0, 0, 0, 0])}
+
+
+def test_every_item_of_a_folder_hides_the_next(tmp_path):
+    clips = clips_folder(tmp_path / "clips")
+    results, rows = evaluation.evaluate_folder(run_by_hand, settings_of(tmp_path / "clips"), tmp_path)
+    names = ["a.mkv", "b.mkv", "c.mkv"]
+    assert [result["cover"] for result in results] == names
+    assert [result["secret"] for result in results] == [*names[1:], names[0]]
+    for i, result in enumerate(results):
+        assert result["cover_sample"] == clips[i][1, 0, 0, 0]  # from first_frame on
+        assert result["secret_sample"] == clips[(i + 1) % 3][1, 0, 0, 0]
+        assert result["stego_psnr_db"] == pytest.approx(20 * np.log10(255))
+        assert result["secret_psnr_db"] == 100
+        assert result["frames"] == 2 and result["hide_fps"] == 5
+        assert "stego_ssimulacra2" not in result
+    assert [label for label, _ in rows] == ["a", "b"]
+    for i, (_, row) in enumerate(rows):
+        np.testing.assert_array_equal(row["stego"], row["cover"] + 1)
+        assert any(np.array_equal(row["cover"], frame) for frame in clips[i][1:3])
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]  # nothing is left behind
+
+
+def test_images_of_a_folder_are_cropped_in_the_centre(tmp_path):
+    (tmp_path / "images").mkdir()
+    pictures = [noise(1, 24, 30, seed=i, low=10, high=200) for i in range(2)]
+    for letter, picture in zip("ab", pictures, strict=True):
+        save(tmp_path / "images" / f"{letter}.png", picture)
+    settings = settings_of(tmp_path / "images", perceptual=True)
+    results, rows = evaluation.evaluate_folder(run_by_hand, settings, tmp_path)
+    assert [result["frames"] for result in results] == [1, 1]
+    assert all(result["secret_ssimulacra2"] == pytest.approx(100) for result in results)
+    for (_, row), picture in zip(rows, pictures, strict=True):
+        np.testing.assert_array_equal(row["cover"], picture[0, 4:20, 5:25])
+
+
+class KeyedCodec:
+    """Stands in for a compiled model: the stego is the secret plus noise that only the key gives."""
+
+    frames = 2
+
+    def __init__(self):
+        self.sides = set()
+
+    def _noise(self, key, shape):
+        return np.random.default_rng(np.asarray(key)).integers(0, 256, shape, dtype=np.uint8)
+
+    def hide(self, params, key, first_frame, cover, secret):
+        self.sides.add(("hide", params))
+        return secret + self._noise(key, secret.shape)
+
+    def reveal(self, params, key, first_frame, stego):
+        self.sides.add(("reveal", params))
+        return stego - self._noise(key, stego.shape)
+
+
+def test_a_model_is_evaluated_with_the_right_and_with_a_wrong_key(tmp_path):
+    clips_folder(tmp_path / "clips", 2)
+    codec = KeyedCodec()
+    sides = (pipeline.Side(codec, params, 1, b"8 bytes.") for params in ("of hide", "of reveal"))
+    run = partial(evaluation.hide_and_reveal, *sides)
+    results, _ = evaluation.evaluate_folder(run, settings_of(tmp_path / "clips"), tmp_path)
+    assert codec.sides == {("hide", "of hide"), ("reveal", "of reveal")}
+    for result in results:
+        assert result["secret_psnr_db"] > 50  # side information moves some samples by one level
+        assert max(result["stego_psnr_db"], result["wrong_key_psnr_db"]) < 12
+        assert result["hide_fps"] > 0 and result["reveal_fps"] > 0

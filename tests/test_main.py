@@ -23,6 +23,7 @@ from deepsteg_jax import keys, models
 from deepsteg_jax.training import checkpoints
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.video import io
+from tests.synthetic import noise, save, smooth
 
 ROOT = Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/video.py:tiny"
@@ -30,28 +31,6 @@ PASSPHRASE = "hunter2 is Not a good one"
 
 
 # --- clips ----------------------------------------------------------------------------------------
-
-
-def smooth(count=5, height=32, width=48, seed=0):
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    phase, pitch = rng.uniform(0, 6, 3), rng.uniform(0.05, 0.2, (3, 2))
-    frames = [
-        [128 + 100 * np.sin(pitch[c, 0] * x + pitch[c, 1] * y + phase[c] + 0.2 * i) for c in range(3)]
-        for i in range(count)
-    ]
-    return np.moveaxis(np.array(frames), 1, -1).round().astype(np.uint8)
-
-
-def noise(count=5, height=32, width=48, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
-
-
-def save(path, frames, rate=25, **kwargs):
-    with io.Writer(path, rate, **kwargs) as writer:
-        for frame in frames:
-            writer.write(frame)
-    return path
 
 
 def cut(path, share):
@@ -327,8 +306,8 @@ def test_hide_and_reveal_a_video(run, monkeypatch, tmp_path):
 
 
 def test_hide_and_reveal_an_image(run, tmp_path):
-    save(tmp_path / "cover.png", noise(1), image=True)
-    save(tmp_path / "secret.png", smooth(1, 30, 41, seed=8), image=True)
+    save(tmp_path / "cover.png", noise(1))
+    save(tmp_path / "secret.png", smooth(1, 30, 41, seed=8))
     hidden = run(
         "--mode=hide",
         f"--cover={tmp_path}/cover.png",
@@ -557,7 +536,7 @@ def test_output_without_permission(run, folder):
 
 
 def test_image_and_video_do_not_mix(run, folder):
-    save(folder / "cover.png", noise(1), image=True)
+    save(folder / "cover.png", noise(1))
     before = names(folder)
     check_failure(run(*arguments("hide", cover="cover.png")), folder, before, "the result is an image")
     video_in_image = arguments("hide", cover="cover.png", output="out.png")

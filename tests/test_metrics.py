@@ -81,3 +81,15 @@ def test_ssim_falls_with_noise():
     assert values == sorted(values, reverse=True)
     a, _ = pair(24, 32)
     assert metrics.ssim(a, 255 - a) < 0
+
+
+def test_ssimulacra2_of_identical_frames_is_100():
+    a, b = pair(24, 32)
+    assert metrics.ssimulacra2(a, a) == pytest.approx(100)
+    assert metrics.ssimulacra2(b, b) == pytest.approx(100)
+
+
+def test_ssimulacra2_falls_with_noise():
+    values = [metrics.ssimulacra2(*pair(24, 32, noise=noise)) for noise in (0, 2, 6, 20)]
+    assert all(isinstance(value, float) for value in values)
+    assert np.all(np.diff(values) < -3)

@@ -1,6 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from deepsteg_jax import plots
@@ -62,3 +63,40 @@ def test_comparison_takes_a_secret_of_its_own_size(tmp_path):
     plots.comparison(tmp_path / "a.png", [("a", frames)])
     picture = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     assert all(size > 1000 for size, _, _ in panels(picture).values())
+
+
+def quality(path, **points):
+    """Draws {group: [(name, stego, secret)]}; returns the picture."""
+    groups = {
+        group: [(name, {"stego_psnr_db": x, "secret_psnr_db": y}) for name, x, y in systems]
+        for group, systems in points.items()
+    }
+    plots.quality(path, groups)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def test_quality_places_each_group_by_stego_and_secret(tmp_path):
+    figures = plt.get_fignums()
+    points = {"poor": [("", 30.0, 30.0)], "faithful": [("", 50.0, 30.0)], "good": [("", 50.0, 45.0)]}
+    picture = quality(tmp_path / "a.png", **points)
+    assert plt.get_fignums() == figures  # closed
+    assert picture.shape == (715, 990, 3)
+    ends = []  # right and low end of each colour; the legend is in the upper left
+    for colour in plt.rcParams["axes.prop_cycle"].by_key()["color"][:3]:
+        rgb = np.round(255 * np.array(to_rgb(colour)))
+        y, x = np.nonzero((picture == rgb).all(-1))
+        ends.append((x.max(), y.max()))
+    (poor_x, poor_y), (faithful_x, faithful_y), (good_x, good_y) = ends
+    assert poor_x + 400 < faithful_x and abs(faithful_x - good_x) < 10
+    assert good_y + 300 < faithful_y and abs(faithful_y - poor_y) < 10
+
+
+def test_quality_writes_the_names(tmp_path):
+    def ink(*systems):
+        return np.count_nonzero(quality(tmp_path / "a.png", group=list(systems)).max(-1) < 100)
+
+    nameless = ink(("", 30.0, 30.0), ("", 40.0, 40.0))
+    first = ink(("system", 30.0, 30.0), ("", 40.0, 40.0))
+    assert nameless + 30 < first < ink(("system", 30.0, 30.0), ("system", 40.0, 40.0)) - 30

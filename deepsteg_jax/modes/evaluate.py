@@ -1,6 +1,7 @@
 """`--mode evaluate`: a checkpoint on a folder of clips or images."""
 
 import json
+from functools import partial
 
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -40,9 +41,9 @@ def run(config: ConfigDict, options: Options) -> dict:
     workdir = make_workdir(options)
     settings = config.evaluate
     evaluation.list_items(settings.path)  # complains before the model is loaded
-    hider, revealer = load_side(config, "hide"), load_side(config, "reveal")
+    run_pair = partial(evaluation.hide_and_reveal, load_side(config, "hide"), load_side(config, "reveal"))
     progress = lambda items: tqdm(items, desc="evaluate", unit="pair")  # noqa: E731
-    results, rows = evaluation.evaluate_folder(hider, revealer, settings, workdir, progress)
+    results, rows = evaluation.evaluate_folder(run_pair, settings, workdir, progress)
     model = models.build(config.model)
     report = {
         "model": config.model.to_dict(),

@@ -13,6 +13,7 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.steganography import Codec
 from deepsteg_jax.training import checkpoints
 from deepsteg_jax.video import io, pipeline, sideinfo
+from tests.synthetic import noise, save, smooth
 
 GROUP = 4  # frames
 STEP = 4
@@ -23,35 +24,12 @@ def quiet(frames):
     pass
 
 
-def smooth(count=6, height=32, width=48, seed=0):
-    """Moving coloured waves, uint8 [count, height, width, 3]."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    phase, pitch = rng.uniform(0, 6, 3), rng.uniform(0.05, 0.2, (3, 2))
-    frames = [
-        [128 + 100 * np.sin(pitch[c, 0] * x + pitch[c, 1] * y + phase[c] + 0.2 * i) for c in range(3)]
-        for i in range(count)
-    ]
-    return np.moveaxis(np.array(frames), 1, -1).round().astype(np.uint8)
-
-
-def noise(count=6, height=32, width=48, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
-
-
 def saturated(count=6, height=32, width=48):
     """Grey with black and white areas."""
     frames = np.full((count, height, width, 3), 128, np.uint8)
     frames[:, : height // 2, : width // 2] = 0
     frames[:, height // 2 :, width // 3 :] = 255
     return frames
-
-
-def save(path, frames, rate=25, **kwargs):
-    with io.Writer(path, rate, **kwargs) as writer:
-        for frame in frames:
-            writer.write(frame)
-    return path
 
 
 def load(path):
@@ -225,8 +203,8 @@ def test_larger_secret_is_scaled_down(side, tmp_path):
 
 
 def test_images(side, tmp_path):
-    cover = save(tmp_path / "cover.png", noise(1), image=True)
-    secret = save(tmp_path / "secret.bmp", smooth(1, 30, 41, seed=8), image=True)
+    cover = save(tmp_path / "cover.png", noise(1))
+    secret = save(tmp_path / "secret.bmp", smooth(1, 30, 41, seed=8))
     pipeline.hide(side[0], PASSPHRASE, cover, secret, tmp_path / "stego.png", quiet)
     assert load(tmp_path / "stego.png").shape == (1, 32, 48, 3)
     pipeline.reveal(side[1], PASSPHRASE, tmp_path / "stego.png", tmp_path / "revealed.png", quiet)
