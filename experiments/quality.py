@@ -1,67 +1,202 @@
-"""Protocol Q1: how well clips hide in one another, on any folder of clips.
+"""The benchmark: how well pictures hide in one another, on any folder of clips or of images.
 
-    python experiments/quality.py --clips FOLDER [--steps 4 3 2] [--workdir runs/quality]
+    python experiments/quality.py --clips FOLDER [--trained runs/benchmark] [--workdir runs/quality/clips]
+    python experiments/quality.py --images FOLDER [--trained runs/benchmark] [--workdir runs/quality/images]
 
-The clips are sorted by name, frames 5..34 are resized to 448x256, and clip i + 1 is hidden in clip i,
-through files written and read back. RGB, 8-bit; mean over frames of per-frame dB, then over clips. One
-checkpoint serves every step D. Writes quality.json (every clip's figures), quality.md, and for each D the
-table and picture grid of --mode evaluate.
+Items are sorted by name and item i + 1 is hidden in item i, through files written and read back: of clips
+frames 5..34 at 448x256 (protocol Q1), of images the 256x256 centre crop. RGB, 8-bit; mean over frames of
+per-frame dB, then over items. Rows:
+
+    block_dct        the shipped checkpoint at several steps D, and with the other settings of the shuffle
+    lsb_codec        the baseline: x264's bytes in the low digits (no network, no training)
+    the others       networks of train_entries.py, where --trained holds them
+
+Each row is kept in WORKDIR/rows, so that an interrupted run goes on; --only measures single rows and
+--tables-only measures none. Writes quality.json (every item's figures of every row), quality.md and
+quality.png (secret against stego, with the published points of published.json).
 """
 
 import argparse
 import json
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from entries import ENTRIES, Entry
+from ml_collections import ConfigDict
+from tqdm import tqdm
 
-from configs import video  # noqa: E402
-from deepsteg_jax.errors import UserError  # noqa: E402
-from deepsteg_jax.modes import Options, evaluate  # noqa: E402
+from deepsteg_jax import costs, evaluation, lsb_codec, models, plots
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.modes.common import load_side
+from deepsteg_jax.video import io
+
+STEPS = (2, 3, 4, 5)
+MODULI = {2: "1 LSB", 3: "ternary", 5: "mod 5"}
+SIZE = {"clips": (256, 448), "images": (256, 256)}
+RULE = (
+    "`python experiments/quality.py --{kind} FOLDER --trained runs/benchmark`\n\n"
+    "RGB, 8-bit, through files written and read back; mean over frames of per-frame dB, then over items. "
+    "Frame rates are file to file; those of lsb_codec include the search for the finest rate that fits."
+)
+PUBLISHED = Path(__file__).with_name("published.json")
+COLUMNS = {
+    "stego_psnr_db": ("stego dB", ".2f"),
+    "stego_ssim": ("SSIM", ".4f"),
+    "stego_ssimulacra2": ("SSIMULACRA2", ".1f"),
+    "secret_psnr_db": ("secret dB", ".2f"),
+    "secret_ssim": ("SSIM", ".4f"),
+    "secret_ssimulacra2": ("SSIMULACRA2", ".1f"),
+    "worst_secret_db": ("worst secret dB", ".2f"),
+    "wrong_key_psnr_db": ("wrong key dB", ".1f"),
+    "gmac": ("GMAC/frame", ".2f"),
+    "parameters": ("M parameters", ".2f"),
+    "hide_fps": ("hide fps", ".1f"),
+    "reveal_fps": ("reveal fps", ".1f"),
+    "capacity_bpp": ("bpp", ".0f"),
+}
 
 
-def row(step: int, report: dict) -> str:
-    """One line of the table."""
-    mean, gmac = report["mean"], sum(report["gmac_per_frame"].values())
-    return (
-        f"| {step} | {mean['stego_psnr_db']:.2f} | {mean['stego_ssim']:.4f} | {mean['secret_psnr_db']:.2f} "
-        f"| {mean['secret_ssim']:.4f} | {min(p['secret_psnr_db'] for p in report['pairs']):.2f} "
-        f"| {mean['wrong_key_psnr_db']:.2f} | {gmac:.2f} |"
-    )
+def settings_of(kind: str, folder: str) -> ConfigDict:
+    """Section `evaluate` of protocol Q1 or of its counterpart for images."""
+    settings = ENTRIES["block_dct"].load().evaluate
+    settings.path, settings.perceptual = folder, True
+    settings.height, settings.width = SIZE[kind]
+    return settings
+
+
+def learned_row(config: ConfigDict, settings: ConfigDict, workdir: Path, progress) -> tuple[dict, list]:
+    """Measures one network: (figures, pictures); its cost is that of the bare model."""
+    run = partial(evaluation.hide_and_reveal, load_side(config, "hide"), load_side(config, "reveal"))
+    items, pictures = evaluation.evaluate_folder(run, settings, workdir, progress)
+    model = models.build(config.model)
+    gmac = costs.gmac_per_frame(model, config.model.frames, settings.height, settings.width)
+    counts = costs.parameter_counts(model)
+    return {
+        "model": config.model.to_dict(),
+        "shuffle": config.shuffle.to_dict(),
+        "checkpoint": Path(config.checkpoint).name,
+        "gmac": sum(gmac.values()),
+        "parameters": sum(counts.values()) / 1e6,
+        "items": items,
+    }, pictures
+
+
+def lsb_row(modulus: int, settings: ConfigDict, workdir: Path, progress) -> tuple[dict, list]:
+    """Measures the baseline: (figures, pictures); its frame rates include the search for the finest rate that fits."""
+
+    def run(files: evaluation.Files) -> dict[str, float]:
+        cover, secret = (io.read_stack(path) for path in (files.cover, files.secret))
+        start = time.monotonic()
+        io.write_frames(files.stego, lsb_codec.hide(cover, secret, modulus))
+        hidden = time.monotonic()
+        io.write_frames(files.revealed, lsb_codec.reveal(io.read_stack(files.stego), modulus))
+        return {
+            "hide_fps": len(cover) / (hidden - start),
+            "reveal_fps": len(cover) / (time.monotonic() - hidden),
+        }
+
+    items, pictures = evaluation.evaluate_folder(run, settings, workdir, progress)
+    return {"model": {"name": "lsb_codec", "modulus": modulus}, "items": items}, pictures
+
+
+def learned_config(entry: Entry, checkpoint: str | None, **changes) -> ConfigDict:
+    """An entry's config with another checkpoint and changed settings, by dotted name."""
+    config = entry.load()
+    config.checkpoint = checkpoint or config.checkpoint
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in changes.items()})
+    return config
+
+
+def rows_of(kind: str, settings: ConfigDict, trained: Path | None) -> dict[str, Callable]:
+    """Every row by its name: a function of (workdir, progress)."""
+    ours = ENTRIES["block_dct" if kind == "clips" else "block_dct_image"]
+    configs = {f"block_dct D={step}": learned_config(ours, None, model__step=step) for step in STEPS}
+    for moves in ("nothing", "secret"):
+        name = f"block_dct D=3, shuffle moves {moves}"
+        configs[name] = learned_config(ours, None, model__step=3, shuffle__moves=moves)
+    for name, entry in ENTRIES.items():
+        if trained and not name.startswith("block_dct") and (trained / name / "checkpoints").is_dir():
+            configs[name] = learned_config(entry, str(trained / name))
+    rows = {name: partial(learned_row, config, settings) for name, config in configs.items()}
+    return rows | {
+        f"lsb_codec {title}": partial(lsb_row, modulus, settings) for modulus, title in MODULI.items()
+    }
+
+
+def measure_row(name: str, run: Callable, workdir: Path) -> None:
+    """Measures a row unless it is there already, and keeps it with its pictures."""
+    slug = "".join(c if c.isalnum() else "_" for c in name)
+    path = workdir / "rows" / f"{slug}.json"
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row, pictures = run(workdir, lambda items: tqdm(items, desc=name, unit="item"))
+    mean = evaluation.mean_of(row["items"])
+    mean["worst_secret_db"] = min(item["secret_psnr_db"] for item in row["items"])
+    plots.comparison(path.with_suffix(".png"), pictures)
+    path.write_text(json.dumps({"name": name, **row, "mean": mean}, indent=2) + "\n")
+
+
+def markdown(rows: list[dict]) -> str:
+    """One line for each row; a dash where a figure does not apply."""
+    titles, formats = zip(*COLUMNS.values(), strict=True)
+    lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for row in rows:
+        figures = {**row["mean"], **{name: row[name] for name in ("gmac", "parameters") if name in row}}
+        cells = [
+            format(figures[name], style) if name in figures else "-"
+            for name, style in zip(COLUMNS, formats, strict=True)
+        ]
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write_tables(kind: str, names: list[str], workdir: Path) -> str:
+    """Puts the measured rows, in the order of `names`, into quality.json, .md and .png."""
+    found = {
+        row["name"]: row
+        for path in (workdir / "rows").glob("*.json")
+        for row in [json.loads(path.read_text())]
+    }
+    rows = [found[name] for name in names if name in found]
+    published = [row for row in json.loads(PUBLISHED.read_text())["figures"] if row["kind"] == kind]
+    (workdir / "quality.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (workdir / "quality.md").write_text(f"{RULE.format(kind=kind)}\n\n{markdown(rows)}\n")
+    measured = [(row["name"], row["mean"]) for row in rows if "shuffle moves" not in row["name"]]
+    points = {"measured here": measured, "published": [(row["system"], row) for row in published]}
+    plots.quality(workdir / "quality.png", points)
+    return markdown(rows)
 
 
 def main() -> int:
-    """Runs the protocol for every step and prints the table."""
+    """Measures the rows that are missing and prints the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clips", required=True)
-    parser.add_argument("--steps", type=int, nargs="+", default=[4, 3, 2])
-    parser.add_argument("--checkpoint", default=None, help="default: that of configs/video.py")
-    parser.add_argument("--workdir", type=Path, default=Path("runs/quality"))
+    folders = parser.add_mutually_exclusive_group(required=True)
+    folders.add_argument("--clips")
+    folders.add_argument("--images")
+    parser.add_argument("--trained", type=Path, help="folder of train_entries.py")
+    parser.add_argument("--only", nargs="+", help="names of rows")
+    parser.add_argument("--tables-only", action="store_true")
+    parser.add_argument("--workdir", type=Path)
     arguments = parser.parse_args()
-    reports, lines = {}, []
-    for step in arguments.steps:
-        config = video.get_config()
-        config.model.step = step
-        config.evaluate.path = arguments.clips
-        config.checkpoint = arguments.checkpoint or config.checkpoint
-        try:
-            report = evaluate.run(config, Options(str(arguments.workdir / f"step{step}")))
-        except UserError as error:
-            print(f"quality.py: {error}", file=sys.stderr)
-            return 1
-        reports[step] = report
-        lines.append(row(step, report))
-    head = (
-        "| D | stego dB | SSIM | secret dB | SSIM | worst secret dB | wrong key dB | GMAC/frame |\n"
-        + "|---" * 8
-        + "|"
-    )
-    table = "\n".join([head, *lines])
-    (arguments.workdir / "quality.json").write_text(json.dumps(reports, indent=2) + "\n")
-    (arguments.workdir / "quality.md").write_text(table + "\n")
-    print(f"\n{table}")
+    kind = "clips" if arguments.clips else "images"
+    workdir = arguments.workdir or Path("runs/quality") / kind
+    rows = rows_of(kind, settings_of(kind, arguments.clips or arguments.images), arguments.trained)
+    wanted = [] if arguments.tables_only else arguments.only or list(rows)
+    if unknown := set(wanted) - set(rows):
+        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(rows)}")
+    try:
+        for name in wanted:
+            measure_row(name, rows[name], workdir)
+    except UserError as error:
+        print(f"quality.py: {error}", file=sys.stderr)
+        return 1
+    print(write_tables(kind, list(rows), workdir))
     return 0
 
 

@@ -1,12 +1,18 @@
-"""Speed and memory of hide and reveal, all in one run.
+"""Speed and memory of hide and reveal, or of training, all in one run.
 
     python experiments/speed.py [--width 448] [--height 256] [--workdir runs/speed]
+    python experiments/speed.py --train [--only invertible] [--workdir runs/speed]
 
-Measures, in frames per second: the bare compiled hide and reveal; every stage of the file-to-file
+The first measures, in frames per second: the bare compiled hide and reveal; every stage of the file-to-file
 pipelines alone (decode cover, decode secret, hide, encode stego; decode stego, reveal, encode revealed);
 and the whole pipelines. Then the peak memory of a process that hides and reveals 100 frames, and of one
-for 1,000. The clips are made of a sample clip, played back and forth, so no data are needed. Machines are
-noisy: compare figures of one run only. Writes speed.json and prints the table.
+for 1,000. The clips are made of a sample clip, played back and forth, so no data are needed. Writes
+speed.json and prints the table.
+
+The second measures, for the learned entries of the benchmark, the compiled training step on random pictures
+against a product of two 2048x2048 float32 matrices on the same cores. Writes train_speed.json.
+
+Machines are noisy: compare figures of one run only.
 """
 
 import argparse
@@ -18,14 +24,16 @@ import time
 from itertools import chain, cycle, islice
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import jax
+import jax.numpy as jnp
+import numpy as np
+from entries import ENTRIES
 
-import numpy as np  # noqa: E402
-
-from configs import video  # noqa: E402
-from deepsteg_jax import samples  # noqa: E402
-from deepsteg_jax.modes.common import load_side  # noqa: E402
-from deepsteg_jax.video import io, pipeline  # noqa: E402
+from deepsteg_jax import costs, models, samples
+from deepsteg_jax.modes.common import load_side
+from deepsteg_jax.training.state import create_optimizer, create_state
+from deepsteg_jax.training.step import make_train_step
+from deepsteg_jax.video import io, pipeline
 
 REPEATS = 3
 
@@ -33,9 +41,7 @@ REPEATS = 3
 def make_clip(path: Path, sample: str, frames: int, width: int, height: int) -> Path:
     """Writes `frames` frames of a sample clip, forwards and backwards in turn."""
     source = list(io.read_frames(samples.resolve(sample), stop=100, width=width, height=height))
-    with io.Writer(path, 25) as writer:
-        for frame in islice(cycle(chain(source, reversed(source))), frames):
-            writer.write(frame)
+    io.write_frames(path, islice(cycle(chain(source, reversed(source))), frames))
     return path
 
 
@@ -55,13 +61,6 @@ def drain(path: Path) -> None:
     """Decodes a clip and drops it."""
     for _ in io.read_frames(path):
         pass
-
-
-def encode(path: Path, frames: list[np.ndarray]) -> None:
-    """Encodes frames from memory."""
-    with io.Writer(path, 25) as writer:
-        for frame in frames:
-            writer.write(frame)
 
 
 def bare(run, frames: list[np.ndarray], size: int) -> None:
@@ -91,10 +90,10 @@ def measure_speed(config, folder: Path, frames: int, width: int, height: int) ->
         "decode cover": rate(lambda: drain(cover), frames),
         "decode secret": rate(lambda: drain(secret), frames),
         "bare hide": rate(lambda: bare(hide, covers, size), usable),
-        "encode stego": rate(lambda: encode(folder / "again.mkv", stegos), frames),
+        "encode stego": rate(lambda: io.write_frames(folder / "again.mkv", stegos), frames),
         "decode stego": rate(lambda: drain(stego), frames),
         "bare reveal": rate(lambda: bare(reveal, stegos, size), usable),
-        "encode revealed": rate(lambda: encode(folder / "again.mkv", secrets), frames),
+        "encode revealed": rate(lambda: io.write_frames(folder / "again.mkv", secrets), frames),
     }
     slowest = {
         "hide": min(list(stages.values())[:4]),
@@ -125,6 +124,49 @@ def memory_child(config, folder: Path, frames: int) -> None:
     print(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024)
 
 
+def matmul_gflops() -> float:
+    """GFLOP/s of a large float32 matrix product."""
+    size = 2048
+    a = jnp.ones((size, size))
+    product = jax.jit(jnp.dot)
+    work = lambda: product(a, a).block_until_ready()  # noqa: E731
+    work()
+    return max(2 * size**3 / elapsed(work) / 1e9 for _ in range(4 * REPEATS))
+
+
+def measure_step(config) -> dict[str, float]:
+    """The training step: seconds, arithmetic done and its rate, beside the matrix product's."""
+    model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
+    state = create_state(model, optimizer, jax.random.key(0))
+    step = make_train_step(model, optimizer, config, jax.random.key(0))
+    shape = (config.train.batch_size, config.data.frames, config.data.height, config.data.width, 3)
+    shape = shape if config.data.frames > 1 else (shape[0], *shape[2:])
+    batch = {name: np.random.default_rng(0).integers(0, 256, shape, np.uint8) for name in ("cover", "secret")}
+    gflop = costs.flops(step, state, batch) / 1e9
+    compiled = jax.jit(step).lower(state, batch).compile()
+    work = lambda: jax.block_until_ready(compiled(state, batch))  # noqa: E731
+    work()
+    seconds = min(elapsed(work) for _ in range(REPEATS))
+    reference = matmul_gflops()
+    return {
+        "ms a step": 1000 * seconds,
+        "GFLOP a step": gflop,
+        "GFLOP/s": gflop / seconds,
+        "matrix product GFLOP/s": reference,
+        "share": gflop / seconds / reference,
+    }
+
+
+def measure_training(names: list[str], folder: Path) -> None:
+    """Measures the steps of several entries, writes train_speed.json and prints a table."""
+    report = {}
+    for name in names:
+        report[name] = measure_step(ENTRIES[name].load())
+        figures = "  ".join(f"{title} {value:.2f}" for title, value in report[name].items())
+        print(f"{name:<20} {figures}", flush=True)
+    (folder / "train_speed.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
 def main() -> None:
     """Measures everything and writes speed.json."""
     parser = argparse.ArgumentParser(
@@ -135,14 +177,18 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--workdir", type=Path, default=Path("runs/speed"))
+    parser.add_argument("--train", action="store_true", help="measure training steps instead")
+    parser.add_argument("--only", nargs="+", choices=ENTRIES, default=list(ENTRIES), help="with --train")
     parser.add_argument("--memory-of", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    config = video.get_config()
+    config = ENTRIES["block_dct"].load()
     config.checkpoint = arguments.checkpoint or config.checkpoint
     folder, size = arguments.workdir, (arguments.width, arguments.height)
     if arguments.memory_of:
         return memory_child(config, folder, arguments.memory_of)
     folder.mkdir(parents=True, exist_ok=True)
+    if arguments.train:
+        return measure_training(arguments.only, folder)
     report = measure_speed(config, folder, arguments.frames, *size)
     for frames in (100, 1000):
         make_clip(folder / f"cover{frames}.mkv", "sample:bikes.mp4", frames, *size)

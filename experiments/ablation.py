@@ -1,0 +1,230 @@
+"""What each idea of `block_dct` brings, and how much the seed matters: same data, same number of steps.
+
+    python experiments/ablation.py --train FOLDER --clips FOLDER [--steps 600] [--workdir runs/ablation]
+
+Trains every variant on the clips of --train and measures it on those of --clips: protocol Q1's pairs and
+frames (frames 5..34 at 448x256, clip i + 1 in clip i), bare model, 8-bit stego, mean over frames of dB,
+then over clips. Each variant is kept in WORKDIR, so that an interrupted run goes on; --only measures
+single ones. Writes ablation.json (every clip) and ablation.md.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from entries import ENTRIES
+from ml_collections import ConfigDict
+
+from deepsteg_jax import costs, evaluation, metrics, models
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.models import block_dct
+from deepsteg_jax.training import checkpoints, loop
+
+HEIGHT, WIDTH = 256, 448
+VARIANTS = {
+    "default": {},
+    "seed 1": {"seed": 1},
+    "seed 2": {"seed": 2},
+    "codebook not trained (power law)": {"optimizer.num_steps": 1, "optimizer.learning_rate": 0.0},
+    "1 class": {"model.classes": 1},
+    "8 classes": {"model.classes": 8},
+    "128 classes": {"model.classes": 128},
+    "t = 1": {"model.frames": 1, "data.frames": 1, "train.batch_size": 32},
+    "t = 2": {"model.frames": 2, "data.frames": 2, "train.batch_size": 16},
+    "t = 8": {"model.frames": 8, "data.frames": 8, "train.batch_size": 4},
+    "refinement network, 4 layers": {"model.layers": 4, "optimizer.learning_rate": 3e-3},
+    "D = 2, trained at D = 2": {"model.step": 2},
+    "D = 5, trained at D = 5": {"model.step": 5},
+}
+RULE = (
+    "`python experiments/ablation.py --train FOLDER --clips FOLDER --steps {steps}`\n\n"
+    "Bare model, RGB, 8-bit stego; mean over frames of per-frame dB, then over clips. Every variant has seen "
+    "the same number of blocks in {steps} steps; D = 3 unless it says otherwise."
+)
+SEEDS = ("default", "seed 1", "seed 2")
+
+
+def measure(hide: Callable, reveal: Callable, frames: int, clips: list[np.ndarray]) -> dict:
+    """PSNR of every pair, groups of `frames` frames; hide and reveal take and give uint8 [t, h, w, 3]."""
+    found = {"stego_psnr_db": [], "secret_psnr_db": []}
+    for cover, secret in zip(clips, clips[1:] + clips[:1], strict=True):
+        count = min(len(cover), len(secret))
+        stego, revealed = [], []
+        for start in range(0, count, frames):
+            group = slice(start, min(start + frames, count))
+            stego += list(hide(cover[group], secret[group]))
+            revealed += list(reveal(np.stack(stego[group])))
+        pairs = {"stego_psnr_db": (cover, stego), "secret_psnr_db": (secret, revealed)}
+        for name, (a, b) in pairs.items():
+            dbs = [metrics.psnr(x, y) for x, y in zip(a[:count], b, strict=True)]
+            found[name].append(float(np.mean(dbs)))
+    return found
+
+
+def to_frames(x: jax.Array) -> jax.Array:
+    """[1, t, h, w, 3] in [0, 1] -> uint8 [t, h, w, 3]."""
+    return jnp.round(jnp.clip(x[0], 0, 1) * 255).astype(jnp.uint8)
+
+
+def to_video(x: jax.Array) -> jax.Array:
+    """Inverse of `to_frames`."""
+    return jnp.asarray(x, jnp.float32)[None] / 255
+
+
+def load(workdir: Path, config: ConfigDict) -> dict:
+    """The trained parameters of both sides."""
+    model = models.build(config.model)
+    read = checkpoints.restore_params
+    return {side: read(str(workdir), model, config.model, side) for side in ("hide", "reveal")}
+
+
+def measure_model(config: ConfigDict, params: dict, clips: list[np.ndarray]) -> dict:
+    """Measures a bare model."""
+    model = models.build(config.model)
+    hide = jax.jit(lambda p, c, s: to_frames(model.hide(p, to_video(c), to_video(s))))
+    reveal = jax.jit(lambda p, y: to_frames(model.reveal(p, to_video(y))))
+    return measure(
+        lambda c, s: np.asarray(hide(params["hide"], c, s)),
+        lambda y: np.asarray(reveal(params["reveal"], y)),
+        config.model.frames,
+        clips,
+    )
+
+
+def measure_clipped(config: ConfigDict, params: dict, clips: list[np.ndarray]) -> dict:
+    """The model without the rule for saturated samples: what leaves [0, 255] is clipped."""
+
+    def wrap_and_clip(cover, digits, step):
+        digits = digits.reshape(cover.shape)
+        offset = jnp.mod(digits - cover + step // 2, step) - step // 2
+        return jnp.clip(jnp.where(digits < 0, cover, cover + offset), 0, 255)
+
+    with patch.object(block_dct, "wrap_into", wrap_and_clip):
+        return measure_model(config, params, clips)
+
+
+def measure_one_level(config: ConfigDict, params: dict, clips: list[np.ndarray]) -> dict:
+    """The model with one water level for all cells: no share of them is one step finer."""
+    with patch.object(block_dct, "SHARE_DIGITS", 0):
+        return measure_model(config, params, clips)
+
+
+def prediction_bound(config: ConfigDict, params: dict, clips: list[np.ndarray]) -> float:
+    """What predicting every DC coefficient from its four true neighbours could bring, in dB, at most.
+
+    The prediction would save log2(rms of DC / rms of its residual) bits for each DC coefficient, taken
+    within each class of cells; spread over all coefficients, a bit is worth 6.02 dB.
+    """
+    quantiser = block_dct.make_quantiser(config.model.step)
+    codebook = jnp.asarray(params["hide"]["codebook"])
+    classify = jax.jit(lambda s: block_dct.classify(codebook, s, quantiser)[:2])
+    saved, coefficients = 0.0, 0
+    for clip in clips:
+        group = np.float32(clip[: config.model.frames]) / 255
+        pairs, classes = (np.asarray(x) for x in classify(group))
+        rows, columns = HEIGHT // block_dct.BLOCK, WIDTH // block_dct.BLOCK
+        first, chosen = pairs[0].reshape(rows, columns, 3, -1), classes[0].reshape(rows, columns)
+        dc = first[..., 0]  # [rows, columns, 3], lowest temporal frequency
+        around = sum(np.roll(dc, shift, axis) for shift in (-1, 1) for axis in (0, 1)) / 4
+        for label in np.unique(chosen):
+            cells = chosen == label
+            rms = [np.sqrt(np.mean(x[cells] ** 2, axis=0) + 1e-3) for x in (dc, dc - around)]
+            saved += cells.sum() * np.maximum(np.log2(rms[0] / rms[1]), 0).sum()
+        coefficients += pairs.size
+    return float(6.02 * saved / coefficients)
+
+
+def config_of(name: str, folder: str, steps: int) -> ConfigDict:
+    """The default config with the variant's changes."""
+    config = ENTRIES["block_dct"].load()
+    config.data.path, config.optimizer.num_steps = folder, steps
+    config.update_from_flattened_dict(VARIANTS[name])
+    return config
+
+
+def row(config: ConfigDict, figures: dict) -> dict:
+    """A variant's figures with its cost."""
+    model = models.build(config.model)
+    gmac = costs.gmac_per_frame(model, config.model.frames, HEIGHT, WIDTH)
+    return {**figures, "gmac": sum(gmac.values()), "step": config.model.step}
+
+
+def rows_of(name: str, arguments, clips: list[np.ndarray]) -> dict[str, dict]:
+    """Trains one variant and measures it; the default also without single rules and at other steps."""
+    config = config_of(name, arguments.train, arguments.steps)
+    folder = arguments.workdir / "".join(c if c.isalnum() else "_" for c in name)
+    loop.train(config, folder)
+    params = load(folder, config)
+    rows = {name: row(config, measure_model(config, params, clips))}
+    if name != "default":
+        return rows
+    clipped, one_level = (f(config, params, clips) for f in (measure_clipped, measure_one_level))
+    rows["saturated samples clipped, not moved to the next valid value"] = row(config, clipped)
+    rows["one water level for all cells"] = row(config, one_level)
+    for step in (2, 5):
+        config.model.step = step
+        rows[f"D = {step}, trained at D = 3"] = row(config, measure_model(config, params, clips))
+    config.model.step = 3
+    bound = prediction_bound(config, params, clips)
+    rows["prediction of DC, upper bound"] = {"gain_bound_db": bound, "step": 3}
+    return rows
+
+
+def markdown(rows: dict[str, dict]) -> str:
+    """The table; the gain is the difference of mean secret dB to the default at the same D."""
+    reference = {3: "default", 2: "D = 2, trained at D = 3", 5: "D = 5, trained at D = 3"}
+    lines = ["| variant | stego dB | secret dB | against default | GMAC/frame |", "|---|---|---|---|---|"]
+    for name, figures in rows.items():
+        if "gain_bound_db" in figures:
+            lines.append(f"| {name} | - | - | < +{figures['gain_bound_db']:.2f} | - |")
+            continue
+        stego, secret = (np.mean(figures[f"{side}_psnr_db"]) for side in ("stego", "secret"))
+        base = rows.get(reference[figures["step"]])
+        change = f"{secret - np.mean(base['secret_psnr_db']):+.2f}" if base else "-"
+        lines.append(f"| {name} | {stego:.2f} | {secret:.2f} | {change} | {figures['gmac']:.2f} |")
+    if all(name in rows for name in SEEDS):
+        means = [np.mean(rows[name]["secret_psnr_db"]) for name in SEEDS]
+        lines += ["", f"Spread of the secret's dB over {len(SEEDS)} seeds: {max(means) - min(means):.3f} dB."]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Trains and measures what is missing and prints the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--train", required=True)
+    parser.add_argument("--clips", required=True)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--only", nargs="*", choices=VARIANTS, help="names of variants; none: only the table")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
+    arguments = parser.parse_args()
+    arguments.workdir.mkdir(parents=True, exist_ok=True)
+    path = arguments.workdir / "ablation.json"
+    try:
+        settings = ENTRIES["block_dct"].load().evaluate
+        items = evaluation.list_items(arguments.clips)
+        clips = [np.stack(evaluation.prepare(item, settings)) for item in items]
+        for name in VARIANTS if arguments.only is None else arguments.only:
+            known = json.loads(path.read_text()) if path.exists() else {}
+            if name not in known:
+                rows = rows_of(name, arguments, clips)
+                known = json.loads(path.read_text()) if path.exists() else {}
+                path.write_text(json.dumps(known | rows, indent=1) + "\n")
+    except UserError as error:
+        print(f"ablation.py: {error}", file=sys.stderr)
+        return 1
+    table = markdown(json.loads(path.read_text()))
+    (arguments.workdir / "ablation.md").write_text(f"{RULE.format(steps=arguments.steps)}\n\n{table}\n")
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
