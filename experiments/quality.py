@@ -85,7 +85,7 @@ def learned_row(config: ConfigDict, settings: ConfigDict, workdir: Path, progres
 
 
 def lsb_row(modulus: int, settings: ConfigDict, workdir: Path, progress) -> tuple[dict, list]:
-    """Measures the baseline: (figures, pictures); its frame rates include the search for the finest rate that fits."""
+    """Measures the baseline: (figures, pictures); its frame rates include the search for the rate."""
 
     def run(files: evaluation.Files) -> dict[str, float]:
         cover, secret = (io.read_stack(path) for path in (files.cover, files.secret))

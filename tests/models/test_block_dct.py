@@ -317,7 +317,8 @@ def test_digits_never_exceed_the_budget(step, name):
     # The header, read by hand, says how many digits follow; they fit, and with one more share of the cells
     # on the finer level they would not.
     class_digits = block_dct._class_digits(8, step)
-    level, share, classes, pool = np.split(digits.reshape(3, -1).T.ravel(), np.cumsum([8, 8, 3 * 2 * 3 * class_digits]))
+    in_order = digits.reshape(3, -1).T.ravel()
+    level, share, classes, pool = np.split(in_order, np.cumsum([8, 8, 3 * 2 * 3 * class_digits]))
     assert min(level.min(), share.min(), classes.min()) >= 0
     level, share = (x @ step ** np.arange(8) for x in (level, share))
     level -= block_dct.LEVEL_OFFSET
