@@ -68,7 +68,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.evaluate.frames = 30
     config.evaluate.height = 256  # clips are resized to this, images are centre-cropped
     config.evaluate.width = 448
-    config.evaluate.perceptual = False  # SSIMULACRA2 too; slow
+    config.evaluate.perceptual = False  # SSIMULACRA2 too
     config.evaluate.pictures = 4  # rows of the picture grid
 
     config.video = ConfigDict()  # of --mode roundtrip; a path, or a clip of the sample package

@@ -12,8 +12,8 @@ per-frame dB, then over items. Rows:
     the others       networks of train_entries.py, where --trained holds them
 
 Each row is kept in WORKDIR/rows, so that an interrupted run goes on; --only measures single rows and
---tables-only measures none. Writes quality.json (every item's figures of every row), quality.md and
-quality.png (secret against stego, with the published points of published.json).
+--tables-only measures none; a row of fewer --frames says so. Writes quality.json (every item's figures of
+every row), quality.md and quality.png (secret against stego, with the published points of published.json).
 """
 
 import argparse
@@ -24,6 +24,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from entries import ENTRIES, Entry
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -35,10 +36,12 @@ from deepsteg_jax.video import io
 
 STEPS = (2, 3, 4, 5)
 MODULI = {2: "1 LSB", 3: "ternary", 5: "mod 5"}
+FRAMES = 30  # of a clip
 SIZE = {"clips": (256, 448), "images": (256, 256)}
 RULE = (
     "`python experiments/quality.py --{kind} FOLDER --trained runs/benchmark`\n\n"
-    "RGB, 8-bit, through files written and read back; mean over frames of per-frame dB, then over items. "
+    "RGB, 8-bit, through files written and read back; mean over frames of per-frame dB, then over items; "
+    "SSIMULACRA2 of the first of every five frames. "
     "Frame rates are file to file; those of lsb_codec include the search for the finest rate that fits."
 )
 PUBLISHED = Path(__file__).with_name("published.json")
@@ -49,6 +52,8 @@ COLUMNS = {
     "secret_psnr_db": ("secret dB", ".2f"),
     "secret_ssim": ("SSIM", ".4f"),
     "secret_ssimulacra2": ("SSIMULACRA2", ".1f"),
+    "median_stego_db": ("median stego dB", ".2f"),
+    "median_secret_db": ("median secret dB", ".2f"),
     "worst_secret_db": ("worst secret dB", ".2f"),
     "wrong_key_psnr_db": ("wrong key dB", ".1f"),
     "gmac": ("GMAC/frame", ".2f"),
@@ -59,10 +64,10 @@ COLUMNS = {
 }
 
 
-def settings_of(kind: str, folder: str) -> ConfigDict:
+def settings_of(kind: str, folder: str, frames: int) -> ConfigDict:
     """Section `evaluate` of protocol Q1 or of its counterpart for images."""
     settings = ENTRIES["block_dct"].load().evaluate
-    settings.path, settings.perceptual = folder, True
+    settings.path, settings.perceptual, settings.frames = folder, True, frames
     settings.height, settings.width = SIZE[kind]
     return settings
 
@@ -120,6 +125,8 @@ def rows_of(kind: str, settings: ConfigDict, trained: Path | None) -> dict[str, 
     for name, entry in ENTRIES.items():
         if trained and not name.startswith("block_dct") and (trained / name / "checkpoints").is_dir():
             configs[name] = learned_config(entry, str(trained / name))
+            unkeyed = learned_config(entry, str(trained / name), shuffle__moves="nothing")
+            configs[f"{name}, no shuffle"] = unkeyed
     rows = {name: partial(learned_row, config, settings) for name, config in configs.items()}
     return rows | {
         f"lsb_codec {title}": partial(lsb_row, modulus, settings) for modulus, title in MODULI.items()
@@ -135,7 +142,6 @@ def measure_row(name: str, run: Callable, workdir: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     row, pictures = run(workdir, lambda items: tqdm(items, desc=name, unit="item"))
     mean = evaluation.mean_of(row["items"])
-    mean["worst_secret_db"] = min(item["secret_psnr_db"] for item in row["items"])
     plots.comparison(path.with_suffix(".png"), pictures)
     path.write_text(json.dumps({"name": name, **row, "mean": mean}, indent=2) + "\n")
 
@@ -145,12 +151,16 @@ def markdown(rows: list[dict]) -> str:
     titles, formats = zip(*COLUMNS.values(), strict=True)
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
     for row in rows:
-        figures = {**row["mean"], **{name: row[name] for name in ("gmac", "parameters") if name in row}}
+        figures = row["mean"] | {name: row[name] for name in ("gmac", "parameters") if name in row}
+        for side in ("stego", "secret"):
+            values = [item[f"{side}_psnr_db"] for item in row["items"]]
+            figures |= {f"median_{side}_db": np.median(values), f"worst_{side}_db": min(values)}
         cells = [
             format(figures[name], style) if name in figures else "-"
             for name, style in zip(COLUMNS, formats, strict=True)
         ]
-        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+        few = f" ({figures['frames']:.0f} frames)" if 1 < figures["frames"] < FRAMES else ""
+        lines.append(f"| {row['name']}{few} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -165,7 +175,7 @@ def write_tables(kind: str, names: list[str], workdir: Path) -> str:
     published = [row for row in json.loads(PUBLISHED.read_text())["figures"] if row["kind"] == kind]
     (workdir / "quality.json").write_text(json.dumps(rows, indent=1) + "\n")
     (workdir / "quality.md").write_text(f"{RULE.format(kind=kind)}\n\n{markdown(rows)}\n")
-    measured = [(row["name"], row["mean"]) for row in rows if "shuffle moves" not in row["name"]]
+    measured = [(row["name"], row["mean"]) for row in rows if "shuffle" not in row["name"]]
     points = {"measured here": measured, "published": [(row["system"], row) for row in published]}
     plots.quality(workdir / "quality.png", points)
     return markdown(rows)
@@ -181,12 +191,14 @@ def main() -> int:
     folders.add_argument("--images")
     parser.add_argument("--trained", type=Path, help="folder of train_entries.py")
     parser.add_argument("--only", nargs="+", help="names of rows")
+    parser.add_argument("--frames", type=int, default=FRAMES, help="fewer, for a network that is very slow")
     parser.add_argument("--tables-only", action="store_true")
     parser.add_argument("--workdir", type=Path)
     arguments = parser.parse_args()
     kind = "clips" if arguments.clips else "images"
     workdir = arguments.workdir or Path("runs/quality") / kind
-    rows = rows_of(kind, settings_of(kind, arguments.clips or arguments.images), arguments.trained)
+    settings = settings_of(kind, arguments.clips or arguments.images, arguments.frames)
+    rows = rows_of(kind, settings, arguments.trained)
     wanted = [] if arguments.tables_only else arguments.only or list(rows)
     if unknown := set(wanted) - set(rows):
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(rows)}")

@@ -395,18 +395,19 @@ def test_round_trip_with_bad_inputs(run, tmp_path):
     assert names(tmp_path) == ["good.mkv"]
 
 
-def test_shipped_checkpoint(run, tmp_path):
-    if not (checkpoints.PRETRAINED / "video").is_dir():
-        pytest.skip("deepsteg_jax/pretrained/video is not there")
-    cover, secret = save(tmp_path / "c.mkv", noise(5)), save(tmp_path / "s.mkv", smooth(5, seed=1))
-    config = [f"--config={ROOT}/configs/video.py"]
-    files = [f"--cover={cover}", f"--secret={secret}", f"--output={tmp_path}/t.mkv"]
-    hidden = run("--mode=hide", *files, config=config)
+@pytest.mark.parametrize(
+    "name, suffix, frames, least", [("video", ".mkv", 5, 41.5), ("image", ".png", 1, 38)]
+)
+def test_shipped_checkpoint(run, tmp_path, name, suffix, frames, least):
+    assert (checkpoints.PRETRAINED / name).is_dir() and (checkpoints.PRETRAINED / f"{name}.md").is_file()
+    cover, secret, stego, revealed = (tmp_path / f"{part}{suffix}" for part in "csyr")
+    save(cover, noise(frames)), save(secret, smooth(frames, seed=1))
+    config = [f"--config={ROOT}/configs/{name}.py"]
+    hidden = run("--mode=hide", f"--cover={cover}", f"--secret={secret}", f"--output={stego}", config=config)
     assert hidden.code == 0, hidden.err
-    files = [f"--stego={tmp_path}/t.mkv", f"--output={tmp_path}/r.mkv"]
-    shown = run("--mode=reveal", *files, config=config)
+    shown = run("--mode=reveal", f"--stego={stego}", f"--output={revealed}", config=config)
     assert shown.code == 0, shown.err
-    assert psnr(decode(tmp_path / "r.mkv"), decode(secret)) > 41.5
+    assert psnr(io.read_stack(revealed), io.read_stack(secret)) > least
 
 
 # --- bad inputs -----------------------------------------------------------------------------------
