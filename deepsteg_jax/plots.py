@@ -56,6 +56,7 @@ def quality(path: str | Path, points: dict[str, list[tuple[str, dict[str, float]
         for name, left, up in zip([name for name, _ in systems], x, y, strict=True):
             axis.annotate(name, (left, up), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axis.set(xlabel="stego PSNR (dB)", ylabel="secret PSNR (dB)")
+    axis.margins(x=0.15)  # room for names
     axis.grid(alpha=0.3)
     axis.legend(loc="upper left")
     figure.savefig(path, dpi=110)

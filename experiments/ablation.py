@@ -27,15 +27,17 @@ from deepsteg_jax.models import block_dct
 from deepsteg_jax.training import checkpoints, loop
 
 HEIGHT, WIDTH = 256, 448
+WITH_NETWORK = "refinement network, learning rate 3e-3"
 VARIANTS = {
     "default": {},
     "seed 1": {"seed": 1},
     "seed 2": {"seed": 2},
     "codebook not trained (power law)": {"optimizer.num_steps": 1, "optimizer.learning_rate": 0.0},
-    "1 class": {"model.classes": 1},
+    "8 classes": {"model.classes": 8},
+    "16 classes": {"model.classes": 16},
     "t = 1": {"model.frames": 1, "data.frames": 1, "train.batch_size": 32},
     "t = 8": {"model.frames": 8, "data.frames": 8, "train.batch_size": 4},
-    "refinement network, 4 layers": {"model.layers": 4, "optimizer.learning_rate": 3e-3},
+    WITH_NETWORK: {"model.layers": 4, "optimizer.learning_rate": 3e-3},
     "D = 2, trained at D = 2": {"model.step": 2},
 }
 RULE = (
@@ -158,6 +160,9 @@ def rows_of(name: str, arguments, clips: list[np.ndarray]) -> dict[str, dict]:
     loop.train(config, folder)
     params = load(folder, config)
     rows = {name: row(config, measure_model(config, params, clips))}
+    if name == WITH_NETWORK:
+        config.model.layers = 0
+        rows["the same codebook without the network"] = row(config, measure_model(config, params, clips))
     if name != "default":
         return rows
     clipped, one_level = (f(config, params, clips) for f in (measure_clipped, measure_one_level))

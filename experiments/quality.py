@@ -42,7 +42,9 @@ RULE = (
     "`python experiments/quality.py --{kind} FOLDER --trained runs/benchmark`\n\n"
     "RGB, 8-bit, through files written and read back; mean over frames of per-frame dB, then over items; "
     "SSIMULACRA2 of the first of every five frames. "
-    "Frame rates are file to file; those of lsb_codec include the search for the finest rate that fits."
+    "Parameters are those of both sides, shared ones counted twice. "
+    "Frame rates are file to file; those of lsb_codec include the search for the finest rate that fits. "
+    "Published rows: as published, on other pictures; sources and notes in experiments/published.json."
 )
 PUBLISHED = Path(__file__).with_name("published.json")
 COLUMNS = {
@@ -146,21 +148,37 @@ def measure_row(name: str, run: Callable, workdir: Path) -> None:
     path.write_text(json.dumps({"name": name, **row, "mean": mean}, indent=2) + "\n")
 
 
-def markdown(rows: list[dict]) -> str:
+def figures_of(row: dict) -> dict[str, float]:
+    """What the table shows of a measured row."""
+    figures = row["mean"] | {name: row[name] for name in ("gmac", "parameters") if name in row}
+    for side in ("stego", "secret"):
+        values = [item[f"{side}_psnr_db"] for item in row["items"]]
+        figures |= {f"median_{side}_db": np.median(values), f"worst_{side}_db": min(values)}
+    return figures
+
+
+def published_rows(kind: str) -> dict[str, dict]:
+    """Published figures by the name of the system, in the columns of the table."""
+    rows = [row for row in json.loads(PUBLISHED.read_text())["figures"] if row["kind"] == kind]
+    renamed = {"gmac": "gmac_per_frame", "parameters": "parameters_m"}
+    names = {name: renamed.get(name, name) for name in COLUMNS}
+    return {
+        row["system"]: {name: row[key] for name, key in names.items() if row.get(key) is not None}
+        for row in rows
+    }
+
+
+def markdown(rows: dict[str, dict[str, float]]) -> str:
     """One line for each row; a dash where a figure does not apply."""
     titles, formats = zip(*COLUMNS.values(), strict=True)
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for row in rows:
-        figures = row["mean"] | {name: row[name] for name in ("gmac", "parameters") if name in row}
-        for side in ("stego", "secret"):
-            values = [item[f"{side}_psnr_db"] for item in row["items"]]
-            figures |= {f"median_{side}_db": np.median(values), f"worst_{side}_db": min(values)}
+    for name, figures in rows.items():
+        few = f" ({figures['frames']:.0f} frames)" if 1 < figures.get("frames", 1) < FRAMES else ""
         cells = [
-            format(figures[name], style) if name in figures else "-"
-            for name, style in zip(COLUMNS, formats, strict=True)
+            format(figures[column], style) if column in figures else "-"
+            for column, style in zip(COLUMNS, formats, strict=True)
         ]
-        few = f" ({figures['frames']:.0f} frames)" if 1 < figures["frames"] < FRAMES else ""
-        lines.append(f"| {row['name']}{few} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name}{few} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -172,13 +190,13 @@ def write_tables(kind: str, names: list[str], workdir: Path) -> str:
         for row in [json.loads(path.read_text())]
     }
     rows = [found[name] for name in names if name in found]
-    published = [row for row in json.loads(PUBLISHED.read_text())["figures"] if row["kind"] == kind]
+    figures, published = {row["name"]: figures_of(row) for row in rows}, published_rows(kind)
+    table = markdown(figures | {f"*{name}, published*": row for name, row in published.items()})
     (workdir / "quality.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (workdir / "quality.md").write_text(f"{RULE.format(kind=kind)}\n\n{markdown(rows)}\n")
-    measured = [(row["name"], row["mean"]) for row in rows if "shuffle" not in row["name"]]
-    points = {"measured here": measured, "published": [(row["system"], row) for row in published]}
-    plots.quality(workdir / "quality.png", points)
-    return markdown(rows)
+    (workdir / "quality.md").write_text(f"{RULE.format(kind=kind)}\n\n{table}\n")
+    measured = [(name, row) for name, row in figures.items() if "shuffle" not in name]
+    plots.quality(workdir / "quality.png", {"measured here": measured, "published": list(published.items())})
+    return table
 
 
 def main() -> int:
