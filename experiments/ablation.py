@@ -34,7 +34,6 @@ VARIANTS = {
     "seed 2": {"seed": 2},
     "codebook not trained (power law)": {"optimizer.num_steps": 1, "optimizer.learning_rate": 0.0},
     "8 classes": {"model.classes": 8},
-    "16 classes": {"model.classes": 16},
     "t = 1": {"model.frames": 1, "data.frames": 1, "train.batch_size": 32},
     "t = 8": {"model.frames": 8, "data.frames": 8, "train.batch_size": 4},
     WITH_NETWORK: {"model.layers": 4, "optimizer.learning_rate": 3e-3},
