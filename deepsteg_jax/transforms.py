@@ -35,6 +35,12 @@ def _zigzag(size: int) -> np.ndarray:
     return np.lexsort((u.ravel(), (u + v).ravel()))
 
 
+def pad_to_blocks(frames: jax.Array, size: int) -> jax.Array:
+    """Repeats the last row and column of [n, h, w, 3] until `size` divides both sides."""
+    h, w = frames.shape[1:3]
+    return jnp.pad(frames, ((0, 0), (0, -h % size), (0, -w % size), (0, 0)), mode="edge")
+
+
 def to_blocks(frames: jax.Array, size: int) -> jax.Array:
     """Coefficients of every block, orthonormal.
 

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import jax
 import jax.numpy as jnp
 import numpy as np
-from entries import ENTRIES
+from entries import ENTRIES, file_name
 from ml_collections import ConfigDict
 
 from deepsteg_jax import costs, evaluation, metrics, models
@@ -155,7 +155,7 @@ def row(config: ConfigDict, figures: dict) -> dict:
 def rows_of(name: str, arguments, clips: list[np.ndarray]) -> dict[str, dict]:
     """Trains one variant and measures it; the default also without single rules and at other steps."""
     config = config_of(name, arguments.train, arguments.steps)
-    folder = arguments.workdir / "".join(c if c.isalnum() else "_" for c in name)
+    folder = arguments.workdir / file_name(name)
     loop.train(config, folder)
     params = load(folder, config)
     rows = {name: row(config, measure_model(config, params, clips))}

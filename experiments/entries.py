@@ -10,6 +10,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from ml_collections import ConfigDict  # noqa: E402
 
 
+def file_name(title: str) -> str:
+    """A title as the name of a file or folder."""
+    return "".join(c if c.isalnum() else "_" for c in title)
+
+
 class Entry(NamedTuple):
     """A model of the benchmark."""
 

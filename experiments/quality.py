@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from entries import ENTRIES, Entry
+from entries import ENTRIES, Entry, file_name
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -137,8 +137,7 @@ def rows_of(kind: str, settings: ConfigDict, trained: Path | None) -> dict[str, 
 
 def measure_row(name: str, run: Callable, workdir: Path) -> None:
     """Measures a row unless it is there already, and keeps it with its pictures."""
-    slug = "".join(c if c.isalnum() else "_" for c in name)
-    path = workdir / "rows" / f"{slug}.json"
+    path = workdir / "rows" / f"{file_name(name)}.json"
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

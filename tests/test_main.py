@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from deepsteg_jax import keys, models
 from deepsteg_jax.training import checkpoints
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.video import io
-from tests.synthetic import noise, save, smooth
+from tests.synthetic import noise, save, smooth, tone
 
 ROOT = Path(__file__).parent.parent
 TINY = f"--config={ROOT}/configs/video.py:tiny"
@@ -244,32 +243,14 @@ def test_config_variant_and_overrides_reach_the_mode(run, monkeypatch):
 # --- hide and reveal ------------------------------------------------------------------------------
 
 
-def tone(path, codec="pcm_s16le", frames=10):
-    """Frames of noise with a track of sound."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("ffv1", rate=25, width=48, height=32, pix_fmt="bgr0")
-        audio = container.add_stream(codec, rate=48000, layout="mono")
-        for picture in noise(frames):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgr0")
-            container.mux(video.encode(frame))
-        container.mux(video.encode(None))
-        samples = np.random.default_rng(5).integers(-9000, 9000, (1, 1920 * frames), dtype=np.int16)
-        for start in range(0, samples.shape[1], 960):
-            sound = np.ascontiguousarray(samples[:, start : start + 960])
-            frame = av.AudioFrame.from_ndarray(sound, format="s16", layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
-            container.mux(audio.encode(frame))
-        container.mux(audio.encode(None))
-    return path
-
-
 def sound_of(path):
     with av.open(str(path)) as container:
         return b"".join(bytes(packet) for packet in container.demux(audio=0))
 
 
 def test_hide_and_reveal_a_video(run, monkeypatch, tmp_path):
-    cover, secret = tone(tmp_path / "cover.mkv"), save(tmp_path / "secret.mkv", smooth(5, seed=1), 12)
+    cover = tone(tmp_path / "cover.mkv", "pcm_s16le", frames=10, seconds=0.4)
+    secret = save(tmp_path / "secret.mkv", smooth(5, seed=1), 12)
     stego, revealed = tmp_path / "stego.mkv", tmp_path / "revealed.mkv"
     hidden = run("--mode=hide", f"--cover={cover}", f"--secret={secret}", f"--output={stego}")
     assert hidden.code == 0, hidden.err

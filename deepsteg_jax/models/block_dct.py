@@ -33,7 +33,7 @@ from jax import lax
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model
-from deepsteg_jax.transforms import dct_matrix, diagonal_frequencies, from_blocks, to_blocks
+from deepsteg_jax.transforms import dct_matrix, diagonal_frequencies, from_blocks, pad_to_blocks, to_blocks
 
 BLOCK = 8
 PAIRS = 3 * BLOCK * BLOCK // 2
@@ -358,11 +358,6 @@ def read_pool(digits, layout: Layout, quantiser: Quantiser) -> jax.Array:
     return running[ends] - running[jnp.minimum(layout.starts, size)]
 
 
-def _pad_to_blocks(video: jax.Array) -> jax.Array:
-    h, w = video.shape[1:3]
-    return jnp.pad(video, ((0, 0), (0, -h % BLOCK), (0, -w % BLOCK), (0, 0)), mode="edge")
-
-
 class Cells(NamedTuple):
     """A group's coefficients and what was decided about them."""
 
@@ -375,7 +370,7 @@ class Cells(NamedTuple):
 def classify(codebook, secret, quantiser: Quantiser) -> Cells:
     """Transforms a group [t, h, w, 3] and chooses its classes and its water level."""
     t = len(secret)
-    pairs = analyse(_pad_to_blocks(secret)).reshape(t, -1, PAIRS, 2)
+    pairs = analyse(pad_to_blocks(secret, BLOCK)).reshape(t, -1, PAIRS, 2)
     class_digits = _class_digits(codebook.shape[1], quantiser.step)
     budget = secret.size - LEVEL_DIGITS - SHARE_DIGITS - t * pairs.shape[1] * class_digits
     magnitudes = jnp.hypot(pairs[..., 0], pairs[..., 1])

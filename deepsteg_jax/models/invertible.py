@@ -22,7 +22,7 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model
-from deepsteg_jax.transforms import diagonal_frequencies, from_blocks, to_blocks
+from deepsteg_jax.transforms import diagonal_frequencies, from_blocks, pad_to_blocks, to_blocks
 
 CLAMP = 2.0  # bound of log scales, as in HiNet
 SWAP_POWER = 2e-4  # mean power of the hidden coefficients, [0, 1] pixels squared
@@ -143,9 +143,7 @@ def build(config) -> Model:
 
     def analyse(video):
         frames = video.reshape(-1, *video.shape[-3:])
-        h, w = frames.shape[1:3]
-        rest = ((0, 0), (0, -h % config.block), (0, -w % config.block), (0, 0))
-        return to_blocks(jnp.pad(frames - 0.5, rest, mode="edge"), config.block)
+        return to_blocks(pad_to_blocks(frames - 0.5, config.block), config.block)
 
     def synthesise(coefficients, shape):
         frames = from_blocks(coefficients, config.block) + 0.5

@@ -13,7 +13,7 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.steganography import Codec
 from deepsteg_jax.training import checkpoints
 from deepsteg_jax.video import io, pipeline, sideinfo
-from tests.synthetic import noise, save, smooth
+from tests.synthetic import noise, save, smooth, tone
 
 GROUP = 4  # frames
 STEP = 4
@@ -277,28 +277,6 @@ def test_only_the_first_frame_carries_side_information(tmp_path):
     stego = load(tmp_path / "stego.mkv")
     np.testing.assert_array_equal(stego[1:], cover[1:])
     assert 100 < np.count_nonzero(stego[0] != cover[0]) < 400  # of 512 bits
-
-
-def tone(path, codec, frames=6, seconds=0.24):
-    """A clip at 25 frames/s with noise for sound."""
-    with av.open(str(path), "w") as container:
-        video = container.add_stream("ffv1", rate=25, width=48, height=32, pix_fmt="bgr0")
-        audio = container.add_stream(codec, rate=48000, layout="mono")
-        for picture in noise(frames, seed=3):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgr0")
-            container.mux(video.encode(frame))
-        container.mux(video.encode(None))
-        rng = np.random.default_rng(4)
-        kind = audio.codec_context.codec.audio_formats[0].name
-        for start in range(0, int(48000 * seconds), 960):
-            sound = rng.uniform(-9000, 9000, (1, 960)).astype(np.int16)
-            if kind.startswith("flt"):
-                sound = sound.astype(np.float32) / 32768
-            frame = av.AudioFrame.from_ndarray(sound, format=kind, layout="mono")
-            frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
-            container.mux(audio.encode(frame))
-        container.mux(audio.encode(None))
-    return path
 
 
 def sound_of(path):
