@@ -12,10 +12,10 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from deepsteg_jax import modes
-from deepsteg_jax.errors import UserError
+from deepsteg_jax.errors import PartialError, UserError
 
-USAGE = 2  # exit code
-NEEDED = {"hide": ("cover", "secret", "output"), "reveal": ("stego", "output")}
+USAGE, PARTIAL = 2, 3  # exit codes
+NEEDED = {"hide": ("cover", "secret", "output"), "reveal": ("stego", "output"), "keygen": ("output",)}
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The config, for example configs/video.py.", lock_config=True)
@@ -26,10 +26,17 @@ flags.DEFINE_string(
 flags.DEFINE_string("cover", None, "hide: the video or image that everybody may see.")
 flags.DEFINE_string("secret", None, "hide: the video or image to be hidden.")
 flags.DEFINE_string("stego", None, "reveal: the video or image with the secret inside.")
-flags.DEFINE_string("output", None, "hide, reveal: the file to write, .mkv for video, .png for an image.")
+flags.DEFINE_string(
+    "output",
+    None,
+    "hide, reveal: what to write, .mkv for video, .png for an image, a folder or frame_%05d.png for images; "
+    "keygen: the key file.",
+)
 flags.DEFINE_string(
     "passphrase_file", None, "File whose first line is the passphrase (else DEEPSTEG_PASSPHRASE)."
 )
+flags.DEFINE_string("key_file", None, "Key file of --mode keygen, in place of a passphrase.")
+flags.DEFINE_bool("loop_cover", False, "hide: repeat a cover that is shorter than the secret.")
 
 
 def _fail(line: str, code: int) -> int:
@@ -63,11 +70,15 @@ def _parse(argv: list[str]) -> modes.Options:
         raise flags.Error(f"--mode {FLAGS.mode} needs {' and '.join('--' + name for name in missing)}")
     name = config_flags.get_config_filename(FLAGS["config"]).rpartition("/")[2].partition(".py")[0]
     workdir = FLAGS.workdir or f"runs/{name}"
-    return modes.Options(workdir, FLAGS.cover, FLAGS.secret, FLAGS.stego, FLAGS.output, FLAGS.passphrase_file)
+    values = {name: FLAGS[name].value for name in modes.Options._fields}
+    return modes.Options(**values | {"workdir": workdir})
 
 
 def main(argv: list[str]) -> int:
-    """Runs one mode; returns the exit code: 0 done, 1 a mistake in the input, 2 in the command line."""
+    """Runs one mode; returns the exit code.
+
+    0: done; 1: a mistake in the input; 2: in the command line; 3: a damaged input, done as far as possible.
+    """
     app.define_help_flags()
     try:
         options = _parse(argv)
@@ -81,6 +92,8 @@ def main(argv: list[str]) -> int:
         modes.load(FLAGS.mode).run(FLAGS.config, options)
     except UserError as error:
         return _fail(str(error), 1)
+    except PartialError as error:
+        return _fail(str(error), PARTIAL)
     except KeyboardInterrupt:
         return _fail("interrupted", 128 + signal.SIGINT)
     return 0

@@ -22,6 +22,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.shuffle = ConfigDict()
     config.shuffle.moves = "cover"  # what the key permutes: cover, secret or nothing
+    config.shuffle.cipher = "coefficients"  # or blocks
     config.shuffle.block_size = 8
 
     config.channel = (("round", 8),)
@@ -71,7 +72,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.evaluate.perceptual = False  # SSIMULACRA2 too
     config.evaluate.pictures = 4  # rows of the picture grid
 
-    config.video = ConfigDict()  # of --mode roundtrip; a path, or a clip of the sample package
+    config.video = ConfigDict()
+    config.video.align = "time"  # lay the secret along the cover by time, or one by one: frames
+    config.video.sound_bit_rate = 64_000  # of the secret's sound, bits per second; 0: hide none
+    # Of --mode roundtrip; a path, or a clip of the sample package.
     config.video.cover = "sample:bikes.mp4"
     config.video.secret = "sample:bigbuckbunny.mp4"
 

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
+"""The exceptions for what a user can mend."""
 
 
 class UserError(Exception):
@@ -6,4 +6,11 @@ class UserError(Exception):
 
     The message is one line that says what is wrong and what to do about it. `main.py` prints it on
     stderr and exits with 1; no traceback is shown.
+    """
+
+
+class PartialError(Exception):
+    """A job did what it could with a damaged input and wrote that.
+
+    The message is one line that says how far it got. `main.py` prints it on stderr and exits with 3.
     """

@@ -130,10 +130,10 @@ def wrong_key_psnr(side: pipeline.Side, files: Files) -> float:
 
 def hide_and_reveal(hider: pipeline.Side, revealer: pipeline.Side, files: Files) -> dict[str, float]:
     """Makes `files.stego` and `files.revealed` with a model; returns frames per second and wrong key."""
-    passphrase = keys.random_key().hex()
+    key = keys.random_key()
     quiet = lambda frames: None  # noqa: E731
-    hidden = pipeline.hide(hider, passphrase, files.cover, files.secret, files.stego, quiet)
-    shown = pipeline.reveal(revealer, passphrase, files.stego, files.revealed, quiet)
+    hidden = pipeline.hide(hider, key, files.cover, files.secret, files.stego, quiet)
+    shown = pipeline.reveal(revealer, key, files.stego, files.revealed, quiet)
     wrong_key = wrong_key_psnr(revealer, files)
     return {"wrong_key_psnr_db": wrong_key, "hide_fps": hidden.fps, "reveal_fps": shown.fps}
 

@@ -2,7 +2,7 @@
 
 The permutation comes from a ChaCha20 keystream (RFC 8439), not from `jax.random`: all 256 bits of the
 key count, and a stego made today opens after any upgrade of JAX. A block shuffle is not encryption; see
-the README for what it protects.
+docs/SECURITY.md for what it protects, and `cipher` for a stronger transform.
 """
 
 import jax
@@ -26,17 +26,18 @@ def _quarter_round(state, a, b, c, d):
         state[mixed] = _rotate_left(state[mixed] ^ state[target], bits)
 
 
-def keystream(key: jax.Array, frame_index: jax.Array, words: int) -> jax.Array:
+def keystream(key: jax.Array, frame_index: jax.Array, words: int, purpose: int = 0) -> jax.Array:
     """The first `words` words of the ChaCha20 keystream, uint32 [words] (RFC 8439, section 2.3).
 
     Args:
         key: uint32 [8], the 256-bit key, little-endian words.
-        frame_index: whole number below 2^32; the first word of the nonce, the others are zero.
+        frame_index: whole number below 2^32; the first word of the nonce.
         words: how many 32-bit words to make.
+        purpose: the second word of the nonce; the third is zero.
     """
     blocks = -(-words // 16)
     fill = lambda word: jnp.full(blocks, word, jnp.uint32)  # noqa: E731
-    nonce = (jnp.asarray(frame_index, jnp.uint32), 0, 0)
+    nonce = (jnp.asarray(frame_index, jnp.uint32), purpose, 0)
     start = [fill(w) for w in (*_CONSTANTS, *key)] + [jnp.arange(blocks, dtype=jnp.uint32)]
     start += [fill(w) for w in nonce]
 
@@ -51,9 +52,9 @@ def keystream(key: jax.Array, frame_index: jax.Array, words: int) -> jax.Array:
     return jnp.stack([a + b for a, b in zip(start, state, strict=True)], axis=-1).ravel()[:words]
 
 
-def permutation(key: jax.Array, frame_index: jax.Array, size: int) -> jax.Array:
+def permutation(key: jax.Array, frame_index: jax.Array, size: int, purpose: int = 0) -> jax.Array:
     """The permutation of `size` things for one frame: the order of `size` 64-bit keystream words."""
-    low, high = keystream(key, frame_index, 2 * size).reshape(size, 2).T
+    low, high = keystream(key, frame_index, 2 * size, purpose).reshape(size, 2).T
     return lax.sort((high, low, jnp.arange(size)), num_keys=2)[2]
 
 

@@ -1,42 +1,70 @@
-"""Hide and reveal with the keyed shuffle: what is compiled, for training and for use alike.
+"""Hide and reveal with the keyed cipher: what is compiled, for training and for use alike.
 
-`shuffle.moves` says what the key permutes, blocks of the secret (the original system) or of the cover:
+`shuffle.moves` says what the key moves, the secret (the original system) or the cover:
 
-    secret:  stego = hide(cover, shuffle(secret))              revealed = unshuffle(reveal(stego))
-    cover:   stego = unshuffle(hide(shuffle(cover), secret))   revealed = reveal(shuffle(stego))
+    secret:  stego = hide(cover, encipher(secret))               revealed = decipher(reveal(stego))
+    cover:   stego = decipher(hide(encipher(cover), secret))     revealed = reveal(encipher(stego))
 
-Both scatter the hidden picture over the stego by a permutation that only the key holder knows, another
-one for every frame. Moving the cover leaves the secret whole, so a model that uses the secret's
-neighbourhood in space and time, and looks at the cover sample by sample, loses nothing.
+`shuffle.cipher` says how: "blocks" permutes whole blocks (the original system, keyed), "coefficients"
+permutes and flips single coefficients or samples, see `cipher`. All scatter the hidden picture over the
+stego by a transform that only the key holder knows, another one for every frame. Moving the cover leaves
+the secret whole, so a model that uses the secret's neighbourhood in space and time, and looks at the cover
+sample by sample, loses nothing.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from deepsteg_jax import cipher
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import Model
 from deepsteg_jax.shuffle import shuffle_blocks, unshuffle_blocks
 
 
-def _each(permute, x, keys, first_frames, block_size):
-    """Applies a shuffle to every example of a batch, [b, h, w, c] or [b, t, h, w, c]."""
-    video = x[:, None] if x.ndim == 4 else x
-    if min(video.shape[2:4]) < block_size:
-        raise UserError(f"frames are smaller than config.shuffle.block_size={block_size}: use larger frames")
-    one = partial(permute, block_size=block_size)
-    return jax.vmap(one)(video, keys, first_frames).reshape(x.shape)
+class Transform(NamedTuple):
+    """A keyed transform of [t, h, w, 3], (frames, key, first_frame) -> frames, and its inverse."""
+
+    encipher: Callable
+    decipher: Callable
+    smallest: int = 1  # pixels that a frame must have each way
 
 
-def _moves(shuffle: ConfigDict) -> str:
+def transform(shuffle: ConfigDict) -> Transform:
+    """The transform of a config's section `shuffle`: moves, cipher, block_size.
+
+    Raises:
+        UserError: one of them has no such value.
+    """
     if shuffle.moves not in ("secret", "cover", "nothing"):
         raise UserError(f"config.shuffle.moves is secret, cover or nothing, not {shuffle.moves!r}")
     if shuffle.block_size < 1:
         raise UserError(f"config.shuffle.block_size is a number of pixels, not {shuffle.block_size}")
-    return shuffle.moves
+    ciphers = {
+        "blocks": Transform(
+            *(partial(f, block_size=shuffle.block_size) for f in (shuffle_blocks, unshuffle_blocks)),
+            smallest=shuffle.block_size,
+        ),
+        "coefficients": Transform(cipher.encipher_samples, cipher.decipher_samples)
+        if shuffle.moves == "cover"
+        else Transform(cipher.encipher_coefficients, cipher.decipher_coefficients, cipher.BLOCK),
+    }
+    if shuffle.cipher not in ciphers:
+        raise UserError(f"config.shuffle.cipher is {' or '.join(ciphers)}, not {shuffle.cipher!r}")
+    return ciphers[shuffle.cipher]
+
+
+def _each(change, smallest, x, keys, first_frames):
+    """Applies one direction of a transform to every example of a batch, [b, h, w, c] or [b, t, h, w, c]."""
+    video = x[:, None] if x.ndim == 4 else x
+    if min(video.shape[2:4]) < smallest:
+        raise UserError(f"frames are smaller than the {smallest} pixels of a block: use larger frames")
+    return jax.vmap(change)(video, keys, first_frames).reshape(x.shape)
 
 
 def hide(model: Model, shuffle: ConfigDict, params, keys, first_frames, cover, secret) -> jax.Array:
@@ -44,7 +72,7 @@ def hide(model: Model, shuffle: ConfigDict, params, keys, first_frames, cover, s
 
     Args:
         model: from `models.build`.
-        shuffle: config section with `moves` and `block_size`.
+        shuffle: config section with `moves`, `cipher` and `block_size`.
         params: the hide parameters.
         keys: uint32 [b, 8], a key for each example.
         first_frames: int [b], number of each example's first frame in its video.
@@ -55,27 +83,27 @@ def hide(model: Model, shuffle: ConfigDict, params, keys, first_frames, cover, s
         The stego, same shape, not rounded.
 
     Raises:
-        UserError: `shuffle.moves` is unknown, or a frame is smaller than a block.
+        UserError: the section is wrong, or a frame is smaller than a block.
     """
-    moves = _moves(shuffle)
-    if moves == "secret":
-        secret = _each(shuffle_blocks, secret, keys, first_frames, shuffle.block_size)
-    elif moves == "cover":
-        cover = _each(shuffle_blocks, cover, keys, first_frames, shuffle.block_size)
+    keyed = transform(shuffle)
+    if shuffle.moves == "secret":
+        secret = _each(keyed.encipher, keyed.smallest, secret, keys, first_frames)
+    elif shuffle.moves == "cover":
+        cover = _each(keyed.encipher, keyed.smallest, cover, keys, first_frames)
     stego = model.hide(params, cover, secret)
-    if moves == "cover":
-        stego = _each(unshuffle_blocks, stego, keys, first_frames, shuffle.block_size)
+    if shuffle.moves == "cover":
+        stego = _each(keyed.decipher, keyed.smallest, stego, keys, first_frames)
     return stego
 
 
 def reveal(model: Model, shuffle: ConfigDict, params, keys, first_frames, stego) -> jax.Array:
-    """Reveals and unshuffles a batch; arguments as for `hide`, the revealed secret is in [0, 1]."""
-    moves = _moves(shuffle)
-    if moves == "cover":
-        stego = _each(shuffle_blocks, stego, keys, first_frames, shuffle.block_size)
+    """Reveals and deciphers a batch; arguments as for `hide`, the revealed secret is about [0, 1]."""
+    keyed = transform(shuffle)
+    if shuffle.moves == "cover":
+        stego = _each(keyed.encipher, keyed.smallest, stego, keys, first_frames)
     revealed = model.reveal(params, stego)
-    if moves == "secret":
-        revealed = _each(unshuffle_blocks, revealed, keys, first_frames, shuffle.block_size)
+    if shuffle.moves == "secret":
+        revealed = _each(keyed.decipher, keyed.smallest, revealed, keys, first_frames)
     return revealed
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from deepsteg_jax.errors import UserError
 
-MODES = ("roundtrip", "hide", "reveal", "train", "evaluate")
+MODES = ("roundtrip", "hide", "reveal", "keygen", "train", "evaluate")
 
 
 class Options(NamedTuple):
@@ -19,6 +19,8 @@ class Options(NamedTuple):
     stego: str | None = None
     output: str | None = None
     passphrase_file: str | None = None
+    key_file: str | None = None
+    loop_cover: bool = False
 
 
 def make_workdir(options: Options) -> Path:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from deepsteg_jax import models
 from deepsteg_jax.steganography import Codec
 from deepsteg_jax.training import checkpoints
-from deepsteg_jax.video.pipeline import Side
+from deepsteg_jax.video.pipeline import Settings, Side
 
 
 def use_compilation_cache() -> None:
@@ -39,7 +39,12 @@ def load_side(config: ConfigDict, side: str) -> Side:
     if side == "hide":
         params = checkpoints.restore_params(config.checkpoint, model, config.model, "hide")
     codec = Codec(model, config.shuffle, config.model.frames)
-    return Side(codec, jax.device_put(params), model.step, fingerprint)
+    return Side(codec, jax.device_put(params), model.step, fingerprint, Path(config.checkpoint).name)
+
+
+def settings_of(config: ConfigDict, loop_cover: bool = False) -> Settings:
+    """How section `video` of the config wants a secret to be laid along a cover."""
+    return Settings(config.video.align, loop_cover, config.video.sound_bit_rate)
 
 
 def progress_bar(title: str, frames: int | None = None) -> tqdm:

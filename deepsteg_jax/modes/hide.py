@@ -11,18 +11,19 @@ def run(config: ConfigDict, options: Options) -> None:
     """Hides `--secret` in `--cover` and writes `--output`.
 
     Raises:
-        UserError: see `pipeline.hide`; also a missing passphrase.
+        UserError: see `pipeline.hide`; also a missing passphrase or key.
     """
     cover, secret = samples.resolve(options.cover), samples.resolve(options.secret)
     info = io.probe(cover)
-    frames = io.probe(secret).frames
+    io.probe(secret)
     io.check_output(options.output, (cover, secret), image=info.is_image)
-    passphrase = keys.read_passphrase(options.passphrase_file, confirm=True)
+    credential = keys.read_credential(options.passphrase_file, options.key_file, confirm=True)
 
-    from deepsteg_jax.modes.common import load_side, progress_bar
+    from deepsteg_jax.modes.common import load_side, progress_bar, settings_of
     from deepsteg_jax.video import pipeline
 
     side = load_side(config, "hide")
-    with progress_bar("hide", frames) as bar:
-        report = pipeline.hide(side, passphrase, cover, secret, options.output, bar.update)
+    settings = settings_of(config, options.loop_cover)
+    with progress_bar("hide", None if options.loop_cover else info.frames) as bar:
+        report = pipeline.hide(side, credential, cover, secret, options.output, bar.update, settings)
     print(f"{options.output}: {report.summary()}")

@@ -11,16 +11,17 @@ def run(config: ConfigDict, options: Options) -> None:
     """Reveals `--stego` and writes `--output`.
 
     Raises:
-        UserError: see `pipeline.reveal`; also a missing passphrase.
+        UserError: see `pipeline.reveal`; also a missing passphrase or key.
+        PartialError: see `pipeline.reveal`.
     """
-    info = io.probe(options.stego)
+    info = io.probe(options.stego, [])
     io.check_output(options.output, (options.stego,), image=info.is_image)
-    passphrase = keys.read_passphrase(options.passphrase_file)
+    credential = keys.read_credential(options.passphrase_file, options.key_file)
 
     from deepsteg_jax.modes.common import load_side, progress_bar
     from deepsteg_jax.video import pipeline
 
     side = load_side(config, "reveal")
     with progress_bar("reveal") as bar:
-        report = pipeline.reveal(side, passphrase, options.stego, options.output, bar.update)
+        report = pipeline.reveal(side, credential, options.stego, options.output, bar.update)
     print(f"{options.output}: {report.summary()}")

@@ -50,16 +50,18 @@ def run(config: ConfigDict, options: Options) -> None:
         io.check_output(output, (cover, secret), image)
 
     from deepsteg_jax import evaluation, plots
-    from deepsteg_jax.modes.common import load_side, progress_bar
+    from deepsteg_jax.modes.common import load_side, progress_bar, settings_of
     from deepsteg_jax.video import pipeline
 
-    print("drew a random key for this round trip; hide and reveal use a passphrase")
-    passphrase = keys.random_key().hex()
-    frames = io.probe(secret).frames
+    print("drew a random key for this round trip; hide and reveal use a passphrase or a key file")
+    key = keys.random_key()
+    frames = io.probe(cover).frames
     with progress_bar("hide", frames) as bar:
-        hidden = pipeline.hide(load_side(config, "hide"), passphrase, cover, secret, stego, bar.update)
+        hidden = pipeline.hide(
+            load_side(config, "hide"), key, cover, secret, stego, bar.update, settings_of(config)
+        )
     with progress_bar("reveal", hidden.frames) as bar:
-        shown = pipeline.reveal(load_side(config, "reveal"), passphrase, stego, revealed, bar.update)
+        shown = pipeline.reveal(load_side(config, "reveal"), key, stego, revealed, bar.update)
     files = evaluation.Files(cover, stego, secret, revealed)
     with progress_bar("measure", hidden.frames) as bar:
         report = evaluation.measure(files, bar.update)

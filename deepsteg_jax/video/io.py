@@ -1,6 +1,8 @@
-"""Video clips and still images in and out: the only file that knows PyAV and Pillow.
+"""Video clips and still images in and out: the only file that knows PyAV.
 
-Frames are uint8 RGB arrays [h, w, 3]. Whatever the user gave wrong becomes a `UserError` of one line.
+Frames are uint8 RGB arrays [h, w, 3]; times are whole ticks of a clip's time base. A clip is a video file,
+a still image, or a sequence of images (see `images`). Whatever the user gave wrong becomes a `UserError` of
+one line.
 """
 
 import os
@@ -11,18 +13,19 @@ from fractions import Fraction
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryFile
+from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
 
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.video import images
+from deepsteg_jax.video.images import LOSSLESS_IMAGE, is_image, is_pattern, is_sequence, list_sequence, shown
 from deepsteg_jax.video.integrity import crc_is_right, ffv1_slices, is_cut
 
 FOLDER_RATE = Fraction(25)
-LOSSLESS_VIDEO = (".mkv",)
-LOSSLESS_IMAGE = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+LOSSLESS_VIDEO = {".mkv": "matroska", ".nut": "nut"}
 LOSSY_VIDEO = (
     ".mp4",
     ".m4v",
@@ -38,15 +41,15 @@ LOSSY_VIDEO = (
     ".ogv",
 )
 LOSSY_IMAGE = (".jpg", ".jpeg", ".webp", ".gif", ".jp2", ".avif", ".heic")
+SOUND_RATE = 48_000  # Opus, samples per second
 
-_READ_SUFFIXES = (*LOSSLESS_IMAGE, ".jpg", ".jpeg", ".webp", ".ppm")  # images of a folder
-_READ_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # Pillow would also open MPEG streams
-_IMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _AV_ERRORS = (av.error.FFmpegError, OSError)
 _TEXT_CODECS = ("ansi", "xbin", "bintext", "idf")  # FFmpeg draws a text file as a video
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC: the cover picture of a song
 _FFV1_OPTIONS = {"level": "3", "slices": "16", "slicecrc": "1"}
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG, as FFmpeg's own conversion to RGB says
 _SMALLEST = 4  # FFV1 cannot cut less than this into 16 slices
+_OPUS_FRAME = 960  # samples, 20 ms
 
 
 class Info(NamedTuple):
@@ -58,24 +61,48 @@ class Info(NamedTuple):
     width: int
     height: int
     frames: int | None
-    rate: Fraction
+    rate: Fraction  # frames per second
     is_image: bool
+    time_base: Fraction = 1 / FOLDER_RATE  # seconds of a tick
+    aspect: Fraction | None = None  # of a pixel, width over height; None: square, or not said
+    tracks: int = 0  # of sound and subtitles
 
 
-def probe(path: str | Path) -> Info:
-    """Describe a video, an image or a folder of images; the size is that after rotation.
+class Timed(NamedTuple):
+    """A frame and when it is shown."""
 
-    Raises UserError if it is missing, is none of these, or if its first frame cannot be read.
+    frame: np.ndarray  # uint8 [h, w, 3]
+    time: int  # ticks of the clip's time base
+
+
+def probe(path: str | Path, damaged: list[int] | None = None) -> Info:
+    """Describe a clip; the size is that after rotation. With `damaged` its first frame may be damaged.
+
+    Raises UserError if it is missing, is no clip, or if its first frame cannot be read.
     """
     path = _existing(path)
-    if path.is_dir() or _is_image(path):
-        images = _folder_images(path) if path.is_dir() else [path]
-        height, width = _load_image(images[0]).shape[:2]
-        return Info(width, height, len(images), FOLDER_RATE, not path.is_dir())
-    frame = next(_decoded(path))
-    width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
+    if is_sequence(path) or is_image(path):
+        found = list_sequence(path) if is_sequence(path) else [path]
+        height, width = images.load(found[0]).shape[:2]
+        return Info(width, height, len(found), FOLDER_RATE, not is_sequence(path))
+    frame = next(_decoded(path, damaged))
+    if frame.interlaced_frame:
+        raise UserError(f"{shown(path)} is interlaced: make its frames whole first (ffmpeg -vf bwdif)")
+    turned = frame.rotation % 180 != 0
+    width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
     with _opened(path) as (container, stream):
-        return Info(width, height, _frame_hint(stream), _rate(stream), False)
+        aspect = stream.sample_aspect_ratio
+        aspect = None if not aspect or aspect <= 0 else 1 / aspect if turned else aspect
+        return Info(
+            width,
+            height,
+            _frame_hint(stream),
+            _rate(stream),
+            False,
+            stream.time_base,
+            aspect,
+            len(container.streams.audio) + len(container.streams.subtitles),
+        )
 
 
 def read_frames(
@@ -89,18 +116,21 @@ def read_frames(
 
     A video gives its frames in presentation order, an image its one frame, a folder its images sorted by
     name. With width and height (both or none) each frame is resized, bicubic. Fewer frames than `stop`
-    are no error. Raises UserError at once if the path is missing or is no video, image or folder of
-    images; while reading, after the readable frames before it, where the file is damaged, cut short or
-    without frames. Damage after `stop` is not looked for.
+    are no error. Raises UserError at once if the path is missing or is no clip; while reading, after the
+    readable frames before it, where the file is damaged, cut short or without frames. Damage after `stop`
+    is not looked for.
     """
-    path = _existing(path)
     size = None if width is None or height is None else (width, height)
-    if path.is_dir():
-        return _image_frames(_folder_images(path)[start:stop], size)
-    if _is_image(path):
-        return _image_frames([path][start:stop], size)
-    with _opened(path):  # complains now, not at the first frame
-        return _video_frames(path, start, stop, size)
+    return (timed.frame for timed in _read(_existing(path), start, stop, size))
+
+
+def read_timed(path: str | Path, damaged: list[int] | None = None) -> Iterator[Timed]:
+    """Yield all frames with their times, ticks of `probe(path).time_base`; raises as `read_frames` does.
+
+    With the list `damaged` damage does not end the clip: frames that cannot be decoded whole are yielded as
+    far as they can be, missing ones as a copy of the one before, and their numbers are added to the list.
+    """
+    return _read(_existing(path), 0, None, None, damaged)
 
 
 def read_stack(path: str | Path) -> np.ndarray:
@@ -108,15 +138,30 @@ def read_stack(path: str | Path) -> np.ndarray:
     return np.stack(list(read_frames(path)))
 
 
-def count_frames(path: str | Path) -> int:
-    """How many frames `read_frames` yields; decodes the whole clip, since headers can be wrong.
+def frame_times(path: str | Path, decode: bool = True) -> np.ndarray:
+    """The times of all frames, ticks, int64 [n].
 
-    Raises UserError as `read_frames` does.
+    Decodes the whole clip, since headers can be wrong; without `decode` it only lists the packets, which is
+    fast and nearly always right. Raises UserError as `read_frames` does.
     """
     path = _existing(path)
-    if path.is_dir() or _is_image(path):
-        return len(_folder_images(path)) if path.is_dir() else 1
-    return sum(1 for _ in _decoded(path))
+    if is_sequence(path) or is_image(path):
+        return np.arange(len(list_sequence(path)) if is_sequence(path) else 1)
+    if decode:
+        return np.array([time for _, time in _with_times(_decoded(path))], np.int64)
+    with _opened(path) as (container, stream):
+        try:
+            times = [p.pts for p in container.demux(stream) if p.size and not p.is_discard]
+        except _AV_ERRORS:
+            times = []  # reading it will tell
+    if None in times or not times:
+        return np.arange(len(times)) * _tick(stream)
+    return np.sort(np.array(times, np.int64))
+
+
+def count_frames(path: str | Path) -> int:
+    """How many frames `read_frames` yields; raises UserError as it does."""
+    return len(frame_times(path))
 
 
 def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -127,29 +172,147 @@ def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
     return source.reformat(width, height, format="rgb24", interpolation="BICUBIC").to_ndarray()
 
 
+# Sound
+
+
+class Sound(NamedTuple):
+    """A track of sound as Opus packets in an Ogg file."""
+
+    file: BinaryIO  # temporary, at its beginning; gone when closed
+    size: int  # bytes
+    start: int  # when the first sample sounds, in samples after the first frame
+
+
+def encode_sound(path: str | Path, bit_rate: int) -> Sound | None:
+    """The first sound track of a video as Opus; one that is Opus already is copied packet by packet.
+
+    Args:
+        path: the clip.
+        bit_rate: of what is coded here, bits per second; more than two channels are mixed down to two.
+
+    Returns:
+        None where there is no sound.
+
+    Raises:
+        UserError: the track is damaged.
+    """
+    path = _existing(path)
+    if is_sequence(path) or is_image(path):
+        return None
+    with _opened(path) as (container, video):
+        track = next(iter(container.streams.audio), None)
+        if track is None or track.codec_context is None:
+            return None
+        origin = (video.start_time or 0) * video.time_base
+        file = TemporaryFile()  # noqa: SIM115, the caller closes it
+        try:
+            with av.open(file, "w", format="ogg") as output:
+                copied = track.codec_context.name in ("opus", "libopus")
+                run = _copy_opus if copied else _code_opus
+                first = run(container, track, output, bit_rate)
+        except _AV_ERRORS as error:
+            file.close()
+            raise UserError(
+                f"the sound of {shown(path)} cannot be read: repair or remove it first"
+            ) from error
+    if first is None:
+        file.close()
+        return None
+    size = file.tell()
+    file.seek(0)
+    return Sound(file, size, round((first - origin) * SOUND_RATE))
+
+
+def is_sound(sound: Sound) -> bool:
+    """Whether there is any sound in the file; at its beginning again afterwards."""
+    sound.file.seek(0)
+    try:
+        with av.open(sound.file, format="ogg") as container:
+            return bool(container.streams.audio)
+    except _AV_ERRORS:
+        return False
+    finally:
+        sound.file.seek(0)
+
+
+def _copy_opus(container, track, output, bit_rate) -> Fraction | None:
+    """Copies packets; returns when the first sample sounds, in seconds."""
+    del bit_rate
+    copy, begin = output.add_stream_from_template(track), None
+    skip = int.from_bytes((track.codec_context.extradata or bytes(12))[10:12], "little")  # RFC 7845, 5.1
+
+    def samples(ticks):  # of 2.5 ms, the shortest Opus frame: containers round times to the millisecond
+        return round(ticks * time_base * SOUND_RATE / 120) * 120
+
+    for packet in container.demux(track):
+        if packet.dts is None or not packet.size:
+            continue
+        time_base = packet.time_base
+        begin = packet.pts if begin is None else begin
+        time, duration = samples(packet.pts - begin) - skip, samples(packet.duration or 0)
+        packet.time_base = Fraction(1, SOUND_RATE)
+        packet.pts = packet.dts = time
+        packet.duration = duration
+        packet.stream = copy
+        output.mux(packet)
+    return None if begin is None else begin * time_base + Fraction(skip, SOUND_RATE)
+
+
+def _code_opus(container, track, output, bit_rate) -> Fraction | None:
+    """Decodes and codes anew; returns when the first sample sounds, in seconds."""
+    layout = "mono" if track.codec_context.layout.nb_channels == 1 else "stereo"
+    coded = output.add_stream("libopus", rate=SOUND_RATE, layout=layout)
+    coded.bit_rate = bit_rate
+    resampler = av.AudioResampler("flt", layout, SOUND_RATE, frame_size=_OPUS_FRAME)
+    first = None
+    for packet in container.demux(track):
+        for frame in packet.decode():
+            if first is None:
+                first = (frame.pts or 0) * frame.time_base
+            for piece in resampler.resample(frame):
+                output.mux(coded.encode(piece))
+    if first is not None:
+        for piece in resampler.resample(None):
+            output.mux(coded.encode(piece))
+        output.mux(coded.encode(None))
+    return first
+
+
+# Writing
+
+
 def check_output(path: str | Path, inputs: Iterable[str | Path] = (), image: bool = False) -> None:
-    """Raise UserError unless `path` can take a lossless video (with `image`: a lossless still image).
+    """Raise UserError unless `path` can take a lossless clip (with `image`: a lossless still image).
 
     Meant to be called before any work starts: the folder must exist and be writable, the path must not
-    be one of `inputs`, and the suffix must be that of a lossless format of the right kind.
+    be one of `inputs`, and the suffix must be that of a lossless format of the right kind. Without
+    `image` a new or empty folder, or a pattern in one, takes a sequence of images.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{_name(path)} is a folder: give the name of a file to write")
-    _check_suffix(path, image)
-    if not path.parent.is_dir():
-        raise UserError(f"{_name(path)} cannot be written: the folder {_name(path.parent)} does not exist")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UserError(f"{_name(path)} cannot be written: no permission in the folder {_name(path.parent)}")
-    if any(_same_file(path, Path(other)) for other in inputs):
-        raise UserError(f"{_name(path)} is also an input: give the output another name")
+    path = Path(path) if not str(path).endswith(os.sep) else f"{Path(path)}{os.sep}"
+    target = Path(path)
+    if is_sequence(path) and not image:
+        target = _check_sequence(path)
+    else:
+        if target.is_dir():
+            raise UserError(f"{shown(target)} is a folder: give the name of a file to write")
+        _check_suffix(target, image)
+    if not target.parent.is_dir():
+        raise UserError(
+            f"{shown(target)} cannot be written: the folder {shown(target.parent)} does not exist"
+        )
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{shown(target)} cannot be written: no permission in the folder {shown(target.parent)}"
+        )
+    if any(_same_file(target, Path(other)) for other in inputs):
+        raise UserError(f"{shown(target)} is also an input: give the output another name")
 
 
 def write_frames(
     path: str | Path, frames: Iterable[np.ndarray], rate: Fraction | float = FOLDER_RATE
 ) -> None:
     """Write frames losslessly through `Writer`; as a still image if `path` has the suffix of one."""
-    image = Path(path).suffix.lower() in LOSSLESS_IMAGE
+    image = Path(path).suffix.lower() in LOSSLESS_IMAGE and not is_sequence(path)
     with Writer(path, rate, image=image) as writer:
         for frame in frames:
             writer.write(frame)
@@ -192,43 +355,75 @@ def decompress(data: bytes) -> list[np.ndarray]:
     return frames
 
 
-class Writer:
-    """Context manager that writes frames losslessly: FFV1 in matroska, or one still image.
+class Loop(NamedTuple):
+    """How often the tracks of a file are played, and how long each time."""
 
-    The file appears under its name only on a clean exit; after an exception nothing of it is left and a
-    file that had this name before is untouched. `rate` is in frames per second. The audio tracks of
-    `audio_from`, if it has any, are copied packet by packet up to the end of the video.
+    passes: int
+    seconds: Fraction  # of one pass
+    end: Fraction  # seconds, of the last pass
+
+
+class Writer:
+    """Context manager that writes frames losslessly: FFV1 in matroska or NUT, or still images.
+
+    What is written appears under its name only on a clean exit; after an exception nothing of it is left
+    and a file that had this name before is untouched. The sound and subtitle tracks of `tracks_from` are
+    copied packet by packet, with their names and times.
 
     Raises UserError for a suffix that is not lossless (at once), if the file cannot be written, if the
-    audio cannot be copied, and on exit if no frame was written.
+    tracks cannot be copied, and on exit if no frame was written.
     """
 
     def __init__(
         self,
         path: str | Path,
         rate: Fraction | float,
-        audio_from: str | Path | None = None,
+        *,
+        time_base: Fraction | None = None,
+        aspect: Fraction | None = None,
+        tracks_from: str | Path | None = None,
+        loop: Loop | None = None,
         image: bool = False,
     ):
+        """Prepares; nothing is opened before the first frame.
+
+        Args:
+            path: of the video or image, or a folder or pattern for a sequence of images.
+            rate: frames per second.
+            time_base: seconds of a tick, for frames with times of their own; 1 / rate if not given.
+            aspect: of a pixel, width over height.
+            tracks_from: a video whose sound and subtitles go into this one.
+            loop: plays them more than once.
+            image: write one still image.
+        """
+        sequence = is_sequence(path) and not image
         self._path = Path(path)
-        _check_suffix(self._path, image)
         self._rate = Fraction(rate).limit_denominator(100_000)
-        self._audio_from = None if audio_from is None or image else Path(audio_from)
+        self._time_base = time_base or 1 / self._rate
+        if sequence:
+            self._sink = _SequenceSink(_check_sequence(path), self._path)
+        else:
+            _check_suffix(self._path, image)
+            part = self._path.with_name(_part_name(self._path))
+            if image:
+                self._sink = _ImageSink(part, self._path)
+            else:
+                tracks = None if tracks_from is None else (Path(tracks_from), loop)
+                self._sink = _VideoSink(part, self._path, self._rate, self._time_base, aspect, tracks)
         self._image = image
-        self._part = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.part")
         self._size: tuple[int, int] | None = None
-        self._count = 0
-        self._container = self._stream = self._audio = None
+        self._count, self._last = 0, None
 
     def __enter__(self) -> "Writer":
         """Nothing is opened before the first frame."""
         return self
 
-    def write(self, frame: np.ndarray) -> None:
-        """Append a uint8 RGB frame [h, w, 3]; the first one sets the size.
+    def write(self, frame: np.ndarray, time: int | None = None) -> None:
+        """Append a uint8 RGB frame [h, w, 3] shown at `time` ticks; the first one sets the size.
 
-        Raises ValueError for another dtype, shape or size, or for a second frame of an image; UserError
-        if the disk or the audio file fails.
+        Times must grow; one that does not comes a tick after the last. Without times frames are one tick
+        apart. Raises ValueError for another dtype, shape or size, or for a second frame of an image;
+        UserError if the disk or the file with the tracks fails.
         """
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             raise ValueError(f"a uint8 RGB frame is needed, not {frame.dtype} {frame.shape}")
@@ -237,9 +432,16 @@ class Writer:
         if self._image and self._count:
             raise ValueError("an image takes exactly one frame")
         self._size = frame.shape[:2]
+        time = self._count if time is None else time
+        time = time if self._last is None else max(time, self._last + 1)
         with _writing(self._path):
-            (self._write_image if self._image else self._write_video)(np.ascontiguousarray(frame))
-        self._count += 1
+            self._sink.write(np.ascontiguousarray(frame), time)
+        self._count, self._last = self._count + 1, time
+
+    def add_sound(self, sound: Sound) -> None:
+        """Puts a track of sound beside the finished video; into a folder of images as `sound.opus`."""
+        with _writing(self._path):
+            self._sink.add_sound(sound)
 
     def __exit__(self, kind, error, traceback) -> None:
         """Give the file its name, or after an exception remove what there is of it."""
@@ -247,136 +449,297 @@ class Writer:
             if kind is None:
                 self._finish()
         finally:  # after a clean finish there is nothing left to discard
-            self._discard()
+            self._sink.discard()
 
-    def _write_image(self, frame: np.ndarray) -> None:
-        Image.fromarray(frame).save(self._part, format=LOSSLESS_IMAGE[self._path.suffix.lower()])
+    def _finish(self) -> None:
+        if not self._count:
+            raise UserError(f"{shown(self._path)} was not written: there are no frames to put into it")
+        with _writing(self._path):
+            self._sink.finish()
 
-    def _write_video(self, frame: np.ndarray) -> None:
+
+class _ImageSink:
+    """One still image."""
+
+    def __init__(self, part: Path, path: Path):
+        self._part, self._path = part, path
+
+    def write(self, frame, time):
+        images.save(self._part, frame, self._path.suffix)
+
+    def add_sound(self, sound):
+        raise UserError(f"{shown(self._path)} is an image and takes no sound: write a video")
+
+    def finish(self):
+        self._part.replace(self._path)
+
+    def discard(self):
+        images.remove(self._part)
+
+
+class _SequenceSink:
+    """A folder of still images, written beside it and renamed at the end."""
+
+    def __init__(self, folder: Path, path: Path):
+        self._folder = folder
+        self._name = path.name if is_pattern(path) else images.DEFAULT_PATTERN
+        self._part = folder.with_name(_part_name(folder))
+        self._count = 0
+
+    def write(self, frame, time):
+        self._part.mkdir(exist_ok=True)
+        name = self._name % self._count
+        images.save(self._part / name, frame, Path(name).suffix)
+        self._count += 1
+
+    def add_sound(self, sound):
+        with (self._part / "sound.opus").open("wb") as file:
+            while data := sound.file.read(2**20):
+                file.write(data)
+
+    def finish(self):
+        images.place_folder(self._part, self._folder)
+
+    def discard(self):
+        images.remove(self._part)
+
+
+class _VideoSink:
+    """FFV1 in a container, with the tracks of another file."""
+
+    def __init__(self, part, path, rate, time_base, aspect, tracks):
+        self._part, self._path, self._rate, self._time_base = part, path, rate, time_base
+        self._aspect, self._tracks_from = aspect, tracks
+        self._container = self._stream = self._tracks = self._set_aspect = None
+
+    def write(self, frame, time):
         if self._container is None:
             self._open(*frame.shape[:2])
-        if self._audio:
-            self._audio.copy_until(Fraction(self._count) / self._rate)
+        if self._tracks:
+            self._tracks.copy_until(time * self._time_base)
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")
-        picture.pts, picture.time_base = self._count, 1 / self._rate
+        picture.pts, picture.time_base = time, self._time_base
+        picture.color_range = _FULL_RANGE
+        if self._set_aspect:
+            self._set_aspect.push(picture)
+            picture = self._set_aspect.pull()
         self._container.mux(self._stream.encode(picture))
 
     def _open(self, height: int, width: int) -> None:
         if min(height, width) < _SMALLEST:
             raise UserError(
-                f"{_name(self._path)}: {width}x{height} is too small for a video: give larger frames"
+                f"{shown(self._path)}: {width}x{height} is too small for a video: give larger frames"
             )
-        # Without this option one early audio packet (AAC priming) makes the muxer delay all streams.
-        options = {"avoid_negative_ts": "disabled"}
-        self._container = av.open(_url(self._part), "w", format="matroska", options=options)
-        self._stream = self._container.add_stream("ffv1", rate=self._rate, options=dict(_FFV1_OPTIONS))
-        self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "bgr0"
-        self._stream.time_base = self._stream.codec_context.time_base = 1 / self._rate
-        self._stream.codec_context.thread_count = 2
-        self._stream.codec_context.gop_size = 1
-        if self._audio_from is not None:
-            self._audio = _AudioCopy(self._audio_from, self._container)
+        self._container = _create(self._part, self._path)
+        self._stream = stream = self._container.add_stream(
+            "ffv1", rate=self._rate, options=dict(_FFV1_OPTIONS)
+        )
+        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
+        stream.time_base = stream.codec_context.time_base = self._time_base
+        stream.codec_context.thread_count = 2
+        stream.codec_context.gop_size = 1
+        stream.codec_context.color_range = _FULL_RANGE
+        stream.disposition = av.stream.Disposition.default
+        if self._aspect not in (None, 1):
+            self._set_aspect = _aspect_filter(width, height, self._time_base, self._aspect)
+        if self._tracks_from is not None:
+            self._tracks = _Tracks(*self._tracks_from, self._container, stream)
         try:
             self._container.start_encoding()
         except (*_AV_ERRORS, ValueError) as error:
-            if self._audio and not isinstance(error, OSError):
-                raise UserError(self._audio.refusal()) from error
+            if self._tracks and not isinstance(error, OSError):
+                raise UserError(self._tracks.refusal()) from error
             raise
 
-    def _finish(self) -> None:
-        if not self._count:
-            raise UserError(f"{_name(self._path)} was not written: there are no frames to put into it")
-        with _writing(self._path):
-            if self._container is not None:
-                if self._audio:
-                    self._audio.finish(self._count, self._rate)
-                self._container.mux(self._stream.encode(None))
-                self._container.close()
-                self._container = None
-                if is_cut(self._part):  # a full disk that nobody reported
-                    raise OSError("the disk took only a part of it")
-            os.replace(self._part, self._path)  # noqa: PTH105
+    def _close(self) -> None:
+        if self._tracks:
+            self._tracks.copy_until(None)
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        self._container = None
 
-    def _discard(self) -> None:
-        if self._audio:
-            self._audio.close()
+    def add_sound(self, sound):
+        self._close()
+        whole = self._path.with_name(_part_name(self._path))
+        try:
+            _join(self._part, sound, whole, self._path)
+            whole.replace(self._part)
+        finally:
+            images.remove(whole)
+
+    def finish(self):
+        if self._container is not None:
+            self._close()
+        if is_cut(self._part):  # a full disk that nobody reported
+            raise OSError("the disk took only a part of it")
+        self._part.replace(self._path)
+
+    def discard(self):
+        if self._tracks:
+            self._tracks.close()
         if self._container is not None:
             with suppress(*_AV_ERRORS, ValueError):
                 self._container.close()
             self._container = None
-        with suppress(OSError):
-            self._part.unlink()
+        images.remove(self._part)
 
 
-class _AudioCopy:
-    """The audio packets of a file, handed to an output container in step with its video."""
+def _create(part: Path, path: Path) -> "av.container.OutputContainer":
+    # Without this option one early audio packet (AAC priming) makes the muxer delay all streams.
+    options = {"avoid_negative_ts": "disabled"}
+    return av.open(_url(part), "w", format=LOSSLESS_VIDEO[path.suffix.lower()], options=options)
 
-    def __init__(self, path: Path, output: "av.container.OutputContainer"):
-        self._path, self._output = path, output
-        self._tracks, self._offset, self._hint, self._head = {}, Fraction(0), None, None
-        if path.is_dir() or _is_image(path):
-            self._input = self._packets = None
+
+def _aspect_filter(width: int, height: int, time_base: Fraction, aspect: Fraction) -> "av.filter.Graph":
+    """Stamps frames with the shape of their pixels, which FFV1 then writes into its slices."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=width, height=height, format="bgr0", time_base=time_base)
+    stamp = graph.add("setsar", f"{aspect.numerator}/{aspect.denominator}")
+    sink = graph.add("buffersink")
+    source.link_to(stamp)
+    stamp.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _join(video: Path, sound: Sound, output: Path, path: Path) -> None:
+    """Copies a video and a sound track into one file, in step."""
+    with _open_input(video) as pictures, _create(output, path) as container:
+        source = pictures.streams.video[0]
+        stream = container.add_stream_from_template(source)
+        stream.time_base, stream.disposition = source.time_base, source.disposition
+        with _SoundTrack(sound, container) as track:
+            for packet in pictures.demux(source):
+                if packet.dts is not None:
+                    track.copy_until(packet.pts * packet.time_base)
+                    packet.stream = stream
+                    container.mux(packet)
+            track.copy_until(None)
+
+
+class _SoundTrack:
+    """The packets of a `Sound`, handed to an output container in step with its video."""
+
+    def __init__(self, sound: Sound, output: "av.container.OutputContainer"):
+        self._start, self._output = sound.start, output
+        self._input = av.open(sound.file, format="ogg")
+        self._source = self._input.streams.audio[0]
+        self._stream = output.add_stream_from_template(self._source)
+        self._packets = iter(self._input.demux(self._source))
+        self._head = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._input.close()
+
+    def copy_until(self, end: Fraction | None) -> None:
+        """Copies the packets that start before `end` seconds; None: all that are left."""
+        while (packet := self._head or next(self._packets, None)) is not None:
+            self._head = packet
+            if packet.dts is None:
+                self._head = None
+                continue
+            if end is not None and (packet.pts + self._start) * packet.time_base >= end:
+                return
+            packet.pts += self._start
+            packet.dts = packet.pts
+            packet.stream, self._head = self._stream, None
+            self._output.mux(packet)
+
+
+class _Tracks:
+    """The sound and subtitle packets of a file, handed to an output container in step with its video."""
+
+    def __init__(self, path: Path, loop: Loop | None, output: "av.container.OutputContainer", video):
+        self._path, self._loop, self._output = path, loop or Loop(1, Fraction(0), None), output
+        self._map, self._head, self._input = {}, None, None
+        self._packets = iter(())
+        if is_sequence(path) or is_image(path):
             return
         self._input = _open_input(path)
-        audio = list(self._input.streams.audio)
-        try:
-            for track in audio:
-                self._tracks[track.index] = output.add_stream_from_template(track)
-        except ValueError as error:
-            self.close()
-            raise UserError(self.refusal()) from error
-        video = _video_stream(self._input)
-        if video is not None:
-            # The new video starts at 0: the sound keeps its distance to the first frame.
-            self._offset = max(Fraction(0), (video.start_time or 0) * video.time_base)
-            self._hint = _frame_hint(video)
-        self._packets = self._input.demux(audio) if audio else None
+        wanted = [*self._input.streams.audio, *self._input.streams.subtitles]
+        for track in wanted:
+            try:
+                copy = output.add_stream_from_template(track)
+            except ValueError as error:
+                self.close()
+                raise UserError(self.refusal()) from error
+            copy.disposition = track.disposition
+            copy.metadata.update(_tags(track.metadata))
+            self._map[track.index] = copy
+        output.metadata.update(_tags(self._input.metadata))
+        with suppress(ValueError):
+            output.set_chapters(self._input.chapters())
+        source = _video_stream(self._input)
+        if source is not None:
+            video.metadata.update(_tags(source.metadata))
+        if wanted:
+            self._packets = self._all_passes(wanted)
 
     def refusal(self) -> str:
-        """The line for the user about audio that matroska cannot hold."""
-        return f"the audio of {_name(self._path)} cannot be kept in a .mkv file: convert or remove it first"
+        """The line for the user about tracks that the container cannot hold."""
+        return (
+            f"a sound or subtitle track of {shown(self._path)} does not fit into such a file: "
+            "convert it first, for example with ffmpeg -i IN -c copy -c:s srt OUT.mkv, or remove it"
+        )
 
     def copy_until(self, end: Fraction | None) -> None:
         """Copy the packets that start before `end` seconds; None: all that are left."""
         while (packet := self._peek()) is not None:
-            if end is not None and packet.dts * packet.time_base - self._offset >= end:
+            if end is not None and packet.dts * packet.time_base >= end:
                 return
             self._head = None
-            self._shift(packet)
-            packet.stream = self._tracks[packet.stream.index]
+            packet.stream = self._map[packet.stream.index]
             self._output.mux(packet)
-
-    def finish(self, count: int, rate: Fraction) -> None:
-        """Copy the rest: up to the end of `count` frames, or all if the video was not trimmed."""
-        whole = self._hint is not None and count >= self._hint
-        self.copy_until(None if whole else Fraction(count) / rate)
 
     def close(self) -> None:
         """Close the input."""
         if self._input is not None:
             self._input.close()
+            self._input = None
 
     def _peek(self) -> "av.Packet | None":
-        while self._head is None and self._packets is not None:
+        while self._head is None:
             try:
                 self._head = next(self._packets, None)
             except _AV_ERRORS as error:
-                raise UserError(f"the audio of {_name(self._path)} is damaged: remove it first") from error
+                raise UserError(
+                    f"a sound or subtitle track of {shown(self._path)} is damaged: remove it first"
+                ) from error
             if self._head is None:
-                self._packets = None
-            elif self._head.dts is None:  # the empty packet at the end of a track
-                self._head = None
+                return None
         return self._head
 
-    def _shift(self, packet: "av.Packet") -> None:
-        ticks = round(self._offset / packet.time_base)
-        packet.dts -= ticks
-        if packet.pts is not None:
-            packet.pts -= ticks
+    def _all_passes(self, wanted) -> Iterator["av.Packet"]:
+        for number in range(self._loop.passes):
+            if number:
+                self._input.close()
+                self._input = _open_input(self._path)
+                wanted = [self._input.streams[track] for track in self._map]
+            last = number == self._loop.passes - 1
+            end = self._loop.end if last else self._loop.seconds
+            for packet in self._input.demux(wanted):
+                if packet.dts is None:  # the empty packet at the end of a track
+                    continue
+                if end is not None and packet.dts * packet.time_base >= end:
+                    continue
+                shift = round(number * self._loop.seconds / packet.time_base)
+                packet.dts += shift
+                packet.pts = packet.dts if packet.pts is None else packet.pts + shift
+                yield packet
 
 
-def _name(path: Path) -> str:
-    return " ".join(str(path).split("\n"))
+def _tags(metadata: dict[str, str]) -> dict[str, str]:
+    """Tags worth keeping: not those that say what another file was made of."""
+    stale = ("encoder", "duration", "number_of_", "_statistics", "bps", "creation_time")
+    brands = ("major_brand", "minor_version", "compatible_brands")
+    return {k: v for k, v in metadata.items() if not k.lower().startswith(stale) and k.lower() not in brands}
+
+
+def _part_name(path: Path) -> str:
+    return f".{path.name}.{secrets.token_hex(4)}.part"
 
 
 def _url(path: Path) -> str:
@@ -389,9 +752,21 @@ def _same_file(path: Path, other: Path) -> bool:
     return path.resolve() == other.resolve()
 
 
+def _check_sequence(path: str | Path) -> Path:
+    """The folder that a sequence of images goes to; raises UserError unless it is new or empty."""
+    folder = Path(path).parent if is_pattern(path) else Path(path)
+    if is_pattern(path) and Path(path).suffix.lower() not in LOSSLESS_IMAGE:
+        raise UserError(f"{shown(path)} cannot be the output: use {' or '.join(LOSSLESS_IMAGE)}")
+    if folder.resolve() == Path.cwd() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"the folder {shown(folder)} has files in it: give a new or empty one for the images")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{shown(folder)} is a file: give a folder for the images")
+    return folder
+
+
 def _check_suffix(path: Path, image: bool) -> None:
     suffix = path.suffix.lower()
-    kind, wanted = ("image", tuple(LOSSLESS_IMAGE)) if image else ("video", LOSSLESS_VIDEO)
+    kind, wanted = ("image", tuple(LOSSLESS_IMAGE)) if image else ("video", tuple(LOSSLESS_VIDEO))
     if suffix in wanted:
         return
     advice = f"use {' or '.join(wanted)}"
@@ -405,7 +780,7 @@ def _check_suffix(path: Path, image: bool) -> None:
         reason = (
             f"{repr(suffix) + ' is not' if suffix else 'without a suffix it is not'} a known {kind} format"
         )
-    raise UserError(f"{_name(path)} cannot be the output: {reason}; {advice}")
+    raise UserError(f"{shown(path)} cannot be the output: {reason}; {advice}")
 
 
 @contextmanager
@@ -415,75 +790,47 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except _AV_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{_name(path)} cannot be written: {' '.join(reason.split())}") from error
+        raise UserError(f"{shown(path)} cannot be written: {' '.join(reason.split())}") from error
 
 
-def _existing(path: str | Path) -> Path:
+# Reading
+
+
+def _existing(path: str | Path) -> str | Path:
+    if is_pattern(path):
+        return path
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{_name(path)} does not exist: check the name")
+        raise UserError(f"{shown(path)} does not exist: check the name")
+    if not path.is_dir() and not path.is_file():
+        raise UserError(f"{shown(path)} is a pipe or device: give a file or a folder")
     if path.is_file() and not os.access(path, os.R_OK):
-        raise UserError(f"{_name(path)} cannot be read: no permission")
+        raise UserError(f"{shown(path)} cannot be read: no permission")
     return path
 
 
-# Still images
+def _read(path, start, stop, size, damaged=None) -> Iterator[Timed]:
+    if is_sequence(path):
+        return _read_images(list_sequence(path)[start:stop], start, size)
+    if is_image(path):
+        return _read_images([path][start:stop], start, size)
+    with _opened(path):  # complains now, not at the first frame
+        return _video_frames(path, start, stop, size, damaged)
 
 
-def _is_image(path: Path) -> bool:
-    try:
-        with Image.open(path, formats=_READ_FORMATS):
-            return True
-    except Image.UnidentifiedImageError:
-        return False
-    except _IMAGE_ERRORS:
-        # Cut or damaged in the header: still an image if its name says so, and loading it will complain.
-        return path.suffix.lower() in _READ_SUFFIXES
-
-
-def _load_image(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path, formats=_READ_FORMATS) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits of grey; convert() would clip them
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            return np.array(image.convert("RGB"))
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{_name(path)} is too large an image: scale it down first") from error
-    except _IMAGE_ERRORS as error:
-        raise UserError(f"{_name(path)} is damaged or cut short: get a complete copy of it") from error
-
-
-def _folder_images(folder: Path) -> list[Path]:
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _READ_SUFFIXES and p.is_file())
-    if not found:
-        raise UserError(f"{_name(folder)} is a folder without images: give a video, an image or images")
-    return found
-
-
-def _image_frames(paths: list[Path], size: tuple[int, int] | None) -> Iterator[np.ndarray]:
-    shape = None
-    for path in paths:
-        frame = _load_image(path)
-        shape = shape or frame.shape
-        if size is None and frame.shape != shape:
-            raise UserError(
-                f"{_name(path)} is {frame.shape[1]}x{frame.shape[0]} but the images before it are "
-                f"{shape[1]}x{shape[0]}: give all images of the folder one size"
-            )
-        yield frame if size is None else np.asarray(Image.fromarray(frame).resize(size, Image.BICUBIC))
-
-
-# Videos
+def _read_images(paths: list[Path], start: int, size) -> Iterator[Timed]:
+    for number, frame in enumerate(images.read(paths, size), start):
+        yield Timed(frame, number)
 
 
 def _open_input(path: Path) -> "av.container.InputContainer":
     try:
-        return av.open(_url(path), metadata_errors="replace")
-    except _AV_ERRORS as error:
+        # A playlist must not fetch anything.
+        return av.open(_url(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except (*_AV_ERRORS, ValueError) as error:
         cut = path.is_file() and is_cut(path)
         reason = "is cut short" if cut else "is not a video or image, or is damaged at its start"
-        raise UserError(f"{_name(path)} {reason}: give a complete video or image file") from error
+        raise UserError(f"{shown(path)} {reason}: give a complete video or image file") from error
 
 
 def _video_stream(container: "av.container.InputContainer") -> "av.video.stream.VideoStream | None":
@@ -500,12 +847,21 @@ def _opened(path: Path) -> Iterator[tuple]:
     with _open_input(path) as container:
         stream = _video_stream(container)
         if stream is None:
-            raise UserError(f"{_name(path)} has no video in it: give a video or image file")
+            raise UserError(f"{shown(path)} has no video in it: give a video or image file")
+        if stream.width * stream.height > images.LARGEST:
+            raise UserError(
+                f"{shown(path)} has frames of {stream.width}x{stream.height}: scale them down first"
+            )
         yield container, stream
 
 
 def _rate(stream: "av.video.stream.VideoStream") -> Fraction:
     return Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or FOLDER_RATE)
+
+
+def _tick(stream: "av.video.stream.VideoStream") -> int:
+    """Ticks from frame to frame, on the average."""
+    return max(1, round(1 / (_rate(stream) * stream.time_base)))
 
 
 def _frame_hint(stream: "av.video.stream.VideoStream") -> int | None:
@@ -522,47 +878,109 @@ def _frame_hint(stream: "av.video.stream.VideoStream") -> int | None:
     return round(seconds * _rate(stream)) or None
 
 
-def _video_frames(
-    path: Path, start: int, stop: int | None, size: tuple[int, int] | None
-) -> Iterator[np.ndarray]:
+def _with_times(frames: Iterable["av.VideoFrame"]) -> Iterator[tuple]:
+    """Each frame and its time; one that has none comes as long after the last as that one did."""
+    last, step = None, 1
+    for frame in frames:
+        time = frame.pts
+        if time is None:
+            time = 0 if last is None else last + step
+        elif last is not None and time > last:
+            step = time - last
+        last = time
+        yield frame, time
+
+
+def _video_frames(path: Path, start: int, stop: int | None, size, damaged) -> Iterator[Timed]:
     native = None
-    for frame in islice(_decoded(path), start, stop):
-        quarters = round(frame.rotation / 90)
+    for frame, time in islice(_with_times(_decoded(path, damaged)), start, stop):
         native = native or (frame.width, frame.height)
-        goal = native if size is None else size[:: -1 if quarters % 2 else 1]
-        if goal == (frame.width, frame.height):
-            rgb = frame.to_ndarray(format="rgb24")
-        else:  # resized, or the size changes inside the clip
-            rgb = frame.reformat(*goal, format="rgb24", interpolation="BICUBIC").to_ndarray()
-        yield np.ascontiguousarray(np.rot90(rgb, quarters)) if quarters else rgb
+        yield Timed(_to_rgb(frame, native, size), time)
 
 
-def _decoded(path: Path) -> Iterator["av.VideoFrame"]:
-    """Every readable frame up to the first damage, then a UserError if anything is amiss."""
-    cut, count, damaged = is_cut(path), 0, False
+def _to_rgb(frame: "av.VideoFrame", native: tuple[int, int], size: tuple[int, int] | None) -> np.ndarray:
+    quarters = round(frame.rotation / 90)
+    goal = native if size is None else size[:: -1 if quarters % 2 else 1]
+    transparent = any(component.is_alpha for component in frame.format.components)
+    kind = "rgba" if transparent else "rgb24"
+    if goal == (frame.width, frame.height):
+        rgb = frame.to_ndarray(format=kind)
+    else:  # resized, or the size changes inside the clip
+        rgb = frame.reformat(*goal, format=kind, interpolation="BICUBIC").to_ndarray()
+    rgb = images.on_white(rgb) if transparent else rgb
+    return np.ascontiguousarray(np.rot90(rgb, quarters)) if quarters else rgb
+
+
+def _decoded(path: Path, damaged: list[int] | None = None) -> Iterator["av.VideoFrame"]:
+    """Every readable frame up to the first damage, then a UserError; with `damaged` on to the end."""
+    cut, count, wrong = is_cut(path), 0, False
     with _opened(path) as (container, stream):
         check = _Ffv1Check(path) if stream.codec_context.name == "ffv1" else None
+        stream.codec_context.options = {"max_pixels": str(images.LARGEST)}
         stream.thread_type = "AUTO"
+        if damaged is not None:
+            yield from _past_damage(_decode_all(container, stream, check), check, damaged)
+            return
         try:
             for packet in container.demux(stream):
-                damaged = (cut and packet.is_corrupt) or (check is not None and not check.passes(packet))
+                wrong = (cut and packet.is_corrupt) or (check is not None and not check.passes(packet))
                 # Damage ends the clip: the decoder gives what it still holds of the good packets.
-                for frame in stream.codec_context.decode(None) if damaged else packet.decode():
+                for frame in stream.codec_context.decode(None) if wrong else packet.decode():
                     count += 1
                     yield frame
-                if damaged:
+                if wrong:
                     break
         except _AV_ERRORS:
-            damaged = True
+            wrong = True
     if cut:
-        raise UserError(f"{_name(path)} is cut short after frame {count}: get a complete copy of it")
-    if damaged:
-        raise UserError(f"{_name(path)} is damaged after frame {count}: get an intact copy of it")
+        raise UserError(f"{shown(path)} is cut short after frame {count}: get a complete copy of it")
+    if wrong:
+        raise UserError(f"{shown(path)} is damaged after frame {count}: get an intact copy of it")
     if not count:
-        raise UserError(f"{_name(path)} has no frames in it: give another video")
+        raise UserError(f"{shown(path)} has no frames in it: give another video")
 
 
 # Damage
+
+
+def _past_damage(frames: Iterable[tuple], check: "_Ffv1Check | None", damaged: list[int]) -> Iterator:
+    """All frames, with a copy of the one before for each that is missing; adds to `damaged`."""
+    expected = check.times() if check else []
+    count, last = 0, None
+    for frame, wrong in frames:
+        while expected and frame.pts is not None and expected[-1] < frame.pts:
+            expected.pop()
+            damaged.append(count)
+            count += 1
+            yield last or frame
+        if expected and expected[-1] == frame.pts:
+            expected.pop()
+        if wrong:
+            damaged.append(count)
+        count, last = count + 1, frame
+        yield frame
+    for _ in expected if last is not None else ():
+        damaged.append(count)
+        count += 1
+        yield last
+
+
+def _decode_all(container, stream, check) -> Iterator[tuple]:
+    """Every frame that comes out of the decoder and whether it is damaged, on past all errors."""
+    bad = set()
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except _AV_ERRORS:
+            return
+        if packet is None:
+            return
+        if packet.size and (packet.is_corrupt or (check is not None and not check.is_intact(packet))):
+            bad.add(packet.pts)
+        with suppress(*_AV_ERRORS):
+            for frame in packet.decode():
+                yield frame, frame.pts in bad or frame.is_corrupt
 
 
 class _Ffv1Check:
@@ -581,6 +999,10 @@ class _Ffv1Check:
             self._times = sorted(entry.timestamp for entry in stream.index_entries)
             self._times.reverse()  # the next one is the last
 
+    def times(self) -> list[int]:
+        """The times that the index names, the first one last."""
+        return list(self._times)
+
     def passes(self, packet: "av.Packet") -> bool:
         """Whether nothing is wrong up to this packet; the empty one at the end counts."""
         if not packet.size:
@@ -590,8 +1012,11 @@ class _Ffv1Check:
                 return False
             if self._times and self._times[-1] == packet.pts:
                 self._times.pop()
-        return not self._slices or self._is_intact(bytes(packet))
+        return self.is_intact(packet)
 
-    def _is_intact(self, data: bytes) -> bool:
-        parts, exact = ffv1_slices(data)
+    def is_intact(self, packet: "av.Packet") -> bool:
+        """Whether the slices fill the packet and agree with their CRCs."""
+        if not self._slices:
+            return True
+        parts, exact = ffv1_slices(bytes(packet))
         return exact and len(parts) == self._slices and all(map(crc_is_right, parts))

@@ -1,0 +1,185 @@
+"""Keyed permutation and sign flips of single coefficients or samples: nothing is left for a jigsaw solver.
+
+Two forms of the cipher "coefficients", each with its exact inverse, for the two things a key can move:
+
+- `encipher_coefficients` works on a secret before it is hidden: every block-DCT coefficient goes to the
+  same frequency of another block, each frequency by a permutation of its own, and a coin turns its sign.
+  Each frequency keeps its distribution over the frame.
+- `encipher_samples` works on a cover, whose samples are to carry the digits of the coefficients: every
+  sample goes anywhere in its frame, and a coin turns it over, x -> 1 - x. 8-bit samples stay 8-bit.
+
+The permutations are generalised Feistel networks (Black and Rogaway, "Ciphers with arbitrary finite
+domains", 2002): rows and columns of a grid rotate in turn, each by an offset from the ChaCha20
+keystream. That needs no sorting and its inverse runs the rounds backwards.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from deepsteg_jax.shuffle import keystream, permutation
+from deepsteg_jax.transforms import from_blocks, to_blocks
+
+BLOCK = 8
+ROUNDS = 6  # rotations of the rows, then of the columns, and so on
+HEADROOM = 0.5  # an enciphered secret is scaled by this about mid-grey: 4 sigma of it fit into [0, 1]
+_OFFSETS, _SIGNS, _MARGIN, _MARGIN_SIGNS = 1, 2, 3, 4  # purposes of keystreams; 0 is the block shuffle
+
+
+def rotations(row, column, row_turns, column_turns, invert=False):
+    """Where the places of a grid go when its rows and columns rotate in turn.
+
+    Args:
+        row: whole numbers, the places' rows; any shape.
+        column: their columns, same shape.
+        row_turns: [n, rows], by how much each row rotates each time, below the number of columns.
+        column_turns: [n, columns], by how much each column rotates, below the number of rows.
+        invert: run backwards.
+
+    Returns:
+        (row, column) afterwards. Works on NumPy and JAX arrays alike.
+    """
+
+    def rotate(position, turn, size):
+        moved = position - turn if invert else position + turn
+        return moved + size * (moved < 0) - size * (moved >= size)
+
+    rows, columns = row_turns.shape[1], column_turns.shape[1]
+    for step in range(2 * len(row_turns))[:: -1 if invert else 1]:
+        if step % 2 == 0:
+            column = rotate(column, row_turns[step // 2][row], columns)
+        else:
+            row = rotate(row, column_turns[step // 2][column], rows)
+    return row, column
+
+
+def scatter(key: jax.Array, frame_index: jax.Array, rows: int, columns: int, grids: int = 1, invert=False):
+    """Key-derived permutations of the places of a grid.
+
+    Args:
+        key: uint32 [8].
+        frame_index: number of the frame.
+        rows: of the grid.
+        columns: of the grid.
+        grids: how many permutations, all independent.
+        invert: the inverse permutations instead.
+
+    Returns:
+        int32 [grids, rows * columns]: for each place, row by row, the place that it is taken from.
+    """
+    words = keystream(key, frame_index, grids * (ROUNDS // 2) * (rows + columns), _OFFSETS)
+    words = words.reshape(grids, ROUNDS // 2, rows + columns)
+    row, column = jnp.indices((rows, columns))
+
+    def one(words):
+        row_turns = (words[:, :rows] % columns).astype(jnp.int32)
+        column_turns = (words[:, rows:] % rows).astype(jnp.int32)
+
+        def rotate_both(i, place):
+            turns = [t[::-1][i][None] if invert else t[i][None] for t in (row_turns, column_turns)]
+            return rotations(*place, *turns, invert)
+
+        # A loop, since XLA would otherwise compute all of this anew for every sample that is gathered.
+        from_row, from_column = lax.fori_loop(0, ROUNDS // 2, rotate_both, (row, column))
+        return (from_row * columns + from_column).ravel()
+
+    return jax.vmap(one)(words)
+
+
+def _coins(key, frame_index, count: int, purpose: int) -> jax.Array:
+    """`count` random bits."""
+    words = keystream(key, frame_index, -(-count // 32), purpose)
+    return (words[:, None] >> jnp.arange(32, dtype=jnp.uint32) & 1).astype(bool).ravel()[:count]
+
+
+# --- samples of a cover --------------------------------------------------------------------------
+
+
+def _samples(frame, key, frame_index, invert):
+    h, w, c = frame.shape
+    places = scatter(key, frame_index, h, w * c, invert=invert)[0]
+    coins = _coins(key, frame_index, frame.size, _SIGNS)
+    turn_over = lambda x: jnp.where(coins, 1 - x, x)  # noqa: E731
+    flat = frame.ravel()
+    return (turn_over(flat)[places] if invert else turn_over(flat[places])).reshape(frame.shape)
+
+
+def encipher_samples(frames: jax.Array, key: jax.Array, frame_index: jax.Array) -> jax.Array:
+    """Scatters the samples of each frame over the frame and turns half of them over.
+
+    Args:
+        frames: float [t, h, w, c] in [0, 1].
+        key: uint32 [8], 256 bits.
+        frame_index: number of the first frame; the others count on from it.
+
+    Returns:
+        The enciphered frames, same shape and range.
+    """
+    return _each_frame(_samples, frames, key, frame_index, invert=False)
+
+
+def decipher_samples(frames: jax.Array, key: jax.Array, frame_index: jax.Array) -> jax.Array:
+    """Inverse of `encipher_samples`, exact for 8-bit samples."""
+    return _each_frame(_samples, frames, key, frame_index, invert=True)
+
+
+# --- coefficients of a secret --------------------------------------------------------------------
+
+
+def _coefficients(frame, key, frame_index, invert):
+    rows, columns = frame.shape[0] // BLOCK, frame.shape[1] // BLOCK
+    whole = frame[None, : rows * BLOCK, : columns * BLOCK]
+    planes = to_blocks(whole, BLOCK).reshape(rows * columns, -1).T
+    places = scatter(key, frame_index, rows, columns, len(planes), invert)
+    signs = 1 - 2 * _coins(key, frame_index, planes.size, _SIGNS).reshape(planes.shape).astype(planes.dtype)
+    if invert:
+        planes = jnp.take_along_axis(planes * signs, places, axis=1)
+    else:
+        planes = jnp.take_along_axis(planes, places, axis=1) * signs
+    whole = from_blocks(planes.T.reshape(1, rows, columns, -1), BLOCK)[0]
+    return frame.at[: rows * BLOCK, : columns * BLOCK].set(whole)
+
+
+def _margin(frame, key, frame_index, invert):
+    """Permutes and flips the samples that no whole block covers."""
+    h, w, _ = frame.shape
+    outside = np.ones(frame.shape, bool)
+    outside[: h // BLOCK * BLOCK, : w // BLOCK * BLOCK] = False
+    places = np.flatnonzero(outside)
+    if not places.size:
+        return frame
+    samples, order = frame.ravel()[places], permutation(key, frame_index, len(places), _MARGIN)
+    signs = 1 - 2 * _coins(key, frame_index, len(places), _MARGIN_SIGNS).astype(frame.dtype)
+    samples = (samples * signs)[jnp.argsort(order)] if invert else samples[order] * signs
+    return frame.ravel().at[places].set(samples).reshape(frame.shape)
+
+
+def _secret(frame, key, frame_index, invert):
+    before, after = (1, 1 / HEADROOM) if invert else (HEADROOM, 1)
+    frame = _coefficients((frame - 0.5) * before, key, frame_index, invert)
+    return _margin(frame, key, frame_index, invert) * after + 0.5
+
+
+def encipher_coefficients(frames: jax.Array, key: jax.Array, frame_index: jax.Array) -> jax.Array:
+    """Permutes the block-DCT coefficients of each frame, frequency by frequency, and flips their signs.
+
+    Args:
+        frames: float [t, h, w, 3] in [0, 1]; samples that no whole block covers are permuted by themselves.
+        key: uint32 [8], 256 bits.
+        frame_index: number of the first frame; the others count on from it.
+
+    Returns:
+        The enciphered frames, same shape, at half the contrast; now and then outside of [0, 1].
+    """
+    return _each_frame(_secret, frames, key, frame_index, invert=False)
+
+
+def decipher_coefficients(frames: jax.Array, key: jax.Array, frame_index: jax.Array) -> jax.Array:
+    """Inverse of `encipher_coefficients`, exact up to rounding of floats."""
+    return _each_frame(_secret, frames, key, frame_index, invert=True)
+
+
+def _each_frame(one, frames, key, frame_index, invert):
+    indices = frame_index + jnp.arange(len(frames))
+    return jax.vmap(lambda frame, index: one(frame, key, index, invert))(frames, indices)

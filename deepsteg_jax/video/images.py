@@ -1,0 +1,134 @@
+"""Still images and sequences of them: the only file that knows Pillow.
+
+A sequence is a folder of images, in the order of their names, or a pattern such as `frame_%05d.png`.
+Frames are uint8 RGB arrays [h, w, 3].
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from deepsteg_jax.errors import UserError
+
+LOSSLESS_IMAGE = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+DEFAULT_PATTERN = "frame_%05d.png"
+LARGEST = 2**26  # pixels of a frame: more than 8K video has
+
+_SUFFIXES = (*LOSSLESS_IMAGE, ".jpg", ".jpeg", ".webp", ".ppm")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # Pillow would also open MPEG streams
+_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+_NUMBER = re.compile(r"%(0\d+)?d")
+
+
+def shown(path: str | Path) -> str:
+    """A path as it stands in messages, on one line."""
+    return " ".join(str(path).split("\n"))
+
+
+def is_pattern(path: str | Path) -> bool:
+    """Whether a path names a sequence of images, such as `frame_%05d.png`."""
+    return _NUMBER.search(Path(path).name) is not None
+
+
+def is_sequence(path: str | Path) -> bool:
+    """Whether a path is a folder or a pattern, to read from or to write to."""
+    return is_pattern(path) or str(path).endswith(os.sep) or Path(path).is_dir()
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is a still image that `load` should read, damaged or not."""
+    try:
+        with Image.open(path, formats=_FORMATS):
+            return True
+    except Image.UnidentifiedImageError:
+        return False
+    except _ERRORS:
+        # Cut or damaged in the header: still an image if its name says so, and loading it will complain.
+        return path.suffix.lower() in _SUFFIXES
+
+
+def on_white(rgba: np.ndarray) -> np.ndarray:
+    """Lays uint8 [h, w, 4] on a white ground: what is transparent has no colour of its own to keep."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def load(path: Path) -> np.ndarray:
+    """One image, turned upright, without transparency; raises UserError if it cannot be read."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            if image.width * image.height > LARGEST:
+                raise UserError(f"{shown(path)} is too large an image: scale it down first")
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16 bits of grey; convert() would clip them
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if image.has_transparency_data:
+                return on_white(np.array(image.convert("RGBA")))
+            return np.array(image.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{shown(path)} is too large an image: scale it down first") from error
+    except _ERRORS as error:
+        raise UserError(f"{shown(path)} is damaged or cut short: get a complete copy of it") from error
+
+
+def list_sequence(path: str | Path) -> list[Path]:
+    """The images of a folder by name, or of a pattern by number; raises UserError if there are none."""
+    path = Path(path)
+    if is_pattern(path):
+        before, after = (
+            re.escape(part) for part in (_NUMBER.split(path.name)[0], _NUMBER.split(path.name)[-1])
+        )
+        name = re.compile(f"{before}(\\d+){after}")
+        folder = path.parent.iterdir() if path.parent.is_dir() else ()
+        numbered = sorted((int(m[1]), p) for p in folder if (m := name.fullmatch(p.name)) and p.is_file())
+        found, advice = [p for _, p in numbered], "no files have such names"
+    else:
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+        advice = "it is a folder without images"
+    if not found:
+        raise UserError(f"{shown(path)} cannot be read, {advice}: give a video, an image or images")
+    return found
+
+
+def read(paths: Sequence[Path], size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+    """The images as frames of one size; with `size` (width, height) each is resized, bicubic.
+
+    Raises UserError where one cannot be read, or has another size than the first and none is given.
+    """
+    shape = None
+    for path in paths:
+        frame = load(path)
+        shape = shape or frame.shape
+        if size is None and frame.shape != shape:
+            raise UserError(
+                f"{shown(path)} is {frame.shape[1]}x{frame.shape[0]} but the images before it are "
+                f"{shape[1]}x{shape[0]}: give all images of the folder one size"
+            )
+        yield frame if size is None else np.asarray(Image.fromarray(frame).resize(size, Image.BICUBIC))
+
+
+def save(path: Path, frame: np.ndarray, suffix: str) -> None:
+    """Writes one image in the lossless format of `suffix`, whatever `path` is called."""
+    Image.fromarray(frame).save(path, format=LOSSLESS_IMAGE[suffix.lower()])
+
+
+def place_folder(part: Path, folder: Path) -> None:
+    """Gives a folder of written images its name; raises OSError if something else has it by now."""
+    with suppress(FileNotFoundError):
+        folder.rmdir()  # an empty one; os.replace does not do this on every system
+    part.replace(folder)
+
+
+def remove(part: Path) -> None:
+    """Removes an unfinished file or folder."""
+    if part.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            part.unlink()
