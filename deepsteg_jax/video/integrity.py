@@ -15,7 +15,7 @@ def ffv1_slices(data: bytes) -> tuple[list[bytes], bool]:
     parts, end = [], len(data)
     while end >= 8:
         size = int.from_bytes(data[end - 8 : end - 5], "big") + 8
-        if size > end:
+        if size > end or size == 8:  # no slice is empty: these are zeros
             break
         parts.append(data[end - size : end])
         end -= size

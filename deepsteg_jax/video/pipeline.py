@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
+from io import SEEK_END
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -258,10 +259,10 @@ def _plan(cover: str, secret: str, settings: Settings) -> _Plan:
 
 def _side_info(plan: _Plan, side: Side, sound: io.Sound | None, salt: bytes) -> SideInfo:
     carriers = len(plan.schedule.numbers)
-    share = 0 if sound is None else -(-sound.size // max(1, carriers - 1))
+    share = 0 if sound is None else -(-sound.size // max(1, carriers - 2))
     packet_bytes = PACKET_HEAD.size + share if plan.needs_packets or sound else 0
     frame_size = plan.cover.width * plan.cover.height * 3
-    if packet_bytes > sideinfo.packet_room(frame_size) or (sound and carriers < 2):
+    if packet_bytes > sideinfo.packet_room(frame_size) or (sound and carriers < 3):
         raise UserError(
             "the cover is too small for the secret's sound: use larger or more frames, or leave the sound "
             "out with --config.video.sound_bit_rate=0"
@@ -402,9 +403,14 @@ class _Marker:
         return stego
 
     def _share(self, number: int) -> bytes:
-        """The sound of one packet; none in the tail."""
+        """The sound of one packet; none in the tail.
+
+        The last one repeats the first one, which holds the head of the Ogg file.
+        """
         if self._sound is None or number >= self._record.carriers:
             return b""
+        if number == self._record.carriers - 1:
+            self._sound.file.seek(0)
         return self._sound.file.read(self._record.packet_bytes - PACKET_HEAD.size)
 
 
@@ -548,16 +554,17 @@ class _Receiver:
         packet = self._packets.extract(stego, self.carriers)
         if packet is None:
             self.lost.append(self.carriers)
-            self._sound.write(bytes(self._record.packet_bytes - PACKET_HEAD.size))
-            return following
-        self._sound.write(packet.sound)
-        return packet
+        share = self._record.packet_bytes - PACKET_HEAD.size
+        last = self.carriers == self._record.carriers - 1
+        self._sound.seek(0 if last and 1 in self.lost else (self.carriers - 1) * share)
+        self._sound.write(bytes(share) if packet is None else packet.sound)
+        return packet or following
 
     def deliver_sound(self, writer: io.Writer) -> None:
         """Gives the writer the sound, as far as there is some."""
         if not self._record.sound_bytes:
             return
-        self._sound.truncate(min(self._sound.tell(), self._record.sound_bytes))
+        self._sound.truncate(min(self._sound.seek(0, SEEK_END), self._record.sound_bytes))
         sound = io.Sound(self._sound, self._record.sound_bytes, self._record.sound_start)
         if io.is_sound(sound):
             writer.add_sound(sound)
