@@ -18,6 +18,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.features = 24
     config.model.layers = 2
     config.shuffle.moves = "secret"
+    config.shuffle.cipher = "blocks"
     config.losses.stego = config.losses.secret = 1.0
     config.losses.secret_db = config.losses.penalty = 0.0
     config.optimizer.learning_rate = 3e-4

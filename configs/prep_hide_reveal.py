@@ -11,6 +11,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.checkpoint = "runs/prep_hide_reveal"
     config.model = ConfigDict({"name": "prep_hide_reveal", "frames": 1, "features": 50})
     config.shuffle.moves = "secret"
+    config.shuffle.cipher = "blocks"
     config.shuffle.block_size = 56  # 16 blocks of a 224x224 frame
     config.channel = (("gaussian_noise", 0.01),)
     config.losses.stego = config.losses.secret = 1.0  # the weight of `secret` is beta

@@ -108,7 +108,7 @@ def measure_clipped(config: ConfigDict, params: dict, clips: list[np.ndarray]) -
 
 def measure_one_level(config: ConfigDict, params: dict, clips: list[np.ndarray]) -> dict:
     """The model with one water level for all cells: no share of them is one step finer."""
-    with patch.object(block_dct, "SHARE_DIGITS", 0):
+    with patch.object(block_dct, "SHARE_BITS", 0):
         return measure_model(config, params, clips)
 
 

@@ -38,8 +38,9 @@ from deepsteg_jax.transforms import dct_matrix, diagonal_frequencies, from_block
 BLOCK = 8
 PAIRS = 3 * BLOCK * BLOCK // 2
 SCALE_STEPS = 8  # scales and water levels are whole numbers of 1/8 octave
-LEVEL_DIGITS = 8  # digits that hold the water level: 2**8 levels fit for every D >= 2
-SHARE_DIGITS = 8  # digits that hold the share of cells one level finer, in 2**8 steps
+LEVEL_BITS = 7  # of the water level: far more than any picture needs
+LEVEL_CODE_BITS = 12  # of the digits that hold it: nearly all that they can say is impossible
+SHARE_BITS = 8  # of the share of cells that are one level finer
 LEVEL_OFFSET = 16  # the finest water level, 2**(-16/8) grey levels: finer than rounding the revealed needs
 MAX_STEP = 32  # the stego is below 29 dB there
 MAX_LEVELS = 8192  # per coefficient; finer than any 8-bit secret needs
@@ -237,18 +238,18 @@ def _finest_level(fits):
         good = fits(middle)
         return jnp.where(good, low, middle + 1), jnp.where(good, middle, high)
 
-    return lax.fori_loop(0, LEVEL_DIGITS, halve, (-LEVEL_OFFSET, 2**LEVEL_DIGITS - 1 - LEVEL_OFFSET))[1]
+    return lax.fori_loop(0, LEVEL_BITS, halve, (-LEVEL_OFFSET, 2**LEVEL_BITS - 1 - LEVEL_OFFSET))[1]
 
 
 class Water(NamedTuple):
     """The water level, which rises by one scale step on the way through the cells."""
 
     level: jax.Array  # int32, scale steps
-    share: jax.Array  # int32: the first share / 2**SHARE_DIGITS of the cells are one level finer
+    share: jax.Array  # int32: the first share / 2**SHARE_BITS of the cells are one level finer
 
     def of_cells(self, t: int, n: int) -> jax.Array:
         """Each cell's own level, int32 [t, n]."""
-        finer = jnp.arange(t * n) < t * n * self.share // 2**SHARE_DIGITS
+        finer = jnp.arange(t * n) < t * n * self.share // 2**SHARE_BITS
         return (self.level - finer).reshape(t, n)
 
 
@@ -281,8 +282,8 @@ def allot(magnitudes, scales, budget: int, quantiser: Quantiser) -> tuple[Water,
     more = jnp.take_along_axis(per_class(level - 1) - coarse, classes, axis=1)
     room = budget - (coarse * population).sum()
     finer = jnp.sum(jnp.cumsum(more.ravel()) <= room)  # so many cells fit on the finer level
-    share = ((finer + 1) * 2**SHARE_DIGITS - 1) // classes.size
-    return Water(level, jnp.minimum(share, 2**SHARE_DIGITS - 1)), classes
+    share = ((finer + 1) * 2**SHARE_BITS - 1) // classes.size
+    return Water(level, jnp.minimum(share, 2**SHARE_BITS - 1)), classes
 
 
 class Layout(NamedTuple):
@@ -313,8 +314,14 @@ def _from_digits(digits: jax.Array, quantiser: Quantiser) -> jax.Array:
     return jnp.sum(digits * quantiser.powers[: digits.shape[-1]], axis=-1)
 
 
-def _class_digits(classes: int, step: int) -> int:
-    return max(1, math.ceil(math.log(classes, step) - 1e-9))
+def _digits_for(values: int, step: int) -> int:
+    """How many digits tell so many values apart."""
+    return max(1, math.ceil(math.log(values, step) - 1e-9))
+
+
+def _head_digits(step: int) -> list[int]:
+    """The digits of the water level and of the share."""
+    return [_digits_for(2**LEVEL_CODE_BITS, step), _digits_for(2**SHARE_BITS, step)]
 
 
 def quantise(pairs, layout: Layout, quantiser: Quantiser) -> jax.Array:
@@ -371,8 +378,8 @@ def classify(codebook, secret, quantiser: Quantiser) -> Cells:
     """Transforms a group [t, h, w, 3] and chooses its classes and its water level."""
     t = len(secret)
     pairs = analyse(pad_to_blocks(secret, BLOCK)).reshape(t, -1, PAIRS, 2)
-    class_digits = _class_digits(codebook.shape[1], quantiser.step)
-    budget = secret.size - LEVEL_DIGITS - SHARE_DIGITS - t * pairs.shape[1] * class_digits
+    class_digits = _digits_for(codebook.shape[1], quantiser.step)
+    budget = secret.size - sum(_head_digits(quantiser.step)) - t * pairs.shape[1] * class_digits
     magnitudes = jnp.hypot(pairs[..., 0], pairs[..., 1])
     water, classes = allot(magnitudes, integer_scales(codebook, t), budget, quantiser)
     return Cells(pairs, classes, water, budget)
@@ -391,11 +398,12 @@ def encode(codebook, secret, quantiser: Quantiser) -> jax.Array:
     cells = classify(codebook, secret, quantiser)
     layout = lay_out(cells.water, cells.classes, integer_scales(codebook, len(secret)), quantiser)
     values = quantise(cells.pairs.reshape(-1, 2), layout, quantiser)
+    level_digits, share_digits = _head_digits(quantiser.step)
     digits = jnp.concatenate(
         [
-            _to_digits(cells.water.level + LEVEL_OFFSET, LEVEL_DIGITS, quantiser),
-            _to_digits(cells.water.share, SHARE_DIGITS, quantiser),
-            _to_digits(cells.classes, _class_digits(codebook.shape[1], quantiser.step), quantiser).ravel(),
+            _to_digits(cells.water.level + LEVEL_OFFSET, level_digits, quantiser),
+            _to_digits(cells.water.share, share_digits, quantiser),
+            _to_digits(cells.classes, _digits_for(codebook.shape[1], quantiser.step), quantiser).ravel(),
             write_pool(values, layout, cells.budget, quantiser),
         ]
     )
@@ -414,11 +422,13 @@ def decode(codebook, digits, shape, quantiser: Quantiser) -> Decoded:
     t, h, w, _ = shape
     rows, columns = -(-h // BLOCK), -(-w // BLOCK)
     count = codebook.shape[1]
-    class_digits = _class_digits(count, quantiser.step)
-    ends = np.cumsum([LEVEL_DIGITS, SHARE_DIGITS, t * rows * columns * class_digits])
+    class_digits = _digits_for(count, quantiser.step)
+    ends = np.cumsum([*_head_digits(quantiser.step), t * rows * columns * class_digits])
     level, share, classes, pool = jnp.split(digits.reshape(t, -1).T.ravel(), ends)
-    level = jnp.clip(_from_digits(level, quantiser), 0, 2**LEVEL_DIGITS - 1) - LEVEL_OFFSET
-    share = jnp.clip(_from_digits(share, quantiser), 0, 2**SHARE_DIGITS - 1)
+    level = _from_digits(level, quantiser)
+    # A level that cannot be, with a wrong key, reads as the finest: what is revealed is loud noise.
+    level = jnp.where(level < 2**LEVEL_BITS, level, 0) - LEVEL_OFFSET
+    share = jnp.clip(_from_digits(share, quantiser), 0, 2**SHARE_BITS - 1)
     classes = _from_digits(classes.reshape(t, rows * columns, class_digits), quantiser)
     layout = lay_out(
         Water(level, share), jnp.minimum(classes, count - 1), integer_scales(codebook, t), quantiser

@@ -585,9 +585,11 @@ class _VideoSink:
 
 
 def _create(part: Path, path: Path) -> "av.container.OutputContainer":
-    # Without this option one early audio packet (AAC priming) makes the muxer delay all streams.
-    options = {"avoid_negative_ts": "disabled"}
-    return av.open(_url(part), "w", format=LOSSLESS_VIDEO[path.suffix.lower()], options=options)
+    kind = LOSSLESS_VIDEO[path.suffix.lower()]
+    # An early packet of sound (AAC priming) makes the muxer delay all streams, which only NUT needs: it has
+    # no times before 0.
+    options = {"avoid_negative_ts": "make_non_negative" if kind == "nut" else "disabled"}
+    return av.open(_url(part), "w", format=kind, options=options)
 
 
 def _aspect_filter(width: int, height: int, time_base: Fraction, aspect: Fraction) -> "av.filter.Graph":

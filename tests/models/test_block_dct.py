@@ -219,9 +219,18 @@ def test_cells_take_the_class_they_were_drawn_from():
     assert np.all(np.asarray(block_dct.choose_classes(magnitudes, scales, 150, q)) == 0)
 
 
-@pytest.mark.parametrize("finest", [-16, -15, 0, 100, 158, 238, 239])
+@pytest.mark.parametrize("finest", [-16, -15, 0, 47, 100, 110, 111])
 def test_finest_level(finest):
     assert int(block_dct._finest_level(lambda level: level >= finest)) == finest
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 5, 32])
+def test_a_level_that_cannot_be_is_noise(step):
+    """Random digits, which a wrong key reads, reveal loud noise, not a flat grey."""
+    codebook = model_of()[1]["hide"]["codebook"]
+    digits = np.random.default_rng(step).integers(0, step, 3 * 16 * 24 * 3)
+    decoded = block_dct.decode(codebook, jnp.asarray(digits), (3, 16, 24, 3), quantiser_of(step))
+    assert np.std(block_dct.synthesise(decoded.coefficients)) > 0.3
 
 
 # --- digits --------------------------------------------------------------------------------------
@@ -239,8 +248,8 @@ def test_base_digits(step):
 
 @pytest.mark.parametrize("step", [2, 3, 4, 5, 8])
 @pytest.mark.parametrize("classes", [1, 2, 8, 9, 64])
-def test_class_digits_suffice(step, classes):
-    digits = block_dct._class_digits(classes, step)
+def test_digits_for_suffice(step, classes):
+    digits = block_dct._digits_for(classes, step)
     assert digits >= 1
     assert step**digits >= classes
     assert digits == 1 or step ** (digits - 1) < classes
@@ -317,11 +326,12 @@ def test_digits_never_exceed_the_budget(step, name):
 
     # The header, read by hand, says how many digits follow; they fit, and with one more share of the cells
     # on the finer level they would not.
-    class_digits = block_dct._class_digits(8, step)
+    class_digits = block_dct._digits_for(8, step)
     in_order = digits.reshape(3, -1).T.ravel()
-    level, share, classes, pool = np.split(in_order, np.cumsum([8, 8, 3 * 2 * 3 * class_digits]))
+    head = [*block_dct._head_digits(step), 3 * 2 * 3 * class_digits]
+    level, share, classes, pool = np.split(in_order, np.cumsum(head))
     assert min(level.min(), share.min(), classes.min()) >= 0
-    level, share = (x @ step ** np.arange(8) for x in (level, share))
+    level, share = (x @ step ** np.arange(len(x)) for x in (level, share))
     level -= block_dct.LEVEL_OFFSET
     classes = classes.reshape(3, 6, class_digits) @ step ** np.arange(class_digits)
     scales = np.asarray(block_dct.integer_scales(model_of()[1]["hide"]["codebook"], 3))
@@ -471,7 +481,7 @@ def test_garbage_reveals_without_harm():
     _, params, _, reveal = model_of(3)  # 3 ** 2 classes can be written, 8 are there
     rng = np.random.default_rng(0)
     deviations = []
-    for level in range(0, 250, 25):  # any water level: the first 2 samples of each frame
+    for level in (300, 0, 25, 50, 75, 100, 127):  # the first 2 samples of each frame
         stego = rng.integers(0, 256, (1, 4, 16, 24, 3))
         digits = np.array([level // 3**i % 3 for i in range(8)])
         stego.reshape(4, -1)[:, :2] = digits.reshape(2, 4).T
@@ -480,7 +490,7 @@ def test_garbage_reveals_without_harm():
         assert revealed.min() >= 0
         assert revealed.max() <= 1
         deviations.append(revealed.std())
-    assert deviations[0] > 0.1
+    assert min(deviations[:2]) > 0.1
     assert deviations[-1] == 0  # far under water nothing is read
 
 

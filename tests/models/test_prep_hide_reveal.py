@@ -101,7 +101,7 @@ def test_video_is_frame_by_frame():
 
 def test_overfits_one_batch():
     model, _, params = small()
-    shuffle = ConfigDict({"moves": "secret", "block_size": 4})
+    shuffle = ConfigDict({"moves": "secret", "cipher": "blocks", "block_size": 4})
     keys, firsts = jnp.arange(16, dtype=jnp.uint32).reshape(2, 8), jnp.asarray([0, 5])
     cover, secret = pictures(1), pictures(2)
     optimiser = optax.adam(1e-2)
