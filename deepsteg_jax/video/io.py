@@ -47,7 +47,7 @@ _AV_ERRORS = (av.error.FFmpegError, OSError)
 _TEXT_CODECS = ("ansi", "xbin", "bintext", "idf")  # FFmpeg draws a text file as a video
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC: the cover picture of a song
 _FFV1_OPTIONS = {"level": "3", "slices": "16", "slicecrc": "1"}
-_FULL_RANGE = 2  # AVCOL_RANGE_JPEG, as FFmpeg's own conversion to RGB says
+_FULL_RANGE, _RGB, _PROGRESSIVE = 2, 0, 1  # AVCOL_RANGE_JPEG, AVCOL_SPC_RGB, AV_FIELD_PROGRESSIVE
 _SMALLEST = 4  # FFV1 cannot cut less than this into 16 slices
 _OPUS_FRAME = 960  # samples, 20 ms
 
@@ -538,7 +538,10 @@ class _VideoSink:
         stream.time_base = stream.codec_context.time_base = self._time_base
         stream.codec_context.thread_count = 2
         stream.codec_context.gop_size = 1
-        stream.codec_context.color_range = _FULL_RANGE
+        # What the ffmpeg program says of such a stream, so that this one does not stand out.
+        stream.codec_context.color_range, stream.codec_context.colorspace = _FULL_RANGE, _RGB
+        stream.codec_context.field_order = _PROGRESSIVE
+        stream.metadata["encoder"] = "Lavc{}.{}.{} ffv1".format(*av.library_versions["libavcodec"])
         stream.disposition = av.stream.Disposition.default
         if self._aspect not in (None, 1):
             self._set_aspect = _aspect_filter(width, height, self._time_base, self._aspect)
@@ -669,7 +672,7 @@ class _Tracks:
                 self.close()
                 raise UserError(self.refusal()) from error
             copy.disposition = track.disposition
-            copy.metadata.update(_tags(track.metadata))
+            copy.metadata.update(_tags(track.metadata, coded_anew=False))
             self._map[track.index] = copy
         output.metadata.update(_tags(self._input.metadata))
         with suppress(ValueError):
@@ -733,11 +736,11 @@ class _Tracks:
                 yield packet
 
 
-def _tags(metadata: dict[str, str]) -> dict[str, str]:
-    """Tags worth keeping: not those that say what another file was made of."""
-    stale = ("encoder", "duration", "number_of_", "_statistics", "bps", "creation_time")
-    brands = ("major_brand", "minor_version", "compatible_brands")
-    return {k: v for k, v in metadata.items() if not k.lower().startswith(stale) and k.lower() not in brands}
+def _tags(metadata: dict[str, str], coded_anew: bool = True) -> dict[str, str]:
+    """The tags that the ffmpeg program would copy."""
+    dropped = ("duration", "creation_time", "company_name", "product_name", "product_version")
+    dropped += ("encoder",) * coded_anew
+    return {name: text for name, text in metadata.items() if name.lower() not in dropped}
 
 
 def _part_name(path: Path) -> str:
