@@ -319,7 +319,7 @@ def _digits_for(values: int, step: int) -> int:
     return max(1, math.ceil(math.log(values, step) - 1e-9))
 
 
-def _head_digits(step: int) -> list[int]:
+def head_digits(step: int) -> list[int]:
     """The digits of the water level and of the share."""
     return [_digits_for(2**LEVEL_CODE_BITS, step), _digits_for(2**SHARE_BITS, step)]
 
@@ -379,7 +379,7 @@ def classify(codebook, secret, quantiser: Quantiser) -> Cells:
     t = len(secret)
     pairs = analyse(pad_to_blocks(secret, BLOCK)).reshape(t, -1, PAIRS, 2)
     class_digits = _digits_for(codebook.shape[1], quantiser.step)
-    budget = secret.size - sum(_head_digits(quantiser.step)) - t * pairs.shape[1] * class_digits
+    budget = secret.size - sum(head_digits(quantiser.step)) - t * pairs.shape[1] * class_digits
     magnitudes = jnp.hypot(pairs[..., 0], pairs[..., 1])
     water, classes = allot(magnitudes, integer_scales(codebook, t), budget, quantiser)
     return Cells(pairs, classes, water, budget)
@@ -398,7 +398,7 @@ def encode(codebook, secret, quantiser: Quantiser) -> jax.Array:
     cells = classify(codebook, secret, quantiser)
     layout = lay_out(cells.water, cells.classes, integer_scales(codebook, len(secret)), quantiser)
     values = quantise(cells.pairs.reshape(-1, 2), layout, quantiser)
-    level_digits, share_digits = _head_digits(quantiser.step)
+    level_digits, share_digits = head_digits(quantiser.step)
     digits = jnp.concatenate(
         [
             _to_digits(cells.water.level + LEVEL_OFFSET, level_digits, quantiser),
@@ -423,7 +423,7 @@ def decode(codebook, digits, shape, quantiser: Quantiser) -> Decoded:
     rows, columns = -(-h // BLOCK), -(-w // BLOCK)
     count = codebook.shape[1]
     class_digits = _digits_for(count, quantiser.step)
-    ends = np.cumsum([*_head_digits(quantiser.step), t * rows * columns * class_digits])
+    ends = np.cumsum([*head_digits(quantiser.step), t * rows * columns * class_digits])
     level, share, classes, pool = jnp.split(digits.reshape(t, -1).T.ravel(), ends)
     level = _from_digits(level, quantiser)
     # A level that cannot be, with a wrong key, reads as the finest: what is revealed is loud noise.

@@ -173,8 +173,8 @@ def embed_record(
     return samples.reshape(stego.shape)
 
 
-def _read_record(frame: np.ndarray, credential: keys.Credential, step: int) -> tuple[SideInfo, bytes] | None:
-    """The record of one frame and the master key of the video."""
+def _read_record(frame: np.ndarray, credential: keys.Credential, step: int) -> tuple | None:
+    """The record of one frame, and the salt and the master key that opened it."""
     samples = frame.ravel()
     salt_places, room, _ = _public_places(samples.size)
     salt = carrier.read(samples, salt_places, keys.SALT_BYTES, step)
@@ -185,9 +185,7 @@ def _read_record(frame: np.ndarray, credential: keys.Credential, step: int) -> t
         info = _unpack(sealer.decrypt(bytes(12), sealed, None))
     except InvalidTag:
         return None
-    if info is None:
-        return None
-    return info, master if salt == info.salt else keys.derive_key(credential, info.salt)
+    return None if info is None else (info, salt, master)
 
 
 def open_record(
@@ -212,7 +210,8 @@ def open_record(
     for frame in frames:
         found = _read_record(frame, credential, step)
         if found is not None and hmac.compare_digest(found[0].fingerprint, fingerprint):
-            return found
+            info, salt, master = found
+            return info, master if salt == info.salt else keys.derive_key(credential, info.salt)
     raise UserError(NOTHING)
 
 

@@ -43,7 +43,9 @@ def clock(ticks: np.ndarray, time_base: Fraction, rate: Fraction) -> Clock:
 def _average_rate(ticks: np.ndarray, time_base: Fraction) -> Fraction | None:
     if len(ticks) < 2 or ticks[-1] <= ticks[0]:
         return None
-    return (Fraction(len(ticks) - 1) / (int(ticks[-1] - ticks[0]) * time_base)).limit_denominator(1001)
+    period = int(ticks[-1] - ticks[0]) * time_base / (len(ticks) - 1)
+    # Of the two, the one that is at least 1 is rounded, so that a slow clip's rate does not become 0.
+    return 1 / period.limit_denominator(1001) if period > 1 else (1 / period).limit_denominator(1001)
 
 
 def by_number(cover: Clock, secret: Clock, align: str) -> bool:
@@ -97,4 +99,6 @@ def schedule(cover: Clock, secret: Clock, align: str, loop: bool, name: str) -> 
     passes = passes if loop else 1
     times = np.concatenate([cover.times + i * cover.duration for i in range(passes)])
     times = times[times < secret.duration - slack] if len(times) > 1 else times
-    return Schedule(np.searchsorted(secret.times, times + slack, side="right") - 1, passes)
+    numbers = np.searchsorted(secret.times, times + slack, side="right") - 1
+    numbers[0] = 0  # the slack does not skip it: the first carrier has no packet and stands for frame 0
+    return Schedule(numbers, passes)
