@@ -35,6 +35,12 @@ from deepsteg_jax.modes.common import load_side
 from deepsteg_jax.video import io
 
 STEPS = (2, 3, 4, 5)
+SHUFFLES = (  # besides the default
+    ("nothing", "blocks"),
+    ("cover", "blocks"),
+    ("secret", "coefficients"),
+    ("secret", "blocks"),
+)
 MODULI = {2: "1 LSB", 3: "ternary", 5: "mod 5"}
 FRAMES = 30  # of a clip
 SIZE = {"clips": (256, 448), "images": (256, 256)}
@@ -121,9 +127,11 @@ def rows_of(kind: str, settings: ConfigDict, trained: Path | None) -> dict[str, 
     """Every row by its name: a function of (workdir, progress)."""
     ours = ENTRIES["block_dct" if kind == "clips" else "block_dct_image"]
     configs = {f"block_dct D={step}": learned_config(ours, None, model__step=step) for step in STEPS}
-    for moves in ("nothing", "secret"):
+    for moves, cipher in SHUFFLES:
         name = f"block_dct D=3, shuffle moves {moves}"
-        configs[name] = learned_config(ours, None, model__step=3, shuffle__moves=moves)
+        name += "" if moves == "nothing" else f" by {cipher}"
+        changes = {"shuffle__moves": moves, "shuffle__cipher": cipher}
+        configs[name] = learned_config(ours, None, model__step=3, **changes)
     for name, entry in ENTRIES.items():
         if trained and not name.startswith("block_dct") and (trained / name / "checkpoints").is_dir():
             configs[name] = learned_config(entry, str(trained / name))

@@ -1,6 +1,7 @@
 """Speed and memory of hide and reveal, or of training, all in one run.
 
     python experiments/speed.py [--width 448] [--height 256] [--workdir runs/speed]
+    python experiments/speed.py --memory [--width 320] [--height 240] [--workdir runs/speed]
     python experiments/speed.py --train [--only invertible] [--workdir runs/speed]
 
 The first measures, in frames per second: the bare compiled hide and reveal; every stage of the file-to-file
@@ -9,7 +10,9 @@ and the whole pipelines. Then the peak memory of a process that hides and reveal
 for 1,000. The clips are made of a sample clip, played back and forth, so no data are needed. Writes
 speed.json and prints the table.
 
-The second measures, for the learned entries of the benchmark, the compiled training step on random pictures
+The second measures only the memory, for 100 and for 10,000 frames, and writes memory.json.
+
+The third measures, for the learned entries of the benchmark, the compiled training step on random pictures
 against a product of two 2048x2048 float32 matrices on the same cores. Writes train_speed.json.
 
 Machines are noisy: compare figures of one run only.
@@ -177,6 +180,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--workdir", type=Path, default=Path("runs/speed"))
+    parser.add_argument("--memory", action="store_true", help="measure the memory of long clips instead")
     parser.add_argument("--train", action="store_true", help="measure training steps instead")
     parser.add_argument("--only", nargs="+", choices=ENTRIES, default=list(ENTRIES), help="with --train")
     parser.add_argument("--memory-of", type=int, default=0, help=argparse.SUPPRESS)
@@ -189,12 +193,13 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if arguments.train:
         return measure_training(arguments.only, folder)
-    report = measure_speed(config, folder, arguments.frames, *size)
-    for frames in (100, 1000):
+    report = {} if arguments.memory else measure_speed(config, folder, arguments.frames, *size)
+    for frames in (100, 10_000 if arguments.memory else 1000):
         make_clip(folder / f"cover{frames}.mkv", "sample:bikes.mp4", frames, *size)
         make_clip(folder / f"secret{frames}.mkv", "sample:bigbuckbunny.mp4", frames, *size)
         report[f"peak MiB, {frames} frames"] = peak_memory_mib(folder, frames, *size)
-    (folder / "speed.json").write_text(json.dumps(report, indent=2) + "\n")
+    name = "memory" if arguments.memory else "speed"
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
     for path in folder.glob("*.mkv"):
         path.unlink()
     for name, value in report.items():
