@@ -35,7 +35,7 @@ def toy(monkeypatch) -> ConfigDict:
         {
             "seed": 3,
             "model": {"name": "toy", "size": 2, "frames": 1},
-            "shuffle": {"moves": "nothing", "block_size": 4},
+            "shuffle": {"moves": "nothing", "cipher": "blocks", "block_size": 4},
             "channel": (("gaussian_noise", 0.02),),
             "losses": {"stego": 1.0, "secret": 2.0, "secret_db": 0.01, "penalty": 1.0},
             "optimizer": {

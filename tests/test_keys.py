@@ -1,9 +1,13 @@
+import errno
 import hashlib
 import hmac
 import io
+import os
+import stat
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
@@ -127,14 +131,159 @@ def test_environment_that_is_not_text(monkeypatch):
     assert "UTF-8" in fails()
 
 
+# --- key files -----------------------------------------------------------------------------------
+
+
+def key_file_fails(path, call=keys.read_key_file):
+    with pytest.raises(UserError) as caught:
+        call(path)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077, 0o777], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_key_file_is_for_the_owner_only(tmp_path, umask):
+    path = tmp_path / "video.key"
+    keys.write_key_file(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 & ~umask
+    path.chmod(0o600)
+    assert keys.read_key_file(path) == path.read_bytes()
+    assert len(path.read_bytes()) == keys.KEY_BYTES
+
+
+def test_key_files_hold_fresh_keys(tmp_path, monkeypatch):
+    for name in ("one", "other"):
+        keys.write_key_file(str(tmp_path / name))
+    assert keys.read_key_file(tmp_path / "one") != keys.read_key_file(str(tmp_path / "other"))
+    monkeypatch.setattr(keys, "random_key", lambda: bytes(range(32)))
+    keys.write_key_file(tmp_path / "fixed")
+    assert keys.read_key_file(tmp_path / "fixed") == bytes(range(32))
+
+
+@pytest.mark.parametrize("content", [b"", b"precious", bytes(32)])
+def test_key_files_are_never_overwritten(tmp_path, content):
+    path = tmp_path / "video.key"
+    path.write_bytes(content)
+    assert "never overwritten" in key_file_fails(path, keys.write_key_file)
+    assert path.read_bytes() == content
+
+
+def test_key_files_are_not_written_through_links(tmp_path):
+    link, goal = tmp_path / "link", tmp_path / "goal"
+    link.symlink_to(goal)
+    key_file_fails(link, keys.write_key_file)
+    assert not goal.exists()
+
+
+def test_key_file_that_cannot_be_written(tmp_path):
+    key_file_fails(tmp_path, keys.write_key_file)  # a folder
+    key_file_fails(tmp_path / "missing" / "video.key", keys.write_key_file)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_key_file(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "No space" in key_file_fails(tmp_path / "video.key", keys.write_key_file)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64, 100_000])
+def test_key_file_of_the_wrong_length(tmp_path, size):
+    path = tmp_path / "video.key"
+    path.write_bytes(b"secret! " * (size // 8) + b"secret! "[: size % 8])
+    message = key_file_fails(path)
+    assert "32 bytes" in message and "keygen" in message
+    assert "secret" not in message
+
+
+def test_key_file_that_cannot_be_read(tmp_path):
+    assert "No such file" in key_file_fails(tmp_path / "missing.key")
+    assert "directory" in key_file_fails(tmp_path)
+
+
+def test_credential_is_what_is_given(tmp_path, monkeypatch):
+    words, key = saved(tmp_path, b"from the file\n"), tmp_path / "video.key"
+    keys.write_key_file(key)
+    assert keys.read_credential(words, None) == "from the file"
+    monkeypatch.setenv(VARIABLE, "from the environment")
+    assert keys.read_credential() == "from the environment"
+    assert keys.read_credential(key_file=str(key)) == key.read_bytes()
+    left = at_prompt(monkeypatch, "typed", "typed", "left over")
+    monkeypatch.delenv(VARIABLE)
+    assert keys.read_credential(confirm=True) == "typed"
+    assert left == ["left over"]
+
+
+def test_two_credentials(tmp_path):
+    words, key = saved(tmp_path, b"words\n"), tmp_path / "video.key"
+    keys.write_key_file(key)
+    with pytest.raises(UserError, match="--key_file and --passphrase_file") as caught:
+        keys.read_credential(words, str(key))
+    assert "\n" not in str(caught.value)
+
+
+# --- keys ----------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("passphrase", ["correct horse", "pässwörd ☃"])
-def test_key_is_scrypt(passphrase):
+def test_key_of_a_passphrase_is_argon2id(passphrase):
+    """RFC 9106, section 4, second option: 3 passes, 64 MiB, 4 lanes, 128 bits of salt, 256 bits of key."""
     salt = bytes(range(16))
-    expected = hashlib.scrypt(
-        passphrase.encode("utf-8"), salt=salt, n=32768, r=8, p=1, maxmem=2**26, dklen=32
+    argon = Argon2id(salt=salt, length=32, iterations=3, lanes=4, memory_cost=64 * 1024)
+    assert keys.derive_key(passphrase, salt) == argon.derive(passphrase.encode("utf-8"))
+    assert keys.derive_key(passphrase, bytes(16)) != keys.derive_key(passphrase, salt)
+
+
+def test_argon2id_is_that_of_the_rfc():
+    """RFC 9106, section 5.3: what the other tests compare with is Argon2id as published."""
+    argon = Argon2id(
+        salt=b"\2" * 16, length=32, iterations=3, lanes=4, memory_cost=32, ad=b"\4" * 12, secret=b"\3" * 8
     )
-    assert keys.derive_key(passphrase, salt) == expected
-    assert keys.derive_key(passphrase, bytes(16)) != expected
+    tag = "0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659"
+    assert argon.derive(b"\1" * 32).hex() == tag
+
+
+@pytest.mark.parametrize(
+    ("credential", "expected"),
+    [
+        ("correct horse", "577f1ff37e9a3e52c97d39f8e83891c1b73b0e87ffe0429cee8ede2fb005fe44"),
+        (bytes(range(32)), "05cca9f2f57676537904ff3578322b848f337df76972b1832b3e87db4385d814"),
+    ],
+)
+def test_keys_stay_what_they_are(credential, expected):
+    """A stego made today opens after any upgrade."""
+    assert keys.derive_key(credential, bytes(range(16))).hex() == expected
+
+
+def test_key_of_a_key_file_is_hkdf():
+    """RFC 5869, extract and expand, written out."""
+    content, salt = bytes(range(32)), bytes(range(16))
+    extracted = hmac.new(salt, content, hashlib.sha256).digest()
+    expected = hmac.new(extracted, b"deepsteg key file\x01", hashlib.sha256).digest()
+    assert keys.derive_key(content, salt) == expected
+
+
+def test_every_bit_of_a_key_file_counts():
+    salt, content = bytes(16), bytes(32)
+    made = {keys.derive_key(content, salt), keys.derive_key(content, bytes(15) + b"\1")}
+    made |= {keys.derive_key((1 << bit).to_bytes(32, "little"), salt) for bit in range(256)}
+    assert len(made) == 258
+    assert all(len(key) == keys.KEY_BYTES for key in made)
+
+
+def test_a_passphrase_is_no_key_file():
+    words = "thirty-two letters make one key."
+    assert len(words) == 32
+    assert keys.derive_key(words, bytes(16)) != keys.derive_key(words.encode(), bytes(16))
 
 
 def test_subkey_is_hkdf_expand():

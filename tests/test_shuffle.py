@@ -1,4 +1,3 @@
-import functools
 import struct
 
 import jax
@@ -12,11 +11,17 @@ from deepsteg_jax import shuffle
 
 KEY = np.random.default_rng(7).integers(0, 2**32, 8, dtype=np.uint32)
 
-quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles fast
-keystream = quick(shuffle.keystream, static_argnums=2)
-permutation = quick(shuffle.permutation, static_argnums=2)
-shuffle_blocks = quick(shuffle.shuffle_blocks, static_argnums=3)
-unshuffle_blocks = quick(shuffle.unshuffle_blocks, static_argnums=3)
+keystream = jax.jit(shuffle.keystream, static_argnums=2)
+permutation = jax.jit(shuffle.permutation, static_argnums=2)
+shuffle_blocks = jax.jit(shuffle.shuffle_blocks, static_argnums=3)
+unshuffle_blocks = jax.jit(shuffle.unshuffle_blocks, static_argnums=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_fast():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def words(key):
@@ -72,6 +77,22 @@ def test_keystream_takes_the_largest_frame_index():
     stream = np.asarray(keystream(jnp.asarray(KEY), np.uint32(2**32 - 1), 20))
     expected = chacha20(KEY.astype("<u4").tobytes(), b"\xff" * 4 + bytes(8), 0, 80)
     assert stream.astype("<u4").tobytes() == expected
+
+
+@pytest.mark.parametrize("purpose", [0, 1, 4, 2**32 - 1])
+def test_purpose_is_the_second_word_of_the_nonce(purpose):
+    stream = np.asarray(keystream(jnp.asarray(KEY), 77, 33, np.uint32(purpose)))
+    nonce = struct.pack("<III", 77, purpose, 0)
+    assert stream.astype("<u4").tobytes() == chacha20(KEY.astype("<u4").tobytes(), nonce, 0, 132)
+
+
+def test_permutations_differ_by_purpose():
+    orders = [np.asarray(permutation(jnp.asarray(KEY), 5, 500, purpose)) for purpose in range(4)]
+    for i, one in enumerate(orders):
+        np.testing.assert_array_equal(np.sort(one), np.arange(500))
+        for other in orders[:i]:
+            assert np.mean(one == other) < 0.03
+    np.testing.assert_array_equal(orders[0], permutation(jnp.asarray(KEY), 5, 500))
 
 
 @pytest.mark.parametrize("size", [1, 37, 500])
@@ -155,5 +176,5 @@ def test_jit_equals_eager():
 def test_gradient_follows_the_pixels():
     frames = jnp.asarray(frames_of((1, 8, 8, 3), np.float32))
     weights = jnp.asarray(frames_of((1, 8, 8, 3), np.float32, seed=1))
-    gradient = jax.grad(lambda x: jnp.sum(weights * shuffle.shuffle_blocks(x, KEY, 0, 2)))(frames)
+    gradient = jax.grad(lambda x: jnp.sum(weights * shuffle_blocks(x, KEY, 0, 2)))(frames)
     np.testing.assert_array_equal(gradient, unshuffle_blocks(weights, KEY, 0, 2))

@@ -16,11 +16,21 @@ WRONG = keys.key_words(bytes(range(1, 33)))
 MOVES = ("secret", "cover", "nothing")
 
 
-def shuffle_of(moves, block_size=8):
-    return ConfigDict({"moves": moves, "block_size": block_size})
+CIPHERS = ("blocks", "coefficients")
 
 
-def clip(seed, shape=(8, 20, 28)):
+@pytest.fixture(scope="module", autouse=True)
+def compile_fast():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def shuffle_of(moves, block_size=8, cipher="blocks"):
+    return ConfigDict({"moves": moves, "cipher": cipher, "block_size": block_size})
+
+
+def clip(seed, shape=(4, 24, 32)):
     """A smooth moving picture with a little noise, uint8 [n, h, w, 3]."""
     rng = np.random.default_rng(seed)
     f, y, x = np.mgrid[: shape[0], : shape[1], : shape[2]][..., None]
@@ -54,45 +64,47 @@ def nibbles(shapes=None):
 @functools.cache
 def block_dct():
     """The main model, untrained, and its params."""
-    settings = {"name": "block_dct", "step": 3, "frames": 4, "classes": 8, "features": 8, "layers": 1}
+    settings = {"name": "block_dct", "step": 3, "frames": 4, "classes": 8, "features": 8, "layers": 0}
     model = models.build(ConfigDict(settings))
     return model, jax.jit(model.init)(jax.random.key(0))
 
 
 @functools.cache
-def hidden(moves):
-    """(codec, reveal params, stego, revealed) of two clips; the nibble model if the secret moves."""
-    model, params = (nibbles(), {"hide": {}, "reveal": {}}) if moves == "secret" else block_dct()
-    codec = steganography.Codec(model, shuffle_of(moves), 4)
+def hidden(moves, cipher="blocks"):
+    """(codec, reveal params, stego, revealed) of two clips."""
+    model, params = block_dct()
+    codec = steganography.Codec(model, shuffle_of(moves, cipher=cipher), 4)
     stego = np.asarray(codec.hide(params["hide"], KEY, 0, clip(1), clip(2)))
     return codec, params["reveal"], stego, np.asarray(codec.reveal(params["reveal"], KEY, 0, stego))
 
 
-@pytest.mark.parametrize(("moves", "stego_floor", "floor"), [("cover", 48.9, 36.4), ("secret", 31.3, 28.2)])
-def test_round_trip(moves, stego_floor, floor):
-    _, _, stego, revealed = hidden(moves)
+@pytest.mark.parametrize("cipher", CIPHERS)
+@pytest.mark.parametrize(("moves", "floor"), [("cover", 39), ("secret", 36.5)])
+def test_round_trip(moves, cipher, floor):
+    _, _, stego, revealed = hidden(moves, cipher)
     assert stego.dtype == revealed.dtype == np.uint8
     assert stego.shape == revealed.shape == clip(1).shape
-    assert decibels(clip(1), stego) > stego_floor
+    assert decibels(clip(1), stego) > 49.5
     assert decibels(clip(2), revealed) > floor
 
 
-def test_moving_the_cover_costs_nothing():
-    _, _, stego, revealed = hidden("cover")
+@pytest.mark.parametrize("cipher", CIPHERS)
+def test_moving_the_cover_costs_nothing(cipher):
+    _, _, stego, revealed = hidden("cover", cipher)
     _, _, plain_stego, plain = hidden("nothing")
     np.testing.assert_array_equal(revealed, plain)
     assert np.mean(stego != plain_stego) > 0.1
     assert decibels(clip(1), plain_stego) == pytest.approx(decibels(clip(1), stego), abs=0.2)
 
 
+@pytest.mark.parametrize("cipher", CIPHERS)
 @pytest.mark.parametrize("moves", ["secret", "cover"])
-def test_wrong_key_reveals_nothing(moves):
-    codec, params, stego, revealed = hidden(moves)
+def test_wrong_key_reveals_nothing(moves, cipher):
+    codec, params, stego, _ = hidden(moves, cipher)
     wrong = codec.reveal(params, WRONG, 0, stego)
     later = codec.reveal(params, KEY, 4, stego)  # the right key, the wrong frames
     for other in (wrong, later):
-        assert decibels(clip(2), other) < 15
-        assert decibels(clip(2), other) < decibels(clip(2), revealed) - 12
+        assert decibels(clip(2), other) < 12
 
 
 def grids(count=6, shape=(16, 24)):
@@ -115,6 +127,17 @@ def test_stages_are_in_their_place(moves):
     unshuffled = steganography.unshuffle_blocks(jnp.asarray(secret), KEY, 5, 4)
     expected = {"secret": shuffled, "cover": unshuffled, "nothing": secret}
     np.testing.assert_array_equal(scattered, expected[moves])
+
+
+def test_scattered_samples_carry_every_digit():
+    """All the way through 8 bits, although half of the samples are turned over, at a size of no blocks."""
+    cover, secret = grids(2, (7, 13))
+    codec = steganography.Codec(nibbles(), shuffle_of("cover", cipher="coefficients"), 2)
+    stego = np.asarray(codec.hide({}, KEY, 5, cover, secret))
+    np.testing.assert_array_equal(stego // 16, cover // 16)
+    np.testing.assert_array_equal(codec.reveal({}, KEY, 5, stego), secret)
+    assert np.mean(stego % 16 * 16 == secret) < 0.15
+    assert np.mean(np.asarray(codec.reveal({}, KEY, 6, stego)) == secret) < 0.15
 
 
 @pytest.mark.parametrize("moves", ["secret", "cover"])
@@ -217,13 +240,47 @@ def test_stego_is_clipped_and_rounded():
     np.testing.assert_array_equal(codec.reveal({}, KEY, 0, cover), expected)
 
 
-def test_unknown_moves():
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"moves": "both"}, "'both'"),
+        ({"cipher": "aes"}, "blocks or coefficients, not 'aes'"),
+        ({"block_size": 0}, "block_size.*not 0"),
+        ({"moves": "nothing", "cipher": ""}, "not ''"),
+    ],
+)
+def test_wrong_sections(changed, message):
     x = jnp.zeros((1, 8, 8, 3))
     arguments = ({}, KEY[None], jnp.zeros(1, jnp.int32), x)
+    shuffle = shuffle_of("cover")
+    shuffle.update(changed)
     for call in (
-        lambda: steganography.hide(nibbles(), shuffle_of("both"), *arguments, x),
-        lambda: steganography.reveal(nibbles(), shuffle_of("both"), *arguments),
+        lambda: steganography.hide(nibbles(), shuffle, *arguments, x),
+        lambda: steganography.reveal(nibbles(), shuffle, *arguments),
     ):
-        with pytest.raises(UserError, match="'both'") as caught:
+        with pytest.raises(UserError, match=message) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("moves", "cipher", "block_size", "smallest"),
+    [
+        ("secret", "blocks", 16, 16),
+        ("cover", "blocks", 5, 5),
+        ("secret", "coefficients", 16, 8),
+        ("cover", "coefficients", 16, 1),
+    ],
+)
+def test_frames_smaller_than_a_block(moves, cipher, block_size, smallest):
+    shuffle = shuffle_of(moves, block_size, cipher)
+    assert steganography.transform(shuffle).smallest == smallest
+    ways, firsts = KEY[None], jnp.zeros(1, jnp.int32)
+    for shape in ((1, smallest - 1, 40, 3), (1, 2, 40, smallest - 1, 3)):
+        x = jax.ShapeDtypeStruct(shape, jnp.float32)
+        run = functools.partial(steganography.hide, nibbles(), shuffle, {}, ways, firsts)
+        if smallest > 1:
+            with pytest.raises(UserError, match=f"{smallest} pixels"):
+                jax.eval_shape(run, x, x)
+    x = jax.ShapeDtypeStruct((1, smallest, smallest, 3), jnp.float32)
+    assert jax.eval_shape(run, x, x).shape == x.shape
