@@ -34,8 +34,10 @@ import av
 import numpy as np
 from PIL import Image
 
-from deepsteg_jax.errors import PartialError, UserError
-from deepsteg_jax.video import io, pipeline
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from deepsteg_jax.errors import PartialError, UserError  # noqa: E402
+from deepsteg_jax.video import io, pipeline  # noqa: E402
 
 KEY, STEP, FINGERPRINT = bytes(range(32)), 3, b"fuzzing."
 WIDTH, HEIGHT, FRAMES = 48, 32, 6
@@ -471,9 +473,12 @@ def run_hide(case: Case) -> None:
     info = io.probe(cover)
     output = _output(case, info.is_image)
     io.check_output(output, (cover, secret), image=info.is_image)
+    # A long secret in a repeated cover takes long, rightly.
+    times, base = io.frame_times(secret), io.probe(secret).time_base
+    short = (times[-1] - times[0]) * base < 10
     settings = pipeline.Settings(
         str(case.rng.choice(["time", "frames"])),
-        bool(case.rng.random() < 0.5),
+        bool(short and case.rng.random() < 0.5),
         int(case.rng.choice([0, 6000])),
     )
     pipeline.hide(_side(case, info), KEY, cover, secret, output, lambda _: None, settings)

@@ -22,7 +22,8 @@ LARGEST = 2**26  # pixels of a frame: more than 8K video has
 
 _SUFFIXES = (*LOSSLESS_IMAGE, ".jpg", ".jpeg", ".webp", ".ppm")
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # Pillow would also open MPEG streams
-_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+# A damaged PNG can ask for more memory than there is.
+_ERRORS = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
 _NUMBER = re.compile(r"%(0\d+)?d")
 
 

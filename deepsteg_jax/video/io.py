@@ -50,6 +50,7 @@ _FFV1_OPTIONS = {"level": "3", "slices": "16", "slicecrc": "1"}
 _FULL_RANGE, _RGB, _PROGRESSIVE = 2, 0, 1  # AVCOL_RANGE_JPEG, AVCOL_SPC_RGB, AV_FIELD_PROGRESSIVE
 _SMALLEST = 4  # FFV1 cannot cut less than this into 16 slices
 _OPUS_FRAME = 960  # samples, 20 ms
+_OGG_OPTIONS = {"page_duration": "200000"}  # us; a damaged byte costs a page, which else lasts a second
 
 
 class Info(NamedTuple):
@@ -147,7 +148,7 @@ def frame_times(path: str | Path, decode: bool = True) -> np.ndarray:
     path = _existing(path)
     if is_sequence(path) or is_image(path):
         return np.arange(len(list_sequence(path)) if is_sequence(path) else 1)
-    if decode:
+    if decode or is_cut(path):
         return np.array([time for _, time in _with_times(_decoded(path))], np.int64)
     with _opened(path) as (container, stream):
         try:
@@ -206,20 +207,25 @@ def encode_sound(path: str | Path, bit_rate: int) -> Sound | None:
         origin = (video.start_time or 0) * video.time_base
         file = TemporaryFile()  # noqa: SIM115, the caller closes it
         try:
-            with av.open(file, "w", format="ogg") as output:
+            with av.open(file, "w", format="ogg", options=dict(_OGG_OPTIONS)) as output:
                 copied = track.codec_context.name in ("opus", "libopus")
                 run = _copy_opus if copied else _code_opus
                 first = run(container, track, output, bit_rate)
+            size = file.tell()
+            file.seek(0)
         except _AV_ERRORS as error:
-            file.close()
+            with suppress(OSError):
+                file.close()
+            if isinstance(error, av.error.PyAVCallbackError):  # not the sound: the temporary file
+                raise OSError(str(error.__cause__ or "no room")) from error
+            if not isinstance(error, av.error.FFmpegError):
+                raise
             raise UserError(
                 f"the sound of {shown(path)} cannot be read: repair or remove it first"
             ) from error
     if first is None:
         file.close()
         return None
-    size = file.tell()
-    file.seek(0)
     return Sound(file, size, round((first - origin) * SOUND_RATE))
 
 
@@ -265,17 +271,22 @@ def _code_opus(container, track, output, bit_rate) -> Fraction | None:
     coded.bit_rate = bit_rate
     resampler = av.AudioResampler("flt", layout, SOUND_RATE, frame_size=_OPUS_FRAME)
     first = None
+
+    def code(pieces):  # from time 0 on: an Ogg page of more would say when the sound starts a second time
+        nonlocal first
+        for piece in pieces:
+            if first is None:
+                first = piece.pts or 0
+            piece.pts = None if piece.pts is None else piece.pts - first
+            output.mux(coded.encode(piece))
+
     for packet in container.demux(track):
         for frame in packet.decode():
-            if first is None:
-                first = (frame.pts or 0) * frame.time_base
-            for piece in resampler.resample(frame):
-                output.mux(coded.encode(piece))
+            code(resampler.resample(frame))
     if first is not None:
-        for piece in resampler.resample(None):
-            output.mux(coded.encode(piece))
+        code(resampler.resample(None))
         output.mux(coded.encode(None))
-    return first
+    return None if first is None else Fraction(first, SOUND_RATE)
 
 
 # Writing
@@ -487,7 +498,8 @@ class _SequenceSink:
         self._count = 0
 
     def write(self, frame, time):
-        self._part.mkdir(exist_ok=True)
+        if not self._count:
+            self._part.mkdir()
         name = self._name % self._count
         images.save(self._part / name, frame, Path(name).suffix)
         self._count += 1
@@ -528,7 +540,7 @@ class _VideoSink:
     def _open(self, height: int, width: int) -> None:
         if min(height, width) < _SMALLEST:
             raise UserError(
-                f"{shown(self._path)}: {width}x{height} is too small for a video: give larger frames"
+                f"{shown(self._path)}: {width}x{height} is too small for a video: give a folder for images"
             )
         self._container = _create(self._part, self._path)
         self._stream = stream = self._container.add_stream(
@@ -609,7 +621,7 @@ def _aspect_filter(width: int, height: int, time_base: Fraction, aspect: Fractio
 
 def _join(video: Path, sound: Sound, output: Path, path: Path) -> None:
     """Copies a video and a sound track into one file, in step."""
-    with _open_input(video) as pictures, _create(output, path) as container:
+    with av.open(_url(video)) as pictures, _create(output, path) as container:
         source = pictures.streams.video[0]
         stream = container.add_stream_from_template(source)
         stream.time_base, stream.disposition = source.time_base, source.disposition
@@ -884,13 +896,14 @@ def _frame_hint(stream: "av.video.stream.VideoStream") -> int | None:
 
 
 def _with_times(frames: Iterable["av.VideoFrame"]) -> Iterator[tuple]:
-    """Each frame and its time; one that has none comes as long after the last as that one did."""
+    """Each frame and its time, which grows; one without comes as long after the last as that one did."""
     last, step = None, 1
     for frame in frames:
         time = frame.pts
         if time is None:
             time = 0 if last is None else last + step
-        elif last is not None and time > last:
+        elif last is not None:
+            time = max(time, last + 1)
             step = time - last
         last = time
         yield frame, time
@@ -923,26 +936,34 @@ def _decoded(path: Path, damaged: list[int] | None = None) -> Iterator["av.Video
         check = _Ffv1Check(path) if stream.codec_context.name == "ffv1" else None
         stream.codec_context.options = {"max_pixels": str(images.LARGEST)}
         stream.thread_type = "AUTO"
-        if damaged is not None:
-            yield from _past_damage(_decode_all(container, stream, check), check, damaged)
-            return
+        if damaged is None:
+            frames = _up_to_damage(container, stream, check, cut)
+        else:
+            frames = _past_damage(_decode_all(container, stream, check), check, damaged)
         try:
-            for packet in container.demux(stream):
-                wrong = (cut and packet.is_corrupt) or (check is not None and not check.passes(packet))
-                # Damage ends the clip: the decoder gives what it still holds of the good packets.
-                for frame in stream.codec_context.decode(None) if wrong else packet.decode():
-                    count += 1
-                    yield frame
-                if wrong:
-                    break
+            for frame in frames:
+                count += 1
+                yield frame
         except _AV_ERRORS:
             wrong = True
+    if damaged is not None and count:
+        return
     if cut:
         raise UserError(f"{shown(path)} is cut short after frame {count}: get a complete copy of it")
     if wrong:
         raise UserError(f"{shown(path)} is damaged after frame {count}: get an intact copy of it")
     if not count:
         raise UserError(f"{shown(path)} has no frames in it: give another video")
+
+
+def _up_to_damage(container, stream, check: "_Ffv1Check | None", cut: bool) -> Iterator["av.VideoFrame"]:
+    """The frames before the first damage, then an OSError or one of FFmpeg's errors if there is any."""
+    for packet in container.demux(stream):
+        wrong = (cut and packet.is_corrupt) or (check is not None and not check.passes(packet))
+        # The decoder gives what it still holds of the good packets.
+        yield from stream.codec_context.decode(None) if wrong else packet.decode()
+        if wrong:
+            raise OSError("damaged")
 
 
 # Damage

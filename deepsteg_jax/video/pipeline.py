@@ -3,13 +3,13 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from functools import partial
 from io import SEEK_END
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,9 @@ from deepsteg_jax.video.background import read_ahead, write_behind
 from deepsteg_jax.video.sideinfo import PACKET_HEAD, Packet, Packets, SideInfo
 
 CHUNK_FRAMES = 4  # frames in one call of the compiled graph, or one group where groups are longer
+MOST_CARRIERS = 2**26  # a month at 25 frames/s; their times are in memory
 LEAST_SOUND, MOST_SOUND = 6_000, 512_000  # bits per second; what Opus can do
+OGG_HEAD = 160  # bytes; no less in a packet, so that one holds the head of the Ogg file
 
 
 class Report(NamedTuple):
@@ -204,18 +206,41 @@ def _sound_room(frame_size: int, rate: Fraction) -> int:
 
 
 @contextmanager
+def _temporary_files():
+    """Makes errors of the disk, where the hidden sound lies for a while, one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"a temporary file cannot be written in {gettempdir()}: {reason}") from error
+
+
+@contextmanager
 def _secret_sound(path: str, info: io.Info, bit_rate: int, room: int):
     """The secret's sound, coded at `bit_rate` or as much of it as there is room for; None: there is none."""
     sound = None
     if bit_rate and info.tracks:
         if not LEAST_SOUND <= bit_rate <= MOST_SOUND:
             raise UserError(f"config.video.sound_bit_rate is {LEAST_SOUND} to {MOST_SOUND} bits/s, or 0")
-        sound = io.encode_sound(path, max(LEAST_SOUND, min(bit_rate, room)))
+        with _temporary_files():
+            sound = io.encode_sound(path, max(LEAST_SOUND, min(bit_rate, room)))
     try:
         yield sound
     finally:
         if sound is not None:
             sound.file.close()
+
+
+@contextmanager
+def _revealed_sound():
+    """An unnamed temporary file."""
+    with _temporary_files():
+        file = TemporaryFile()  # noqa: SIM115
+    try:
+        yield file
+    finally:
+        with suppress(OSError):
+            file.close()
 
 
 # --- hide -----------------------------------------------------------------------------------------
@@ -252,14 +277,24 @@ def _plan(cover: str, secret: str, settings: Settings) -> _Plan:
         raise UserError(
             f"the cover {cover} is an image and the secret {secret} has more frames: give a video"
         )
+    _check_length(secret, secret_clock, secret_info, cover_clock)
     schedule = timing.schedule(cover_clock, secret_clock, settings.align, settings.loop_cover, cover)
     fitted = fit(secret_info, cover_info.width, cover_info.height)
     return _Plan(cover_info, cover_clock, secret_info, secret_clock, schedule, fitted)
 
 
+def _check_length(secret: str, clock: timing.Clock, info: io.Info, cover: timing.Clock) -> None:
+    """Raises UserError if the times of a secret, which may be damaged, fit neither packets nor memory."""
+    too_long = not clock.constant and clock.times[-1] * _tick_rate(info) >= 2**32
+    if too_long or clock.duration * float(cover.rate) > MOST_CARRIERS:
+        raise UserError(
+            f"the secret {secret} lasts {clock.duration:.0f} s by its own times: repair or cut it first"
+        )
+
+
 def _side_info(plan: _Plan, side: Side, sound: io.Sound | None, salt: bytes) -> SideInfo:
     carriers = len(plan.schedule.numbers)
-    share = 0 if sound is None else -(-sound.size // max(1, carriers - 2))
+    share = 0 if sound is None else max(OGG_HEAD, -(-sound.size // max(1, carriers - 2)))
     packet_bytes = PACKET_HEAD.size + share if plan.needs_packets or sound else 0
     frame_size = plan.cover.width * plan.cover.height * 3
     if packet_bytes > sideinfo.packet_room(frame_size) or (sound and carriers < 3):
@@ -269,6 +304,8 @@ def _side_info(plan: _Plan, side: Side, sound: io.Sound | None, salt: bytes) -> 
             if sound
             else "the cover is too small for the times of the secret's frames: use larger frames"
         )
+    if sound and abs(sound.start) >= 2**31:
+        raise UserError("the secret's sound and pictures are hours apart: repair it first")
     timed = not plan.secret_clock.constant
     return SideInfo(
         width=plan.fit.width,
@@ -334,9 +371,12 @@ def hide(
         _warm_up(run, _sizes(record.carriers, group) | _sizes(tail, group), info.height, info.width, 2)
 
         start = time.monotonic()
-        stream = read_ahead(_chunks_to_hide(plan, cover, secret, group))
         words = keys.key_words(keys.subkey(masters[0], "shuffle"))
-        with _stego_writer(plan, cover, output) as writer, write_behind(partial(_write_all, writer)) as put:
+        with (
+            closing(read_ahead(_chunks_to_hide(plan, cover, secret, group))) as stream,
+            _stego_writer(plan, cover, output) as writer,
+            write_behind(partial(_write_all, writer)) as put,
+        ):
             for carriers, stegos in _computed(run, stream, words):
                 put(
                     [(marker.mark(c, stego), c.cover.time) for c, stego in zip(carriers, stegos, strict=True)]
@@ -362,6 +402,7 @@ def _chunks_to_hide(plan: _Plan, cover: str, secret: str, group: int) -> Iterato
     lay = partial(_lay, turned=plan.fit.turned, width=plan.cover.width, height=plan.cover.height)
     ticks = _tick_rate(plan.secret)
     times = np.round(plan.secret_clock.times * float(ticks)).astype(np.int64)
+    times *= not plan.secret_clock.constant  # nobody reads them then, and they may be too large to send
 
     def hidden():
         frames = zip(io.read_frames(secret, width=width, height=height), times, strict=False)
@@ -435,7 +476,7 @@ def _notes(plan: _Plan, output: str) -> tuple[str, ...]:
     notes = []
     if plan.left_out:
         notes.append(
-            f"the cover has fewer frames per second than the secret: {plan.left_out} of its frames are left "
+            f"the cover has no frames at the times of {plan.left_out} frames of the secret, which are left "
             "out (--config.video.align=frames keeps all)"
         )
     if plan.cover.tracks and io.is_sequence(output):
@@ -471,10 +512,10 @@ def reveal(
     start = time.monotonic()
     words = keys.key_words(keys.subkey(master, "shuffle"))
     damaged.clear()
-    with TemporaryFile() as sound, _revealed_writer(record, output, stego_info.is_image) as writer:
+    with _revealed_sound() as sound, _revealed_writer(record, output, stego_info.is_image) as writer:
         receiver = _Receiver(record, Packets(master, record.packet_bytes, side.step), sound)
-        stream = read_ahead(_chunks_to_reveal(stego, record, group, damaged))
-        with write_behind(partial(_write_all, writer)) as put:
+        stream = closing(read_ahead(_chunks_to_reveal(stego, record, group, damaged)))
+        with stream as stream, write_behind(partial(_write_all, writer)) as put:
             for stegos, revealed in _computed(run, stream, words):
                 put(receiver.take(stegos, revealed))
                 progress(len(revealed))
@@ -556,15 +597,17 @@ class _Receiver:
             self.lost.append(self.carriers)
         share = self._record.packet_bytes - PACKET_HEAD.size
         last = self.carriers == self._record.carriers - 1
-        self._sound.seek(0 if last and 1 in self.lost else (self.carriers - 1) * share)
-        self._sound.write(bytes(share) if packet is None else packet.sound)
+        with _temporary_files():
+            self._sound.seek(0 if last and 1 in self.lost else (self.carriers - 1) * share)
+            self._sound.write(bytes(share) if packet is None else packet.sound)
         return packet or following
 
     def deliver_sound(self, writer: io.Writer) -> None:
         """Gives the writer the sound, as far as there is some."""
         if not self._record.sound_bytes:
             return
-        self._sound.truncate(min(self._sound.seek(0, SEEK_END), self._record.sound_bytes))
+        with _temporary_files():
+            self._sound.truncate(min(self._sound.seek(0, SEEK_END), self._record.sound_bytes))
         sound = io.Sound(self._sound, self._record.sound_bytes, self._record.sound_start)
         if io.is_sound(sound):
             writer.add_sound(sound)

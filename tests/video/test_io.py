@@ -1,4 +1,8 @@
+import json
 import os
+import shutil
+import socket
+import subprocess
 from fractions import Fraction
 
 import av
@@ -7,7 +11,8 @@ import pytest
 from PIL import Image
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.video import io
+from deepsteg_jax.video import images, io
+from tests.synthetic import Sound, film, heard, hiss, packets, smooth
 
 
 def clip(count=6, height=48, width=64, seed=0):
@@ -74,7 +79,7 @@ def test_video_round_trip_is_bit_exact(tmp_path, size):
     path = save(tmp_path / "a.mkv", frames, Fraction(30000, 1001))
     np.testing.assert_array_equal(np.stack(list(io.read_frames(path))), frames)
     info = io.probe(path)
-    assert info == io.Info(size[1], size[0], 4, Fraction(30000, 1001), False)
+    assert info == io.Info(size[1], size[0], 4, Fraction(30000, 1001), False, Fraction(1, 1000))
     assert names(tmp_path) == ["a.mkv"]
 
 
@@ -165,10 +170,10 @@ def test_rotation_of_videos(tmp_path, angle):
     ("name", "codec"),
     [("a.mp4", "aac"), ("a.mkv", "libopus"), ("a.avi", "pcm_s16le"), ("a.mov", "pcm_s16le")],
 )
-def test_audio_is_copied(tmp_path, name, codec):
+def test_sound_is_copied(tmp_path, name, codec):
     cover = with_audio(tmp_path / name, codec)
     frames = clip(25)
-    path = save(tmp_path / "out.mkv", frames, audio_from=cover)
+    path = save(tmp_path / "out.mkv", frames, tracks_from=cover)
     assert names(tmp_path) == sorted([name, "out.mkv"])
     ours, theirs = packets_of(path, "audio"), packets_of(cover, "audio")
     assert [p[0] for p in ours] == [p[0] for p in theirs]
@@ -179,18 +184,17 @@ def test_audio_is_copied(tmp_path, name, codec):
     np.testing.assert_array_equal(list(io.read_frames(path)), frames)
 
 
-def test_audio_stops_with_a_trimmed_video(tmp_path):
+def test_sound_that_is_longer_than_the_video_is_copied_whole(tmp_path):
     cover = with_audio(tmp_path / "a.mp4", "aac")
-    path = save(tmp_path / "out.mkv", clip(10), audio_from=cover)
+    path = save(tmp_path / "out.mkv", clip(10), tracks_from=cover)
     ours, theirs = packets_of(path, "audio"), packets_of(cover, "audio")
-    wanted = [p[0] for p in theirs if p[1] < Fraction(10, 25)]
-    assert [p[0] for p in ours] == wanted
-    assert 10 < len(wanted) < len(theirs)
+    assert theirs[-1][1] > 2 * Fraction(10, 25)
+    assert [p[0] for p in ours] == [p[0] for p in theirs]
 
 
-def test_cover_without_audio(tmp_path):
+def test_cover_without_sound(tmp_path):
     cover = with_audio(tmp_path / "a.mp4", codec=None, frames=3)
-    with av.open(str(save(tmp_path / "out.mkv", clip(3), audio_from=cover))) as container:
+    with av.open(str(save(tmp_path / "out.mkv", clip(3), tracks_from=cover))) as container:
         assert not container.streams.audio
 
 
@@ -355,7 +359,8 @@ def test_writer_failures_leave_nothing(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         save(tmp_path / "none" / "a.mkv", clip(1))
     (tmp_path / "b.mkv").mkdir()
-    with pytest.raises(UserError, match="cannot be written"):
+    (tmp_path / "b.mkv" / "file").touch()
+    with pytest.raises(UserError, match="has files in it"):
         save(tmp_path / "b.mkv", clip(1))
     with pytest.raises(UserError, match="33x3"):
         save(tmp_path / "a.mkv", clip(1, 3, 33))
@@ -363,7 +368,7 @@ def test_writer_failures_leave_nothing(tmp_path):
         io.Writer(tmp_path / "a.mp4", 25)
     with pytest.raises(UserError, match="sound.txt"):
         (tmp_path / "sound.txt").write_text("no sound")
-        save(tmp_path / "a.mkv", clip(1), audio_from=tmp_path / "sound.txt")
+        save(tmp_path / "a.mkv", clip(1), tracks_from=tmp_path / "sound.txt")
     assert names(tmp_path) == ["b.mkv", "sound.txt"]
 
 
@@ -382,10 +387,13 @@ def test_check_output(tmp_path, monkeypatch):
     cover.write_bytes(b"x")
     (tmp_path / "link.mkv").symlink_to(cover)
     (tmp_path / "folder.mkv").mkdir()
+    (tmp_path / "folder.mkv" / "file").touch()
     for name in ("a.mkv", "A.MKV", "cover2.mkv"):
         io.check_output(tmp_path / name, [cover, tmp_path])
     for name in ("a.png", "a.bmp", "a.tif", "a.TIFF"):
         io.check_output(tmp_path / name, image=True)
+    for name in ("new/", "new/x_%04d.tif"):
+        io.check_output(f"{tmp_path}/{name}", [cover])
     bad = [
         ("a.mp4", False, "loss.*use .mkv"),
         ("a.webm", False, "loss"),
@@ -398,7 +406,12 @@ def test_check_output(tmp_path, monkeypatch):
         ("a.mp4", True, "videos"),
         ("a.xyz", False, "not a known video"),
         ("a", True, "not a known image"),
-        ("folder.mkv", False, "is a folder"),
+        ("folder.mkv", False, "has files in it"),
+        ("folder.mkv/x%d.png", False, "has files in it"),
+        ("new/x%d.jpg", False, "use .png"),
+        ("cover.mkv/", False, "is a file"),
+        ("folder.mkv", True, "is a folder"),
+        ("none/new/", False, "does not exist"),
         ("none/a.mkv", False, "does not exist"),
         ("cover.mkv", False, "also an input"),
         ("folder.mkv/../cover.mkv", False, "also an input"),
@@ -406,7 +419,7 @@ def test_check_output(tmp_path, monkeypatch):
     ]
     for name, image, words in bad:
         with pytest.raises(UserError, match=words) as caught:
-            io.check_output(tmp_path / name, [cover, tmp_path / "none.mkv"], image=image)
+            io.check_output(f"{tmp_path}/{name}", [cover, tmp_path / "none.mkv"], image=image)
         assert "\n" not in str(caught.value)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match="no permission"):
@@ -472,3 +485,566 @@ def test_decompress_refuses_what_is_no_video():
         with pytest.raises(UserError, match="damaged") as caught:
             io.decompress(data)
         assert "\n" not in str(caught.value)
+
+
+# --- times and the shape of pixels ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, time_base, times",
+    [
+        ("a.mkv", Fraction(1, 1000), [0, 40, 41, 700, 701, 2000]),
+        ("a.mkv", Fraction(1, 1000), [37, 40, 90, 91, 120, 9000]),
+        ("a.nut", Fraction(1, 90000), [5, 100, 137, 900, 1000, 400_000]),
+        ("a.nut", Fraction(1, 12800), [0, 512, 1025, 1026, 1027, 99_999]),
+    ],
+)
+def test_times_are_kept(tmp_path, name, time_base, times):
+    frames = clip(6)
+    with io.Writer(tmp_path / name, 25, time_base=time_base) as writer:
+        for frame, time in zip(frames, times, strict=True):
+            writer.write(frame, time)
+    ticks = io.probe(tmp_path / name).time_base
+    timed = list(io.read_timed(tmp_path / name))
+    assert [found.time * ticks for found in timed] == [time * time_base for time in times]
+    np.testing.assert_array_equal([found.frame for found in timed], frames)
+    for decode in (True, False):
+        assert io.frame_times(tmp_path / name, decode).tolist() == [found.time for found in timed]
+
+
+def test_times_that_do_not_grow_come_a_tick_later(tmp_path):
+    with io.Writer(tmp_path / "a.mkv", 25, time_base=Fraction(1, 1000)) as writer:
+        for frame, time in zip(clip(5), [7, 7, 3, 40, 40], strict=True):
+            writer.write(frame, time)
+    assert io.frame_times(tmp_path / "a.mkv").tolist() == [7, 8, 9, 40, 41]
+
+
+def test_times_of_frames_that_are_coded_out_of_order(tmp_path):
+    times = [0, 30, 50, 120, 130, 190, 200, 280]
+    path = film(
+        tmp_path / "a.mkv",
+        smooth(8),
+        times=times,
+        time_base=Fraction(1, 1000),
+        codec="libx264",
+        pixel_format="yuv420p",
+        options={"x264-params": "bframes=3:b-adapt=0:scenecut=0"},
+    )
+    coded = [float(seconds) for _, seconds in packets(path, "video")]
+    assert coded != sorted(coded)
+    assert io.frame_times(path).tolist() == io.frame_times(path, decode=False).tolist()
+    assert np.diff(io.frame_times(path)).tolist() == np.diff(times).tolist()
+
+
+def test_times_of_images_are_their_numbers(tmp_path):
+    io.write_frames(tmp_path / "a.png", clip(1))
+    save(f"{tmp_path}/images/", clip(3))
+    for name, times in (("a.png", [0]), ("images", [0, 1, 2])):
+        assert io.frame_times(tmp_path / name).tolist() == times
+        assert [found.time for found in io.read_timed(tmp_path / name)] == times
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="without ffprobe nothing else shows it")
+def test_every_frame_says_the_shape_of_its_pixels(tmp_path):
+    path = save(tmp_path / "a.mkv", clip(2), aspect=Fraction(4, 3))
+    np.testing.assert_array_equal(list(io.read_frames(path)), clip(2))
+    command = ["ffprobe", "-v", "error", "-of", "json", "-show_entries", "frame=sample_aspect_ratio", path]
+    found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert [frame["sample_aspect_ratio"] for frame in found["frames"]] == ["4:3", "4:3"]
+
+
+@pytest.mark.parametrize("angle, aspect", [(0, Fraction(4, 3)), (90, Fraction(3, 4)), (180, Fraction(4, 3))])
+def test_pixels_are_turned_with_the_frame(tmp_path, angle, aspect):
+    def prepare(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        stream.set_display_rotation(angle)
+
+    lossy = {"codec": "mpeg4", "pixel_format": "yuv420p"}
+    path = film(tmp_path / "a.mp4", smooth(2), prepare=prepare, **lossy)
+    info = io.probe(path)
+    assert info.aspect == aspect
+    assert (info.width, info.height) == ((32, 48) if angle == 90 else (48, 32))
+
+
+# --- what else a clip can be ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "codec, pixel_format, size",
+    [
+        ("libx264", "yuv420p10le", (32, 48)),
+        ("libx264", "yuv422p", (32, 48)),
+        ("libx264", "yuv444p10le", (31, 47)),
+        ("ffv1", "yuv444p16le", (31, 47)),
+        ("ffv1", "gbrp10le", (32, 48)),
+        ("ffv1", "yuv420p", (31, 47)),
+        ("mjpeg", "yuvj420p", (32, 48)),
+        ("libx264rgb", "bgr24", (16, 16)),
+    ],
+)
+def test_formats_of_pixels(tmp_path, codec, pixel_format, size):
+    frames = smooth(3, *size)
+    options = {"crf": "1"} if "264" in codec else None
+
+    def prepare(stream):
+        if codec == "mjpeg":
+            stream.codec_context.color_range = 2
+            stream.codec_context.qmin = stream.codec_context.qmax = 1
+
+    path = film(
+        tmp_path / "a.mkv", frames, codec=codec, pixel_format=pixel_format, options=options, prepare=prepare
+    )
+    found = io.read_stack(path)
+    assert found.shape == frames.shape and found.dtype == np.uint8
+    assert io.probe(path)[:2] == size[::-1]
+    error = np.abs(found.astype(int) - frames)
+    assert error.mean() < 6.5  # colours are halved in size
+    assert np.abs(found.mean((0, 1, 2)) - frames.mean((0, 1, 2))).max() < 2
+    assert found.std() == pytest.approx(frames.std(), rel=0.03)  # 1.16 times that with a wrong range
+
+
+def test_grey(tmp_path):
+    frames = np.repeat(smooth(3)[..., :1], 3, axis=-1)
+    path = film(tmp_path / "a.mkv", frames, pixel_format="gray")
+    np.testing.assert_allclose(io.read_stack(path).astype(int), frames, atol=2)
+
+
+def test_what_is_transparent_lies_on_white(tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 4), dtype=np.uint8)
+    rgba[0, :16, :, 3], rgba[0, 16:, :, 3] = 0, 255
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25, width=48, height=32, pix_fmt="bgra")
+        for pixels in rgba:
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="bgra")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    found = io.read_stack(tmp_path / "a.mkv")
+    assert (found[0, :16] == 255).all()
+    np.testing.assert_array_equal(found[0, 16:], rgba[0, 16:, :, :3])
+    share = rgba[1, ..., 3:] / 255
+    np.testing.assert_allclose(found[1], rgba[1, ..., :3] * share + 255 * (1 - share), atol=0.51)
+
+
+def refused(path, words, run=io.probe):
+    with pytest.raises(UserError, match=words) as caught:
+        run(path)
+    assert "\n" not in str(caught.value) and str(path).rstrip("/") in str(caught.value)
+
+
+def test_interlaced_clips_are_refused(tmp_path):
+    options = {"x264-params": "tff=1"}
+    lossy = {"codec": "libx264", "pixel_format": "yuv420p"}
+    refused(film(tmp_path / "a.mkv", smooth(3), options=options, **lossy), "interlaced.*bwdif")
+    assert io.probe(film(tmp_path / "b.mkv", smooth(3), **lossy)).width == 48
+
+
+def test_frames_too_large_are_refused(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.mkv", clip(2, 32, 64))
+    monkeypatch.setattr(images, "LARGEST", 32 * 64)
+    assert io.probe(path).frames == 2
+    monkeypatch.setattr(images, "LARGEST", 32 * 64 - 1)
+    refused(path, "64x32: scale them down")
+    refused(path, "64x32: scale them down", io.read_stack)
+
+
+def test_pipes_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.mkv")
+    refused(tmp_path / "a.mkv", "pipe or device")
+    refused(tmp_path / "a.mkv", "pipe or device", io.read_frames)
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "ffconcat", "sdp", "mpd"])
+def test_a_playlist_fetches_nothing(tmp_path, kind):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}/a.ts"
+        texts = {
+            "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://{address}\n#EXT-X-ENDLIST\n",
+            "ffconcat": f"ffconcat version 1.0\nfile 'tcp://{address}'\n",
+            "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+            "mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static">'
+            f"<BaseURL>http://{address}</BaseURL></MPD>",
+        }
+        path = tmp_path / f"a.{kind}"
+        path.write_text(texts[kind])
+        refused(path, "give a complete video or image file")
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+# --- sequences of images ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, first, last",
+    [
+        ("out/", "frame_00000.png", "frame_00010.png"),
+        ("out/x_%03d.tif", "x_000.tif", "x_010.tif"),
+        ("out/%d.bmp", "0.bmp", "9.bmp"),
+    ],
+)
+def test_sequence_round_trip(tmp_path, name, first, last):
+    frames = clip(11, 8, 12)
+    save(f"{tmp_path}/{name}", frames)
+    written = names(tmp_path / "out")
+    assert (written[0], written[-1], len(written)) == (first, last, 11)
+    found = io.read_stack(f"{tmp_path}/{name}")
+    np.testing.assert_array_equal(found, frames)
+    info = io.probe(f"{tmp_path}/{name}")
+    assert info == io.Info(12, 8, 11, io.FOLDER_RATE, False)
+    assert names(tmp_path) == ["out"]
+
+
+def test_an_empty_folder_takes_a_sequence_and_a_full_one_does_not(tmp_path):
+    (tmp_path / "out").mkdir()
+    save(tmp_path / "out", clip(2))
+    assert len(names(tmp_path / "out")) == 2
+    for name in ("out", "out/", "out/x%d.png"):
+        with pytest.raises(UserError, match="the folder .*out has files in it"):
+            save(f"{tmp_path}/{name}", clip(1))
+    refused(f"{tmp_path}/new/x%d.jpg", "use .png", lambda path: save(path, clip(1)))
+    assert names(tmp_path) == ["out"]
+    assert len(names(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
+@pytest.mark.parametrize("name", ["out/", "out/%d.png"])
+@pytest.mark.parametrize("there", [True, False])
+def test_exception_leaves_no_images(tmp_path, error, name, there):
+    if there:
+        (tmp_path / "out").mkdir()
+    before = names(tmp_path)
+    with pytest.raises(error), io.Writer(f"{tmp_path}/{name}", 25) as writer:
+        for frame in clip(3):
+            writer.write(frame)
+        raise error("stop")
+    assert names(tmp_path) == before
+    assert not there or names(tmp_path / "out") == []
+
+
+# --- tracks -------------------------------------------------------------------------------------------
+
+SRT = "1\n00:00:00,040 --> 00:00:00,120\nhello\n\n2\n00:00:00,160 --> 00:00:00,200\nbye\n\n"
+
+
+def rich(path, frames=6, **changes):
+    """A film with two tracks of sound, subtitles, chapters and tags."""
+    given = {
+        "sounds": [
+            Sound("libopus", hiss(), tags={"language": "eng", "title": "Original"}),
+            Sound("flac", hiss(seed=5), 480, {"language": "deu", "title": "Ton"}),
+        ],
+        "subtitles": SRT,
+        "subtitle_tags": {"language": "fra", "title": "Texte"},
+        "chapters": [(0, 120, "one"), (120, 240, "two")],
+        "tags": {"title": "A film", "artist": "Somebody"},
+    }
+    return film(path, clip(frames, 32, 48), **{**given, **changes})
+
+
+def tracks(path):
+    with av.open(str(path)) as container:
+        sounds_and_texts = [*container.streams.audio, *container.streams.subtitles]
+        found = []
+        for stream in sounds_and_texts:
+            tags = {k: v for k, v in stream.metadata.items() if k in ("language", "title")}
+            found.append(
+                (stream.type, stream.codec_context.name, bytes(stream.codec_context.extradata or b""), tags)
+            )
+        chapters = [
+            (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"])
+            for c in container.chapters()
+        ]
+        tags = {k: v for k, v in container.metadata.items() if k != "ENCODER"}
+    contents = [packets(path, kind, i) for kind, i in (("audio", 0), ("audio", 1), ("subtitle", 0))]
+    return found, contents, chapters, tags
+
+
+def test_tracks_are_copied_bit_for_bit_with_their_names(tmp_path):
+    cover = rich(tmp_path / "cover.mkv")
+    assert io.probe(cover).tracks == 3
+    before = tracks(cover)
+    assert [track[3]["language"] for track in before[0]] == ["eng", "deu", "fra"]
+    assert all(len(content) > 1 for content in before[1]) and len(before[2]) == 2
+    assert tracks(save(tmp_path / "out.mkv", clip(6), tracks_from=cover)) == before
+
+
+def test_subtitles_that_do_not_fit_are_refused_in_one_line(tmp_path):
+    style = (
+        "[Script Info]\r\nScriptType: v4.00+\r\n\r\n[V4+ Styles]\r\nFormat: Name, Fontname, Fontsize, "
+        "PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, "
+        "ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, "
+        "Encoding\r\nStyle: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,9,9,9,1"
+        "\r\n\r\n[Events]\r\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, "
+        "Text\r\n"
+    )
+    cover = tmp_path / "cover.mp4"
+    with av.open(str(cover), "w") as container:
+        video = container.add_stream("mpeg4", rate=25, width=48, height=32, pix_fmt="yuv420p")
+        text = container.add_stream("mov_text")
+        text.codec_context.subtitle_header = style.encode()
+        text.codec_context.time_base = Fraction(1, 1000)
+        for picture in clip(3, 32, 48):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(video.encode(None))
+        packet = av.Packet(b"\0\5hello")
+        packet.pts, packet.dts, packet.duration, packet.time_base = 40, 40, 80, Fraction(1, 1000)
+        packet.stream = text
+        container.mux(packet)
+    before = names(tmp_path)
+    for name in ("out.mkv", "out.nut"):
+        with pytest.raises(UserError, match="does not fit") as caught:
+            save(tmp_path / name, clip(3), tracks_from=cover)
+        assert "\n" not in str(caught.value) and str(cover) in str(caught.value)
+        assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("start", [-2400, 0, 2400])
+@pytest.mark.parametrize("name", ["out.mkv", "out.nut"])
+def test_sound_of_a_cover_stays_in_step(tmp_path, name, start):
+    """NUT has no times before 0: there the whole clip starts later."""
+    cover = film(tmp_path / "cover.mkv", clip(12, 32, 48), sounds=[Sound("aac", click(0.2), start)])
+    path = save(tmp_path / name, clip(12, 32, 48), tracks_from=cover)
+    assert onset(path) == pytest.approx(onset(cover), abs=1e-3)
+    assert onset(path) == pytest.approx(0.2 + start / 48000, abs=2e-3)
+    assert [data for data, _ in packets(path)] == [data for data, _ in packets(cover)]
+    times = io.frame_times(path) * float(io.probe(path).time_base)
+    np.testing.assert_allclose(np.diff(times), 0.04, atol=6e-4)
+    assert name == "out.nut" or times[0] == 0
+
+
+def test_tracks_are_played_as_often_as_the_video(tmp_path):
+    cover = rich(tmp_path / "cover.mkv", sounds=[Sound("pcm_s16le", hiss())] * 2)
+    loop = io.Loop(3, Fraction(6, 25), Fraction(3, 25))
+    path = save(tmp_path / "out.mkv", clip(15, 32, 48), tracks_from=cover, loop=loop)
+    for kind in ("audio", "subtitle"):
+        once = packets(cover, kind)
+        wanted = [(data, time + i * Fraction(6, 25)) for i in range(2) for data, time in once]
+        wanted += [(data, time + 2 * Fraction(6, 25)) for data, time in once if time < loop.end]
+        assert len(wanted) > 2 * len(once)
+        assert packets(path, kind) == wanted
+
+
+# --- sound --------------------------------------------------------------------------------------------
+
+
+def click(at, seconds=0.48):
+    """Silence and a short tone, which begins after `at` seconds."""
+    samples = np.zeros(round(48000 * seconds))
+    begin = round(48000 * at)
+    samples[begin : begin + 960] = 0.8 * np.sin(0.2 * np.arange(len(samples[begin : begin + 960])))
+    return samples
+
+
+def onset(path):
+    """When the tone is first heard, in seconds after the first frame."""
+    return np.flatnonzero(np.abs(heard(path)) > 0.2)[0] / 48000
+
+
+@pytest.mark.parametrize("codec", ["pcm_s16le", "aac", "libopus"])
+@pytest.mark.parametrize("start", [-4800, 0, 4800])
+@pytest.mark.parametrize("name", ["out.mkv", "out.nut"])
+@pytest.mark.parametrize("seconds", [0.48, 2.0])
+def test_sound_comes_back_in_step(tmp_path, codec, start, name, seconds):
+    """Also where it takes several pages of the Ogg file, which have times of their own."""
+    source = film(tmp_path / "a.mkv", clip(12, 32, 48), sounds=[Sound(codec, click(0.2, seconds), start)])
+    sound = io.encode_sound(source, 32_000)
+    assert sound.start == pytest.approx(start, abs=100)
+    with io.Writer(tmp_path / name, 25) as writer:
+        for frame in clip(12, 32, 48):
+            writer.write(frame)
+        writer.add_sound(sound)
+    sound.file.close()
+    assert onset(tmp_path / name) == pytest.approx(0.2 + start / 48000, abs=3e-3)
+    np.testing.assert_array_equal(io.read_stack(tmp_path / name), clip(12, 32, 48))
+    assert names(tmp_path) == ["a.mkv", name]
+
+
+@pytest.mark.parametrize("codec", ["aac", "libopus"])
+@pytest.mark.parametrize("start", [0, 4800])
+def test_sound_of_an_mp4_is_in_step(tmp_path, codec, start):
+    """Its edit list hides the priming of the encoder."""
+    pictures = {"codec": "mpeg4", "pixel_format": "yuv420p"}
+    source = film(tmp_path / "a.mp4", smooth(12), sounds=[Sound(codec, click(0.2, 2), start)], **pictures)
+    sound = io.encode_sound(source, 32_000)
+    with io.Writer(tmp_path / "out.mkv", 25) as writer:
+        for frame in clip(12, 32, 48):
+            writer.write(frame)
+        writer.add_sound(sound)
+    sound.file.close()
+    copy = save(tmp_path / "copy.mkv", clip(12, 32, 48), tracks_from=source)
+    assert onset(tmp_path / "out.mkv") == pytest.approx(onset(source), abs=2e-3)
+    assert onset(copy) == pytest.approx(onset(source), abs=2e-3)
+    assert onset(source) == pytest.approx(0.2 + start / 48000, abs=2e-3)
+
+
+def ogg_packets(sound):
+    sound.file.seek(0)
+    with av.open(sound.file, format="ogg") as container:
+        found = [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+        return found, container.streams.audio[0].codec_context.layout.name
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.webm"])
+def test_opus_is_copied(tmp_path, name):
+    pictures = {"codec": "libvpx" if name == "a.webm" else "mpeg4", "pixel_format": "yuv420p"}
+    source = film(tmp_path / name, smooth(6), sounds=[Sound("libopus", hiss())], **pictures)
+    with io.encode_sound(source, 6_000).file as file:
+        sound = io.Sound(file, 0, 0)
+        assert ogg_packets(sound)[0] == [data for data, _ in packets(source)]
+
+
+def test_bit_rate_and_channels_of_sound(tmp_path):
+    source = film(tmp_path / "a.mkv", clip(6, 32, 48), sounds=[Sound("flac", hiss(0.4))])
+    sizes = []
+    for bit_rate in (8_000, 32_000, 96_000):
+        sound = io.encode_sound(source, bit_rate)
+        data = sound.file.read()
+        assert sound.size == len(data) and data[:4] == b"OggS"
+        assert ogg_packets(sound)[1] == "mono" and io.is_sound(sound)
+        assert sound.file.tell() == 0
+        sizes.append(sound.size)
+        sound.file.close()
+    assert sizes == sorted(sizes) and sizes[2] > 2 * sizes[0]
+    surround = with_audio(tmp_path / "b.mkv", "flac", frames=3, seconds=0.1)
+    with io.encode_sound(surround, 32_000).file as file:
+        assert ogg_packets(io.Sound(file, 0, 0))[1] == "stereo"
+
+
+def test_no_sound(tmp_path):
+    io.write_frames(tmp_path / "a.png", clip(1))
+    save(f"{tmp_path}/images/", clip(2))
+    for path in (save(tmp_path / "a.mkv", clip(2)), tmp_path / "a.png", tmp_path / "images"):
+        assert io.encode_sound(path, 32_000) is None
+
+
+def test_damaged_sound_is_refused(tmp_path):
+    path = film(tmp_path / "a.mkv", clip(12, 32, 48), sounds=[Sound("flac", hiss(0.48))])
+    data, content = path.read_bytes(), packets(path)[2][0]
+    path.write_bytes(data.replace(content, bytes(len(content))))
+    refused(path, "sound of .* cannot be read", lambda p: io.encode_sound(p, 32_000))
+
+
+def test_rubbish_is_no_sound(tmp_path):
+    source = film(tmp_path / "a.mkv", clip(6, 32, 48), sounds=[Sound("flac", hiss(4))])
+    with io.encode_sound(source, 32_000).file as file:
+        whole = file.read()
+    cases = [(whole, True), (bytes(100), False), (b"", False), (whole[100:], False)]
+    for data, wanted in [*cases, (whole[: len(whole) // 2], True)]:
+        with (tmp_path / "x").open("w+b") as file:
+            file.write(data)
+            assert io.is_sound(io.Sound(file, len(data), 0)) == wanted
+            assert file.tell() == 0
+
+
+def test_sound_beside_images(tmp_path):
+    source = film(tmp_path / "a.mkv", clip(6, 32, 48), sounds=[Sound("flac", hiss())])
+    sound = io.encode_sound(source, 32_000)
+    with io.Writer(f"{tmp_path}/out/", 25) as writer:
+        writer.write(clip(1)[0])
+        writer.add_sound(sound)
+    sound.file.seek(0)
+    assert (tmp_path / "out" / "sound.opus").read_bytes() == sound.file.read()
+    assert len(io.read_stack(tmp_path / "out")) == 1
+    sound.file.seek(0)
+    with (
+        pytest.raises(UserError, match="takes no sound"),
+        io.Writer(tmp_path / "a.png", 25, image=True) as writer,
+    ):
+        writer.write(clip(1)[0])
+        writer.add_sound(sound)
+    assert names(tmp_path) == ["a.mkv", "out"]
+    sound.file.close()
+
+
+# --- reading past damage --------------------------------------------------------------------------------
+
+
+def test_a_flipped_byte_costs_one_frame(tmp_path):
+    frames = clip(6, 32, 48)
+    path = save(tmp_path / "a.mkv", frames)
+    data, coded = path.read_bytes(), packets_of(path, "video")
+    for k in range(6):
+        hurt = bytearray(data)
+        hurt[data.index(coded[k][0]) + len(coded[k][0]) // 2] ^= 4
+        path.write_bytes(hurt)
+        damaged = []
+        found = list(io.read_timed(path, damaged))
+        assert damaged == [k] and len(found) == 6
+        assert [frame.time for frame in found] == [40 * i for i in range(6)]
+        for i in set(range(6)) - {k}:
+            np.testing.assert_array_equal(found[i].frame, frames[i])
+        assert (found[k].frame != frames[k]).any()
+        damaged = []
+        assert io.probe(path, damaged).width == 48
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_a_missing_frame_is_replaced_by_the_one_before(tmp_path, k):
+    frames = clip(6, 32, 48)
+    path = save(tmp_path / "a.mkv", frames)
+    data, coded = path.read_bytes(), packets_of(path, "video")
+    begin, end = coded[k][2], data.index(coded[k][0]) + len(coded[k][0])
+    path.write_bytes(data[:begin] + bytes(end - begin) + data[end:])
+    damaged = []
+    found = [frame.frame for frame in io.read_timed(path, damaged)]
+    assert len(found) == 6 and k in damaged and 0 not in damaged
+    for i in set(range(6)) - set(damaged):
+        np.testing.assert_array_equal(found[i], frames[i])
+    if k < 5:
+        assert damaged == [k]
+        np.testing.assert_array_equal(found[k], frames[k - 1])
+
+
+def test_a_cut_file_is_read_as_far_as_it_goes(tmp_path):
+    frames = clip(6, 32, 48)
+    path = save(tmp_path / "a.mkv", frames)
+    data, coded = path.read_bytes(), packets_of(path, "video")
+    for k in (1, 3, 5):
+        path.write_bytes(data[: coded[k][2]])
+        damaged = []
+        found = [frame.frame for frame in io.read_timed(path, damaged)]
+        np.testing.assert_array_equal(found, frames[:k])
+        assert damaged == []
+
+
+# --- what a stego looks like ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(32, 48), (31, 47)])
+def test_a_clip_looks_like_plain_ffv1(tmp_path, size):
+    def prepare(stream):
+        stream.codec_context.gop_size, stream.codec_context.color_range = 1, 2
+
+    frames = clip(3, *size)
+    options = {"level": "3", "slices": "16", "slicecrc": "1"}
+    plain = film(tmp_path / "plain.mkv", frames, options=options, prepare=prepare)
+    ours = save(tmp_path / "ours.mkv", frames)
+    looks = []
+    for path in (plain, ours):
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            context = stream.codec_context
+            tags = set(container.metadata), {*stream.metadata} - {"ENCODER"}
+            looks.append(
+                (bytes(context.extradata), context.pix_fmt, stream.time_base, container.format.name, tags)
+            )
+    assert looks[0] == looks[1]
+    assert [data for data, _ in packets(plain, "video")] == [data for data, _ in packets(ours, "video")]
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffprobe to show every tag")
+def test_no_tag_names_this_project(tmp_path):
+    cover = rich(tmp_path / "cover.mkv")
+    path = save(tmp_path / "out.mkv", clip(6, 32, 48), tracks_from=cover)
+    shown = subprocess.run(
+        ["ffprobe", "-v", "error", "-show_format", "-show_streams", "-show_chapters", path.name],
+        capture_output=True,
+        check=True,
+        cwd=tmp_path,
+        text=True,
+    ).stdout
+    assert "TAG:title=A film" in shown and "ffv1" in shown
+    for word in ("deepsteg", "jax", "numpy", "pyav", "python"):
+        assert word not in shown.lower()
+        assert word.encode() not in path.read_bytes().lower()
