@@ -24,7 +24,7 @@ from deepsteg_jax.video.sideinfo import PACKET_HEAD, Packet, Packets, SideInfo
 CHUNK_FRAMES = 4  # frames in one call of the compiled graph, or one group where groups are longer
 MOST_CARRIERS = 2**26  # a month at 25 frames/s; their times are in memory
 LEAST_SOUND, MOST_SOUND = 6_000, 512_000  # bits per second; what Opus can do
-OGG_HEAD = 160  # bytes; no less in a packet, so that one holds the head of the Ogg file
+OGG_HEAD = 160  # bytes; no less in a packet of large frames, so that one holds the head of the Ogg file
 
 
 class Report(NamedTuple):
@@ -294,10 +294,10 @@ def _check_length(secret: str, clock: timing.Clock, info: io.Info, cover: timing
 
 def _side_info(plan: _Plan, side: Side, sound: io.Sound | None, salt: bytes) -> SideInfo:
     carriers = len(plan.schedule.numbers)
-    share = 0 if sound is None else max(OGG_HEAD, -(-sound.size // max(1, carriers - 2)))
+    room = sideinfo.packet_room(plan.cover.width * plan.cover.height * 3)
+    share = 0 if sound is None else max(min(OGG_HEAD, room // 4), -(-sound.size // max(1, carriers - 2)))
     packet_bytes = PACKET_HEAD.size + share if plan.needs_packets or sound else 0
-    frame_size = plan.cover.width * plan.cover.height * 3
-    if packet_bytes > sideinfo.packet_room(frame_size) or (sound and carriers < 3):
+    if packet_bytes > room or (sound and carriers < 3):
         raise UserError(
             "the cover is too small for the secret's sound: use larger or more frames, or leave the sound "
             "out with --config.video.sound_bit_rate=0"

@@ -581,7 +581,7 @@ def test_secrets_of_other_rates(tmp_path, rate, align):
     exact = [np.array_equal(*pair) for pair in zip(revealed, secret, strict=True)]
     lost = exact.count(False)
     assert 0.9 * (count - 20) <= lost <= count - 20 + 1 and exact[0]
-    assert f"{lost} of its frames are left out (--config.video.align=frames" in hidden.summary()
+    assert f"{lost} frames of the secret, which are left out (--config.video.align=frames" in hidden.summary()
     for i in np.flatnonzero(np.logical_not(exact)):
         np.testing.assert_array_equal(revealed[i], revealed[i - 1])
 
@@ -607,7 +607,7 @@ def test_frames_that_come_too_fast_are_left_out(tmp_path):
     kept = [list(map(bytes, secret_noise(8))).index(bytes(frame)) for frame in load(files.output)]
     assert kept == sorted(set(kept)) and kept[-1] == 7 and 4 <= len(kept) < 8
     assert [1000 * s for s in seconds_of(files.output)] == [times[i] for i in kept]
-    assert f"{8 - len(kept)} of its frames are left out" in hidden.summary()
+    assert f"{8 - len(kept)} frames of the secret, which are left out" in hidden.summary()
     assert shown.frames == len(kept)
 
 
