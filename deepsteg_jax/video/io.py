@@ -148,16 +148,16 @@ def frame_times(path: str | Path, decode: bool = True) -> np.ndarray:
     path = _existing(path)
     if is_sequence(path) or is_image(path):
         return np.arange(len(list_sequence(path)) if is_sequence(path) else 1)
-    if decode or is_cut(path):
-        return np.array([time for _, time in _with_times(_decoded(path))], np.int64)
-    with _opened(path) as (container, stream):
-        try:
-            times = [p.pts for p in container.demux(stream) if p.size and not p.is_discard]
-        except _AV_ERRORS:
-            times = []  # reading it will tell
-    if None in times or not times:
-        return np.arange(len(times)) * _tick(stream)
+    times = [] if decode or is_cut(path) else _packet_times(path)
+    if not times or None in times:
+        times = [time for _, time in _with_times(_decoded(path))]
     return np.sort(np.array(times, np.int64))
+
+
+def _packet_times(path: Path) -> list[int | None]:
+    with _opened(path) as (container, stream), suppress(*_AV_ERRORS):  # decoding will tell
+        return [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    return []
 
 
 def count_frames(path: str | Path) -> int:
@@ -874,11 +874,6 @@ def _opened(path: Path) -> Iterator[tuple]:
 
 def _rate(stream: "av.video.stream.VideoStream") -> Fraction:
     return Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or FOLDER_RATE)
-
-
-def _tick(stream: "av.video.stream.VideoStream") -> int:
-    """Ticks from frame to frame, on the average."""
-    return max(1, round(1 / (_rate(stream) * stream.time_base)))
 
 
 def _frame_hint(stream: "av.video.stream.VideoStream") -> int | None:

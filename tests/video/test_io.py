@@ -1048,3 +1048,11 @@ def test_no_tag_names_this_project(tmp_path):
     for word in ("deepsteg", "jax", "numpy", "pyav", "python"):
         assert word not in shown.lower()
         assert word.encode() not in path.read_bytes().lower()
+
+
+def test_times_are_decoded_where_no_packet_has_one(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.mkv", clip(5))
+    listed = io.frame_times(path, decode=False).tolist()
+    for nothing in ([], [0, None, 80, 120, 160]):
+        monkeypatch.setattr(io, "_packet_times", lambda _, times=nothing: times)
+        assert io.frame_times(path, decode=False).tolist() == listed == [0, 40, 80, 120, 160]
