@@ -1,6 +1,7 @@
 """The training loop: data, steps, logs, checkpoints."""
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def _check_finite(value: float, name: str, step: int, folder: Path) -> None:
         )
 
 
-def train(config: ConfigDict, workdir: str | Path) -> TrainState:
+def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = lambda: False) -> TrainState:
     """Trains into `workdir`, going on where the newest checkpoint there ends.
 
     The state after step k depends on the config alone, not on where the run was interrupted.
@@ -46,9 +47,10 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     Args:
         config: see configs/video.py.
         workdir: gets checkpoints/, tensorboard/, training.jsonl and config.json.
+        stop: asked after every step; once it says yes the state is saved and training ends.
 
     Returns:
-        The final state.
+        The last state.
 
     Raises:
         UserError: bad data, a folder of another config, or a loss that is not finite.
@@ -69,7 +71,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         log = TrainingLog(workdir, int(state.step), config.optimizer.num_steps)
         # Closed at once, since a live tf.data iterator can hang the end of the process.
         with closing(log), closing(_pairs_from(config, int(state.step))) as pairs:
-            return _run(config, state, train_step, model, pairs, manager, log)
+            return _run(config, state, train_step, model, pairs, manager, log, stop)
 
 
 def _pairs_from(config, step):
@@ -78,8 +80,8 @@ def _pairs_from(config, step):
     )
 
 
-def _run(config, state, train_step, model, pairs, manager, log) -> TrainState:
-    """Steps from `state` to the last one."""
+def _run(config, state, train_step, model, pairs, manager, log, stop) -> TrainState:
+    """Steps from `state` to the last one, or until `stop` says so."""
     draw = jax.jit(lambda params, batch, keys: hide_and_reveal(model, config, params, batch, keys))
     num_steps, every = config.optimizer.num_steps, config.train
     first = int(state.step)
@@ -87,7 +89,8 @@ def _run(config, state, train_step, model, pairs, manager, log) -> TrainState:
     for step, batch in zip(range(first + 1, num_steps + 1), pairs, strict=False):
         state, logs = train_step(state, batch)
         log.advance()
-        last = step == num_steps
+        stopping = stop()
+        last = step == num_steps or stopping
         if step % every.log_every_steps == 0 or last:
             logs = {name: float(value) for name, value in logs.items()}
             _check_finite(logs["loss"], "loss", step, manager.directory)
@@ -95,7 +98,7 @@ def _run(config, state, train_step, model, pairs, manager, log) -> TrainState:
             logs["images_per_s"] = (step - since) * every.batch_size * config.data.frames / (now - clock)
             clock, since = now, step
             log.scalars(step, logs)
-        if step % every.picture_every_steps == 0 or last:
+        if step % every.picture_every_steps == 0 or step == num_steps:
             few = {name: jnp.asarray(x[:4]) for name, x in batch.items()}
             keys = example_keys(jax.random.key(step), len(few["cover"]), None)
             log.picture(step, picture_grid(draw(state.params, few, keys)))
@@ -104,4 +107,6 @@ def _run(config, state, train_step, model, pairs, manager, log) -> TrainState:
             norm = float(optax.global_norm(state.params))
             _check_finite(norm, "norm of the parameters", step, manager.directory)
             checkpoints.save(manager, state, config)
+        if stopping:
+            break
     return state

@@ -19,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from configs.video import get_config
-from deepsteg_jax import data, models
+from deepsteg_jax import data, models, modes
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training import checkpoints, loop
 from deepsteg_jax.training.logs import JSON_LINES
@@ -194,6 +194,35 @@ def test_a_run_that_crashed_goes_on_to_the_same_bits(config, tmp_path):
     assert all(line == right[line["step"]] for line in lines)
     rates = [right[step]["learning_rate"] for step in range(1, 9)]
     assert len(set(rates)) > 2  # so that a schedule that starts afresh would show
+
+
+def test_a_run_that_was_asked_to_stop_saves_and_goes_on_to_the_same_bits(config, tmp_path):
+    whole = train(config, tmp_path / "whole")
+    asked = []
+    stopped = train(config, tmp_path / "stopped", lambda: asked.append(None) or len(asked) == 3)
+    assert int(stopped.step) == len(asked) == 3
+    assert _saved(tmp_path / "stopped") == ["2", "3"]
+    assert _equal(train(config, tmp_path / "stopped"), whole)
+
+
+@pytest.mark.parametrize("at", [3, 6])
+def test_sigterm_asks_the_training_to_stop(config, tmp_path, monkeypatch, capsys, at):
+    asked = []
+
+    def trained(config, workdir, stop):
+        asked.append(stop())
+        os.kill(os.getpid(), signal.SIGTERM)
+        asked.append(stop())
+        return SimpleNamespace(step=at)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(loop, "train", trained)
+    try:
+        modes.load("train").run(config, modes.Options(str(tmp_path)))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert asked == [False, True]
+    assert ("saved at step 3 of 6" in capsys.readouterr().out) == (at == 3)
 
 
 def test_a_finished_run_stays_as_it_is(config, tmp_path):
