@@ -1,6 +1,8 @@
 """What several modes need: a model ready to work, tables, the compilation cache."""
 
+import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -13,12 +15,25 @@ from deepsteg_jax.training import checkpoints
 from deepsteg_jax.video.pipeline import Settings, Side
 
 
+_M_MMAP_THRESHOLD = -3  # in malloc.h of glibc
+
+
 def use_compilation_cache() -> None:
     """Lets a second start reuse what the first one compiled; JAX_COMPILATION_CACHE_DIR moves it."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(home / "deepsteg_jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _return_large_buffers() -> None:
+    """Has the C library give buffers as large as a frame back at once, so that memory is bounded.
+
+    Once glibc has seen such buffers it keeps freed ones for later, in pieces and more of them with the length
+    of a video. Other C libraries are left alone.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**18)
 
 
 def load_side(config: ConfigDict, side: str) -> Side:
@@ -32,6 +47,7 @@ def load_side(config: ConfigDict, side: str) -> Side:
         UserError: no such model or checkpoint, or they do not fit.
     """
     use_compilation_cache()
+    _return_large_buffers()
     model = models.build(config.model)
     reveal = checkpoints.restore_params(config.checkpoint, model, config.model, "reveal")
     fingerprint = checkpoints.fingerprint(reveal)

@@ -1,7 +1,6 @@
 """Hiding and revealing whole files as streams: memory is bounded by the frame size, not by the length."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
@@ -163,7 +162,7 @@ def _repeated(path: str, passes: int, length: int) -> Iterator[io.Timed]:
 
 
 def _computed(run: Callable, items: Iterable[tuple], words: np.ndarray) -> Iterator[tuple[list, np.ndarray]]:
-    """Runs the compiled graph over chunks, one ahead of the one that is used.
+    """Runs the compiled graph over chunks, one ahead of the one that is used, one at a time.
 
     Args:
         run: (words, first_frame, *stacks) -> frames.
@@ -172,15 +171,16 @@ def _computed(run: Callable, items: Iterable[tuple], words: np.ndarray) -> Itera
     Yields:
         (what belongs to the chunk, frames [n, h, w, 3]).
     """
-    number, waiting = 0, deque()
+    number, running = 0, None
     for belonging, stacks in items:
-        waiting.append((belonging, run(words, number, *stacks)))
+        # The last chunk is fetched first: two at a time would take twice the memory, now and then.
+        done = running and (running[0], np.array(running[1]))
+        running = belonging, run(words, number, *stacks)
         number += len(stacks[0])
-        if len(waiting) > 1:
-            belonging, frames = waiting.popleft()
-            yield belonging, np.array(frames)
-    for belonging, frames in waiting:
-        yield belonging, np.array(frames)
+        if done:
+            yield done
+    if running:
+        yield running[0], np.array(running[1])
 
 
 def _sizes(frames: int, group: int) -> set[int]:
