@@ -14,7 +14,6 @@ from deepsteg_jax.steganography import Codec
 from deepsteg_jax.training import checkpoints
 from deepsteg_jax.video.pipeline import Settings, Side
 
-
 _M_MMAP_THRESHOLD = -3  # in malloc.h of glibc
 
 
