@@ -16,24 +16,13 @@ import pytest
 
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.video import io, pipeline
+from experiments.fuzz import PlainCodec
 from tests.synthetic import noise, save, smooth, tone
 
 KEY = bytes(range(32))
 OLDER = b"an older file of this name"
 KILLS = 20
 LONG = 250  # frames
-
-
-class PlainCodec:
-    """Stands in for a compiled model: the stego is the cover, and revealed is the stego."""
-
-    frames = 4
-
-    def hide(self, params, key, first_frame, cover, secret):
-        return cover
-
-    def reveal(self, params, key, first_frame, stego):
-        return stego
 
 
 def plain():

@@ -82,8 +82,7 @@ def probe(path: str | Path, damaged: list[int] | None = None) -> Info:
     Raises UserError if it is missing, is no clip, or if its first frame cannot be read.
     """
     path = _existing(path)
-    if is_sequence(path) or is_image(path):
-        found = list_sequence(path) if is_sequence(path) else [path]
+    if found := _still_images(path):
         height, width = images.load(found[0]).shape[:2]
         return Info(width, height, len(found), FOLDER_RATE, not is_sequence(path))
     frame = next(_decoded(path, damaged))
@@ -146,8 +145,8 @@ def frame_times(path: str | Path, decode: bool = True) -> np.ndarray:
     fast and nearly always right. Raises UserError as `read_frames` does.
     """
     path = _existing(path)
-    if is_sequence(path) or is_image(path):
-        return np.arange(len(list_sequence(path)) if is_sequence(path) else 1)
+    if found := _still_images(path):
+        return np.arange(len(found))
     times = [] if decode or is_cut(path) else _packet_times(path)
     if not times or None in times:
         times = [time for _, time in _with_times(_decoded(path))]
@@ -826,11 +825,16 @@ def _existing(path: str | Path) -> str | Path:
     return path
 
 
-def _read(path, start, stop, size, damaged=None) -> Iterator[Timed]:
+def _still_images(path: str | Path) -> list[Path]:
+    """The files of a still image or of a sequence; none if it is neither."""
     if is_sequence(path):
-        return _read_images(list_sequence(path)[start:stop], start, size)
-    if is_image(path):
-        return _read_images([path][start:stop], start, size)
+        return list_sequence(path)
+    return [path] if is_image(path) else []
+
+
+def _read(path, start, stop, size, damaged=None) -> Iterator[Timed]:
+    if found := _still_images(path):
+        return _read_images(found[start:stop], start, size)
     with _opened(path):  # complains now, not at the first frame
         return _video_frames(path, start, stop, size, damaged)
 

@@ -422,13 +422,8 @@ class _Marker:
 
     def __init__(self, record: SideInfo, salts: list[bytes], masters: list[bytes], step: int, sound):
         self.done = 0
-        self._record, self._salts, self._masters, self._step, self._sound = (
-            record,
-            salts,
-            masters,
-            step,
-            sound,
-        )
+        self._record, self._step, self._sound = record, step, sound
+        self._salts, self._masters = salts, masters
         self._packets = Packets(masters[0], record.packet_bytes, step)
 
     def mark(self, carrier: _Carrier, stego: np.ndarray) -> np.ndarray:
