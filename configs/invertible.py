@@ -17,6 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.couplings = 6
     config.model.features = 24
     config.model.layers = 2
+    config.model.update(dtype="float32", remat=False)  # as in configs/video.py
     config.shuffle.moves = "secret"
     config.shuffle.cipher = "blocks"
     config.losses.stego = config.losses.secret = 1.0

@@ -10,6 +10,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = image.get_config(variant)
     config.checkpoint = "runs/prep_hide_reveal"
     config.model = ConfigDict({"name": "prep_hide_reveal", "frames": 1, "features": 50})
+    config.model.update(dtype="float32", remat=False)  # as in configs/video.py
     config.shuffle.moves = "secret"
     config.shuffle.cipher = "blocks"
     config.shuffle.block_size = 56  # 16 blocks of a 224x224 frame

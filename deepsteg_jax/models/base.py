@@ -3,13 +3,38 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from deepsteg_jax.errors import UserError
 
 Params = dict[str, Any]
 
 
 def _no_penalty(params: Params, cover: jax.Array, secret: jax.Array) -> jax.Array:
-    return jax.numpy.zeros(())
+    return jnp.zeros(())
+
+
+def compute_dtype(config: ConfigDict) -> jnp.dtype:
+    """What the networks of a model compute in; parameters, pictures and transforms stay float32.
+
+    Raises:
+        UserError: `config.dtype` is neither float32 nor bfloat16.
+    """
+    name = config.get("dtype", "float32")
+    if name not in ("float32", "bfloat16"):
+        raise UserError(f"config.model.dtype is float32 or bfloat16, not {name!r}")
+    return jnp.dtype(name)
+
+
+def rematerialise(module: type[nn.Module], config: ConfigDict, methods: tuple[str, ...] = ("__call__",)):
+    """The module, which with `config.remat` keeps its inputs only and computes again in the backward pass.
+
+    Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". Values and parameters stay the same.
+    """
+    return nn.remat(module, methods=list(methods)) if config.get("remat", False) else module
 
 
 class Model(NamedTuple):

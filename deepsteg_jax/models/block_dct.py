@@ -23,6 +23,7 @@ describe the secret best:
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -32,8 +33,15 @@ import numpy as np
 from jax import lax
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models.base import Model
-from deepsteg_jax.transforms import dct_matrix, diagonal_frequencies, from_blocks, pad_to_blocks, to_blocks
+from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
+from deepsteg_jax.transforms import (
+    dct_matrix,
+    diagonal_frequencies,
+    einsum,
+    from_blocks,
+    pad_to_blocks,
+    to_blocks,
+)
 
 BLOCK = 8
 PAIRS = 3 * BLOCK * BLOCK // 2
@@ -137,13 +145,13 @@ def analyse(video: jax.Array) -> jax.Array:
         [t, h/8, w/8, 192] in grey levels (orthonormal); axis 0 is the temporal frequency.
     """
     x = to_blocks(video * 255 - 128, BLOCK)
-    return x if len(x) == 1 else jnp.einsum("ft,tyxc->fyxc", dct_matrix(len(x)), x)
+    return x if len(x) == 1 else einsum("ft,tyxc->fyxc", dct_matrix(len(x)), x)
 
 
 def synthesise(coefficients: jax.Array) -> jax.Array:
     """Inverse of `analyse`: [t, h/8, w/8, 192] -> [t, h, w, 3], not clipped."""
     t = len(coefficients)
-    x = coefficients if t == 1 else jnp.einsum("ft,fyxc->tyxc", dct_matrix(t), coefficients)
+    x = coefficients if t == 1 else einsum("ft,fyxc->tyxc", dct_matrix(t), coefficients)
     return (from_blocks(x, BLOCK) + 128) / 255
 
 
@@ -471,16 +479,19 @@ class Refinement(nn.Module):
 
     features: int
     layers: int
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, coefficients, errors):
         """See the class."""
+        dense = partial(nn.Dense, dtype=self.dtype)
+        silent = partial(dense, kernel_init=nn.initializers.zeros)
         x = jnp.concatenate([jnp.arcsinh(coefficients), jnp.log2(errors + 1e-3)], axis=-1)
-        x = nn.Dense(self.features, name="enter")(x)
+        x = dense(self.features, name="enter")(x)
         for i in range(self.layers):
-            y = nn.Conv(self.features, (3, 3), name=f"conv{i}")(nn.relu(x))
-            x = x + nn.Dense(self.features, kernel_init=nn.initializers.zeros, name=f"mix{i}")(nn.relu(y))
-        x = nn.Dense(coefficients.shape[-1], kernel_init=nn.initializers.zeros, name="leave")(nn.relu(x))
+            y = nn.Conv(self.features, (3, 3), dtype=self.dtype, name=f"conv{i}")(nn.relu(x))
+            x = x + silent(self.features, name=f"mix{i}")(nn.relu(y))
+        x = silent(coefficients.shape[-1], name="leave")(nn.relu(x)).astype(jnp.float32)
         return jnp.tanh(x) * 2 * jnp.repeat(errors, 2, axis=-1)
 
 
@@ -492,15 +503,16 @@ def _as_video(x: jax.Array) -> jax.Array:
 
 
 def build(config) -> Model:
-    """The model of `config`: step, frames, classes, layers, features (see configs/video.py).
+    """The model of `config`: step, frames, classes, layers, features, dtype, remat (see configs/video.py).
 
     Raises:
-        UserError: `step` is out of range.
+        UserError: `step` is out of range, or `dtype` unknown.
     """
     if not 2 <= config.step <= MAX_STEP:
         raise UserError(f"config.model.step is a whole number from 2 to {MAX_STEP}, not {config.step}")
     quantiser = make_quantiser(config.step)
-    network = Refinement(config.features, config.layers) if config.layers else None
+    refinement, dtype = rematerialise(Refinement, config), compute_dtype(config)
+    network = refinement(config.features, config.layers, dtype) if config.layers else None
 
     def init(key):
         codebook_key, network_key = jax.random.split(key)

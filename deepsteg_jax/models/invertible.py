@@ -15,13 +15,16 @@ coefficients that carries the least energy makes room for the half of the secret
 with gains that split the power as sqrt(variance), the optimum for a white error.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models.base import Model
+from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
 from deepsteg_jax.transforms import diagonal_frequencies, from_blocks, pad_to_blocks, to_blocks
 
 CLAMP = 2.0  # bound of log scales, as in HiNet
@@ -34,14 +37,18 @@ class Network(nn.Module):
     features: int
     layers: int
     out: int
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x):
         """See the class."""
+        conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
+        x = x.astype(self.dtype)
         for i in range(self.layers):
-            y = nn.leaky_relu(nn.Conv(self.features, (3, 3), name=f"conv{i}")(x), 0.2)
+            y = nn.leaky_relu(conv(self.features, name=f"conv{i}")(x), 0.2)
             x = jnp.concatenate([x, y], axis=-1)
-        return nn.Conv(self.out, (3, 3), kernel_init=nn.initializers.zeros, name="leave")(x)
+        x = conv(self.out, kernel_init=nn.initializers.zeros, name="leave")(x)
+        return x.astype(jnp.float32)
 
 
 class Coupling(nn.Module):
@@ -50,11 +57,12 @@ class Coupling(nn.Module):
     features: int
     layers: int
     channels: int
+    dtype: jnp.dtype = jnp.float32
 
     def setup(self):
         """Makes the three networks."""
         self.phi, self.rho, self.eta = (
-            Network(self.features, self.layers, self.channels) for _ in ("phi", "rho", "eta")
+            Network(self.features, self.layers, self.channels, self.dtype) for _ in ("phi", "rho", "eta")
         )
 
     def _log_scale(self, x1):
@@ -72,16 +80,14 @@ class Coupling(nn.Module):
 
 
 class Couplings(nn.Module):
-    """A chain of couplings."""
+    """A chain of couplings, each made by `make()`."""
 
     count: int
-    features: int
-    layers: int
-    channels: int
+    make: Callable[[], Coupling]
 
     def setup(self):
         """Makes the couplings."""
-        self.chain = [Coupling(self.features, self.layers, self.channels) for _ in range(self.count)]
+        self.chain = [self.make() for _ in range(self.count)]
 
     def __call__(self, x1, x2):
         """Forwards."""
@@ -129,7 +135,7 @@ def _swap_back(x1, lost, order, gains):
 
 
 def build(config) -> Model:
-    """The model of `config`: block, start, couplings, features, layers; video is handled frame by frame.
+    """The model of `config`: block, start, couplings, features, layers, dtype, remat; frame by frame.
 
     Raises:
         UserError: `start` is unknown.
@@ -137,7 +143,9 @@ def build(config) -> Model:
     if config.start not in ("identity", "swap"):
         raise UserError(f"config.model.start is identity or swap, not {config.start!r}")
     channels = 3 * config.block**2
-    network = Couplings(config.couplings, config.features, config.layers, channels)
+    coupling = rematerialise(Coupling, config, ("__call__", "inverse"))
+    make = partial(coupling, config.features, config.layers, channels, compute_dtype(config))
+    network = Couplings(config.couplings, make)
     swaps = config.start == "swap"
     plan = swap_plan(config.block)
 

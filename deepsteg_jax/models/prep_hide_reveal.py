@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsteg_jax.models.base import Model
+from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
@@ -34,6 +34,7 @@ class Block(nn.Module):
 
     features: int
     depth: int
+    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x):
@@ -42,7 +43,8 @@ class Block(nn.Module):
         for kernel in KERNELS:
             y = x
             for i in range(self.depth):
-                y = nn.relu(nn.Conv(self.features, (kernel, kernel), name=f"conv{kernel}x{kernel}_{i}")(y))
+                name = f"conv{kernel}x{kernel}_{i}"
+                y = nn.relu(nn.Conv(self.features, (kernel, kernel), dtype=self.dtype, name=name)(y))
             stacks.append(y)
         return jnp.concatenate(stacks, axis=-1)
 
@@ -50,15 +52,17 @@ class Block(nn.Module):
 class Network(nn.Module):
     """Two blocks, four convolutions deep and one deep, then 1x1 to RGB if `out` says so."""
 
-    features: int
     out: bool
+    features: int
+    dtype: jnp.dtype
+    block: type[nn.Module]
 
     @nn.compact
     def __call__(self, x):
         """See the class."""
-        x = Block(self.features, 4, name="block0")(x)
-        x = Block(self.features, 1, name="block1")(x)
-        return nn.Conv(3, (1, 1), name="out")(x) if self.out else x
+        x = self.block(self.features, 4, self.dtype, name="block0")(x)
+        x = self.block(self.features, 1, self.dtype, name="block1")(x)
+        return nn.Conv(3, (1, 1), dtype=self.dtype, name="out")(x) if self.out else x
 
 
 def _frames(x: jax.Array) -> jax.Array:
@@ -66,10 +70,9 @@ def _frames(x: jax.Array) -> jax.Array:
 
 
 def build(config) -> Model:
-    """The model of `config`: features (50 in the original); video is handled frame by frame."""
-    prepare = Network(config.features, out=False)
-    hide_network = Network(config.features, out=True)
-    reveal_network = Network(config.features, out=True)
+    """The model of `config`: features (50 in the original), dtype, remat; video goes frame by frame."""
+    settings = config.features, compute_dtype(config), rematerialise(Block, config)
+    prepare, hide_network, reveal_network = (Network(out, *settings) for out in (False, True, True))
 
     def init(key):
         prepare_key, hide_key, reveal_key = jax.random.split(key, 3)
@@ -87,10 +90,10 @@ def build(config) -> Model:
         prepared = prepare.apply({"params": params["prepare"]}, normalise(_frames(secret)))
         together = jnp.concatenate([normalise(_frames(cover)), prepared], axis=-1)
         stego = hide_network.apply({"params": params["hide"]}, together)
-        return denormalise(stego).reshape(cover.shape)
+        return denormalise(stego.astype(jnp.float32)).reshape(cover.shape)
 
     def reveal(params, stego):
         revealed = reveal_network.apply({"params": params}, normalise(_frames(stego)))
-        return denormalise(revealed).reshape(stego.shape)
+        return denormalise(revealed.astype(jnp.float32)).reshape(stego.shape)
 
     return Model(init, hide, reveal)

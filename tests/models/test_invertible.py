@@ -56,7 +56,7 @@ def largest(tree):
 
 
 def test_inverse_undoes_the_couplings():
-    network = invertible.Couplings(count=3, features=4, layers=2, channels=12)
+    network = invertible.Couplings(3, lambda: invertible.Coupling(features=4, layers=2, channels=12))
     x1, x2 = branches(12)
     params = randomised(network.init(jax.random.key(0), x1, x2))
     y1, y2 = network.apply(params, x1, x2)
