@@ -15,5 +15,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.source = "imagenet"
     config.data.path = ""  # data_dir of tensorflow-datasets; empty for its default
     config.data.train_split = "train[:50000]"
-    config.data.eval_split = "validation[:7498]"
+    config.data.validation_split = "validation[:7498]"  # empty: none
+    config.train.validate_every_steps = 50_000 // config.train.batch_size
     return config

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -12,40 +13,111 @@ from deepsteg_jax.errors import UserError
 
 _COVER, _SECRET = 0, 1  # numbers of the two streams
 
+Batch = dict[str, np.ndarray]
+
+
+class Share(NamedTuple):
+    """The part of every batch that one of several processes reads: examples are dealt out in order."""
+
+    process: int = 0
+    processes: int = 1
+
+    def of(self, batch_size: int) -> int:
+        """The number of examples of this process in a batch."""
+        return batch_size // self.processes
+
+    def number(self, local: tf.Tensor, batch_size: int) -> tf.Tensor:
+        """The number in the whole stream of this process's example `local` (int64 scalar)."""
+        size = self.of(batch_size)
+        return local // size * batch_size + self.process * size + local % size
+
+
+WHOLE = Share()  # of a process that is alone
+
 
 def create_pairs(
-    config: ConfigDict, *, seed: int, batch_size: int, start_step: int = 0, train: bool = True
-) -> Iterator[dict[str, np.ndarray]]:
-    """Create an iterator of batches of covers and secrets.
+    config: ConfigDict, *, seed: int, batch_size: int, start_step: int = 0, share: Share = WHOLE
+) -> Iterator[Batch]:
+    """Create an endless iterator of batches of covers and secrets for training.
 
-    In training it never ends: both streams pass over all examples in a new random order every epoch,
-    independently of each other, with random augmentation. In evaluation it makes one pass in a fixed order
-    without augmentation; every example is once cover and once secret, and the last batch may be smaller.
+    Both streams pass over all examples in a new random order every epoch, independently of each other, with
+    random augmentation.
 
     Nothing about the iterator needs saving: with `start_step=k` it yields exactly what an uninterrupted one
-    yields from step k on, at no extra cost.
+    yields from step k on, at no extra cost. The batches of all shares of a step, one after the other, are the
+    batch of a single process.
 
     Args:
         config: the `data` section; `source` is 'imagenet', 'images' or 'clips', and the function
             `open_<source>` lists the fields it uses.
         seed: of order and augmentation, at least 0.
-        batch_size: pairs in a batch.
+        batch_size: pairs in a batch, over all processes.
         start_step: the first step to yield.
-        train: training or evaluation.
+        share: which part of every batch to yield.
 
     Returns:
-        An iterator of {"cover": ..., "secret": ...}, both uint8: [batch, h, w, 3] if `config.frames` is 1,
-        else [batch, t, h, w, 3]. Reading from it raises UserError if an image turns out to be damaged.
+        An iterator of {"cover": ..., "secret": ...}, both uint8: [b, h, w, 3] if `config.frames` is 1, else
+        [b, t, h, w, 3], with b = batch_size / processes. Reading from it raises UserError if an image turns
+        out to be damaged.
 
     Raises:
         UserError: the data are missing or unreadable, or the source is unknown.
     """
-    source = _open_source(config, train)
-    first = start_step * batch_size
-    examples = _train_examples(source, seed, first) if train else _eval_examples(source, first)
-    options = tf.data.Options()
-    options.autotune.enabled = False  # its thread can hold up the end of an iterator for minutes
-    return _iterate(examples.batch(batch_size).prefetch(2).with_options(options), config)
+    source = _open_source(config, True)
+    keys = {stream: _stream_keys(seed, stream) for stream in (_COVER, _SECRET)}
+
+    def load(stream: int, number: tf.Tensor) -> tf.Tensor:
+        order_key, draws_key = keys[stream]
+        index = shuffled_index(order_key, number, source.size)
+        return source.load(index, random_draws(draws_key, number))
+
+    def pair(local: tf.Tensor) -> dict[str, tf.Tensor]:
+        number = share.number(local, batch_size)
+        return {"cover": load(_COVER, number), "secret": load(_SECRET, number)}
+
+    size = share.of(batch_size)
+    return _iterate(tf.data.Dataset.range(start_step * size, np.iinfo(np.int64).max), pair, size, config)
+
+
+def has_validation(config: ConfigDict) -> bool:
+    """Whether the `data` section names data to validate on."""
+    return bool(config.validation_split if config.source == "imagenet" else config.validation_path)
+
+
+def create_validation(
+    config: ConfigDict, *, batch_size: int, share: Share = WHOLE
+) -> Callable[[], Iterator[Batch]]:
+    """Open the validation data once and create a function that makes a pass over them.
+
+    A pass has a fixed order and no augmentation; every example is once cover and once secret.
+
+    Args:
+        config: the `data` section; `validation_path` (folders of images or of clips) or `validation_split`
+            (ImageNet) names the data, the rest is as for `create_pairs`.
+        batch_size: pairs in a batch, over all processes.
+        share: which part of every batch to yield.
+
+    Returns:
+        A function without arguments that returns an iterator as `create_pairs` does, with `weight` besides:
+        float32 [b], 1 for an example and 0 for what fills up the last batch.
+
+    Raises:
+        UserError: the data are missing or unreadable, or the source is unknown.
+    """
+    path = config.path if config.source == "imagenet" else config.validation_path
+    config = ConfigDict(config.to_dict() | {"path": path})
+    source = _open_source(config, False)
+    draws, count = central_draws(), source.size
+
+    def pair(local: tf.Tensor) -> dict[str, tf.Tensor]:
+        number = share.number(local, batch_size)
+        cover, secret = number % count, (number + count // 2) % count  # two, if there are two
+        weight = tf.cast(number < count, tf.float32)
+        return {"cover": source.load(cover, draws), "secret": source.load(secret, draws), "weight": weight}
+
+    size = share.of(batch_size)
+    batches = -(-count // batch_size)
+    return lambda: _iterate(tf.data.Dataset.range(batches * size), pair, size, config)
 
 
 def _open_source(config: ConfigDict, train: bool) -> Source:
@@ -60,32 +132,6 @@ def _open_source(config: ConfigDict, train: bool) -> Source:
         case _:
             raise UserError(f"data.source is {config.source!r}: it must be 'imagenet', 'images' or 'clips'")
     return open_source(config, train)
-
-
-def _train_examples(source: Source, seed: int, first: int) -> tf.data.Dataset:
-    keys = {stream: _stream_keys(seed, stream) for stream in (_COVER, _SECRET)}
-
-    def load(stream: int, number: tf.Tensor) -> tf.Tensor:
-        order_key, draws_key = keys[stream]
-        index = shuffled_index(order_key, number, source.size)
-        return source.load(index, random_draws(draws_key, number))
-
-    numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-    return _map(numbers, lambda n: {"cover": load(_COVER, n), "secret": load(_SECRET, n)})
-
-
-def _eval_examples(source: Source, first: int) -> tf.data.Dataset:
-    draws, size = central_draws(), source.size
-
-    def load(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        partner = (number + size // 2) % size  # not itself, if there are at least two
-        return {"cover": source.load(number, draws), "secret": source.load(partner, draws)}
-
-    return _map(tf.data.Dataset.range(first, size), load)
-
-
-def _map(numbers: tf.data.Dataset, load: Callable[[tf.Tensor], dict[str, tf.Tensor]]) -> tf.data.Dataset:
-    return numbers.map(load, num_parallel_calls=os.cpu_count(), deterministic=True)
 
 
 def _stream_keys(seed: int, stream: int) -> tuple[int, int]:
@@ -103,11 +149,16 @@ def shuffled_index(key: int, number: tf.Tensor, size: int) -> tf.Tensor:
     return tf.random.experimental.index_shuffle(number % size, seed, tf.constant(size - 1, tf.int64))
 
 
-def _iterate(dataset: tf.data.Dataset, config: ConfigDict) -> Iterator[dict[str, np.ndarray]]:
+def _iterate(
+    numbers: tf.data.Dataset, load: Callable[[tf.Tensor], dict], batch_size: int, config: ConfigDict
+) -> Iterator[Batch]:
     # A local name, because modules may be gone when an abandoned iterator is closed at exit.
-    damage = (tf.errors.InvalidArgumentError, tf.errors.NotFoundError)
+    damage = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # its thread can hold up the end of an iterator for minutes
+    examples = numbers.map(load, num_parallel_calls=os.cpu_count(), deterministic=True)
     try:
-        yield from dataset.as_numpy_iterator()
+        yield from examples.batch(batch_size).prefetch(2).with_options(options).as_numpy_iterator()
     except damage as error:
         reason = str(error.message).splitlines()[0]
         raise UserError(f"data: an image in {config.path!r} cannot be read: {reason}") from error

@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from deepsteg_jax.data import create_pairs
+from deepsteg_jax.data import create_pairs, create_validation
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.video import io
 
@@ -18,6 +18,7 @@ def _config(path, **changes) -> ConfigDict:
     fields = {
         "source": "clips",
         "path": str(path),
+        "validation_path": "",
         "height": 8,
         "width": 12,
         "frames": 4,
@@ -40,9 +41,16 @@ def _write(folder, length: int, value: int = 0, size=(HEIGHT, WIDTH)):
         Image.fromarray(pixels).save(folder / f"{f:03}.png")
 
 
-def _covers(config, train=True, count=20):
-    batches = create_pairs(config, seed=0, batch_size=4, train=train)
+def _covers(config, count=20):
+    """Of training."""
+    batches = create_pairs(config, seed=0, batch_size=4)
     return np.concatenate([b["cover"] for b in islice(batches, count)])
+
+
+def _validation_covers(config):
+    """Of one pass, without what fills up its last batch."""
+    batches = create_validation(config, batch_size=4)()
+    return np.concatenate([b["cover"][b["weight"] > 0] for b in batches])
 
 
 def test_examples_are_consecutive_parts_of_one_clip(tmp_path):
@@ -91,7 +99,7 @@ def test_scaled_crops(tmp_path):
 def test_evaluation_takes_the_first_frames_at_the_centre(tmp_path):
     _write(tmp_path / "a", 4)
     _write(tmp_path / "b", 20, value=100)
-    clips = _covers(_config(tmp_path, flip=True, max_stride=3, min_scale=0.5), train=False)
+    clips = _validation_covers(_config(tmp_path, flip=True, max_stride=3, min_scale=0.5))
     assert clips[:, :, 0, 0].tolist() == [[[v + f, 8, 10] for f in range(4)] for v in (0, 100)]
 
 
@@ -113,7 +121,7 @@ def test_kept_frames_are_bounded_and_spread(tmp_path):
 
 def test_other_shapes_are_scaled_to_cover_and_cut_at_the_centre(tmp_path):
     _write(tmp_path / "a", 4, size=(48, 128))
-    clips = _covers(_config(tmp_path, height=HEIGHT, width=WIDTH), train=False)
+    clips = _validation_covers(_config(tmp_path, height=HEIGHT, width=WIDTH))
     across = clips[0, 0, HEIGHT // 2, :, 2].astype(int)
     assert abs(across[0] - 32) <= 3 and abs(across[-1] - 95) <= 3
 
@@ -135,7 +143,7 @@ def test_unusable_clips_are_skipped_with_a_warning(tmp_path, caplog):
     (tmp_path / "empty").mkdir()
     (tmp_path / "b.mp4").write_text("no video")
     (tmp_path / "notes.txt").write_text("not looked at")
-    assert len(_covers(_config(tmp_path), train=False)) == 1
+    assert len(_validation_covers(_config(tmp_path))) == 1
     assert "skipped 3 of 4" in caplog.text
 
 

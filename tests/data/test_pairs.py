@@ -1,5 +1,6 @@
-"""What holds for every source: determinism, resume, independent streams, evaluation order."""
+"""What holds for every source: determinism, resume, independent streams, shares, validation order."""
 
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 from PIL import Image
 
-from deepsteg_jax.data import create_pairs
+from deepsteg_jax.data import Share, create_pairs, create_validation, has_validation
 from deepsteg_jax.data.pairs import shuffled_index
 from deepsteg_jax.errors import UserError
 
@@ -42,6 +43,7 @@ def _config(folders, source: str) -> ConfigDict:
             {
                 "source": "clips",
                 "path": str(folders / "clips"),
+                "validation_path": "",
                 "height": 12,
                 "width": 16,
                 "frames": 3,
@@ -59,6 +61,7 @@ def _config(folders, source: str) -> ConfigDict:
         {
             "source": "images",
             "path": path,
+            "validation_path": "",
             "height": 12,
             "width": 16,
             "frames": 1,
@@ -141,14 +144,51 @@ def test_shuffled_index_is_a_permutation_in_each_epoch(size):
         assert np.mean(order[:size] == order[size : 2 * size]) < 0.01
 
 
+def _joined(shares):
+    """The batches of several shares, laid side by side step by step."""
+    return [
+        {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+        for parts in zip(*shares, strict=True)
+    ]
+
+
 @SOURCES
-def test_evaluation_is_one_fixed_pass_with_a_smaller_last_batch(folders, source):
+@pytest.mark.parametrize("start, processes", [(0, 2), (3, 4)])
+def test_the_shares_of_a_batch_are_the_batch_of_one_process(folders, source, start, processes):
+    config, options = _config(folders, source), {"seed": 1, "batch_size": 8, "start_step": start}
+    whole = list(islice(create_pairs(config, **options), 3))
+    shares = [
+        list(islice(create_pairs(config, **options, share=Share(p, processes)), 3)) for p in range(processes)
+    ]
+    assert all(len(batch["cover"]) == 8 // processes for share in shares for batch in share)
+    assert _same(_joined(shares), whole)
+    assert not any(_same(shares[0], share) for share in shares[1:])
+
+
+# --- validation -----------------------------------------------------------------------------------
+
+
+def _passes(config, count=1, batch_size=BATCH, **options):
+    make_pass = create_validation(config, batch_size=batch_size, **options)
+    return [list(make_pass()) for _ in range(count)]
+
+
+@SOURCES
+def test_validation_is_a_fixed_pass_of_full_batches(folders, source):
     config = _config(folders, source)
-    batches = list(create_pairs(config, seed=0, batch_size=BATCH, train=False))
-    assert _same(batches, list(create_pairs(config, seed=9, batch_size=BATCH, train=False)))
+    batches, again = _passes(config, 2)
+    assert _same(batches, again)
     total = 4 if source == "clips" else 7
-    assert [len(b["cover"]) for b in batches] == [BATCH] * (total // BATCH) + [total % BATCH]
-    reds = {k: np.concatenate([b[k] for b in batches]).reshape(total, -1, 3)[:, 0, 0] for k in batches[0]}
+    assert len(batches) == -(-total // BATCH)
+    weights = np.concatenate([b["weight"] for b in batches])
+    assert weights.tolist() == [1] * total + [0] * (BATCH * len(batches) - total)
+    training = _take(config, 1)[0]
+    for batch in batches:
+        assert batch["weight"].dtype == np.float32 and batch["weight"].shape == (BATCH,)
+        for name in ("cover", "secret"):
+            assert batch[name].shape == training[name].shape and batch[name].dtype == np.uint8
+    pixels = {k: np.concatenate([b[k] for b in batches]) for k in ("cover", "secret")}
+    reds = {k: x.reshape(len(x), -1, 3)[:total, 0, 0] for k, x in pixels.items()}
     # Sorted by path: the images with odd numbers are in the folder "more", after "6.png".
     wanted = [0, 20, 40, 60] if source == "clips" else [0, 20, 40, 60, 10, 30, 50]
     assert reds["cover"].tolist() == wanted
@@ -156,10 +196,40 @@ def test_evaluation_is_one_fixed_pass_with_a_smaller_last_batch(folders, source)
     assert np.all(reds["cover"] != reds["secret"])
 
 
-def test_evaluation_resumes_too(folders):
+@SOURCES
+def test_the_shares_of_validation_are_the_pass_of_one_process(folders, source):
+    config = _config(folders, source)
+    (whole,) = _passes(config, batch_size=4)
+    for processes in (2, 4):
+        shares = [_passes(config, batch_size=4, share=Share(p, processes))[0] for p in range(processes)]
+        assert _same(_joined(shares), whole)
+        weights = [sum(batch["weight"].sum() for batch in share) for share in shares]
+        assert sum(weights) == (4 if source == "clips" else 7)
+
+
+def test_validation_has_a_folder_of_its_own(folders, tmp_path):
+    _picture(50).save(tmp_path / "only.png")
     config = _config(folders, "images")
-    batches = _take(config, 9, train=False)
-    assert _same(batches[1:], _take(config, 9, train=False, start_step=1))
+    config.validation_path = str(tmp_path)
+    ((batch,),) = _passes(config)
+    assert batch["weight"].tolist() == [1, 0, 0] and np.all(batch["cover"][..., 0] == 50)
+    assert len({*_take(config, 3)[0]["cover"][:, 0, 0, 0]} - {50}) > 1
+    assert config.path == str(folders / "images")  # the config is left alone
+    config.validation_path = str(tmp_path / "absent")
+    with pytest.raises(UserError, match="absent"):
+        create_validation(config, batch_size=1)
+
+
+def test_has_validation(folders):
+    for source in ("images", "clips"):
+        config = _config(folders, source)
+        assert not has_validation(config)
+        config.validation_path = "somewhere"
+        assert has_validation(config)
+    config = ConfigDict({"source": "imagenet", "path": "", "validation_path": "", "validation_split": ""})
+    assert not has_validation(config)
+    config.validation_split = "validation[:8]"
+    assert has_validation(config)
 
 
 def test_one_image_is_enough(folders, tmp_path):
@@ -167,11 +237,13 @@ def test_one_image_is_enough(folders, tmp_path):
     config = _config(folders, "images")
     config.path = str(tmp_path)
     assert _take(config, 2)[1]["cover"].shape == (BATCH, 12, 16, 3)
-    assert len(_take(config, 9, train=False)) == 1
+    ((batch,),) = _passes(config)
+    assert batch["weight"].tolist() == [1, 0, 0] and np.array_equal(batch["cover"], batch["secret"])
 
 
 def test_unknown_source(folders):
     config = _config(folders, "images")
     config.source = "webcam"
-    with pytest.raises(UserError, match="webcam"):
-        create_pairs(config, seed=0, batch_size=1)
+    for create in (partial(create_pairs, seed=0), create_validation):
+        with pytest.raises(UserError, match="webcam"):
+            create(config, batch_size=1)
