@@ -10,6 +10,7 @@ def get_config(variant: str = "") -> ConfigDict:
     """The config; `variant` is empty or `tiny`."""
     config = ConfigDict()
     config.seed = 0
+    config.deterministic = False  # train: the same bits on GPUs too, more slowly; CPUs always give them
     config.checkpoint = "video"  # a shipped name, a training folder or a checkpoint folder
 
     config.model = ConfigDict()
@@ -19,6 +20,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.classes = 64  # K: classes in the codebook
     config.model.layers = 0  # of the refinement network; 0: none
     config.model.features = 96  # its channels
+    config.model.dtype = "float32"  # or bfloat16: what networks compute in; parameters stay float32
+    config.model.remat = False  # train: compute activations again instead of keeping them
 
     config.shuffle = ConfigDict()
     config.shuffle.moves = "cover"  # what the key permutes: cover, secret or nothing
@@ -39,20 +42,25 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.schedule = "cosine"  # constant, cosine or plateau
     config.optimizer.warmup_steps = 100
     config.optimizer.clip_norm = 10.0
+    config.optimizer.ema_decay = 0.0  # of the average of the parameters that is validated and saved; 0: none
     config.optimizer.plateau_factor = 0.5
     config.optimizer.plateau_patience = 5
     config.optimizer.plateau_window = 200
 
     config.train = ConfigDict()
-    config.train.batch_size = 8
+    config.train.batch_size = 8  # over all devices
+    config.train.accumulate_steps = 1  # parts of a batch whose gradients are added up, to save memory
     config.train.log_every_steps = 50
     config.train.picture_every_steps = 1000
     config.train.save_every_steps = 500
-    config.train.keep = 2
+    config.train.keep = 2  # newest checkpoints
+    config.train.validate_every_steps = 500
+    config.train.best_metric = "loss"  # keeps the best in best/: loss, stego_psnr_db or secret_psnr_db
 
     config.data = ConfigDict()
     config.data.source = "clips"  # clips, images or imagenet
     config.data.path = "data/train/clips"
+    config.data.validation_path = ""  # a folder to validate on while training; empty: none
     config.data.frames = 4
     config.data.height = 128
     config.data.width = 128
@@ -86,7 +94,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.train.batch_size = 2
         config.train.log_every_steps = 1
         config.train.picture_every_steps = 4
-        config.train.save_every_steps = 2
+        config.train.save_every_steps = config.train.validate_every_steps = 2
         config.data.height = config.data.width = 32
         config.data.cache_height = config.data.cache_width = 48
         config.data.max_frames = 12

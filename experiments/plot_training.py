@@ -4,7 +4,7 @@ python experiments/plot_training.py runs/a [runs/b ...] --output curves.png
 """
 
 import argparse
-import json
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -13,19 +13,21 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from deepsteg_jax.training.logs import read_log  # noqa: E402
+
 PANELS = {
-    "stego and secret PSNR (dB)": ("stego_psnr_db", "secret_psnr_db"),
+    "stego and secret PSNR (dB)": (
+        "stego_psnr_db",
+        "secret_psnr_db",
+        "validation_stego_psnr_db",
+        "validation_secret_psnr_db",
+    ),
     "weighted losses": ("weighted_stego", "weighted_secret", "weighted_penalty"),
     "learning rate": ("learning_rate",),
     "frames per second": ("images_per_s",),
 }
-
-
-def read_log(workdir: Path) -> list[dict]:
-    """The lines of training.jsonl; after a resume the newer line of a step counts."""
-    lines = (workdir / "training.jsonl").read_text(encoding="utf-8").splitlines()
-    by_step = {line["step"]: line for line in map(json.loads, lines)}
-    return [by_step[step] for step in sorted(by_step)]
 
 
 def main() -> None:
@@ -41,7 +43,7 @@ def main() -> None:
         log = read_log(workdir)
         for axis, (title, names) in zip(axes, PANELS.items(), strict=True):
             for name in names:
-                values = [(line["step"], line[name]) for line in log if line.get(name)]
+                values = [(line["step"], line[name]) for line in log if name in line]
                 axis.plot(
                     *zip(*values, strict=True), label=f"{workdir.name} {name}", linewidth=1
                 ) if values else None

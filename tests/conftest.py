@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -27,6 +28,23 @@ def _build_toy(config) -> models.Model:
     return models.Model(init, hide, reveal)
 
 
+_CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Runs of one config compile once."""
+    before = {name: getattr(jax.config, name) for name in _CACHE}
+    compilation_cache.reset_cache()
+    folder = tmp_path_factory.mktemp("cache")
+    for name, value in zip(_CACHE, (str(folder), 0.0), strict=True):
+        jax.config.update(name, value)
+    yield folder
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
 @pytest.fixture
 def toy(monkeypatch) -> ConfigDict:
     """The config of the model `toy`, registered for one test; without a folder of data."""
@@ -34,6 +52,7 @@ def toy(monkeypatch) -> ConfigDict:
     return ConfigDict(
         {
             "seed": 3,
+            "deterministic": False,
             "model": {"name": "toy", "size": 2, "frames": 1},
             "shuffle": {"moves": "nothing", "cipher": "blocks", "block_size": 4},
             "channel": (("gaussian_noise", 0.02),),
@@ -44,20 +63,25 @@ def toy(monkeypatch) -> ConfigDict:
                 "schedule": "constant",
                 "warmup_steps": 2,
                 "clip_norm": 10.0,
+                "ema_decay": 0.0,
                 "plateau_factor": 0.5,
                 "plateau_patience": 2,
                 "plateau_window": 3,
             },
             "train": {
                 "batch_size": 4,
+                "accumulate_steps": 1,
                 "log_every_steps": 2,
                 "picture_every_steps": 100,
                 "save_every_steps": 2,
                 "keep": 2,
+                "validate_every_steps": 2,
+                "best_metric": "loss",
             },
             "data": {
                 "source": "images",
                 "path": "",
+                "validation_path": "",
                 "frames": 1,
                 "height": 8,
                 "width": 8,

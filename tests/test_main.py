@@ -216,6 +216,8 @@ USAGE_ERRORS = {
     "config is a folder": (["--config=configs"], "'configs'"),
     "config is no program": (["--config=pyproject.toml"], "pyproject.toml"),
     "config without get_config": (["--config=deepsteg_jax/errors.py"], "get_config"),
+    "no processes": (["--config=configs/video.py", "--mode=train", "--num_processes=0"], "--num_processes"),
+    "a process before the first": (["--config=configs/video.py", "--process_id=-1"], "--process_id"),
     "unknown variant": (["--config=configs/video.py:nonsense"], "nonsense"),
 }
 
@@ -237,8 +239,12 @@ def test_config_variant_and_overrides_reach_the_mode(run, monkeypatch):
     assert run("--mode=train", "--config.seed=7", "--workdir=somewhere").code == 0
     config, options = seen[0]
     assert (config.seed, config.model.classes, options.workdir) == (7, 8, "somewhere")
+    assert (options.coordinator, options.num_processes, options.process_id) == (None, None, None)
     assert run("--mode=train").code == 0
     assert (seen[1][0].seed, seen[1][1].workdir) == (0, "runs/video")
+    assert run("--mode=train", "--coordinator=here:1", "--num_processes=2", "--process_id=0").code == 0
+    options = seen[2][1]
+    assert (options.coordinator, options.num_processes, options.process_id) == ("here:1", 2, 0)
 
 
 # --- hide and reveal ------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ class Options(NamedTuple):
     passphrase_file: str | None = None
     key_file: str | None = None
     loop_cover: bool = False
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
 
 
 def make_workdir(options: Options) -> Path:

@@ -1,8 +1,10 @@
 """Checkpoints; the only file that knows orbax.
 
-A checkpoint is one step of an orbax `CheckpointManager` with the items `hide` and `reveal` (parameters,
-so that a receiver reads only its own), `training` (optimiser state and step; absent from shipped
-checkpoints) and `config` (JSON). Training folders and shipped checkpoints load by the same path.
+A checkpoint is one step of an orbax `CheckpointManager` with the items `hide` and `reveal` (the parameters
+to use, averaged where the config averages, so that a receiver reads only its own), `training` (step,
+optimiser state, and the raw parameters beside averaged ones; absent from shipped checkpoints) and `config`
+(JSON). Training folders and shipped checkpoints load by the same path. Several processes save and restore
+together, in a folder that all of them see.
 """
 
 import hashlib
@@ -19,6 +21,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import Model
+from deepsteg_jax.training.parallel import as_global
 from deepsteg_jax.training.state import TrainState
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
@@ -28,19 +31,58 @@ logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every file i
 
 def open_manager(folder: str | Path, keep: int = 2) -> ocp.CheckpointManager:
     """Opens or creates a folder of checkpoints that keeps the last `keep` steps. Close it after use."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(Path(folder).absolute(), options=options)
+    folder = Path(folder).absolute()
+    # Processes that save to two folders at once must not take one folder's barriers for the other's.
+    barriers = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=folder.name)
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, multiprocessing_options=barriers)
+    return ocp.CheckpointManager(folder, options=options)
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, config: ConfigDict) -> None:
     """Starts saving a state in the background; an interrupted save leaves the older steps intact."""
-    items = {
-        "hide": ocp.args.StandardSave(state.params["hide"]),
-        "reveal": ocp.args.StandardSave(state.params["reveal"]),
-        "training": ocp.args.StandardSave({"opt_state": state.opt_state, "step": state.step}),
-        "config": ocp.args.JsonSave(json.loads(config.to_json())),
-    }
+    items = {name: ocp.args.StandardSave(tree) for name, tree in as_global(_items(state)).items()}
+    items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
     manager.save(int(state.step), args=ocp.args.Composite(**items))
+
+
+def save_best(manager: ocp.CheckpointManager, state: TrainState, config: ConfigDict, figures: dict) -> None:
+    """Saves the parameters to use with what validation found, which `read_best` reads.
+
+    Not in the background: a checkpoint of this step that is there means that the best of them is there too.
+    """
+    items = {name: ocp.args.StandardSave(tree) for name, tree in as_global(state.tested).items()}
+    items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
+    items["validation"] = ocp.args.JsonSave(figures)
+    step = int(state.step)
+    if step in manager.all_steps():  # of a part of the run that was done again, with another learning rate
+        manager.delete(step)
+    manager.save(step, args=ocp.args.Composite(**items), force=True)  # also after a later step
+    manager.wait_until_finished()
+
+
+def read_best(manager: ocp.CheckpointManager) -> dict[str, float]:
+    """The figures of the newest `save_best`; empty if there is none."""
+    step = manager.latest_step()
+    if step is None:
+        return {}
+    return manager.restore(step, args=ocp.args.Composite(validation=ocp.args.JsonRestore())).validation
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """What is saved of a state, by item."""
+    training = {"opt_state": state.opt_state, "step": state.step}
+    if state.ema is not None:
+        training["params"] = state.params
+    return {"hide": state.tested["hide"], "reveal": state.tested["reveal"], "training": training}
+
+
+def _state(items: dict[str, Any]) -> TrainState:
+    """Inverse of `_items`."""
+    training = items["training"]
+    tested = {"hide": items["hide"], "reveal": items["reveal"]}
+    if "params" in training:
+        return TrainState(training["step"], training["params"], training["opt_state"], tested)
+    return TrainState(training["step"], tested, training["opt_state"])
 
 
 def restore_state(manager: ocp.CheckpointManager, state: TrainState) -> TrainState:
@@ -52,23 +94,14 @@ def restore_state(manager: ocp.CheckpointManager, state: TrainState) -> TrainSta
     step = manager.latest_step()
     if step is None:
         return state
-    target = {
-        "hide": state.params["hide"],
-        "reveal": state.params["reveal"],
-        "training": {"opt_state": state.opt_state, "step": state.step},
-    }
     try:
-        found = jax.tree.map(jnp.array, _restore(manager, step, target))
+        found = jax.tree.map(jnp.array, _restore(manager, step, _items(state)))
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(
             f"{manager.directory} holds a run of another config or is damaged ({_first_line(error)}): "
             "choose another --workdir"
         ) from None
-    return TrainState(
-        found["training"]["step"],
-        {"hide": found["hide"], "reveal": found["reveal"]},
-        found["training"]["opt_state"],
-    )
+    return _state(found)
 
 
 def locate(checkpoint: str) -> Path:

@@ -2,19 +2,24 @@
 
 import json
 import sys
+import time
+from collections import Counter
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from flax.metrics import tensorboard
 from tqdm import tqdm
 
 JSON_LINES = "training.jsonl"
+SHOWN = ("loss", "stego_psnr_db", "secret_psnr_db")  # of training and of validation
 
 
 class TrainingLog:
     """Writes scalars to `training.jsonl` and TensorBoard, pictures to TensorBoard. Close it after use."""
 
     def __init__(self, workdir: Path, first_step: int, num_steps: int):
+        from flax.metrics import tensorboard  # imports TensorFlow, which readers of a log need not wait for
+
         self._json = (workdir / JSON_LINES).open("a", encoding="utf-8")
         self._board = tensorboard.SummaryWriter(str(workdir / "tensorboard"))
         self._bar = tqdm(initial=first_step, total=num_steps, unit="step", disable=not sys.stderr.isatty())
@@ -29,8 +34,8 @@ class TrainingLog:
         self._json.flush()
         for name, value in values.items():
             self._board.scalar(name, value, step)
-        shown = ("loss", "stego_psnr_db", "secret_psnr_db")
-        line = " ".join(f"{name}={values[name]:.4g}" for name in shown)
+        names = (name for name in values if name.endswith(SHOWN))
+        line = " ".join(f"{name}={values[name]:.4g}" for name in names)
         if self._bar.disable:
             print(f"step {step}: {line}", flush=True)
         else:
@@ -45,3 +50,61 @@ class TrainingLog:
         self._bar.close()
         self._board.close()
         self._json.close()
+
+
+def read_log(workdir: Path) -> list[dict[str, float]]:
+    """The figures of `training.jsonl`, one dictionary for each step that has any, in order.
+
+    Of a step that was logged again after a resume the newer figures count; half a line, left by a process
+    that was killed, does not.
+    """
+    by_step: dict[int, dict] = {}
+    path = workdir / JSON_LINES
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        with suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            by_step.setdefault(line["step"], {}).update(line)  # validation has lines of its own
+    return [by_step[step] for step in sorted(by_step)]
+
+
+class SilentLog:
+    """Takes the place of a `TrainingLog` in all processes but the first."""
+
+    def advance(self) -> None:
+        """Does nothing."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Does nothing."""
+
+    def picture(self, step: int, grid: np.ndarray) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+class Stopwatch:
+    """Times the loop between two lines of the log."""
+
+    def __init__(self, step: int):
+        self._step, self._start, self._parts = step, time.monotonic(), Counter()
+
+    @contextmanager
+    def __call__(self, part: str):
+        """Counts the time inside for `part`: data, save or validation."""
+        start = time.monotonic()
+        yield
+        self._parts[part] += time.monotonic() - start
+
+    def lap(self, step: int, images_per_step: int) -> dict[str, float]:
+        """Starts again and returns what was measured since the last time, validation left out.
+
+        Returns:
+            `images_per_s`, and the shares of the time in which the host waited for data (`data_wait`, at
+            least the share in which the devices did) and for a save to begin (`save_wait`).
+        """
+        now, parts, steps = time.monotonic(), self._parts, step - self._step
+        seconds = now - self._start - parts["validation"]
+        self._step, self._start, self._parts = step, now, Counter()
+        shares = {f"{name}_wait": parts[name] / seconds for name in ("data", "save")}
+        return {"images_per_s": steps * images_per_step / seconds} | shares

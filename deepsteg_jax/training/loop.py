@@ -1,25 +1,26 @@
-"""The training loop: data, steps, logs, checkpoints."""
+"""The training loop: data, steps, validation, logs, checkpoints."""
 
-import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from deepsteg_jax import data, models
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.training import checkpoints
-from deepsteg_jax.training.logs import TrainingLog
+from deepsteg_jax.training import checkpoints, environment, parallel
+from deepsteg_jax.training.logs import SilentLog, Stopwatch, TrainingLog
 from deepsteg_jax.training.parallel import AXIS, parallelise
 from deepsteg_jax.training.state import TrainState, create_optimizer, create_state
 from deepsteg_jax.training.step import example_keys, hide_and_reveal, make_train_step
+from deepsteg_jax.training.validation import Validation, open_validation
 
-MODEL_STREAM, STEP_STREAM = 0, 1
+MODEL_STREAM, STEP_STREAM, VALIDATION_STREAM = 0, 1, 2
 
 
 def picture_grid(pictures) -> np.ndarray:
@@ -31,23 +32,18 @@ def picture_grid(pictures) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-def _check_finite(value: float, name: str, step: int, folder: Path) -> None:
-    if not np.isfinite(value):
-        raise UserError(
-            f"the {name} is not finite at step {step}; the last good checkpoint is in {folder}: "
-            "lower config.optimizer.learning_rate or config.optimizer.clip_norm and start again"
-        )
-
-
 def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = lambda: False) -> TrainState:
     """Trains into `workdir`, going on where the newest checkpoint there ends.
 
-    The state after step k depends on the config alone, not on where the run was interrupted.
+    The state after step k depends on the config alone, not on where the run was interrupted, how often it
+    saves, or how its batches are dealt out to processes of the same number of devices.
 
     Args:
         config: see configs/video.py.
-        workdir: gets checkpoints/, tensorboard/, training.jsonl and config.json.
-        stop: asked after every step; once it says yes the state is saved and training ends.
+        workdir: gets checkpoints/, best/, tensorboard/, training.jsonl, config.json and environment.jsonl.
+            Several processes share it.
+        stop: asked after every step; once it says yes the state is saved and training ends. Several processes
+            stop on SIGTERM instead (`parallel.agree_to_stop`).
 
     Returns:
         The last state.
@@ -57,56 +53,112 @@ def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = la
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    parallel.check_batch(config.train.batch_size, config.train.accumulate_steps)
     base_key = jax.random.key(config.seed)
     model = models.build(config.model)
     optimizer = create_optimizer(config.optimizer)
-    step_key = jax.random.fold_in(base_key, STEP_STREAM)
-    train_step = parallelise(
-        make_train_step(model, optimizer, config, step_key, AXIS), config.train.batch_size
-    )
-    with checkpoints.open_manager(workdir / "checkpoints", config.train.keep) as manager:
-        fresh = create_state(model, optimizer, jax.random.fold_in(base_key, MODEL_STREAM))
+    validates = data.has_validation(config.data)
+    with (
+        checkpoints.open_manager(workdir / "checkpoints", config.train.keep) as manager,
+        checkpoints.open_manager(workdir / "best", keep=1) if validates else nullcontext() as best,
+        parallel.all_or_none(),
+    ):
+        model_key = jax.random.fold_in(base_key, MODEL_STREAM)
+        fresh = create_state(model, optimizer, model_key, ema=config.optimizer.ema_decay > 0)
         state = checkpoints.restore_state(manager, fresh)
-        (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
-        log = TrainingLog(workdir, int(state.step), config.optimizer.num_steps)
+        step = make_train_step(model, optimizer, config, jax.random.fold_in(base_key, STEP_STREAM), AXIS)
+        draw = jax.jit(partial(hide_and_reveal, model, config))
+        validation_key = jax.random.fold_in(base_key, VALIDATION_STREAM)
+        validation = open_validation(config, model, validation_key, best, _share()) if validates else None
+        first = int(state.step)
+        if parallel.process_index() == 0:
+            environment.record(workdir, config, first)
         # Closed at once, since a live tf.data iterator can hang the end of the process.
-        with closing(log), closing(_pairs_from(config, int(state.step))) as pairs:
-            return _run(config, state, train_step, model, pairs, manager, log, stop)
+        with closing(_open_log(config, workdir, first)) as log, closing(_pairs_from(config, first)) as pairs:
+            run = Run(config, parallelise(step), draw, validation, manager, log, stop)
+            return run.steps(state, pairs)
+
+
+def _share() -> data.Share:
+    return data.Share(parallel.process_index(), parallel.process_count())
+
+
+def _open_log(config, workdir, step):
+    first_process = parallel.process_index() == 0
+    return TrainingLog(workdir, step, config.optimizer.num_steps) if first_process else SilentLog()
 
 
 def _pairs_from(config, step):
     return data.create_pairs(
-        config.data, seed=config.seed, batch_size=config.train.batch_size, start_step=step, train=True
+        config.data, seed=config.seed, batch_size=config.train.batch_size, start_step=step, share=_share()
     )
 
 
-def _run(config, state, train_step, model, pairs, manager, log, stop) -> TrainState:
-    """Steps from `state` to the last one, or until `stop` says so."""
-    draw = jax.jit(lambda params, batch, keys: hide_and_reveal(model, config, params, batch, keys))
-    num_steps, every = config.optimizer.num_steps, config.train
-    first = int(state.step)
-    clock, since = time.monotonic(), first
-    for step, batch in zip(range(first + 1, num_steps + 1), pairs, strict=False):
-        state, logs = train_step(state, batch)
-        log.advance()
-        stopping = stop()
-        last = step == num_steps or stopping
-        if step % every.log_every_steps == 0 or last:
-            logs = {name: float(value) for name, value in logs.items()}
-            _check_finite(logs["loss"], "loss", step, manager.directory)
-            now = time.monotonic()
-            logs["images_per_s"] = (step - since) * every.batch_size * config.data.frames / (now - clock)
-            clock, since = now, step
-            log.scalars(step, logs)
-        if step % every.picture_every_steps == 0 or step == num_steps:
+class Run(NamedTuple):
+    """What the steps of a training need besides the state."""
+
+    config: ConfigDict
+    train_step: Callable
+    draw: Callable
+    validation: Validation | None
+    manager: Any  # of the checkpoints
+    log: Any
+    stop: Callable[[], bool]
+
+    def steps(self, state: TrainState, pairs: Iterator) -> TrainState:
+        """Steps from `state` to the last one, or until `stop` says so."""
+        num_steps, every = self.config.optimizer.num_steps, self.config.train
+        first, logs = int(state.step), {}
+        if first == 0:
+            self._validate(state)
+        watch = Stopwatch(first)
+        for step in range(first + 1, num_steps + 1):
+            with watch("data"):
+                batch = next(pairs)
+            before, (state, logs) = logs, self.train_step(state, batch)
+            self.log.advance()
+            jax.block_until_ready(before)  # one step ahead of the devices keeps them busy
+            stopping = parallel.agree_to_stop(step, self.stop)
+            last = step == num_steps or stopping
+            if step % every.log_every_steps == 0 or last:
+                self._write_line(step, logs, watch)
+            if step % every.picture_every_steps == 0 or step == num_steps:
+                self._draw(step, state, batch)
+            # Before the save, so that a run that goes on from a checkpoint has validated it.
+            if step % every.validate_every_steps == 0 or step == num_steps:
+                with watch("validation"):
+                    self._validate(state)
+            if step % every.save_every_steps == 0 or last:
+                # The loss is that of the parameters before the step; what is saved are those after it.
+                self._check_finite(float(logs["parameter_norm"]), "norm of the parameters", step)
+                with watch("save"):
+                    checkpoints.save(self.manager, state, self.config)
+            if stopping:
+                break
+        return state
+
+    def _write_line(self, step: int, logs: dict, watch: Stopwatch) -> None:
+        logs = {name: float(value) for name, value in logs.items()}
+        self._check_finite(logs["loss"], "loss", step)
+        images_per_step = self.config.train.batch_size * self.config.data.frames
+        self.log.scalars(step, logs | watch.lap(step, images_per_step))
+
+    def _validate(self, state: TrainState) -> None:
+        if self.validation:
+            figures = self.validation.measure(state)
+            self.log.scalars(int(state.step), figures)
+            self.validation.keep_if_best(state, figures)
+
+    def _draw(self, step: int, state: TrainState, batch: dict) -> None:
+        if parallel.process_index() == 0:
             few = {name: jnp.asarray(x[:4]) for name, x in batch.items()}
             keys = example_keys(jax.random.key(step), len(few["cover"]), None)
-            log.picture(step, picture_grid(draw(state.params, few, keys)))
-        if step % every.save_every_steps == 0 or last:
-            # The loss is that of the parameters before the step; what is saved are those after it.
-            norm = float(optax.global_norm(state.params))
-            _check_finite(norm, "norm of the parameters", step, manager.directory)
-            checkpoints.save(manager, state, config)
-        if stopping:
-            break
-    return state
+            self.log.picture(step, picture_grid(self.draw(state.tested, few, keys)))
+
+    def _check_finite(self, value: float, name: str, step: int) -> None:
+        if not np.isfinite(value):
+            raise UserError(
+                f"the {name} is not finite at step {step}; the last good checkpoint is in "
+                f"{self.manager.directory}: lower config.optimizer.learning_rate or "
+                "config.optimizer.clip_norm and start again"
+            )

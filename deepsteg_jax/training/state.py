@@ -19,6 +19,12 @@ class TrainState:
     step: jax.Array  # int32 scalar
     params: Any  # {"hide": ..., "reveal": ...}
     opt_state: Any
+    ema: Any = None  # exponential moving average of params, where the config asks for one
+
+    @property
+    def tested(self) -> Any:
+        """The parameters that are validated and shipped: the average where there is one."""
+        return self.params if self.ema is None else self.ema
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:
@@ -39,9 +45,11 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     raise UserError(f"config.optimizer.schedule is constant, cosine or plateau, not {config.schedule!r}")
 
 
-def create_optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
-    """Adam with gradient clipping and the schedule of the config; `update` takes `value=loss`."""
-    stages = [optax.clip_by_global_norm(config.clip_norm), optax.adam(learning_rate(config))]
+def create_optimizer(
+    config: ConfigDict, schedule: optax.Schedule | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Adam with gradient clipping and the schedule of the config, or another; `update` takes `value=loss`."""
+    stages = [optax.clip_by_global_norm(config.clip_norm), optax.adam(schedule or learning_rate(config))]
     if config.schedule == "plateau":
         stages.append(
             optax.contrib.reduce_on_plateau(
@@ -61,7 +69,22 @@ def current_learning_rate(config: ConfigDict, state: TrainState) -> jax.Array:
     return rate
 
 
-def create_state(model: Model, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """A fresh state at step 0."""
+def update_ema(config: ConfigDict, ema: Any, params: Any, step: jax.Array) -> Any:
+    """The moving average after an update, ema + (1 - decay) (params - ema); None where there is none.
+
+    Averages of iterates: Polyak and Juditsky 1992. The decay grows with the step up to `config.ema_decay`,
+    decay = min(ema_decay, (1 + step) / (10 + step)), so that the start is forgotten.
+    """
+    if ema is None:
+        return None
+    decay = jnp.minimum(config.ema_decay, (1 + step) / (10 + step))
+    return optax.incremental_update(params, ema, 1 - decay)
+
+
+def create_state(
+    model: Model, optimizer: optax.GradientTransformation, key: jax.Array, ema: bool = False
+) -> TrainState:
+    """A fresh state at step 0, with a moving average of the parameters or without."""
     params = model.init(key)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    copies = jax.tree.map(lambda x: jnp.array(x, copy=True), params) if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), copies)

@@ -25,7 +25,8 @@ def _equal(a, b) -> bool:
 
 def _state(config, seed=0, step=5):
     """A state whose every number is random, so that none is restored right by chance."""
-    state = create_state(models.build(config.model), create_optimizer(config.optimizer), jax.random.key(seed))
+    model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
+    state = create_state(model, optimizer, jax.random.key(seed), ema=config.optimizer.ema_decay > 0)
     leaves, tree = jax.tree.flatten(state)
     rng = np.random.default_rng(seed)
     leaves = [jnp.asarray(rng.normal(size=x.shape) * 100, x.dtype) for x in leaves]
@@ -62,9 +63,9 @@ def saved(toy, tmp_path):
     return state, _save(toy, tmp_path / "run" / "checkpoints", state)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "plateau"])
-def test_a_state_comes_back_bit_for_bit(toy, tmp_path, schedule):
-    toy.optimizer.schedule = schedule
+@pytest.mark.parametrize("schedule, decay", [("constant", 0.0), ("plateau", 0.0), ("constant", 0.9)])
+def test_a_state_comes_back_bit_for_bit(toy, tmp_path, schedule, decay):
+    toy.optimizer.schedule, toy.optimizer.ema_decay = schedule, decay
     state = _state(toy)
     folder = _save(toy, tmp_path, state)
     assert _equal(_restore_state(toy, folder), state)
@@ -78,7 +79,7 @@ def test_an_empty_folder_leaves_the_fresh_state(toy, tmp_path):
 def test_a_save_holds_the_state_of_its_step_although_the_next_steps_reuse_the_memory(toy, tmp_path):
     """Saving is in the background and the step donates its state."""
     toy.model.size, toy.train.keep = 50_000, 20
-    count = parallelise(lambda state, batch: (jax.tree.map(lambda x: x + 1, state), {}), batch_size=1)
+    count = parallelise(lambda state, batch: (jax.tree.map(lambda x: x + 1, state), {}))
     state = jax.tree.map(jnp.zeros_like, _state(toy))
     with checkpoints.open_manager(tmp_path, 20) as manager:
         for _ in range(12):
@@ -170,6 +171,66 @@ def test_a_state_of_another_schedule(toy, saved):
     with pytest.raises(UserError, match="another config.*choose another --workdir") as info:
         _restore_state(toy, saved[1])
     _one_line(info)
+
+
+def test_what_is_used_is_the_average_where_there_is_one(toy, tmp_path):
+    toy.optimizer.ema_decay = 0.9
+    state = _state(toy)
+    folder = _save(toy, tmp_path / "run" / "checkpoints", state)
+    for side in ("hide", "reveal"):
+        assert _equal(_restore_params(toy, folder, side), state.ema[side])
+        assert not _equal(state.ema[side], state.params[side])
+    checkpoints.export(folder, tmp_path / "shipped", models.build(toy.model), toy)
+    assert _equal(_restore_params(toy, tmp_path / "shipped", "hide"), state.ema["hide"])
+
+
+@pytest.mark.parametrize("before, after", [(0.0, 0.9), (0.9, 0.0)])
+def test_an_average_is_kept_from_the_start_or_not_at_all(toy, tmp_path, before, after):
+    toy.optimizer.ema_decay = before
+    folder = _save(toy, tmp_path, _state(toy))
+    toy.optimizer.ema_decay = after
+    with pytest.raises(UserError, match="another config.*choose another --workdir") as info:
+        _restore_state(toy, folder)
+    _one_line(info)
+
+
+def _best(config, folder, *found):
+    """What is kept of (state, loss) one after the other: its step, its loss and its parameters."""
+    with checkpoints.open_manager(folder, keep=1) as manager:
+        for state, loss in found:
+            checkpoints.save_best(manager, state, config, {"validation_loss": loss})
+    with checkpoints.open_manager(folder, keep=1) as manager:
+        hide = _restore_params(config, folder, "hide")
+        return manager.all_steps(), checkpoints.read_best(manager)["validation_loss"], hide
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_the_best_parameters_are_saved_with_their_figures_and_without_the_optimiser(toy, tmp_path, decay):
+    toy.optimizer.ema_decay = decay
+    with checkpoints.open_manager(tmp_path, keep=1) as manager:
+        assert checkpoints.read_best(manager) == {}
+    states = _state(toy), _state(toy, seed=1, step=9)
+    steps, loss, hide = _best(toy, tmp_path, (states[0], 2.5), (states[1], 1.25))
+    assert (steps, loss) == ([9], 1.25) and _equal(hide, states[1].tested["hide"])
+    assert {p.name for p in (tmp_path / "9").iterdir() if p.is_dir()} == {
+        "hide",
+        "reveal",
+        "config",
+        "validation",
+    }
+
+
+def test_the_best_of_steps_that_were_done_again(toy, tmp_path):
+    """A run that diverged goes on from an earlier step, with a lower learning rate."""
+    states = {step: _state(toy, seed=step, step=step) for step in (8, 5, 6)}
+    _best(toy, tmp_path, (states[8], 3.0))
+    steps, loss, hide = _best(toy, tmp_path, (states[5], 2.0))
+    assert (steps, loss) == ([5], 2.0) and _equal(hide, states[5].params["hide"])
+    again = _state(toy, seed=1, step=5)
+    steps, loss, hide = _best(toy, tmp_path, (again, 1.0))
+    assert (steps, loss) == ([5], 1.0) and _equal(hide, again.params["hide"])
+    steps, loss, hide = _best(toy, tmp_path, (states[6], 0.5))
+    assert (steps, loss) == ([6], 0.5) and _equal(hide, states[6].params["hide"])
 
 
 def test_a_truncated_file_is_harmless_or_one_line(toy, saved, tmp_path):

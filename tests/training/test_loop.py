@@ -15,34 +15,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from configs.video import get_config
 from deepsteg_jax import data, models, modes
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.training import checkpoints, loop
+from deepsteg_jax.training import checkpoints, logs, loop
 from deepsteg_jax.training.logs import JSON_LINES
 from deepsteg_jax.training.loop import picture_grid, train
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import Pictures
+from deepsteg_jax.training.validation import Validation
 
 ROOT = Path(__file__).parents[2]
-CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Runs of one config compile once."""
-    before = {name: getattr(jax.config, name) for name in CACHE}
-    compilation_cache.reset_cache()
-    folder = tmp_path_factory.mktemp("cache")
-    for name, value in zip(CACHE, (str(folder), 0.0), strict=True):
-        jax.config.update(name, value)
-    yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+TIMES = ("images_per_s", "data_wait", "save_wait")
 
 
 @pytest.fixture
@@ -73,6 +59,11 @@ def _lines(workdir) -> list[dict]:
     return [json.loads(line) for line in (workdir / JSON_LINES).open()]
 
 
+def _figures(workdir) -> list[dict]:
+    """The lines without what depends on the clock."""
+    return [{name: x for name, x in line.items() if name not in TIMES} for line in _lines(workdir)]
+
+
 def _saved(workdir) -> list[str]:
     return sorted(p.name for p in (workdir / "checkpoints").iterdir())
 
@@ -93,8 +84,9 @@ def _write_clips(folder):
 def _restore(config, workdir):
     """The newest state of a folder."""
     model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
+    fresh = create_state(model, optimizer, jax.random.key(99), ema=config.optimizer.ema_decay > 0)
     with checkpoints.open_manager(workdir / "checkpoints") as manager:
-        return checkpoints.restore_state(manager, create_state(model, optimizer, jax.random.key(99)))
+        return checkpoints.restore_state(manager, fresh)
 
 
 # --- what it writes -------------------------------------------------------------------------------
@@ -112,6 +104,9 @@ def test_a_run_leaves_checkpoints_logs_events_and_the_config(config, tmp_path):
     assert [line["step"] for line in _lines(folder)] == [2, 4, 5]
     assert [p for p in (folder / "tensorboard").iterdir() if "tfevents" in p.name and p.stat().st_size > 1000]
     assert json.loads((folder / "config.json").read_text())["optimizer"]["num_steps"] == 5
+    assert {p.name for p in folder.iterdir()} == {
+        *("checkpoints", "tensorboard", "training.jsonl", "config.json", "environment.jsonl")
+    }
 
 
 def test_every_line_has_losses_weighted_and_not_psnr_learning_rate_and_speed(config, tmp_path):
@@ -122,7 +117,8 @@ def test_every_line_has_losses_weighted_and_not_psnr_learning_rate_and_speed(con
         for name, weight in config.losses.items():
             assert line[f"weighted_{name}"] == pytest.approx(weight * line[f"loss_{name}"], rel=1e-5)
         assert line["loss"] == pytest.approx(sum(line[f"weighted_{n}"] for n in config.losses), rel=1e-5)
-        assert line["images_per_s"] > 0 and line["gradient_norm"] > 0
+        assert line["images_per_s"] > 0 and line["gradient_norm"] > 0 and line["parameter_norm"] > 0
+        assert 0 <= line["data_wait"] <= 1 and 0 <= line["save_wait"] <= 1
         for side in ("stego", "secret"):  # the mean of the dB is at least the dB of the mean
             assert -10 * np.log10(line[f"loss_{side}"]) - 1e-3 <= line[f"{side}_psnr_db"] < 100
     # Of the update that led to the step: two steps of warm-up, then a cosine over four.
@@ -131,20 +127,62 @@ def test_every_line_has_losses_weighted_and_not_psnr_learning_rate_and_speed(con
     )
 
 
-def test_images_per_s_counts_frames_since_the_last_line(config, tmp_path, monkeypatch):
-    ticks = iter(range(0, 1000, 8))
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+def test_speed_and_waits_since_the_last_line_leave_validation_out(config, tmp_path, monkeypatch):
+    """With a clock that only data (3 s), steps (2 s), saves (1 s) and validations (100 s) move."""
+    now = [0.0]
+
+    def slow(seconds, function):
+        def run(*args, **kwargs):
+            now[0] += seconds
+            return function(*args, **kwargs)
+
+        return run
+
+    create_pairs, parallelise = data.create_pairs, loop.parallelise
+    batches = lambda *args, **kwargs: (slow(3, lambda x: x)(x) for x in create_pairs(*args, **kwargs))  # noqa: E731
+    monkeypatch.setattr(data, "create_pairs", batches)
+    monkeypatch.setattr(loop, "parallelise", lambda step: slow(2, parallelise(step)))
+    monkeypatch.setattr(checkpoints, "save", slow(1, checkpoints.save))
+    monkeypatch.setattr(Validation, "measure", slow(100, lambda *_: {"validation_loss": 1.0}))
+    monkeypatch.setattr(logs, "time", SimpleNamespace(monotonic=lambda: now[0]))
     _write_clips(tmp_path / "clips")
     clips = {
         "source": "clips",
         "path": str(tmp_path / "clips"),
+        "validation_path": str(tmp_path / "clips"),
         "frames": 3,
         "max_frames": 6,
         "max_stride": 1,
     }
     config.data.update(clips, cache_height=12, cache_width=12)
     train(config, tmp_path / "run")
-    assert [line["images_per_s"] for line in _lines(tmp_path / "run")] == [2 * 4 * 3 / 8] * 3
+    lines = [line for line in _lines(tmp_path / "run") if "loss" in line]
+    for line, seconds in zip(lines, (10, 11, 11), strict=True):
+        assert line["images_per_s"] == pytest.approx(2 * 4 * 3 / seconds)
+        assert line["data_wait"] == pytest.approx(6 / seconds)
+        assert line["save_wait"] == pytest.approx((seconds - 10) / seconds)
+
+
+def test_logs_saves_pictures_and_validation_change_nothing(config, tmp_path):
+    before, states = config.copy_and_resolve_references(), []
+    for changes in (
+        {},
+        {"train.log_every_steps": 1, "train.save_every_steps": 100},
+        {"train.log_every_steps": 100, "train.save_every_steps": 1, "train.picture_every_steps": 2},
+        {"data.validation_path": config.data.path, "train.validate_every_steps": 1},
+    ):
+        config = before.copy_and_resolve_references()
+        config.update_from_flattened_dict(changes)
+        states.append(train(config, tmp_path / str(len(states))))
+    assert len(_lines(tmp_path / "1")) == 6 and _saved(tmp_path / "2") == ["5", "6"]
+    assert len(_lines(tmp_path / "3")) == 3 + 7
+    assert all(_equal(state, states[0]) for state in states[1:])
+
+
+def test_only_the_first_process_writes_logs(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.parallel, "process_index", lambda: 1)
+    train(config, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoints"]
 
 
 def test_the_seed_decides(config, tmp_path):
@@ -188,12 +226,32 @@ def test_a_run_that_crashed_goes_on_to_the_same_bits(config, tmp_path):
         _crash_after(count, config, parts)
         assert _saved(parts) == saved
     assert _equal(train(config, parts), whole)
-    lines = [line for line in _lines(parts) if line.pop("images_per_s")]
+    lines = _figures(parts)
     assert [x["step"] for x in lines] == [1, 2, 1, 2, 3, 4, 5, 4, 5, 6, 7, 7, 8]
-    right = {line["step"]: line for line in _lines(tmp_path / "whole") if line.pop("images_per_s")}
+    right = {line["step"]: line for line in _figures(tmp_path / "whole")}
     assert all(line == right[line["step"]] for line in lines)
     rates = [right[step]["learning_rate"] for step in range(1, 9)]
     assert len(set(rates)) > 2  # so that a schedule that starts afresh would show
+
+
+def test_averages_go_on_to_the_same_bits(config, tmp_path):
+    config.optimizer.ema_decay = 0.4
+    whole = train(config, tmp_path / "whole")
+    assert not _equal(whole.ema, whole.params)
+    _crash_after(3, config, tmp_path / "parts")
+    _crash_after(3, config, tmp_path / "parts")
+    assert _saved(tmp_path / "parts") == ["2", "4"]
+    assert _equal(train(config, tmp_path / "parts"), whole)
+    assert _equal(_restore(config, tmp_path / "parts"), whole)
+    config.optimizer.ema_decay = 0.0
+    assert _equal(train(config, tmp_path / "plain").params, whole.params)
+
+
+def test_a_folder_without_averages_cannot_get_them_later(config, tmp_path):
+    train(config, tmp_path)
+    config.optimizer.ema_decay = 0.4
+    with pytest.raises(UserError, match="holds a run of another config.*choose another --workdir"):
+        train(config, tmp_path)
 
 
 def test_a_run_that_was_asked_to_stop_saves_and_goes_on_to_the_same_bits(config, tmp_path):
@@ -205,8 +263,23 @@ def test_a_run_that_was_asked_to_stop_saves_and_goes_on_to_the_same_bits(config,
     assert _equal(train(config, tmp_path / "stopped"), whole)
 
 
+@pytest.fixture
+def run_mode(config, monkeypatch, tmp_path):
+    """run_mode(trained): `--mode train` with `trained` in place of the training."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+
+    def run(trained):
+        monkeypatch.setattr(loop, "train", trained)
+        modes.load("train").run(config, modes.Options(str(tmp_path)))
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("at", [3, 6])
-def test_sigterm_asks_the_training_to_stop(config, tmp_path, monkeypatch, capsys, at):
+@pytest.mark.parametrize("process", [0, 1])
+def test_sigterm_asks_the_training_to_stop(run_mode, monkeypatch, capsys, at, process):
     asked = []
 
     def trained(config, workdir, stop):
@@ -215,14 +288,31 @@ def test_sigterm_asks_the_training_to_stop(config, tmp_path, monkeypatch, capsys
         asked.append(stop())
         return SimpleNamespace(step=at)
 
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(loop, "train", trained)
-    try:
-        modes.load("train").run(config, modes.Options(str(tmp_path)))
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    monkeypatch.setattr(loop.parallel, "process_index", lambda: process)
+    run_mode(trained)
     assert asked == [False, True]
-    assert ("saved at step 3 of 6" in capsys.readouterr().out) == (at == 3)
+    printed = capsys.readouterr().out
+    if process:  # only the first one prints
+        assert printed == ""
+    else:
+        assert ("saved at step 3 of 6" in printed) == (at == 3)
+        assert ("trained to step 6;" in printed) == (at == 6)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("before", ["", "--xla_cpu_enable_fast_math=false"])
+def test_determinism_on_gpus_is_a_flag_beside_those_that_are_there(
+    config, run_mode, monkeypatch, deterministic, before
+):
+    seen, config.deterministic = [], deterministic
+    monkeypatch.setenv("XLA_FLAGS", before)
+
+    def trained(*_):
+        seen.append(os.environ["XLA_FLAGS"].split())
+        return SimpleNamespace(step=6)
+
+    run_mode(trained)
+    assert seen == [before.split() + ["--xla_gpu_deterministic_ops=true"] * deterministic]
 
 
 def test_a_finished_run_stays_as_it_is(config, tmp_path):
@@ -305,8 +395,11 @@ def test_data_that_are_missing(config, tmp_path):
 # --- killed, as a user would run it ---------------------------------------------------------------
 
 
+STEPS = 60
+
+
 class Killed(NamedTuple):
-    """A run of main.py that nothing interrupted, and one that was killed twice."""
+    """A run of main.py that nothing interrupted, and one that was killed three times."""
 
     whole: Path
     parts: Path
@@ -319,6 +412,12 @@ def _newest(workdir) -> int:
     return max((int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()), default=0)
 
 
+def _whole_lines(workdir) -> list[dict]:
+    """The lines of a log that is being written."""
+    *lines, _ = (workdir / JSON_LINES).read_text().split("\n")
+    return [json.loads(line) for line in lines]
+
+
 def _wait(child, condition):
     while not condition():
         assert child.poll() is None, f"main.py ended too early: {child.communicate()}"
@@ -327,7 +426,7 @@ def _wait(child, condition):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """Four starts of main.py; the two kills come between two saves and in the middle of one."""
+    """Five starts of main.py; the kills come between two saves, in the middle of one, and at any step."""
     folder = tmp_path_factory.mktemp("killed")
     whole, parts = folder / "whole", folder / "parts"
     _write_clips(folder / "clips")
@@ -339,8 +438,8 @@ def killed(tmp_path_factory):
     }
 
     def start(workdir):
-        settings = {"data.path": folder / "clips", "optimizer.num_steps": 50, "train.save_every_steps": 10}
-        settings["train.picture_every_steps"] = 50
+        settings = {"data.path": folder / "clips", "optimizer.num_steps": STEPS, "train.save_every_steps": 10}
+        settings["train.picture_every_steps"] = STEPS
         flags = [f"--config.{name}={value}" for name, value in settings.items()]
         command = [sys.executable, "main.py", "--config=configs/video.py:tiny", "--mode=train", *flags]
         command.append(f"--workdir={workdir}")
@@ -370,6 +469,11 @@ def killed(tmp_path_factory):
     _wait(child, lambda: _newest(parts) > resumed_at[0] and unfinished())
     resumed_at.append(kill(child))
     half_saved = unfinished()
+    some_step = np.random.default_rng(0).integers(_newest(parts) + 1, min(_newest(parts) + 15, STEPS - 5))
+    logged = len(_whole_lines(parts))
+    child = start(parts)
+    _wait(child, lambda: any(line["step"] >= some_step for line in _whole_lines(parts)[logged:]))
+    resumed_at.append(kill(child))
     return Killed(whole, parts, resumed_at, half_saved, finish(start(parts)))
 
 
@@ -386,7 +490,7 @@ def tiny():
 
 def test_main_trains_to_a_checkpoint_that_can_be_used(killed, tiny):
     config, model = tiny
-    assert f"trained to step 50; use it with --config.checkpoint={killed.parts}" in killed.printed
+    assert f"trained to step {STEPS}; use it with --config.checkpoint={killed.parts}" in killed.printed
     params = {
         side: checkpoints.restore_params(str(killed.whole), model, config.model, side)
         for side in ("hide", "reveal")
@@ -397,10 +501,10 @@ def test_main_trains_to_a_checkpoint_that_can_be_used(killed, tiny):
     assert np.array_equal(params["hide"]["codebook"], params["reveal"]["codebook"])
 
 
-def test_a_run_that_was_killed_twice_ends_with_the_same_bits(killed, tiny):
+def test_a_run_that_was_killed_three_times_ends_with_the_same_bits(killed, tiny):
     config, model = tiny
-    assert 0 < killed.resumed_at[0] < killed.resumed_at[1] < 50 and killed.unfinished
-    assert _saved(killed.parts) == _saved(killed.whole) == ["40", "50"]
+    assert 0 < killed.resumed_at[0] < killed.resumed_at[1] <= killed.resumed_at[2] < STEPS
+    assert killed.unfinished and _saved(killed.parts) == _saved(killed.whole) == ["50", "60"]
     states = []
     for folder in (killed.whole, killed.parts):
         with checkpoints.open_manager(folder / "checkpoints") as manager:
@@ -408,11 +512,11 @@ def test_a_run_that_was_killed_twice_ends_with_the_same_bits(killed, tiny):
             states.append(checkpoints.restore_state(manager, fresh))
     for (path, a), b in zip(jax.tree.leaves_with_path(states[0]), jax.tree.leaves(states[1]), strict=True):
         assert np.array_equal(a, b), jax.tree_util.keystr(path)
-    right = {line["step"]: line for line in _lines(killed.whole)}
+    right = {line["step"]: line for line in _figures(killed.whole)}
     steps = [line["step"] for line in _lines(killed.parts)]
-    for line in _lines(killed.parts):
-        assert {**line, "images_per_s": 0} == {**right[line["step"]], "images_per_s": 0}
-    assert sorted(set(steps)) == list(range(1, 51))
+    for line in _figures(killed.parts):
+        assert line == right[line["step"]]
+    assert sorted(set(steps)) == list(range(1, STEPS + 1))
     # Each start goes on right after the newest checkpoint.
     jumps = {b for a, b in pairwise(steps) if b != a + 1}
     assert jumps and jumps <= {step + 1 for step in killed.resumed_at}

@@ -1,4 +1,4 @@
-"""Schedules, clipping and the fresh state."""
+"""Schedules, clipping, the average of the parameters and the fresh state."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,13 @@ import pytest
 
 from deepsteg_jax import models
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.training.state import create_optimizer, create_state, current_learning_rate, learning_rate
+from deepsteg_jax.training.state import (
+    create_optimizer,
+    create_state,
+    current_learning_rate,
+    learning_rate,
+    update_ema,
+)
 
 
 @pytest.fixture
@@ -99,9 +105,37 @@ def test_gradients_are_clipped_by_their_global_norm(optimizer, schedule):
         assert float(optax.global_norm(moment)) == pytest.approx(0.1 * norm, rel=1e-5)
 
 
+def test_the_average_is_the_recurrence_with_a_decay_that_warms_up(optimizer):
+    """Against double precision; the decay is 1/10, 2/11, 3/12, ... and 0.7 from step 20 on."""
+    optimizer.ema_decay = 0.7
+    update = jax.jit(lambda *given: update_ema(optimizer, *given))
+    rng, decays = np.random.default_rng(0), []
+    average = {"a": rng.normal(size=3), "b": {"c": rng.normal(size=(2, 2))}}
+    found = jax.tree.map(jnp.float32, average)
+    for step in range(30):
+        params = jax.tree.map(lambda x: rng.normal(size=x.shape), average)
+        decays.append(min(0.7, (1 + step) / (10 + step)))
+        average = jax.tree.map(lambda a, p: decays[-1] * a + (1 - decays[-1]) * p, average, params)
+        found = update(found, jax.tree.map(jnp.float32, params), jnp.int32(step))
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(average), strict=True):
+            assert a.dtype == jnp.float32
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+    assert decays[0] == 0.1 and decays[19] < decays[20] == decays[-1] == 0.7
+    assert update_ema(optimizer, None, found, jnp.int32(3)) is None
+
+
 def test_fresh_state_is_a_function_of_the_key(toy):
     model, stages = models.build(toy.model), create_optimizer(toy.optimizer)
     a, again, b = (create_state(model, stages, jax.random.key(seed)) for seed in (1, 1, 2))
     assert int(a.step) == 0 and a.step.dtype == jnp.int32
     assert jax.tree.all(jax.tree.map(np.array_equal, a, again))
     assert not np.array_equal(a.params["hide"]["mix"], b.params["hide"]["mix"])
+
+
+def test_a_fresh_average_is_a_copy_that_can_be_donated_beside_the_parameters(toy):
+    model, stages = models.build(toy.model), create_optimizer(toy.optimizer)
+    plain, state = (create_state(model, stages, jax.random.key(1), ema=ema) for ema in (False, True))
+    assert plain.ema is None and plain.tested is plain.params and state.tested is state.ema
+    for params, average in zip(jax.tree.leaves(state.params), jax.tree.leaves(state.ema), strict=True):
+        assert np.array_equal(params, average)
+        assert params.unsafe_buffer_pointer() != average.unsafe_buffer_pointer()

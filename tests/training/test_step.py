@@ -1,4 +1,4 @@
-"""One training step on one device: randomness, losses, gradients, ties."""
+"""One step on one device: randomness, losses, gradients, ties, parts of a batch, averages, validation."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,14 @@ import pytest
 
 from deepsteg_jax import models
 from deepsteg_jax.training.state import create_optimizer, create_state
-from deepsteg_jax.training.step import example_keys, hide_and_reveal, make_train_step, psnr
+from deepsteg_jax.training.step import (
+    example_keys,
+    hide_and_reveal,
+    make_train_step,
+    make_validation_step,
+    mean_over_parts,
+    psnr,
+)
 
 
 def _batch(size=4, seed=0, shape=(8, 8, 3)):
@@ -17,7 +24,7 @@ def _batch(size=4, seed=0, shape=(8, 8, 3)):
 
 def _setup(config, key=0):
     model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
-    state = create_state(model, optimizer, jax.random.key(1))
+    state = create_state(model, optimizer, jax.random.key(1), ema=config.optimizer.ema_decay > 0)
     return model, state, jax.jit(make_train_step(model, optimizer, config, jax.random.key(key)))
 
 
@@ -105,6 +112,14 @@ def test_logs_hold_the_terms_their_weights_and_the_psnr(toy):
     assert float(logs["gradient_norm"]) > 0
 
 
+def test_the_parameter_norm_is_that_after_the_update(toy):
+    _, state, step = _setup(toy)
+    after, logs = step(state, _batch())
+    norms = [np.linalg.norm(jax.flatten_util.ravel_pytree(x.params)[0]) for x in (state, after)]
+    assert float(logs["parameter_norm"]) == pytest.approx(norms[1], rel=1e-6)
+    assert abs(norms[1] - norms[0]) > 1e-4
+
+
 def test_the_gradient_is_that_of_the_logged_loss(toy):
     """Against central differences, with the randomness held still."""
     _, state, step = _setup(toy)
@@ -158,7 +173,11 @@ def test_what_both_sides_share_is_tied_after_every_step(toy, monkeypatch):
 
 
 def test_shared_parameters_collect_the_gradients_of_both_sides(toy, monkeypatch):
-    """With hide and reveal tied, a loss that only the reveal side can lower moves the shared parameters."""
+    """With hide and reveal tied, a loss that only the reveal side can lower moves the shared parameters.
+
+    They and their averages stay tied.
+    """
+    toy.optimizer.ema_decay = 0.5
     toy.losses.stego, toy.losses.secret = 0.0, 1.0
     build = models.MODELS[toy.model.name]
 
@@ -184,10 +203,128 @@ def test_shared_parameters_collect_the_gradients_of_both_sides(toy, monkeypatch)
     state, logs = step(state, _batch())
     assert logs["gradient_norm"] > 0
     assert np.all(state.params["hide"]["shared"] != 0)
-    assert np.array_equal(state.params["hide"]["shared"], state.params["reveal"]["shared"])
+    state, _ = step(state, _batch(seed=1))
+    for params in (state.params, state.ema):
+        assert np.array_equal(params["hide"]["shared"], params["reveal"]["shared"])
+    assert np.all(state.params["hide"]["shared"] != state.ema["hide"]["shared"]) and np.any(
+        state.ema["hide"]["shared"]
+    )
 
 
 def test_psnr_is_a_mean_over_examples_of_at_most_100_db():
     a = jnp.zeros((3, 4, 4, 3))
     b = a + jnp.array([0.1, 0.01, 0.0])[:, None, None, None]
     assert float(psnr(a, b)) == pytest.approx((20 + 40 + 100) / 3, abs=1e-3)
+
+
+# --- parts of a batch -----------------------------------------------------------------------------
+
+
+def test_the_mean_over_parts_is_that_of_the_whole():
+    """Equal but for the order of additions."""
+    rng = np.random.default_rng(0)
+    batch, noise = {"x": jnp.asarray(rng.normal(size=(12, 5)))}, jax.random.split(jax.random.key(0), 12)
+
+    def function(batch, keys):
+        draws = jax.vmap(lambda key: jax.random.normal(key, (5,)))(keys)
+        return {"mean": jnp.mean(batch["x"] ** 2 * draws, axis=0), "scalar": jnp.mean(jnp.sin(batch["x"]))}
+
+    whole = function(batch, noise)
+    for parts in (1, 2, 3, 12):
+        found = jax.jit(lambda *given, parts=parts: mean_over_parts(function, parts, *given))(batch, noise)
+        for name, value in whole.items():
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-6)
+
+
+def test_parts_come_one_after_the_other_in_order():
+    seen = []
+
+    def function(x):
+        jax.debug.callback(lambda part: seen.append(part.tolist()), x, ordered=True)
+        return x.mean()
+
+    found = jax.jit(lambda x: mean_over_parts(function, 3, x))(jnp.arange(6.0))
+    assert float(found) == 2.5 and seen == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_a_batch_make_the_same_step(toy, parts):
+    """Each example keeps its noise; equal but for the order of additions."""
+    toy.channel = (("gaussian_noise", 0.3),)
+    _, state, step = _setup(toy)
+    whole, logs = step(state, _batch())
+    toy.train.accumulate_steps = parts
+    _, state, step = _setup(toy)
+    after, others = step(state, _batch())
+    assert sorted(logs) == sorted(others)
+    for name, value in logs.items():
+        assert float(others[name]) == pytest.approx(float(value), rel=1e-5, abs=1e-7), name
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(after.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * toy.optimizer.learning_rate)
+    toy.train.accumulate_steps = 1
+    _, other = _setup(toy, key=1)[2](state, _batch())
+    assert abs(float(other["loss_secret"]) / float(logs["loss_secret"]) - 1) > 1e-4  # the noise shows
+
+
+# --- the average of the parameters ----------------------------------------------------------------
+
+
+def test_the_average_follows_the_parameters_after_each_update(toy):
+    toy.optimizer.ema_decay = 0.25
+    _, state, step = _setup(toy)
+    average = jax.tree.map(np.array, state.params)
+    assert jax.tree.all(jax.tree.map(np.array_equal, state.ema, average))
+    plain, _ = _setup(toy)[2](state.replace(ema=None), _batch())
+    for i in range(4):
+        state, _ = step(state, _batch(seed=i))
+        decay = (0.1, 2 / 11, 0.25, 0.25)[i]
+        average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * np.array(p), average, state.params)
+        for a, b in zip(jax.tree.leaves(state.ema), jax.tree.leaves(average), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+        if i == 0:  # the average changes nothing of the training
+            assert jax.tree.all(jax.tree.map(np.array_equal, plain.params, state.params))
+            assert plain.ema is None
+
+
+# --- validation -----------------------------------------------------------------------------------
+
+
+def _validate(config, batch, weight, number=0, params=None):
+    model, state, _ = _setup(config)
+    step = jax.jit(make_validation_step(model, config, jax.random.key(7)))
+    found = step((params or state.params, jnp.uint32(number)), batch | {"weight": np.float32(weight)})
+    return {name: float(value) for name, value in found.items()}
+
+
+def test_validation_adds_up_psnr_of_8_bits_and_losses_over_real_examples(toy):
+    """By hand: hide adds 0.313 times the secret, reveal reads the stego as it is."""
+    toy.channel, batch, weight = (), _batch(5), [1, 1, 0, 1, 0]
+    found = _validate(toy, batch, weight, params=_identities(hide=0.313))
+    cover, secret = (batch[name] / 255 for name in ("cover", "secret"))
+    exact, wanted = cover + 0.313 * secret, {"loss": 0, "stego_psnr_db": 0, "secret_psnr_db": 0, "weight": 3}
+    bits = np.round(np.clip(exact, 0, 1) * 255) / 255
+    for i in (0, 1, 3):
+        wanted["stego_psnr_db"] -= 10 * np.log10(np.mean((bits[i] - cover[i]) ** 2))
+        wanted["secret_psnr_db"] -= 10 * np.log10(np.mean((bits[i] - secret[i]) ** 2))
+        errors = [np.mean((exact[i] - x[i]) ** 2) for x in (cover, secret)]
+        wanted["loss"] += errors[0] + 2 * errors[1] + 0.01 * 10 * np.log10(errors[1])
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_padding_may_be_anything(toy):
+    batch = _batch(4)
+    found = _validate(toy, batch, [1, 1, 0, 0])
+    for name in batch:
+        batch[name][2:] = batch[name][:2]
+    assert _validate(toy, batch, [1, 1, 0, 0]) == found
+    broken = _identities(hide=0.3)
+    broken["hide"]["mix"] = broken["hide"]["mix"] * jnp.nan
+    assert np.isnan(_validate(toy, batch, [1, 1, 0, 0], params=broken)["loss"])
+    assert _validate(toy, batch, [0, 0, 0, 0], params=broken)["loss"] == 0
+
+
+def test_each_batch_of_a_validation_has_its_own_noise_the_same_in_every_pass(toy):
+    toy.channel = (("gaussian_noise", 0.3),)
+    found = [_validate(toy, _batch(), np.ones(4), number) for number in (0, 1, 0)]
+    assert found[0] == found[2] and found[0]["loss"] != found[1]["loss"]
+    assert found[0]["stego_psnr_db"] == found[1]["stego_psnr_db"]  # before the channel

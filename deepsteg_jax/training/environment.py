@@ -1,0 +1,57 @@
+"""What a run ran on, so that it can be run again: packages, revision, seed, devices."""
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from deepsteg_jax.training import parallel
+
+JSON_LINES = "environment.jsonl"
+
+
+def describe(config: ConfigDict, step: int) -> dict[str, Any]:
+    """One start of a run, ready for JSON."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "seed": config.seed,
+        "deterministic": config.deterministic,
+        **_revision(Path(__file__).parents[2]),
+        **parallel.describe_devices(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": dict(sorted((d.name, d.version) for d in metadata.distributions())),
+    }
+
+
+def record(workdir: Path, config: ConfigDict, step: int) -> None:
+    """Appends this start to `environment.jsonl` and writes `config.json`."""
+    with (workdir / JSON_LINES).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(describe(config, step)) + "\n")
+    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
+
+
+def _revision(folder: Path) -> dict[str, Any]:
+    """The git revision of the code and whether files differ from it; None outside a repository."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ("git", "-C", str(folder), *arguments), capture_output=True, text=True, timeout=30, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    if git("rev-parse", "--show-prefix") != "":  # no repository, or another one around this folder
+        return {"git_revision": None, "git_changed": None}
+    changes = git("status", "--porcelain")
+    return {"git_revision": git("rev-parse", "HEAD"), "git_changed": None if changes is None else bool(changes)}
