@@ -54,4 +54,5 @@ def _revision(folder: Path) -> dict[str, Any]:
     if git("rev-parse", "--show-prefix") != "":  # no repository, or another one around this folder
         return {"git_revision": None, "git_changed": None}
     changes = git("status", "--porcelain")
-    return {"git_revision": git("rev-parse", "HEAD"), "git_changed": None if changes is None else bool(changes)}
+    changed = None if changes is None else bool(changes)
+    return {"git_revision": git("rev-parse", "HEAD"), "git_changed": changed}
