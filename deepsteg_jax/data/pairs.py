@@ -92,8 +92,8 @@ def create_validation(
     A pass has a fixed order and no augmentation; every example is once cover and once secret.
 
     Args:
-        config: the `data` section; `validation_path` (folders of images or of clips) or `validation_split`
-            (ImageNet) names the data, the rest is as for `create_pairs`.
+        config: the `data` section; `validation_path` (folders of images or of clips; empty: `path`) or
+            `validation_split` (ImageNet) names the data, the rest is as for `create_pairs`.
         batch_size: pairs in a batch, over all processes.
         share: which part of every batch to yield.
 
@@ -104,8 +104,8 @@ def create_validation(
     Raises:
         UserError: the data are missing or unreadable, or the source is unknown.
     """
-    path = config.path if config.source == "imagenet" else config.validation_path
-    config = ConfigDict(config.to_dict() | {"path": path})
+    if config.source != "imagenet" and config.validation_path:
+        config = ConfigDict(config.to_dict() | {"path": config.validation_path})
     source = _open_source(config, False)
     draws, count = central_draws(), source.size
 

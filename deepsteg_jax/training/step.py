@@ -61,7 +61,7 @@ def psnr(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.mean(-10 * jnp.log10(jnp.maximum(errors, 1e-10)))
 
 
-def _loss(model: Model, config: ConfigDict, params, batch: Batch, keys: jax.Array):
+def compute_loss(model: Model, config: ConfigDict, params, batch: Batch, keys: jax.Array):
     """(loss, (logs, pictures)) of a batch."""
     params = model.tie(params)  # what both sides share collects the gradients of both
     pictures = hide_and_reveal(model, config, params, batch, keys)
@@ -117,7 +117,7 @@ def make_train_step(
 
     def gradients(params, batch, keys):
         def loss_fn(params):
-            loss, (logs, _) = _loss(model, config, params, batch, keys)
+            loss, (logs, _) = compute_loss(model, config, params, batch, keys)
             return loss, logs
 
         (_, logs), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
@@ -159,7 +159,7 @@ def make_validation_step(
 
     def measure(params, example, key):
         batch = jax.tree.map(lambda x: x[None], example)
-        _, (logs, pictures) = _loss(model, config, params, batch, key[None])
+        _, (logs, pictures) = compute_loss(model, config, params, batch, key[None])
         cover, stego, secret, revealed = map(_to_8_bits, pictures)
         return {
             "loss": logs["loss"],
