@@ -328,41 +328,93 @@ def write_frames(
             writer.write(frame)
 
 
-def compress(frames: Iterable[np.ndarray], codec: str, pixel_format: str, options: dict[str, str]) -> bytes:
-    """Code frames [h, w, 3] with one of FFmpeg's video encoders; returns the bytes of a matroska file.
+def has_encoder(codec: str) -> bool:
+    """Whether this build of FFmpeg has an encoder of that name."""
+    try:
+        av.Codec(codec, "w")
+    except av.codec.codec.UnknownCodecError:
+        return False
+    return True
+
+
+def compress(
+    frames: Iterable[np.ndarray],
+    codec: str,
+    pixel_format: str,
+    options: dict[str, str],
+    rate: Fraction = FOLDER_RATE,
+    container: str = "matroska",
+) -> bytes:
+    """Code frames [h, w, 3] with one of FFmpeg's video encoders; returns the bytes of a file.
 
     Args:
         frames: uint8 RGB, all of one size.
         codec: the encoder's name, such as "libx264rgb".
         pixel_format: one that the encoder takes, such as "rgb24".
         options: the encoder's own, such as {"crf": "18"}.
+        rate: frames per second.
+        container: FFmpeg's name of the file's format.
+
+    Raises:
+        UserError: this build of FFmpeg has no such encoder.
     """
+    pictures = (av.VideoFrame.from_ndarray(frame, format="rgb24") for frame in frames)
+    return _encode(pictures, codec, pixel_format, options, rate, container)
+
+
+def recompress(
+    data: bytes, codec: str, pixel_format: str, options: dict[str, str], rate: Fraction = FOLDER_RATE
+) -> bytes:
+    """Decode a matroska file in memory and code it anew, as sites do: not by way of RGB.
+
+    Arguments and what it raises are those of `compress`; also UserError if the file is damaged.
+    """
+    try:
+        with av.open(BytesIO(data)) as file:
+            return _encode(file.decode(video=0), codec, pixel_format, options, rate, "matroska")
+    except (*_AV_ERRORS, IndexError) as error:
+        raise UserError("the coded video is damaged: get an intact copy of it") from error
+
+
+def _encode(pictures, codec, pixel_format, options, rate, container) -> bytes:
+    if not has_encoder(codec):
+        raise UserError(f"this build of FFmpeg cannot encode with {codec}: install PyAV from its wheel")
     buffer = BytesIO()
-    with av.open(buffer, "w", format="matroska") as container:
+    with av.open(buffer, "w", format=container) as file:
         stream = None
-        for frame in frames:
+        for number, picture in enumerate(pictures):
             if stream is None:
-                stream = container.add_stream(codec, rate=FOLDER_RATE, options=options)
-                stream.height, stream.width, stream.pix_fmt = *frame.shape[:2], pixel_format
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=pixel_format)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+                stream = file.add_stream(codec, rate=rate, options=options)
+                stream.height, stream.width = picture.height, picture.width
+                stream.pix_fmt = pixel_format
+            picture = picture.reformat(format=pixel_format)
+            picture.pts, picture.time_base = number, 1 / rate
+            picture.pict_type = 0  # a decoded one would force its own type
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode(None))
     return buffer.getvalue()
 
 
-def decompress(data: bytes) -> list[np.ndarray]:
+def decompress(data: bytes, container: str | None = None) -> list[np.ndarray]:
     """The frames of a video file in memory, uint8 RGB [h, w, 3].
 
-    Raises UserError if nothing can be decoded; damage that FFmpeg conceals goes unnoticed.
+    `container` is FFmpeg's name of its format, for one that does not say so itself. Raises UserError if
+    nothing can be decoded; damage that FFmpeg conceals goes unnoticed.
     """
     try:
-        with av.open(BytesIO(data)) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        with av.open(BytesIO(data), format=container) as file:
+            frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
     except (*_AV_ERRORS, IndexError) as error:
         raise UserError("the coded video is damaged: get an intact copy of it") from error
     if not frames:
         raise UserError("the coded video has no frames in it: get an intact copy of it")
     return frames
+
+
+def coded_size(data: bytes) -> int:
+    """Bytes of the coded pictures in a video file in memory, without what its container adds."""
+    with av.open(BytesIO(data)) as file:
+        return sum(packet.size for packet in file.demux(video=0))
 
 
 class Loop(NamedTuple):

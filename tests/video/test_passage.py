@@ -1,0 +1,196 @@
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepsteg_jax import metrics
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.video import io, passage
+from tests.synthetic import noise, smooth
+
+RUNGS = {rung.name: rung for rung in (*passage.VIDEO, *passage.CURVE, *passage.IMAGE)}
+
+
+def film(count=5, height=48, width=64):
+    """Moving waves with some grain."""
+    grain = noise(count, height, width, high=12)
+    return (smooth(count, height, width) // 2 + 50 + grain).astype(np.uint8)
+
+
+def db(a, b):
+    return np.mean([metrics.psnr(x, y) for x, y in zip(a, b, strict=True)])
+
+
+def largest(a, b):
+    return np.abs(a.astype(int) - b).max()
+
+
+def test_names_and_titles_are_unique():
+    rungs = (*passage.VIDEO, *passage.CURVE, *passage.IMAGE[3:])
+    assert len({rung.name for rung in rungs}) == len({rung.title for rung in rungs}) == len(rungs)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (17, 23)])
+def test_lossless_rgb_is_bit_exact(size):
+    frames = noise(4, *size)
+    received = passage.run(RUNGS["C0"], frames)
+    assert received.frames.dtype == np.uint8
+    np.testing.assert_array_equal(received.frames, frames)
+    assert frames.size < received.size_bytes < 2 * frames.size  # noise
+
+
+def test_444_loses_what_rounding_to_yuv_loses_and_only_once():
+    frames = film()
+    first = passage.run(RUNGS["C1"], frames)
+    assert 0 < largest(frames, first.frames) <= 2
+    again = passage.run(RUNGS["C1"], first.frames)
+    np.testing.assert_array_equal(again.frames, first.frames)
+
+
+def test_420_loses_colour_that_changes_from_pixel_to_pixel():
+    grey = np.repeat(film()[..., :1], 3, axis=-1)
+    assert largest(grey, passage.run(RUNGS["C2"], grey).frames) <= 3
+    colourful = noise(2)
+    received = passage.run(RUNGS["C2"], colourful).frames
+    assert db(colourful, received) < 20
+    luma = [
+        frames @ np.array([0.299, 0.587, 0.114]) for frames in (film(), passage.run(RUNGS["C2"], film())[0])
+    ]
+    assert np.abs(luma[0] - luma[1]).mean() < 2
+
+
+def test_a_second_lossless_coding_changes_nothing():
+    """It starts from the YUV of the first."""
+    frames = film()
+    for name in ("C1", "C2"):
+        once, twice = (passage.run(RUNGS[name]._replace(times=times), frames) for times in (1, 2))
+        np.testing.assert_array_equal(once.frames, twice.frames)
+        assert once.size_bytes == twice.size_bytes
+
+
+@pytest.mark.parametrize("name", RUNGS)
+@pytest.mark.parametrize("size", [(32, 48), (33, 47)], ids=str)
+def test_all_frames_arrive_at_their_size(name, size):
+    if not passage.is_available(RUNGS[name]):
+        pytest.skip(f"no encoder {RUNGS[name].codec} in this build of FFmpeg")
+    frames = film(7, *size)
+    received = passage.run(RUNGS[name], frames)
+    assert received.frames.shape == frames.shape and received.frames.dtype == np.uint8
+    assert received.size_bytes > 0
+    errors = np.array([[db([a], [b]) for a in frames] for b in received.frames])
+    assert db(frames, received.frames) > 24
+    np.testing.assert_array_equal(errors.argmax(axis=1), range(7))  # in their order
+
+
+def test_one_frame_goes_through_every_rung():
+    frames = film(1)
+    for rung in RUNGS.values():
+        if passage.is_available(rung):
+            assert passage.run(rung, frames).frames.shape == frames.shape
+
+
+def test_the_odd_edge_is_that_of_the_picture():
+    frames = film(3, 33, 47)
+    received = passage.run(RUNGS["C2"], frames).frames
+    inner, edge = (db(frames[part], received[part]) for part in (np.s_[:, :-1, :-1], np.s_[:, -1:, :]))
+    assert edge > inner - 3
+
+
+def test_quality_and_size_fall_with_the_rate_factor():
+    frames = film()
+    found = [passage.run(passage.x264("", crf), frames) for crf in (10, 18, 23, 28, 40)]
+    for finer, coarser in zip(found, found[1:], strict=False):
+        assert db(frames, finer.frames) > db(frames, coarser.frames)
+        assert finer.size_bytes > coarser.size_bytes
+
+
+def test_quality_and_size_fall_with_jpeg_quality():
+    frames = film()
+    found = [passage.run(passage.jpeg("", quality), frames) for quality in (90, 75, 50)]
+    for finer, coarser in zip(found, found[1:], strict=False):
+        assert db(frames, finer.frames) > db(frames, coarser.frames)
+        assert finer.size_bytes > coarser.size_bytes
+
+
+def test_jpeg_is_pillows():
+    frames = film(2)
+    files = [BytesIO() for _ in frames]
+    for frame, file in zip(frames, files, strict=True):
+        Image.fromarray(frame).save(file, "JPEG", quality=75)
+    received = passage.run(RUNGS["C9-75"], frames)
+    assert received.size_bytes == sum(file.tell() for file in files)
+    np.testing.assert_array_equal(received.frames, [np.array(Image.open(file)) for file in files])
+
+
+def test_twice_and_resized_are_worse_than_once():
+    frames = film()
+    once, twice, resized = (passage.run(RUNGS[name], frames) for name in ("C6", "C10", "C11"))
+    assert db(frames, once.frames) > db(frames, twice.frames)
+    assert db(frames, once.frames) > db(frames, resized.frames)
+    assert 0.5 * once.size_bytes < twice.size_bytes <= 1.1 * once.size_bytes  # the rate factor still holds
+
+
+@pytest.mark.parametrize("name", ["C6", "C7", "C8-vp9", "C8-av1"])
+def test_a_second_run_gives_the_same(name):
+    if not passage.is_available(RUNGS[name]):
+        pytest.skip(f"no encoder {RUNGS[name].codec} in this build of FFmpeg")
+    frames = film(12, 64, 96)
+    first, second = (passage.run(RUNGS[name], frames) for _ in range(2))
+    np.testing.assert_array_equal(first.frames, second.frames)
+    assert first.size_bytes == second.size_bytes
+
+
+def test_a_missing_encoder():
+    rung = RUNGS["C6"]._replace(codec="libnothing")
+    assert not passage.is_available(rung) and passage.is_available(RUNGS["C6"])
+    with pytest.raises(UserError, match="cannot encode with libnothing"):
+        passage.run(rung, film(1))
+
+
+def test_rates():
+    assert passage.bit_rate(1000, 25) == 8000
+    assert passage.bit_rate(1000, 50) == 4000
+    assert passage.bits_per_pixel(100, (2, 4, 10, 3)) == 10
+
+
+# --- a secret coded to a number of bits ----------------------------------------------------------
+
+
+@pytest.fixture
+def av1():
+    if not io.has_encoder(passage.SECRET_CODEC):
+        pytest.skip("no AV1 encoder in this build of FFmpeg")
+
+
+def test_a_secret_fits_and_gets_better_with_more_bits(av1):
+    secret = smooth(8, 64, 96)
+    before = 0
+    for bits in (2500, 5000, 10000):
+        message = passage.code_secret(secret, bits)
+        assert len(message) * 8 <= bits
+        decoded = passage.decode_secret(message, 64, 96)
+        assert decoded.shape == secret.shape and decoded.dtype == np.uint8
+        assert db(secret, decoded) > before + 0.5
+        before = db(secret, decoded)
+    assert before > 29
+
+
+def test_few_bits_make_a_small_picture(av1):
+    """And at an odd size, with one frame."""
+    secret = noise(1, 65, 97)
+    message = passage.code_secret(secret, 800)
+    assert passage.SECRET_SCALES[message[0]] < 1
+    assert passage.decode_secret(message, 65, 97).shape == secret.shape
+
+
+def test_no_room_for_a_secret(av1):
+    with pytest.raises(UserError, match="does not fit into 100 bits"):
+        passage.code_secret(film(2), 100)
+
+
+def test_a_damaged_message(av1):
+    message = passage.code_secret(film(2), 8000)
+    for damaged in (b"", bytes([99]) + message[1:], message[:1], message[:1] + bytes(200)):
+        with pytest.raises(UserError, match="damaged|no frames"):
+            passage.decode_secret(damaged, 48, 64)
