@@ -45,7 +45,8 @@ from deepsteg_jax import evaluation, keys, lsb_codec, metrics  # noqa: E402
 from deepsteg_jax.errors import UserError  # noqa: E402
 from deepsteg_jax.modes.common import load_side  # noqa: E402
 from deepsteg_jax.training import checkpoints  # noqa: E402
-from deepsteg_jax.video import io, passage  # noqa: E402
+from deepsteg_jax.video import held_bits, io, passage  # noqa: E402
+from deepsteg_jax.video.held_bits import Carrier  # noqa: E402
 from deepsteg_jax.video.passage import Passage  # noqa: E402
 
 KEY = keys.key_words(bytes(range(32)))
@@ -146,6 +147,23 @@ def lsb_system(modulus: int) -> System:
     return System(lambda cover, secret, context: lsb_codec.hide(cover, secret, modulus), reveal)
 
 
+def digital_system(carrier: Carrier) -> System:
+    """The baseline of a tiny coded secret in held bits: everything as it was coded, or nothing."""
+
+    def hide(cover, secret, context):
+        message = passage.code_secret(secret, 8 * carrier.capacity(cover.shape))
+        return held_bits.embed(cover, context.key.tobytes(), message, carrier)
+
+    def reveal(received, context):
+        try:
+            message = held_bits.extract(received, context.key.tobytes(), carrier)
+        except UserError:
+            return context.grey()
+        return passage.decode_secret(message, *context.shape[1:3])
+
+    return System(hide, reveal)
+
+
 def learned_rows(kind: str, trained: Path | None) -> dict[str, Row]:
     """The networks that there are parameters for, in `trained` or shipped."""
     entries = {SHIPPED[kind]: ENTRIES[SHIPPED[kind]]}
@@ -165,14 +183,13 @@ def learned_rows(kind: str, trained: Path | None) -> dict[str, Row]:
 
 
 def rows_of(kind: str, trained: Path | None) -> dict[str, Row]:
-    """Every entry by its name.
-
-    A baseline that sends bits hides `passage.code_secret(secret, bits)`, whatever its carrier holds, and
-    reveals `passage.decode_secret(message, h, w)`, or `Context.grey()` where the bits are wrong.
-    """
+    """Every entry by its name."""
     rows = learned_rows(kind, trained)
     for modulus, title in {2: "1 LSB", 3: "ternary"}.items():
         rows[f"lsb_codec {title}"] = Row({"modulus": modulus}, cache(partial(lsb_system, modulus)))
+    if kind == "clips":
+        carrier = Carrier()
+        rows["digital"] = Row(carrier._asdict(), cache(partial(digital_system, carrier)))
     return rows
 
 
