@@ -10,6 +10,7 @@ together, in a folder that all of them see.
 import hashlib
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import Model
-from deepsteg_jax.training.parallel import as_global
+from deepsteg_jax.training.parallel import as_global, do_once
 from deepsteg_jax.training.state import TrainState
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
@@ -88,20 +89,35 @@ def _state(items: dict[str, Any]) -> TrainState:
 def restore_state(manager: ocp.CheckpointManager, state: TrainState) -> TrainState:
     """The newest saved state, or `state` as it is when nothing has been saved yet.
 
+    Checkpoints that cannot be read are renamed to STEP.damaged if an older one can, and that one is returned.
+
     Raises:
-        UserError: what is saved does not fit the config that made `state`, or is damaged.
+        UserError: nothing that is saved fits the config that made `state`, or all of it is damaged.
     """
-    step = manager.latest_step()
-    if step is None:
+    unreadable: dict[int, Exception] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            found = jax.tree.map(jnp.array, _restore(manager, step, _items(state)))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            unreadable[step] = error
+            continue
+        if unreadable:
+            steps = ", ".join(map(str, unreadable))
+            logging.warning("%s: damaged at step %s, going on from %d", manager.directory, steps, step)
+            do_once(partial(_put_aside, manager.directory, list(unreadable)))
+            manager.reload()
+        return _state(found)
+    if not unreadable:
         return state
-    try:
-        found = jax.tree.map(jnp.array, _restore(manager, step, _items(state)))
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(
-            f"{manager.directory} holds a run of another config or is damaged ({_first_line(error)}): "
-            "choose another --workdir"
-        ) from None
-    return _state(found)
+    raise UserError(
+        f"{manager.directory} holds a run of another config or is damaged "
+        f"({_first_line(unreadable[max(unreadable)])}): choose another --workdir"
+    )
+
+
+def _put_aside(folder: Path, steps: list[int]) -> None:
+    for step in steps:
+        (folder / str(step)).rename(folder / f"{step}.damaged")
 
 
 def locate(checkpoint: str) -> Path:

@@ -122,6 +122,14 @@ def as_global(tree: Any) -> Any:
     return multihost_utils.host_local_array_to_global_array(tree, Mesh(jax.devices(), AXIS), PartitionSpec())
 
 
+def do_once(action: Callable[[], None]) -> None:
+    """Has process 0 do something to the files that all share; the others wait until it is done."""
+    if jax.process_index() == 0:
+        action()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("do_once")
+
+
 def agree_to_stop(step: int, asked: Callable[[], bool]) -> bool:
     """Whether to stop after `step`: the same answer in every process.
 

@@ -256,6 +256,33 @@ def test_a_truncated_file_is_harmless_or_one_line(toy, saved, tmp_path):
     assert min(caught.values()) >= 3  # of each: the index, the manifest and the numbers themselves
 
 
+def _damage(folder):
+    """Cuts every file of a checkpoint in half."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_damaged_checkpoint_is_put_aside_for_the_one_before_it(toy, tmp_path, caplog):
+    older, newer = _state(toy, seed=1, step=5), _state(toy, seed=2, step=6)
+    _save(toy, tmp_path, older, newer)
+    _damage(tmp_path / "6")
+    assert _equal(_restore_state(toy, tmp_path), older)
+    assert f"{tmp_path}: damaged at step 6, going on from 5" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["5", "6.damaged"]
+    _save(toy, tmp_path, newer)  # the run comes to the same step again
+    assert _equal(_restore_state(toy, tmp_path), newer)
+
+
+def test_nothing_is_put_aside_where_all_is_damaged(toy, tmp_path):
+    _save(toy, tmp_path, _state(toy, seed=1, step=5), _state(toy, seed=2, step=6))
+    for step in ("5", "6"):
+        _damage(tmp_path / step)
+    with pytest.raises(UserError, match="or is damaged"):
+        _restore_state(toy, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["5", "6"]
+
+
 def test_export_is_equal_and_without_the_optimiser(toy, saved, tmp_path):
     state, folder = saved
     checkpoints.export(folder, tmp_path / "shipped", models.build(toy.model), toy)
