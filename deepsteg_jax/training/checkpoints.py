@@ -41,9 +41,7 @@ def open_manager(folder: str | Path, keep: int = 2) -> ocp.CheckpointManager:
 
 def save(manager: ocp.CheckpointManager, state: TrainState, config: ConfigDict) -> None:
     """Starts saving a state in the background; an interrupted save leaves the older steps intact."""
-    items = {name: ocp.args.StandardSave(tree) for name, tree in as_global(_items(state)).items()}
-    items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
-    manager.save(int(state.step), args=ocp.args.Composite(**items))
+    manager.save(int(state.step), args=_arguments(as_global(_items(state)), config))
 
 
 def save_best(manager: ocp.CheckpointManager, state: TrainState, config: ConfigDict, figures: dict) -> None:
@@ -51,13 +49,11 @@ def save_best(manager: ocp.CheckpointManager, state: TrainState, config: ConfigD
 
     Not in the background: a checkpoint of this step that is there means that the best of them is there too.
     """
-    items = {name: ocp.args.StandardSave(tree) for name, tree in as_global(state.tested).items()}
-    items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
-    items["validation"] = ocp.args.JsonSave(figures)
+    arguments = _arguments(as_global(state.tested), config, validation=figures)
     step = int(state.step)
     if step in manager.all_steps():  # of a part of the run that was done again, with another learning rate
         manager.delete(step)
-    manager.save(step, args=ocp.args.Composite(**items), force=True)  # also after a later step
+    manager.save(step, args=arguments, force=True)  # also after a later step
     manager.wait_until_finished()
 
 
@@ -67,6 +63,13 @@ def read_best(manager: ocp.CheckpointManager) -> dict[str, float]:
     if step is None:
         return {}
     return manager.restore(step, args=ocp.args.Composite(validation=ocp.args.JsonRestore())).validation
+
+
+def _arguments(trees: dict[str, Any], config: ConfigDict, **figures: dict) -> ocp.args.Composite:
+    """What orbax is to save: arrays by item, the config and other items of JSON."""
+    items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+    texts = {"config": json.loads(config.to_json()), **figures}
+    return ocp.args.Composite(**items, **{name: ocp.args.JsonSave(text) for name, text in texts.items()})
 
 
 def _items(state: TrainState) -> dict[str, Any]:
@@ -174,11 +177,9 @@ def export(source: str, target: str | Path, model: Model, config: ConfigDict) ->
         UserError: as for `restore_params`, or `target` already holds this step or a later one.
     """
     params = {side: restore_params(source, model, config.model, side) for side in ("hide", "reveal")}
-    items = {side: ocp.args.StandardSave(tree) for side, tree in params.items()}
-    items["config"] = ocp.args.JsonSave(json.loads(config.to_json()))
     with open_manager(target) as manager:
         step = max(int(p.name) for p in locate(source).iterdir() if p.name.isdigit())
-        if not manager.save(step, args=ocp.args.Composite(**items)):
+        if not manager.save(step, args=_arguments(params, config)):
             raise UserError(f"{target} already holds step {manager.latest_step()}: choose an empty folder")
 
 
