@@ -206,10 +206,10 @@ def write_tables(kind: str, names: list[str], workdir: Path) -> str:
     return table
 
 
-def main() -> int:
-    """Measures the rows that are missing and prints the table."""
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """The options of scripts that measure entries on a folder."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     folders = parser.add_mutually_exclusive_group(required=True)
     folders.add_argument("--clips")
@@ -218,6 +218,12 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", help="names of rows")
     parser.add_argument("--frames", type=int, default=FRAMES, help="fewer, for a network that is very slow")
     parser.add_argument("--tables-only", action="store_true")
+    return parser
+
+
+def main() -> int:
+    """Measures the rows that are missing and prints the table."""
+    parser = make_parser(__doc__)
     parser.add_argument("--workdir", type=Path)
     arguments = parser.parse_args()
     kind = "clips" if arguments.clips else "images"

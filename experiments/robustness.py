@@ -38,7 +38,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 from entries import ENTRIES, Entry, file_name  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
-from quality import FRAMES, learned_config, settings_of  # noqa: E402
+from quality import learned_config, make_parser, settings_of  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from deepsteg_jax import evaluation, keys, lsb_codec, metrics  # noqa: E402
@@ -501,18 +501,9 @@ def rungs_of(kind: str) -> list[Passage]:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    folders = parser.add_mutually_exclusive_group(required=True)
-    folders.add_argument("--clips")
-    folders.add_argument("--images")
-    parser.add_argument("--trained", type=Path, help="folder of train_entries.py")
-    parser.add_argument("--only", nargs="+", help="names of entries")
+    parser = make_parser(__doc__)
     parser.add_argument("--rungs", nargs="+", help="names of rungs, such as C6")
     parser.add_argument("--items", type=int, help="only the first items of the folder")
-    parser.add_argument("--frames", type=int, default=FRAMES, help="fewer, for a network that is very slow")
-    parser.add_argument("--tables-only", action="store_true")
     parser.add_argument("--workdir", type=Path, default=Path("runs/robustness"))
     arguments = parser.parse_args()
     arguments.kind = "clips" if arguments.clips else "images"
