@@ -1,4 +1,4 @@
-"""Batches of covers and secrets, each a pure function of the seed and the step."""
+"""Batches of covers and secrets, or of records, each a pure function of the seed and the step."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -26,8 +26,8 @@ class Share(NamedTuple):
         """The number of examples of this process in a batch."""
         return batch_size // self.processes
 
-    def number(self, local: tf.Tensor, batch_size: int) -> tf.Tensor:
-        """The number in the whole stream of this process's example `local` (int64 scalar)."""
+    def number(self, local: tf.Tensor | int, batch_size: int) -> tf.Tensor | int:
+        """The number in the whole stream of this process's example `local` (int64 scalar or int)."""
         size = self.of(batch_size)
         return local // size * batch_size + self.process * size + local % size
 
@@ -38,7 +38,7 @@ WHOLE = Share()  # of a process that is alone
 def create_pairs(
     config: ConfigDict, *, seed: int, batch_size: int, start_step: int = 0, share: Share = WHOLE
 ) -> Iterator[Batch]:
-    """Create an endless iterator of batches of covers and secrets for training.
+    """Create an endless iterator of batches of covers and secrets, or of records, for training.
 
     Both streams pass over all examples in a new random order every epoch, independently of each other, with
     random augmentation.
@@ -49,7 +49,7 @@ def create_pairs(
 
     Args:
         config: the `data` section; `source` is 'imagenet', 'images' or 'clips', and the function
-            `open_<source>` lists the fields it uses.
+            `open_<source>` lists the fields it uses, or 'records', for which see `create_records`.
         seed: of order and augmentation, at least 0.
         batch_size: pairs in a batch, over all processes.
         start_step: the first step to yield.
@@ -58,11 +58,15 @@ def create_pairs(
     Returns:
         An iterator of {"cover": ..., "secret": ...}, both uint8: [b, h, w, 3] if `config.frames` is 1, else
         [b, t, h, w, 3], with b = batch_size / processes. Reading from it raises UserError if an image turns
-        out to be damaged.
+        out to be damaged. Batches of records are those of `create_records`.
 
     Raises:
         UserError: the data are missing or unreadable, or the source is unknown.
     """
+    if config.source == "records":
+        from deepsteg_jax.data.records import create_records
+
+        return create_records(config, seed=seed, batch_size=batch_size, start_step=start_step, share=share)
     source = _open_source(config, True)
     keys = {stream: _stream_keys(seed, stream) for stream in (_COVER, _SECRET)}
 
@@ -89,10 +93,11 @@ def create_validation(
 ) -> Callable[[], Iterator[Batch]]:
     """Open the validation data once and create a function that makes a pass over them.
 
-    A pass has a fixed order and no augmentation; every example is once cover and once secret.
+    A pass has a fixed order and no augmentation; every example is once cover and once secret. For one over
+    records see `create_validation_records`.
 
     Args:
-        config: the `data` section; `validation_path` (folders of images or of clips; empty: `path`) or
+        config: the `data` section; `validation_path` (folders of images, clips or records; empty: `path`) or
             `validation_split` (ImageNet) names the data, the rest is as for `create_pairs`.
         batch_size: pairs in a batch, over all processes.
         share: which part of every batch to yield.
@@ -106,6 +111,10 @@ def create_validation(
     """
     if config.source != "imagenet" and config.validation_path:
         config = ConfigDict(config.to_dict() | {"path": config.validation_path})
+    if config.source == "records":
+        from deepsteg_jax.data.records import create_validation_records
+
+        return create_validation_records(config, batch_size=batch_size, share=share)
     source = _open_source(config, False)
     draws, count = central_draws(), source.size
 
@@ -130,7 +139,8 @@ def _open_source(config: ConfigDict, train: bool) -> Source:
         case "clips":
             from deepsteg_jax.data.clips import open_clips as open_source
         case _:
-            raise UserError(f"data.source is {config.source!r}: it must be 'imagenet', 'images' or 'clips'")
+            names = "'imagenet', 'images', 'clips' or 'records'"
+            raise UserError(f"data.source is {config.source!r}: it must be {names}")
     return open_source(config, train)
 
 

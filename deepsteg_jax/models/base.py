@@ -62,3 +62,7 @@ class Model(NamedTuple):
     step: int = 1
     """The model reads the stego's 8-bit samples modulo this number only if it is more than 1, so side
     information may change a sample by `step` unseen."""
+
+    loss: Callable[[Params, dict[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]] | None = None
+    """loss(params, batch) -> (scalar, logs) of a batch of records (`data.records`), the logs scalars that are
+    means over the batch. A model that has it is trained from records, not by hiding and revealing."""

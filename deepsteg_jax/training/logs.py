@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 JSON_LINES = "training.jsonl"
-SHOWN = ("loss", "stego_psnr_db", "secret_psnr_db")  # of training and of validation
+SHOWN = ("loss", "stego_psnr_db", "secret_psnr_db", "bits_per_symbol")  # of training and of validation
 
 
 class TrainingLog:

@@ -49,13 +49,15 @@ def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = la
         The last state.
 
     Raises:
-        UserError: bad data, a folder of another config, or a loss that is not finite.
+        UserError: bad data, a folder of another config, a loss that is not finite, or a model that is not
+            trained from such data.
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     parallel.check_batch(config.train.batch_size, config.train.accumulate_steps)
     base_key = jax.random.key(config.seed)
     model = models.build(config.model)
+    _check_source(config, model)
     optimizer = create_optimizer(config.optimizer)
     validates = data.has_validation(config.data)
     with (
@@ -67,7 +69,7 @@ def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = la
         fresh = create_state(model, optimizer, model_key, ema=config.optimizer.ema_decay > 0)
         state = checkpoints.restore_state(manager, fresh)
         step = make_train_step(model, optimizer, config, jax.random.fold_in(base_key, STEP_STREAM), AXIS)
-        draw = jax.jit(partial(hide_and_reveal, model, config))
+        draw = None if model.loss else jax.jit(partial(hide_and_reveal, model, config))
         validation_key = jax.random.fold_in(base_key, VALIDATION_STREAM)
         validation = open_validation(config, model, validation_key, best, _share()) if validates else None
         first = int(state.step)
@@ -77,6 +79,15 @@ def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = la
         with closing(_open_log(config, workdir, first)) as log, closing(_pairs_from(config, first)) as pairs:
             run = Run(config, parallelise(step), draw, validation, manager, log, stop)
             return run.steps(state, pairs)
+
+
+def _check_source(config, model):
+    if (config.data.source == "records") != (model.loss is not None):
+        wanted = "records" if model.loss else "covers and secrets"
+        raise UserError(
+            f"the model {config.model.name!r} is trained from {wanted}, but config.data.source is "
+            f"{config.data.source!r}"
+        )
 
 
 def _share() -> data.Share:
@@ -99,7 +110,7 @@ class Run(NamedTuple):
 
     config: ConfigDict
     train_step: Callable
-    draw: Callable
+    draw: Callable | None  # None: the batches are no pictures to hide
     validation: Validation | None
     manager: Any  # of the checkpoints
     log: Any
@@ -150,7 +161,7 @@ class Run(NamedTuple):
             self.validation.keep_if_best(state, figures)
 
     def _draw(self, step: int, state: TrainState, batch: dict) -> None:
-        if parallel.process_index() == 0:
+        if self.draw and parallel.process_index() == 0:
             few = {name: jnp.asarray(x[:4]) for name, x in batch.items()}
             keys = example_keys(jax.random.key(step), len(few["cover"]), None)
             self.log.picture(step, picture_grid(self.draw(state.tested, few, keys)))

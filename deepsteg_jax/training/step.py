@@ -17,7 +17,7 @@ from deepsteg_jax.training.state import TrainState, current_learning_rate, updat
 
 Batch = dict[str, jax.Array]
 
-VALIDATED = ("loss", "stego_psnr_db", "secret_psnr_db")  # what validation measures
+VALIDATED = ("loss", "stego_psnr_db", "secret_psnr_db")  # what validation on pairs measures
 
 
 class Pictures(NamedTuple):
@@ -62,8 +62,11 @@ def psnr(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def compute_loss(model: Model, config: ConfigDict, params, batch: Batch, keys: jax.Array):
-    """(loss, (logs, pictures)) of a batch."""
+    """(loss, (logs, pictures)) of a batch; a batch of records (`Model.loss`) has no pictures, but None."""
     params = model.tie(params)  # what both sides share collects the gradients of both
+    if model.loss:
+        loss, logs = model.loss(params, batch)
+        return loss, ({**logs, "loss": loss}, None)
     pictures = hide_and_reveal(model, config, params, batch, keys)
     terms = {
         "stego": losses.mean_squared_error(pictures.cover, pictures.stego),
@@ -125,7 +128,7 @@ def make_train_step(
 
     def train_step(state, batch):
         step_key = jax.random.fold_in(base_key, state.step)
-        keys = example_keys(step_key, len(batch["cover"]), axis_name)
+        keys = example_keys(step_key, len(jax.tree.leaves(batch)[0]), axis_name)
         part = partial(gradients, state.params)
         logs, grads = mean_over_parts(part, config.train.accumulate_steps, batch, keys)
         if axis_name:
@@ -154,12 +157,14 @@ def make_validation_step(
 
     `number` counts the batches of a pass, so that every pass draws the same keys and noise. `batch` has
     `weight` [b] besides, 1 for an example and 0 for padding; its sum is returned with those of the losses and
-    of the PSNRs, which are of 8-bit stego and revealed pictures.
+    of the PSNRs, which are of 8-bit stego and revealed pictures, or of all logs of the model's own loss.
     """
 
     def measure(params, example, key):
         batch = jax.tree.map(lambda x: x[None], example)
         _, (logs, pictures) = compute_loss(model, config, params, batch, key[None])
+        if model.loss:
+            return logs
         cover, stego, secret, revealed = map(_to_8_bits, pictures)
         return {
             "loss": logs["loss"],
@@ -169,9 +174,10 @@ def make_validation_step(
 
     def validation_step(replicated, batch):
         params, number = replicated
-        pairs = {name: batch[name] for name in ("cover", "secret")}
+        examples = {name: x for name, x in batch.items() if name != "weight"}
         keys = example_keys(jax.random.fold_in(base_key, number), len(batch["weight"]), axis_name)
-        found = jax.vmap(partial(measure, params))(pairs, keys) | {"weight": jnp.ones_like(batch["weight"])}
+        found = jax.vmap(partial(measure, params))(examples, keys)
+        found["weight"] = jnp.ones_like(batch["weight"])
         sums = jax.tree.map(lambda x: jnp.sum(jnp.where(batch["weight"] > 0, x, 0)), found)
         return lax.psum(sums, axis_name) if axis_name else sums
 

@@ -31,6 +31,8 @@ class Validation(NamedTuple):
     def measure(self, state: TrainState) -> dict[str, float]:
         """Means over all examples, `validation_loss` and `validation_{stego,secret}_psnr_db`.
 
+        Of records they are `validation_loss` and what else the model's own loss logs.
+
         The PSNRs are means of dB, of pictures rounded to 8 bits inside the graph; what goes through files is
         measured by `--mode evaluate`.
         """
@@ -39,7 +41,7 @@ class Validation(NamedTuple):
             for number, batch in enumerate(batches):
                 found = self.step((state.tested, jnp.uint32(number)), batch)
                 sums.update({name: float(value) for name, value in found.items()})
-        return {f"validation_{name}": sums[name] / sums["weight"] for name in VALIDATED}
+        return {f"validation_{name}": x / sums["weight"] for name, x in sums.items() if name != "weight"}
 
     def keep_if_best(self, state: TrainState, figures: dict[str, float]) -> None:
         """Saves the parameters if no earlier ones of this run were as good by `config.train.best_metric`."""
@@ -67,9 +69,11 @@ def open_validation(
     Raises:
         UserError: the data cannot be read, or `config.train.best_metric` is unknown.
     """
-    if config.train.best_metric not in VALIDATED:
-        names = ", ".join(VALIDATED)
-        raise UserError(f"config.train.best_metric is one of {names}, not {config.train.best_metric!r}")
+    metric = config.train.best_metric
+    if model.loss and metric != "loss":
+        raise UserError(f"config.train.best_metric is loss for a model of records, not {metric!r}")
+    if metric not in VALIDATED:
+        raise UserError(f"config.train.best_metric is one of {', '.join(VALIDATED)}, not {metric!r}")
     batches = data.create_validation(config.data, batch_size=config.train.batch_size, share=share)
     step = parallelise(make_validation_step(model, config, key, AXIS), donate=False)
     return Validation(config, batches, step, manager, checkpoints.read_best(manager))

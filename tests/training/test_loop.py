@@ -26,6 +26,7 @@ from deepsteg_jax.training.loop import picture_grid, train
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import Pictures
 from deepsteg_jax.training.validation import Validation
+from tests.records import build_listener, listen, write_pictures, write_symbols
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("images_per_s", "data_wait", "save_wait")
@@ -390,6 +391,123 @@ def test_data_that_are_missing(config, tmp_path):
     config.data.path = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match="nowhere"):
         train(config, tmp_path / "run")
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listener(config, monkeypatch, tmp_path):
+    """The config of a run of 6 steps of a model that is trained from records."""
+    monkeypatch.setitem(models.MODELS, "listener", build_listener)
+    for number in range(5):
+        write_symbols(tmp_path / "records", number)
+    for number in range(2):
+        write_pictures(tmp_path / "records", number)
+        write_symbols(tmp_path / "others", number, seed=1)
+    listen(config, tmp_path / "records")
+    return config
+
+
+def test_a_model_is_trained_from_records(listener, tmp_path):
+    """No pictures of it are drawn."""
+    listener.train.picture_every_steps, listener.optimizer.num_steps = 1, 40
+    state = train(listener, tmp_path / "run")
+    lines = _lines(tmp_path / "run")
+    assert [line["step"] for line in lines] == list(range(2, 41, 2))
+    assert _saved(tmp_path / "run") == ["38", "40"]
+    assert all(line["loss"] == pytest.approx(line["symbols"] + line["pictures"], rel=1e-5) for line in lines)
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert _equal(_restore(listener, tmp_path / "run"), state)
+
+
+def test_training_from_records_goes_on_to_the_same_bits(listener, tmp_path):
+    listener.optimizer.ema_decay, listener.train.accumulate_steps = 0.4, 2
+    whole = train(listener, tmp_path / "whole")
+    for count, saved in ((3, ["2"]), (3, ["2", "4"])):
+        _crash_after(count, listener, tmp_path / "parts")
+        assert _saved(tmp_path / "parts") == saved
+    assert _equal(train(listener, tmp_path / "parts"), whole)
+    right = {line["step"]: line for line in _figures(tmp_path / "whole")}
+    assert all(line == right[line["step"]] for line in _figures(tmp_path / "parts"))
+
+
+def test_validation_on_records_keeps_the_best(listener, tmp_path):
+    """Its figures are what the loss logs: here of symbols only, by hand."""
+    listener.data.validation_path, listener.optimizer.learning_rate = str(tmp_path / "others"), 0.1
+    params = jax.tree.map(np.float64, train(listener, tmp_path / "run").tested)
+    found = [line for line in _lines(tmp_path / "run") if "validation_loss" in line]
+    assert [line["step"] for line in found] == [0, 2, 4, 6]
+    assert all(
+        line.keys() == {"step", *(f"validation_{x}" for x in ("loss", "symbols", "mean_step"))}
+        for line in found
+    )
+    losses, steps = [], []
+    for path in sorted((tmp_path / "others").iterdir()):
+        record = np.load(path)
+        frames, symbols = record["frames"][:2, 8:16, 8:24], record["symbols"][:2, 1:2, 1:3, 0]
+        means = frames.astype(np.float64).reshape(2, 1, 8, 2, 8).mean((2, 4)) / 256 - 0.5
+        guess = params["reveal"]["slope"][0] * means + params["reveal"]["bias"][0]
+        losses.append(np.mean((guess - symbols) ** 2))
+        steps.append(record["step"])
+    assert found[-1]["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert found[-1]["validation_mean_step"] == pytest.approx(np.mean(steps))
+    best = min(found, key=lambda line: line["validation_loss"])["step"]
+    assert [p.name for p in (tmp_path / "run" / "best").iterdir()] == [str(best)] != ["0"]
+
+
+FOUR_DEVICES = """
+import json, sys
+import jax
+from ml_collections import ConfigDict
+from deepsteg_jax import models
+from deepsteg_jax.training.loop import train
+from tests.records import build_listener
+
+assert jax.device_count() == 4
+models.MODELS["listener"] = build_listener
+train(ConfigDict(json.loads(sys.argv[1])), sys.argv[2])
+"""
+
+
+def test_records_on_four_devices_train_as_on_one(listener, tmp_path):
+    """Equal up to the order in which a batch is summed; see tests/training/test_parallel.py."""
+    listener.train.batch_size, listener.data.validation_path = 8, str(tmp_path / "others")
+    one = train(listener, tmp_path / "one")
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", FOUR_DEVICES, listener.to_json(), str(tmp_path / "four")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    moved = 1e-3 * listener.optimizer.num_steps * listener.optimizer.learning_rate
+    four = _restore(listener, tmp_path / "four")
+    for (path, a), b in zip(jax.tree.leaves_with_path(one.params), jax.tree.leaves(four.params), strict=True):
+        assert np.allclose(a, b, rtol=0, atol=moved), jax.tree_util.keystr(path)
+    for a, b in zip(_figures(tmp_path / "one"), _figures(tmp_path / "four"), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["symbols", "secret_psnr_db"])
+def test_the_best_of_a_model_of_records_is_that_of_the_least_loss(listener, tmp_path, metric):
+    listener.data.validation_path, listener.train.best_metric = listener.data.path, metric
+    with pytest.raises(UserError, match=f"best_metric is loss for a model of records, not '{metric}'$"):
+        train(listener, tmp_path / "run")
+
+
+def test_models_and_data_that_do_not_go_together(listener, image_folder, tmp_path):
+    listener.data.update(source="images", path=str(image_folder))
+    message = "the model 'listener' is trained from records, but config.data.source is 'images'"
+    with pytest.raises(UserError, match=message):
+        train(listener, tmp_path / "run")
+    listener.data.source, listener.model = "records", {"name": "toy", "size": 2, "frames": 1}
+    message = "the model 'toy' is trained from covers and secrets, but config.data.source is 'records'"
+    with pytest.raises(UserError, match=message):
+        train(listener, tmp_path / "run")
 
 
 # --- killed, as a user would run it ---------------------------------------------------------------

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsteg_jax import models
+from deepsteg_jax import data, models
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import (
     example_keys,
@@ -15,6 +15,7 @@ from deepsteg_jax.training.step import (
     mean_over_parts,
     psnr,
 )
+from tests.records import build_listener, listen, write_pictures, write_symbols
 
 
 def _batch(size=4, seed=0, shape=(8, 8, 3)):
@@ -328,3 +329,78 @@ def test_each_batch_of_a_validation_has_its_own_noise_the_same_in_every_pass(toy
     found = [_validate(toy, _batch(), np.ones(4), number) for number in (0, 1, 0)]
     assert found[0] == found[2] and found[0]["loss"] != found[1]["loss"]
     assert found[0]["stego_psnr_db"] == found[1]["stego_psnr_db"]  # before the channel
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listener(toy, monkeypatch, tmp_path):
+    """The config of a model that is trained from records, some of each kind."""
+    monkeypatch.setitem(models.MODELS, "listener", build_listener)
+    for number in range(5):
+        write_symbols(tmp_path, number)
+    write_pictures(tmp_path, 0)
+    listen(toy, tmp_path)
+    return toy
+
+
+def _records(config, number=0):
+    return next(data.create_pairs(config.data, seed=0, batch_size=4, start_step=number))
+
+
+def test_the_loss_of_a_model_of_records_is_its_own(listener):
+    """By hand; with tied parameters, whose bias is 0, and without the config's sections on pictures."""
+    _, state, step = _setup(listener)
+    batch, slope = _records(listener), np.array(state.params["reveal"]["slope"])
+    after, logs = step(state, batch)
+    means = batch["frames"].astype(np.float64).reshape(4, 2, 1, 8, 2, 8).mean((3, 5)) / 256 - 0.5
+    symbols = np.mean((slope[0] * means - batch["symbols"][..., 0]) ** 2)
+    pictures = np.mean((slope[1] * (batch["coded"] / 255) - batch["secret"] / 255) ** 2)
+    wanted = {
+        "symbols": symbols,
+        "pictures": pictures,
+        "loss": symbols + pictures,
+        "mean_step": batch["step"].mean(),
+    }
+    assert logs.keys() == {*wanted, "gradient_norm", "parameter_norm", "learning_rate"}
+    assert {name: float(logs[name]) for name in wanted} == pytest.approx(wanted, rel=1e-5)
+    assert np.all(after.params["hide"]["bias"] != 0)
+    assert np.array_equal(after.params["hide"]["bias"], after.params["reveal"]["bias"])
+
+
+def test_a_model_of_records_learns(listener):
+    """The first symbol is the mean of its block, and the coded picture half as bright as the secret."""
+    listener.optimizer.learning_rate = 0.05
+    _, state, step = _setup(listener)
+    for i in range(200):
+        state, logs = step(state, _records(listener, i))
+    assert float(logs["symbols"]) < 1e-4 and float(logs["pictures"]) < 1e-2
+    assert np.allclose(state.params["reveal"]["slope"], [1, 2], atol=0.1)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts_of_a_batch_of_records_make_the_same_step(listener, parts):
+    """Equal but for the order of additions."""
+    found = []
+    for listener.train.accumulate_steps in (1, parts):
+        _, state, step = _setup(listener)
+        found.append(step(state, _records(listener)))
+    (whole, logs), (after, others) = found
+    assert sorted(logs) == sorted(others)
+    for name, value in logs.items():
+        assert float(others[name]) == pytest.approx(float(value), rel=1e-5, abs=1e-7), name
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(after.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * listener.optimizer.learning_rate)
+
+
+def test_validation_adds_up_what_the_loss_logs_of_real_records(listener):
+    model, state, _ = _setup(listener)
+    batch, params = _records(listener), state.params
+    found = _validate(listener, batch, [1, 0, 1, 0], params=params)
+    wanted = {"loss": 0, "symbols": 0, "pictures": 0, "mean_step": 0, "weight": 2}
+    for i in (0, 2):
+        loss, logs = model.loss(model.tie(params), {name: x[i : i + 1] for name, x in batch.items()})
+        for name, value in (logs | {"loss": loss}).items():
+            wanted[name] += float(value)
+    assert found == pytest.approx(wanted, rel=1e-5)
