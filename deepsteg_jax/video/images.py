@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from deepsteg_jax.errors import UserError
 
 LOSSLESS_IMAGE = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+JPEG = {".jpg": "JPEG", ".jpeg": "JPEG"}
 DEFAULT_PATTERN = "frame_%05d.png"
 LARGEST = 2**26  # pixels of a frame: more than 8K video has
 
@@ -114,9 +115,13 @@ def read(paths: Sequence[Path], size: tuple[int, int] | None = None) -> Iterator
         yield frame if size is None else np.asarray(Image.fromarray(frame).resize(size, Image.BICUBIC))
 
 
-def save(path: Path, frame: np.ndarray, suffix: str) -> None:
-    """Writes one image in the lossless format of `suffix`, whatever `path` is called."""
-    Image.fromarray(frame).save(path, format=LOSSLESS_IMAGE[suffix.lower()])
+def save(path: Path, frame: np.ndarray, suffix: str, quality: int | None = None) -> None:
+    """Writes one image in the format of `suffix`, whatever `path` is called; `quality` is that of a JPEG."""
+    suffix, image = suffix.lower(), Image.fromarray(frame)
+    if suffix in JPEG:
+        image.save(path, format=JPEG[suffix], quality=quality, subsampling="4:2:0")
+    else:
+        image.save(path, format=LOSSLESS_IMAGE[suffix])
 
 
 def place_folder(part: Path, folder: Path) -> None:

@@ -26,6 +26,7 @@ from deepsteg_jax.video.integrity import crc_is_right, ffv1_slices, is_cut
 
 FOLDER_RATE = Fraction(25)
 LOSSLESS_VIDEO = {".mkv": "matroska", ".nut": "nut"}
+PLAYABLE_VIDEO = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}  # what H.264 is written into
 LOSSY_VIDEO = (
     ".mp4",
     ".m4v",
@@ -48,9 +49,18 @@ _TEXT_CODECS = ("ansi", "xbin", "bintext", "idf")  # FFmpeg draws a text file as
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC: the cover picture of a song
 _FFV1_OPTIONS = {"level": "3", "slices": "16", "slicecrc": "1"}
 _FULL_RANGE, _RGB, _PROGRESSIVE = 2, 0, 1  # AVCOL_RANGE_JPEG, AVCOL_SPC_RGB, AV_FIELD_PROGRESSIVE
+_LIMITED_RANGE, _BT601 = 1, 6  # AVCOL_RANGE_MPEG, AVCOL_SPC_SMPTE170M: what swscale makes of RGB by itself
+_FINEST_TICK = Fraction(1, 90_000)  # seconds, in an MP4, which holds ticks of a frame's duration in 32 bits
 _SMALLEST = 4  # FFV1 cannot cut less than this into 16 slices
 _OPUS_FRAME = 960  # samples, 20 ms
 _OGG_OPTIONS = {"page_duration": "200000"}  # us; a damaged byte costs a page, which else lasts a second
+# Sound that players take out of each container; all else is coded anew.
+_PLAYABLE_SOUND = {
+    "mp4": ("aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"),
+    "mov": ("aac", "mp3", "ac3", "eac3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be"),
+}
+_AAC_FRAME = 1024  # samples
+_AAC_BIT_RATE = 96_000  # of a channel
 
 
 class Info(NamedTuple):
@@ -291,12 +301,19 @@ def _code_opus(container, track, output, bit_rate) -> Fraction | None:
 # Writing
 
 
-def check_output(path: str | Path, inputs: Iterable[str | Path] = (), image: bool = False) -> None:
+def check_output(
+    path: str | Path,
+    inputs: Iterable[str | Path] = (),
+    image: bool = False,
+    lossy: bool = False,
+    size: tuple[int, int] | None = None,
+) -> None:
     """Raise UserError unless `path` can take a lossless clip (with `image`: a lossless still image).
 
     Meant to be called before any work starts: the folder must exist and be writable, the path must not
     be one of `inputs`, and the suffix must be that of a lossless format of the right kind. Without
-    `image` a new or empty folder, or a pattern in one, takes a sequence of images.
+    `image` a new or empty folder, or a pattern in one, takes a sequence of images. With `lossy` H.264 in
+    MP4, or JPEG, will do as well; `size` (width, height), where it is known, must then suit it.
     """
     path = Path(path) if not str(path).endswith(os.sep) else f"{Path(path)}{os.sep}"
     target = Path(path)
@@ -305,7 +322,9 @@ def check_output(path: str | Path, inputs: Iterable[str | Path] = (), image: boo
     else:
         if target.is_dir():
             raise UserError(f"{shown(target)} is a folder: give the name of a file to write")
-        _check_suffix(target, image)
+        _check_suffix(target, image, lossy)
+        if size is not None and not image:
+            _check_size(target, *size)
     if not target.parent.is_dir():
         raise UserError(
             f"{shown(target)} cannot be written: the folder {shown(target.parent)} does not exist"
@@ -335,6 +354,11 @@ def has_encoder(codec: str) -> bool:
     except av.codec.codec.UnknownCodecError:
         return False
     return True
+
+
+def _check_encoder(codec: str) -> None:
+    if not has_encoder(codec):
+        raise UserError(f"this build of FFmpeg cannot encode with {codec}: install PyAV from its wheel")
 
 
 def compress(
@@ -377,8 +401,7 @@ def recompress(
 
 
 def _encode(pictures, codec, pixel_format, options, rate, container) -> bytes:
-    if not has_encoder(codec):
-        raise UserError(f"this build of FFmpeg cannot encode with {codec}: install PyAV from its wheel")
+    _check_encoder(codec)
     buffer = BytesIO()
     with av.open(buffer, "w", format=container) as file:
         stream = None
@@ -425,15 +448,24 @@ class Loop(NamedTuple):
     end: Fraction  # seconds, of the last pass
 
 
+class Lossy(NamedTuple):
+    """How much an output in a lossy format may lose."""
+
+    crf: int = 18  # x264's constant rate factor
+    quality: int = 90  # of a JPEG
+
+
 class Writer:
     """Context manager that writes frames losslessly: FFV1 in matroska or NUT, or still images.
+
+    With `lossy` also ordinary H.264 in MP4, or a JPEG, if the suffix is that of one.
 
     What is written appears under its name only on a clean exit; after an exception nothing of it is left
     and a file that had this name before is untouched. The sound and subtitle tracks of `tracks_from` are
     copied packet by packet, with their names and times.
 
     Raises UserError for a suffix that is not lossless (at once), if the file cannot be written, if the
-    tracks cannot be copied, and on exit if no frame was written.
+    tracks cannot be copied, and on exit if no frame was written. Sound that an MP4 cannot hold is coded anew.
     """
 
     def __init__(
@@ -446,6 +478,7 @@ class Writer:
         tracks_from: str | Path | None = None,
         loop: Loop | None = None,
         image: bool = False,
+        lossy: Lossy | None = None,
     ):
         """Prepares; nothing is opened before the first frame.
 
@@ -457,6 +490,7 @@ class Writer:
             tracks_from: a video whose sound and subtitles go into this one.
             loop: plays them more than once.
             image: write one still image.
+            lossy: permits lossy formats.
         """
         sequence = is_sequence(path) and not image
         self._path = Path(path)
@@ -465,13 +499,14 @@ class Writer:
         if sequence:
             self._sink = _SequenceSink(_check_sequence(path), self._path)
         else:
-            _check_suffix(self._path, image)
+            _check_suffix(self._path, image, lossy is not None)
             part = self._path.with_name(_part_name(self._path))
             if image:
-                self._sink = _ImageSink(part, self._path)
+                self._sink = _ImageSink(part, self._path, lossy)
             else:
                 tracks = None if tracks_from is None else (Path(tracks_from), loop)
-                self._sink = _VideoSink(part, self._path, self._rate, self._time_base, aspect, tracks)
+                coding = _X264(lossy) if self._path.suffix.lower() in PLAYABLE_VIDEO else _Ffv1()
+                self._sink = _VideoSink(part, self._path, self._rate, self._time_base, aspect, tracks, coding)
         self._image = image
         self._size: tuple[int, int] | None = None
         self._count, self._last = 0, None
@@ -523,11 +558,11 @@ class Writer:
 class _ImageSink:
     """One still image."""
 
-    def __init__(self, part: Path, path: Path):
-        self._part, self._path = part, path
+    def __init__(self, part: Path, path: Path, lossy: Lossy | None):
+        self._part, self._path, self._quality = part, path, lossy and lossy.quality
 
     def write(self, frame, time):
-        images.save(self._part, frame, self._path.suffix)
+        images.save(self._part, frame, self._path.suffix, self._quality)
 
     def add_sound(self, sound):
         raise UserError(f"{shown(self._path)} is an image and takes no sound: write a video")
@@ -567,12 +602,44 @@ class _SequenceSink:
         images.remove(self._part)
 
 
-class _VideoSink:
-    """FFV1 in a container, with the tracks of another file."""
+class _Ffv1:
+    """Lossless RGB."""
 
-    def __init__(self, part, path, rate, time_base, aspect, tracks):
+    pixel_format, colour = "bgr0", (_FULL_RANGE, _RGB)
+    finest_tick = Fraction(0)
+    aspect_in_frames = True
+
+    def open(self, container, rate):
+        """A stream of the container, but for its size and time base."""
+        stream = container.add_stream("ffv1", rate=rate, options=dict(_FFV1_OPTIONS))
+        stream.codec_context.gop_size = 1
+        stream.codec_context.field_order = _PROGRESSIVE
+        return stream
+
+
+class _X264:
+    """H.264, 4:2:0, as the ffmpeg program codes it by default, at a given rate factor."""
+
+    pixel_format, colour = "yuv420p", (_LIMITED_RANGE, _BT601)
+    finest_tick = _FINEST_TICK
+    aspect_in_frames = False
+
+    def __init__(self, lossy: Lossy):
+        self._options = {"crf": str(lossy.crf), "preset": "medium"}
+
+    def open(self, container, rate):
+        """A stream of the container, but for its size and time base."""
+        _check_encoder("libx264")
+        return container.add_stream("libx264", rate=rate, options=dict(self._options))
+
+
+class _VideoSink:
+    """Coded video in a container, with the tracks of another file."""
+
+    def __init__(self, part, path, rate, time_base, aspect, tracks, coding):
         self._part, self._path, self._rate, self._time_base = part, path, rate, time_base
-        self._aspect, self._tracks_from = aspect, tracks
+        self._aspect, self._tracks_from, self._coding = aspect, tracks, coding
+        self._tick, self._last = max(time_base, coding.finest_tick), None
         self._container = self._stream = self._tracks = self._set_aspect = None
 
     def write(self, frame, time):
@@ -580,34 +647,41 @@ class _VideoSink:
             self._open(*frame.shape[:2])
         if self._tracks:
             self._tracks.copy_until(time * self._time_base)
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="bgr0")
-        picture.pts, picture.time_base = time, self._time_base
-        picture.color_range = _FULL_RANGE
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=self._coding.pixel_format)
+        picture.pts, picture.time_base = self._ticks(time), self._tick
+        picture.color_range, picture.colorspace = self._coding.colour
         if self._set_aspect:
             self._set_aspect.push(picture)
             picture = self._set_aspect.pull()
         self._container.mux(self._stream.encode(picture))
+
+    def _ticks(self, time: int) -> int:
+        ticks = time if self._tick == self._time_base else round(time * self._time_base / self._tick)
+        self._last = ticks if self._last is None else max(ticks, self._last + 1)
+        return self._last
 
     def _open(self, height: int, width: int) -> None:
         if min(height, width) < _SMALLEST:
             raise UserError(
                 f"{shown(self._path)}: {width}x{height} is too small for a video: give a folder for images"
             )
+        _check_size(self._path, width, height)
         self._container = _create(self._part, self._path)
-        self._stream = stream = self._container.add_stream(
-            "ffv1", rate=self._rate, options=dict(_FFV1_OPTIONS)
-        )
-        stream.width, stream.height, stream.pix_fmt = width, height, "bgr0"
-        stream.time_base = stream.codec_context.time_base = self._time_base
-        stream.codec_context.thread_count = 2
-        stream.codec_context.gop_size = 1
+        self._stream = stream = self._coding.open(self._container, self._rate)
+        context = stream.codec_context
+        stream.width, stream.height, stream.pix_fmt = width, height, self._coding.pixel_format
+        stream.time_base = context.time_base = self._tick
+        context.thread_count = 2
         # What the ffmpeg program says of such a stream, so that this one does not stand out.
-        stream.codec_context.color_range, stream.codec_context.colorspace = _FULL_RANGE, _RGB
-        stream.codec_context.field_order = _PROGRESSIVE
-        stream.metadata["encoder"] = "Lavc{}.{}.{} ffv1".format(*av.library_versions["libavcodec"])
+        context.color_range, context.colorspace = self._coding.colour
+        version = "{}.{}.{}".format(*av.library_versions["libavcodec"])
+        stream.metadata["encoder"] = f"Lavc{version} {context.name}"
         stream.disposition = av.stream.Disposition.default
         if self._aspect not in (None, 1):
-            self._set_aspect = _aspect_filter(width, height, self._time_base, self._aspect)
+            if self._coding.aspect_in_frames:
+                self._set_aspect = _aspect_filter(width, height, self._time_base, self._aspect)
+            else:
+                context.sample_aspect_ratio = self._aspect
         if self._tracks_from is not None:
             self._tracks = _Tracks(*self._tracks_from, self._container, stream)
         try:
@@ -651,6 +725,8 @@ class _VideoSink:
 
 
 def _create(part: Path, path: Path) -> "av.container.OutputContainer":
+    if (kind := PLAYABLE_VIDEO.get(path.suffix.lower())) is not None:
+        return av.open(_url(part), "w", format=kind, options={"movflags": "+faststart"})
     kind = LOSSLESS_VIDEO[path.suffix.lower()]
     # An early packet of sound (AAC priming) makes the muxer delay all streams, which only NUT needs: it has
     # no times before 0.
@@ -730,12 +806,12 @@ class _Tracks:
         wanted = [*self._input.streams.audio, *self._input.streams.subtitles]
         for track in wanted:
             try:
-                copy = output.add_stream_from_template(track)
+                copy = _AacTrack(track, output) if _is_coded_anew(track, output) else _Copy(track, output)
             except ValueError as error:
                 self.close()
                 raise UserError(self.refusal()) from error
-            copy.disposition = track.disposition
-            copy.metadata.update(_tags(track.metadata, coded_anew=False))
+            copy.stream.disposition = track.disposition
+            copy.stream.metadata.update(_tags(track.metadata, coded_anew=isinstance(copy, _AacTrack)))
             self._map[track.index] = copy
         output.metadata.update(_tags(self._input.metadata))
         with suppress(ValueError):
@@ -748,9 +824,11 @@ class _Tracks:
 
     def refusal(self) -> str:
         """The line for the user about tracks that the container cannot hold."""
+        playable = self._output.format.name in _PLAYABLE_SOUND
+        goal = "mov_text OUT.mp4" if playable else "srt OUT.mkv"
         return (
             f"a sound or subtitle track of {shown(self._path)} does not fit into such a file: "
-            "convert it first, for example with ffmpeg -i IN -c copy -c:s srt OUT.mkv, or remove it"
+            f"convert it first, for example with ffmpeg -i IN -c copy -c:s {goal}, or remove it"
         )
 
     def copy_until(self, end: Fraction | None) -> None:
@@ -759,8 +837,13 @@ class _Tracks:
             if end is not None and packet.dts * packet.time_base >= end:
                 return
             self._head = None
-            packet.stream = self._map[packet.stream.index]
-            self._output.mux(packet)
+            track = self._map[packet.stream.index]
+            with self._complaining():
+                coded = track.take(packet)
+            self._output.mux(coded)
+        if end is None:
+            for track in self._map.values():
+                self._output.mux(track.finish())
 
     def close(self) -> None:
         """Close the input."""
@@ -770,15 +853,20 @@ class _Tracks:
 
     def _peek(self) -> "av.Packet | None":
         while self._head is None:
-            try:
+            with self._complaining():
                 self._head = next(self._packets, None)
-            except _AV_ERRORS as error:
-                raise UserError(
-                    f"a sound or subtitle track of {shown(self._path)} is damaged: remove it first"
-                ) from error
             if self._head is None:
                 return None
         return self._head
+
+    @contextmanager
+    def _complaining(self):
+        try:
+            yield
+        except _AV_ERRORS as error:
+            raise UserError(
+                f"a sound or subtitle track of {shown(self._path)} is damaged: remove it first"
+            ) from error
 
     def _all_passes(self, wanted) -> Iterator["av.Packet"]:
         for number in range(self._loop.passes):
@@ -797,6 +885,86 @@ class _Tracks:
                 packet.dts += shift
                 packet.pts = packet.dts if packet.pts is None else packet.pts + shift
                 yield packet
+
+
+def _is_coded_anew(track: "av.stream.Stream", output: "av.container.OutputContainer") -> bool:
+    playable = _PLAYABLE_SOUND.get(output.format.name)
+    known = track.type == "audio" and track.codec_context is not None
+    return playable is not None and known and track.codec_context.codec.canonical_name not in playable
+
+
+class _Copy:
+    """A track whose packets go into the output as they are."""
+
+    def __init__(self, track: "av.stream.Stream", output: "av.container.OutputContainer"):
+        self.stream = output.add_stream_from_template(track)
+
+    def take(self, packet: "av.Packet") -> "list[av.Packet]":
+        """The packets to write for one of the track's."""
+        packet.stream = self.stream
+        return [packet]
+
+    def finish(self) -> "list[av.Packet]":
+        """What is left."""
+        return []
+
+
+class _AacTrack:
+    """A sound track that is coded anew; more than two channels are mixed down to two."""
+
+    def __init__(self, track: "av.AudioStream", output: "av.container.OutputContainer"):
+        context = track.codec_context
+        self._layout = "mono" if context.layout.nb_channels == 1 else "stereo"
+        channels = 1 if self._layout == "mono" else 2
+        fits = context.sample_rate in av.Codec("aac", "w").audio_rates
+        self._rate = context.sample_rate if fits else SOUND_RATE
+        self.stream = output.add_stream("aac", rate=self._rate, layout=self._layout)
+        self.stream.bit_rate = _AAC_BIT_RATE * channels
+        self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
+        self._waiting = np.zeros((channels, 0), np.float32)
+        self._end = None  # of what waits, in samples
+
+    def take(self, packet: "av.Packet") -> "list[av.Packet]":
+        """The packets to write for one of the track's."""
+        pieces = [piece for frame in packet.decode() for piece in self._resampler.resample(frame)]
+        return [coded for piece in pieces for coded in self._add(piece)]
+
+    def finish(self) -> "list[av.Packet]":
+        """What is left."""
+        if self._end is None:
+            return []
+        pieces = [piece for piece in self._resampler.resample(None) if piece is not None]
+        coded = [packet for piece in pieces for packet in self._add(piece)]
+        return coded + self._code(self._waiting, self._end) + self.stream.encode(None)
+
+    def _add(self, piece: "av.AudioFrame") -> "list[av.Packet]":
+        samples, coded = piece.to_ndarray(), []
+        time = None if piece.pts is None else round(piece.pts * piece.time_base * self._rate)
+        if self._end is None:
+            self._end = time or 0
+        gap = 0 if time is None else time - self._end
+        if gap > _AAC_FRAME:
+            coded = self._code(self._waiting, self._end)
+            self._waiting, self._end = self._waiting[:, :0], time
+        elif gap < -_AAC_FRAME:
+            samples = samples[:, -gap:]
+        self._end += samples.shape[1]
+        waiting = np.concatenate([self._waiting, samples], axis=1)
+        rest = waiting.shape[1] % _AAC_FRAME
+        whole, self._waiting = np.split(waiting, [waiting.shape[1] - rest], axis=1)
+        return coded + self._code(whole, self._end - rest)
+
+    def _code(self, samples: np.ndarray, end: int) -> "list[av.Packet]":
+        """Codes samples that end with number `end`, the last frame filled up with silence."""
+        coded, start = [], end - samples.shape[1]
+        samples = np.pad(samples, ((0, 0), (0, -samples.shape[1] % _AAC_FRAME)))
+        for begin in range(0, samples.shape[1], _AAC_FRAME):
+            piece = np.ascontiguousarray(samples[:, begin : begin + _AAC_FRAME])
+            frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=self._layout)
+            frame.sample_rate, frame.time_base = self._rate, Fraction(1, self._rate)
+            frame.pts = start + begin
+            coded += self.stream.encode(frame)
+        return coded
 
 
 def _tags(metadata: dict[str, str], coded_anew: bool = True) -> dict[str, str]:
@@ -832,9 +1000,11 @@ def _check_sequence(path: str | Path) -> Path:
     return folder
 
 
-def _check_suffix(path: Path, image: bool) -> None:
+def _check_suffix(path: Path, image: bool, lossy: bool) -> None:
     suffix = path.suffix.lower()
     kind, wanted = ("image", tuple(LOSSLESS_IMAGE)) if image else ("video", tuple(LOSSLESS_VIDEO))
+    if lossy:
+        wanted += tuple(images.JPEG) if image else tuple(PLAYABLE_VIDEO)
     if suffix in wanted:
         return
     advice = f"use {' or '.join(wanted)}"
@@ -842,13 +1012,24 @@ def _check_suffix(path: Path, image: bool) -> None:
     if suffix in other:
         reason = f"the result is {'an image' if image else 'a video'}, but {suffix} is a format for "
         reason += "videos" if image else "still images"
-    elif suffix in LOSSY_VIDEO + LOSSY_IMAGE:
+    elif suffix in LOSSY_VIDEO + LOSSY_IMAGE and not lossy:
         reason = f"{suffix} files are usually coded with loss, which would destroy the hidden secret"
     else:
         reason = (
             f"{repr(suffix) + ' is not' if suffix else 'without a suffix it is not'} a known {kind} format"
         )
     raise UserError(f"{shown(path)} cannot be the output: {reason}; {advice}")
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    """Raises UserError if a video of that suffix cannot have frames of that size."""
+    suffix, even = path.suffix.lower(), (width // 2 * 2, height // 2 * 2)
+    if suffix in PLAYABLE_VIDEO and (width, height) != even:
+        raise UserError(
+            f"{shown(path)} cannot be the output: H.264 in {suffix} needs even sides and the frames are "
+            f"{width}x{height}; use {' or '.join(LOSSLESS_VIDEO)}, or crop the cover first, for example with "
+            f"ffmpeg -i IN -vf crop={even[0]}:{even[1]} OUT.mkv"
+        )
 
 
 @contextmanager

@@ -134,7 +134,7 @@ class _Carrier(NamedTuple):
     time: int  # its ticks
 
 
-def _picked(secret: Iterable[io.Timed], numbers: Iterable[int]) -> Iterator[tuple[int, io.Timed]]:
+def picked(secret: Iterable[io.Timed], numbers: Iterable[int]) -> Iterator[tuple[int, io.Timed]]:
     """The secret's frames in the order of `numbers`, which never falls."""
     secret, at, frame = iter(secret), -1, None
     for number in numbers:
@@ -246,7 +246,7 @@ def _revealed_sound():
 # --- hide -----------------------------------------------------------------------------------------
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What hide knows before the first frame."""
 
     cover: io.Info
@@ -268,7 +268,12 @@ class _Plan(NamedTuple):
         return len(self.secret_clock.times) - len(np.unique(self.schedule.numbers))
 
 
-def _plan(cover: str, secret: str, settings: Settings) -> _Plan:
+def make_plan(cover: str, secret: str, settings: Settings) -> Plan:
+    """How a secret will lie along a cover, both paths; reads the times of all frames.
+
+    Raises:
+        UserError: bad input, or the cover is too short.
+    """
     cover_info, secret_info = io.probe(cover), io.probe(secret)
     sideinfo.check_size(cover_info.width, cover_info.height)
     cover_clock = timing.clock(io.frame_times(cover, decode=False), cover_info.time_base, cover_info.rate)
@@ -280,7 +285,7 @@ def _plan(cover: str, secret: str, settings: Settings) -> _Plan:
     _check_length(secret, secret_clock, secret_info, cover_clock)
     schedule = timing.schedule(cover_clock, secret_clock, settings.align, settings.loop_cover, cover)
     fitted = fit(secret_info, cover_info.width, cover_info.height)
-    return _Plan(cover_info, cover_clock, secret_info, secret_clock, schedule, fitted)
+    return Plan(cover_info, cover_clock, secret_info, secret_clock, schedule, fitted)
 
 
 def _check_length(secret: str, clock: timing.Clock, info: io.Info, cover: timing.Clock) -> None:
@@ -292,7 +297,7 @@ def _check_length(secret: str, clock: timing.Clock, info: io.Info, cover: timing
         )
 
 
-def _side_info(plan: _Plan, side: Side, sound: io.Sound | None, salt: bytes) -> SideInfo:
+def _side_info(plan: Plan, side: Side, sound: io.Sound | None, salt: bytes) -> SideInfo:
     carriers = len(plan.schedule.numbers)
     room = sideinfo.packet_room(plan.cover.width * plan.cover.height * 3)
     share = 0 if sound is None else max(min(OGG_HEAD, room // 4), -(-sound.size // max(1, carriers - 2)))
@@ -357,7 +362,7 @@ def hide(
     Raises:
         UserError: bad input; nothing is left under the output's name.
     """
-    plan = _plan(cover, secret, settings)
+    plan = make_plan(cover, secret, settings)
     info, group = plan.cover, side.codec.frames
     io.check_output(output, (cover, secret), image=info.is_image)
     room = _sound_room(info.width * info.height * 3, plan.cover_clock.rate)
@@ -374,30 +379,39 @@ def hide(
         words = keys.key_words(keys.subkey(masters[0], "shuffle"))
         with (
             closing(read_ahead(_chunks_to_hide(plan, cover, secret, group))) as stream,
-            _stego_writer(plan, cover, output) as writer,
-            write_behind(partial(_write_all, writer)) as put,
+            stego_writer(plan, cover, output) as writer,
+            write_behind(partial(write_all, writer)) as put,
         ):
             for carriers, stegos in _computed(run, stream, words):
                 put(
                     [(marker.mark(c, stego), c.cover.time) for c, stego in zip(carriers, stegos, strict=True)]
                 )
                 progress(len(carriers))
-            if marker.done < record.carriers:
-                raise UserError(
-                    f"the cover {cover} ends after {marker.done} frames, {record.carriers} are needed: "
-                    "give a longer cover, or --loop_cover"
-                )
+            check_carried(cover, marker.done, record.carriers)
     seconds = time.monotonic() - start
-    notes = _notes(plan, output)
+    notes = notes_on(plan, output)
     return Report(record.frames, info.width, info.height, info.rate, seconds, marker.done, notes)
 
 
-def _chunks_to_hide(plan: _Plan, cover: str, secret: str, group: int) -> Iterator[tuple]:
-    """(carriers, (covers, secrets)) until the cover ends, or a repeated cover's last carrier."""
+def cover_frames(plan: Plan, cover: str) -> Iterator[io.Timed]:
+    """The frames of a cover to its end, or as many of a repeated one as carry something."""
     period = round(plan.cover_clock.duration / float(plan.cover.time_base))
     covers = _repeated(cover, plan.schedule.passes, period)
-    if plan.schedule.passes > 1:
-        covers = islice(covers, len(plan.schedule.numbers))
+    return covers if plan.schedule.passes == 1 else islice(covers, len(plan.schedule.numbers))
+
+
+def check_carried(cover: str, done: int, needed: int) -> None:
+    """Raises UserError if a cover turned out to have fewer frames than it promised."""
+    if done < needed:
+        raise UserError(
+            f"the cover {cover} ends after {done} frames, {needed} are needed: "
+            "give a longer cover, or --loop_cover"
+        )
+
+
+def _chunks_to_hide(plan: Plan, cover: str, secret: str, group: int) -> Iterator[tuple]:
+    """(carriers, (covers, secrets)) until the cover ends, or a repeated cover's last carrier."""
+    covers = cover_frames(plan, cover)
     width, height = fitted_size(plan.secret, plan.cover.width, plan.cover.height)
     lay = partial(_lay, turned=plan.fit.turned, width=plan.cover.width, height=plan.cover.height)
     ticks = _tick_rate(plan.secret)
@@ -406,7 +420,7 @@ def _chunks_to_hide(plan: _Plan, cover: str, secret: str, group: int) -> Iterato
 
     def hidden():
         frames = zip(io.read_frames(secret, width=width, height=height), times, strict=False)
-        return _picked((io.Timed(*frame) for frame in frames), plan.schedule.numbers)
+        return picked((io.Timed(*frame) for frame in frames), plan.schedule.numbers)
 
     done = len(plan.schedule.numbers)
     while done == len(plan.schedule.numbers):
@@ -450,7 +464,8 @@ class _Marker:
         return self._sound.file.read(self._record.packet_bytes - PACKET_HEAD.size)
 
 
-def _stego_writer(plan: _Plan, cover: str, output: str) -> io.Writer:
+def stego_writer(plan: Plan, cover: str, output: str, lossy: io.Lossy | None = None) -> io.Writer:
+    """Writes the stego with the cover's times, pixel shape, sound and subtitles; `lossy` as for `Writer`."""
     info, loop = plan.cover, None
     if plan.schedule.passes > 1:
         period = Fraction(plan.cover_clock.duration).limit_denominator(10**6)
@@ -464,10 +479,12 @@ def _stego_writer(plan: _Plan, cover: str, output: str) -> io.Writer:
         tracks_from=cover,
         loop=loop,
         image=info.is_image,
+        lossy=lossy,
     )
 
 
-def _notes(plan: _Plan, output: str) -> tuple[str, ...]:
+def notes_on(plan: Plan, output: str) -> tuple[str, ...]:
+    """What the user should know about a plan."""
     notes = []
     if plan.left_out:
         notes.append(
@@ -479,7 +496,8 @@ def _notes(plan: _Plan, output: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _write_all(writer: io.Writer, frames: Iterable[tuple[np.ndarray, int | None]]) -> None:
+def write_all(writer: io.Writer, frames: Iterable[tuple[np.ndarray, int | None]]) -> None:
+    """Writes frames with their ticks, if they have any."""
     for frame, at in frames:
         writer.write(frame, at)
 
@@ -510,7 +528,7 @@ def reveal(
     with _revealed_sound() as sound, _revealed_writer(record, output, stego_info.is_image) as writer:
         receiver = _Receiver(record, Packets(master, record.packet_bytes, side.step), sound)
         stream = closing(read_ahead(_chunks_to_reveal(stego, record, group, damaged)))
-        with stream as stream, write_behind(partial(_write_all, writer)) as put:
+        with stream as stream, write_behind(partial(write_all, writer)) as put:
             for stegos, revealed in _computed(run, stream, words):
                 put(receiver.take(stegos, revealed))
                 progress(len(revealed))
@@ -618,12 +636,12 @@ def _complain(stego: str, output: str, record: SideInfo, receiver: _Receiver, da
     wrong = sorted({number + 1 for number in damaged + receiver.lost if number < record.carriers})
     if wrong:
         raise PartialError(
-            f"{stego} is damaged in frame{'s' if len(wrong) > 1 else ''} {_ranges(wrong)}: {output} has all "
+            f"{stego} is damaged in frame{'s' if len(wrong) > 1 else ''} {ranges(wrong)}: {output} has all "
             f"{receiver.written} frames, but is wrong about there; get an intact copy of it"
         )
 
 
-def _ranges(numbers: list[int]) -> str:
+def ranges(numbers: list[int]) -> str:
     """1, 2, 3, 7 -> '1-3, 7'; at most five ranges."""
     runs = []
     for number in numbers:

@@ -769,7 +769,8 @@ def test_tracks_are_copied_bit_for_bit_with_their_names(tmp_path):
     assert tracks(save(tmp_path / "out.mkv", clip(6), tracks_from=cover)) == before
 
 
-def test_subtitles_that_do_not_fit_are_refused_in_one_line(tmp_path):
+def movie_with_text(path):
+    """An mp4 with a subtitle."""
     style = (
         "[Script Info]\r\nScriptType: v4.00+\r\n\r\n[V4+ Styles]\r\nFormat: Name, Fontname, Fontsize, "
         "PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, "
@@ -778,8 +779,7 @@ def test_subtitles_that_do_not_fit_are_refused_in_one_line(tmp_path):
         "\r\n\r\n[Events]\r\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, "
         "Text\r\n"
     )
-    cover = tmp_path / "cover.mp4"
-    with av.open(str(cover), "w") as container:
+    with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=25, width=48, height=32, pix_fmt="yuv420p")
         text = container.add_stream("mov_text")
         text.codec_context.subtitle_header = style.encode()
@@ -791,6 +791,11 @@ def test_subtitles_that_do_not_fit_are_refused_in_one_line(tmp_path):
         packet.pts, packet.dts, packet.duration, packet.time_base = 40, 40, 80, Fraction(1, 1000)
         packet.stream = text
         container.mux(packet)
+    return path
+
+
+def test_subtitles_that_do_not_fit_are_refused_in_one_line(tmp_path):
+    cover = movie_with_text(tmp_path / "cover.mp4")
     before = names(tmp_path)
     for name in ("out.mkv", "out.nut"):
         with pytest.raises(UserError, match="does not fit") as caught:
@@ -1056,3 +1061,282 @@ def test_times_are_decoded_where_no_packet_has_one(tmp_path, monkeypatch):
     for nothing in ([], [0, None, 80, 120, 160]):
         monkeypatch.setattr(io, "_packet_times", lambda _, times=nothing: times)
         assert io.frame_times(path, decode=False).tolist() == listed == [0, 40, 80, 120, 160]
+
+
+# --- lossy formats ------------------------------------------------------------------------------------
+
+LOSSY = io.Lossy()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.M4V", "a.mov"])
+def test_playable_video(tmp_path, name):
+    frames = smooth(30, 64, 96)
+    path = save(tmp_path / name, frames, Fraction(30000, 1001), lossy=LOSSY)
+    assert names(tmp_path) == [name]
+    info = io.probe(path)
+    assert info[:5] == (96, 64, 30, Fraction(30000, 1001), False)
+    assert [time * info.time_base for time in io.frame_times(path)] == [
+        i * Fraction(1001, 30000) for i in range(30)
+    ]
+    assert np.abs(io.read_stack(path).astype(int) - frames).mean() < 7
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        context = stream.codec_context
+        assert (context.name, context.pix_fmt, context.profile) == ("h264", "yuv420p", "High")
+        assert stream.metadata["encoder"].endswith("libx264")
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # players start before they have the whole file
+    for words in (b"crf=18.0", b"keyint=250", b"subme=7", b"bframes=3"):
+        assert words in data
+
+
+def test_colours_of_playable_video_are_what_untagged_ones_are_taken_for(tmp_path):
+    path = save(tmp_path / "a.mp4", clip(4), lossy=LOSSY)
+    found = list(io.read_frames(path))
+    with av.open(str(path)) as container:
+        context = container.streams.video[0].codec_context
+        for frame, ours in zip(container.decode(video=0), found, strict=True):
+            assert (frame.color_range, frame.colorspace) == (1, 6)
+            planes = frame.to_ndarray()
+            untagged = av.VideoFrame.from_ndarray(planes, format="yuv420p").to_ndarray(format="rgb24")
+            np.testing.assert_allclose(ours.astype(int), untagged, atol=1)
+        assert (context.color_range, context.colorspace) == (1, 6)
+    flat = np.tile(np.array([200, 90, 30], np.uint8), (3, 32, 48, 1))
+    np.testing.assert_allclose(
+        io.read_stack(save(tmp_path / "b.mp4", flat, lossy=LOSSY)).astype(int), flat, atol=3
+    )
+
+
+def test_the_rate_factor_and_the_quality_are_obeyed(tmp_path):
+    for low, high, name, given in (
+        (io.Lossy(crf=40), io.Lossy(crf=10), "a.mp4", {}),
+        (io.Lossy(quality=20), io.Lossy(quality=95), "a.jpg", {"image": True}),
+    ):
+        frames = clip(1 if given else 3)
+        sizes = [save(tmp_path / name, frames, lossy=lossy, **given).stat().st_size for lossy in (low, high)]
+        assert sizes[1] > 2 * sizes[0]
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG"])
+def test_jpeg(tmp_path, name):
+    frames = smooth(1, 33, 47)
+    path = save(tmp_path / name, frames, image=True, lossy=LOSSY)
+    with Image.open(path) as image:
+        assert image.format == "JPEG" and image.layer[0][1:3] == (2, 2)  # colours are halved in size
+        reference = tmp_path / "reference.jpg"
+        Image.fromarray(frames[0]).save(reference, quality=90)
+        assert image.quantization == Image.open(reference).quantization
+    assert np.abs(io.read_stack(path).astype(int) - frames).mean() < 7
+
+
+def test_lossless_formats_stay_lossless(tmp_path):
+    for name, given in (("a.mkv", {}), ("a.png", {"image": True}), ("b/", {})):
+        frames = clip(1)
+        save(f"{tmp_path}/{name}", frames, lossy=LOSSY, **given)
+        np.testing.assert_array_equal(io.read_stack(tmp_path / name), frames)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+@pytest.mark.parametrize(
+    "time_base, times",
+    [
+        (Fraction(1, 1000), [0, 40, 41, 700, 701, 2000]),
+        (Fraction(1, 1000), [37, 40, 90, 91, 120, 9000]),
+        (Fraction(1, 90000), [0, 100, 137, 900, 1000, 400_000]),
+        (Fraction(1, 12800), [512, 513, 1025, 1026, 1027, 99_999]),
+        (Fraction(1001, 24000), [0, 1, 2, 3, 5, 6]),
+    ],
+)
+def test_times_of_playable_video_are_kept(tmp_path, name, time_base, times):
+    with io.Writer(tmp_path / name, 25, time_base=time_base, lossy=LOSSY) as writer:
+        for frame, time in zip(smooth(6), times, strict=True):
+            writer.write(frame, time)
+    ticks = io.probe(tmp_path / name).time_base
+    assert [time * ticks for time in io.frame_times(tmp_path / name)] == [time * time_base for time in times]
+
+
+def test_ticks_too_fine_for_playable_video_are_rounded(tmp_path):
+    times = [0, 10, 41_000_000, 42_000_000, 10**9, 3 * 10**9]
+    with io.Writer(tmp_path / "a.mp4", 25, time_base=Fraction(1, 10**9), lossy=LOSSY) as writer:
+        for frame, time in zip(smooth(6), times, strict=True):
+            writer.write(frame, time)
+    found = io.frame_times(tmp_path / "a.mp4") * float(io.probe(tmp_path / "a.mp4").time_base)
+    np.testing.assert_allclose(found, np.array(times) / 1e9, atol=1.2e-5)
+    assert (np.diff(found) > 0).all()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_shape_of_pixels_of_playable_video(tmp_path, name):
+    assert io.probe(save(tmp_path / name, clip(2), aspect=Fraction(16, 11), lossy=LOSSY)).aspect == Fraction(
+        16, 11
+    )
+
+
+@pytest.mark.parametrize("size", [(31, 48), (32, 47), (31, 47)])
+def test_odd_sizes_are_refused_for_playable_video(tmp_path, size):
+    words = rf"{size[1]}x{size[0]}; use \.mkv or \.nut, or crop .* crop={size[1] // 2 * 2}:{size[0] // 2 * 2}"
+    refused(tmp_path / "a.mp4", words, lambda path: save(path, clip(2, *size), lossy=LOSSY))
+    refused(tmp_path / "a.mp4", words, lambda path: io.check_output(path, lossy=True, size=size[::-1]))
+    io.check_output(tmp_path / "a.mkv", lossy=True, size=size[::-1])
+    io.check_output(tmp_path / "a.jpg", image=True, lossy=True, size=size[::-1])
+    assert names(tmp_path) == []
+
+
+def test_check_output_in_lossy_formats(tmp_path):
+    for name in ("a.mp4", "a.MOV", "a.m4v", "a.mkv", "a.nut", "new/"):
+        io.check_output(f"{tmp_path}/{name}", lossy=True, size=(48, 32))
+    for name in ("a.jpg", "a.JPEG", "a.png"):
+        io.check_output(tmp_path / name, image=True, lossy=True)
+    bad = [
+        ("a.webm", False, r"'\.webm' is not a known video format; use .*\.mp4"),
+        ("a.avi", False, "not a known video"),
+        ("a.jpg", False, "still images"),
+        ("a.mp4", True, r"videos; use .*\.jpg"),
+        ("a.webp", True, "not a known image"),
+        ("none/a.mp4", False, "does not exist"),
+        ("new/x%d.jpg", False, "use .png"),
+    ]
+    for name, image, words in bad:
+        with pytest.raises(UserError, match=words):
+            io.check_output(f"{tmp_path}/{name}", image=image, lossy=True)
+    for name, image in (("a.mp4", False), ("a.jpg", True)):
+        with pytest.raises(UserError, match="loss"):
+            io.Writer(tmp_path / name, 25, image=image)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
+@pytest.mark.parametrize(("name", "image"), [("a.mp4", False), ("a.jpg", True)])
+def test_exception_leaves_no_lossy_output(tmp_path, error, name, image):
+    (tmp_path / name).write_bytes(b"older file")
+    with pytest.raises(error), io.Writer(tmp_path / name, 25, image=image, lossy=LOSSY) as writer:
+        for frame in clip(1 if image else 60):
+            writer.write(frame)
+        assert len(names(tmp_path)) == 2
+        raise error("stop")
+    assert names(tmp_path) == [name]
+    assert (tmp_path / name).read_bytes() == b"older file"
+
+
+def test_a_full_disk_leaves_no_playable_video(tmp_path, monkeypatch):
+    monkeypatch.setattr(io, "is_cut", lambda path: path.suffix == ".part")
+    refused(tmp_path / "a.mp4", "cannot be written", lambda path: save(path, clip(2), lossy=LOSSY))
+    assert names(tmp_path) == []
+
+
+def test_a_missing_encoder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(io, "has_encoder", lambda codec: False)
+    with pytest.raises(UserError, match="cannot encode with libx264"):
+        save(tmp_path / "a.mp4", clip(2), lossy=LOSSY)
+    assert names(tmp_path) == []
+
+
+def sound_codecs(path):
+    with av.open(str(path)) as container:
+        return [stream.codec_context.codec.canonical_name for stream in container.streams.audio]
+
+
+@pytest.mark.parametrize(
+    "name, codec, result",
+    [
+        ("a.mp4", "aac", "aac"),
+        ("a.mp4", "ac3", "ac3"),
+        ("a.mp4", "libopus", "opus"),
+        ("a.mp4", "flac", "flac"),
+        ("a.mov", "aac", "aac"),
+        ("a.mov", "pcm_s16le", "pcm_s16le"),
+        ("a.mp4", "pcm_s16le", "aac"),
+        ("a.mp4", "pcm_f32le", "aac"),
+        ("a.mp4", "mp2", "aac"),
+        ("a.mov", "flac", "aac"),
+        ("a.mov", "libopus", "aac"),
+    ],
+)
+@pytest.mark.parametrize("start", [-2400, 0, 2400])
+def test_sound_of_playable_video(tmp_path, name, codec, result, start):
+    """Copied, or coded anew where the container cannot hold it; in step either way."""
+    sound = Sound(codec, click(0.2, 1.0), start, {"language": "eng"})
+    cover = film(tmp_path / "cover.mkv", clip(25, 32, 48), sounds=[sound])
+    path = save(tmp_path / name, smooth(25), tracks_from=cover, lossy=LOSSY)
+    assert sound_codecs(path) == [result]
+    if codec.removeprefix("lib") == result and not codec.startswith("pcm"):
+        assert [data for data, _ in packets(path)] == [data for data, _ in packets(cover)]
+    assert onset(path) == pytest.approx(onset(cover), abs=2e-3)
+    assert len(io.read_stack(path)) == 25 and io.frame_times(path)[0] == 0
+    with av.open(str(path)) as container:
+        assert container.streams.audio[0].metadata["language"] == "eng"
+
+
+def test_sound_that_is_coded_anew_sounds_the_same(tmp_path):
+    tune = 0.4 * np.sin(0.05 * np.arange(48000)) * np.linspace(0, 1, 48000)
+    cover = film(tmp_path / "cover.mkv", clip(25, 32, 48), sounds=[Sound("pcm_s16le", tune)])
+    path = save(tmp_path / "a.mp4", smooth(25), tracks_from=cover, lossy=LOSSY)
+    np.testing.assert_allclose(heard(path)[:48000], tune, atol=0.02)
+    assert not np.abs(heard(path)[48000:]).max() > 0.02 + np.abs(tune[-1])
+
+
+def test_vorbis_in_stereo_is_coded_anew(tmp_path):
+    cover = tmp_path / "cover.mkv"
+    with av.open(str(cover), "w") as container:
+        video = container.add_stream("mpeg4", rate=25, width=48, height=32, pix_fmt="yuv420p")
+        audio = container.add_stream("vorbis", rate=44100, layout="stereo", options={"strict": "-2"})
+        for picture in smooth(12):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(video.encode(None))
+        for start in range(0, 20480, 1024):
+            samples = np.full((2, 1024), 0.3 * (start >= 10240), np.float32)
+            frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts, frame.time_base = 44100, start, Fraction(1, 44100)
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+    path = save(tmp_path / "a.mp4", smooth(12), tracks_from=cover, lossy=LOSSY)
+    with av.open(str(path)) as container:
+        context = container.streams.audio[0].codec_context
+        assert (context.name, context.sample_rate, context.layout.name) == ("aac", 44100, "stereo")
+        samples = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+    assert samples.shape[1] == pytest.approx(20480, abs=2100)
+    assert np.flatnonzero(np.abs(samples[0]) > 0.15)[0] == pytest.approx(10240, abs=400)
+
+
+def test_gaps_in_sound_that_is_coded_anew_stay(tmp_path):
+    """Of a repeated cover too, whose sound is shorter than its pictures."""
+    cover = film(tmp_path / "cover.mkv", clip(12, 32, 48), sounds=[Sound("pcm_s16le", click(0.2, 0.3))])
+    loop = io.Loop(3, Fraction(12, 25), Fraction(6, 25))
+    path = save(tmp_path / "a.mp4", smooth(30), tracks_from=cover, loop=loop, lossy=LOSSY)
+    loud = np.flatnonzero(np.abs(heard(path)) > 0.2)
+    begins = loud[np.flatnonzero(np.diff(loud, prepend=-48000) > 4800)] / 48000
+    np.testing.assert_allclose(begins, [0.2, 0.68, 1.16], atol=2e-3)
+
+
+def test_damaged_sound_that_must_be_coded_anew(tmp_path):
+    cover = film(tmp_path / "cover.mkv", clip(12, 32, 48), sounds=[Sound("mp2", hiss(0.48))])
+    data = cover.read_bytes()
+    for content, _ in packets(cover):
+        data = data.replace(content, b"\xff" * len(content))
+    cover.write_bytes(data)
+    with pytest.raises(UserError, match=r"of .*cover\.mkv is damaged: remove it"):
+        save(tmp_path / "a.mp4", smooth(12), tracks_from=cover, lossy=LOSSY)
+    assert names(tmp_path) == ["cover.mkv"]
+
+
+def test_tags_and_chapters_of_playable_video(tmp_path):
+    cover = rich(tmp_path / "cover.mkv", subtitles="")
+    path = save(tmp_path / "a.mp4", smooth(6), tracks_from=cover, lossy=LOSSY)
+    with av.open(str(path)) as container:
+        assert (container.metadata["title"], container.metadata["artist"]) == ("A film", "Somebody")
+        assert [c["metadata"]["title"] for c in container.chapters()] == ["one", "two"]
+        assert [stream.metadata["language"] for stream in container.streams.audio] == ["eng", "deu"]
+    assert io.probe(path).tracks == 2
+    for word in (b"deepsteg", b"numpy", b"pyav", b"python"):
+        assert word not in path.read_bytes().lower()
+
+
+def test_subtitles_of_playable_video(tmp_path):
+    """Those of an mp4 are copied, others refused."""
+    cover = rich(tmp_path / "cover.mkv", sounds=[])
+    with pytest.raises(UserError, match=r"does not fit .* -c:s mov_text OUT\.mp4"):
+        save(tmp_path / "a.mp4", smooth(6), tracks_from=cover, lossy=LOSSY)
+    assert names(tmp_path) == ["cover.mkv"]
+    texts = movie_with_text(tmp_path / "cover.mp4")
+    path = save(tmp_path / "a.mp4", smooth(3), tracks_from=texts, lossy=LOSSY)
+    assert io.probe(path).tracks == 1
+    assert [data for data, _ in packets(path, "subtitle")] == [data for data, _ in packets(texts, "subtitle")]
