@@ -4,7 +4,7 @@ Every figure is RGB and 8-bit, from files written and read back; the mean over f
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -30,8 +30,14 @@ class Files(NamedTuple):
     revealed: Path
 
 
-def read_together(files: Files, frames: int | None = None) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the hidden frames side by side; the secret is scaled as it was hidden."""
+def read_together(
+    files: Files, frames: int | None = None, numbers: Iterable[int] | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the hidden frames side by side; the secret is scaled as it was hidden.
+
+    `numbers` of the secret's frames, which never fall, say what the revealed ones are to show, if that is not
+    one after the other.
+    """
     cover_info, secret_info = io.probe(files.cover), io.probe(files.secret)
     streams = {
         "revealed": io.read_frames(files.revealed),
@@ -39,6 +45,9 @@ def read_together(files: Files, frames: int | None = None) -> Iterator[dict[str,
         "stego": io.read_frames(files.stego),
         "secret": pipeline.read_fitted(files.secret, secret_info, cover_info.width, cover_info.height),
     }
+    if numbers is not None:
+        timed = (io.Timed(frame, 0) for frame in streams["secret"])
+        streams["secret"] = (shown.frame for _, shown in pipeline.picked(timed, numbers))
     for together in islice(zip(*streams.values(), strict=False), frames):
         yield dict(zip(streams, together, strict=True))
 
@@ -54,15 +63,21 @@ def _measure_frame(frames: dict[str, np.ndarray], perceptual: bool) -> dict[str,
     return measured
 
 
-def measure(files: Files, progress=lambda frames: None, perceptual: bool = False) -> dict[str, float]:
+def measure(
+    files: Files,
+    progress=lambda frames: None,
+    perceptual: bool = False,
+    numbers: Iterable[int] | None = None,
+) -> dict[str, float]:
     """Mean over frames of stego and secret PSNR (dB) and SSIM, and the capacity used.
 
     `capacity_bpp` is the size of the secret, 24 bits a pixel, per pixel of cover that carries it. With
-    `perceptual` also SSIMULACRA2, the mean over the first of every five frames.
+    `perceptual` also SSIMULACRA2, the mean over the first of every five frames. `numbers`: see
+    `read_together`.
     """
     values, shape = [], {}
     with ThreadPoolExecutor(WORKERS) as pool:
-        stream = read_together(files)
+        stream = read_together(files, numbers=numbers)
         while batch := list(islice(stream, 2 * WORKERS)):
             shape = {name: frame.shape for name, frame in batch[0].items()}
             numbers = range(len(values), len(values) + len(batch))
@@ -74,10 +89,16 @@ def measure(files: Files, progress=lambda frames: None, perceptual: bool = False
     return {**means, "capacity_bpp": 24 * pixels["secret"] / pixels["cover"], "frames": len(values)}
 
 
-def picked_frames(files: Files, count: int, frames: int) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """`count` rows for `plots.comparison`, evenly spread over the first `frames` frames."""
+def picked_frames(
+    files: Files, count: int, frames: int, numbers: Iterable[int] | None = None
+) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """`count` rows for `plots.comparison`, evenly spread over the first `frames` frames.
+
+    `numbers`: see `read_together`.
+    """
     wanted = sorted({round((i + 0.5) * frames / count - 0.5) for i in range(count)})
-    return [(f"frame {n}", f) for n, f in enumerate(read_together(files, wanted[-1] + 1)) if n in wanted]
+    together = read_together(files, wanted[-1] + 1, numbers)
+    return [(f"frame {n}", f) for n, f in enumerate(together) if n in wanted]
 
 
 # --- a folder of clips or images -----------------------------------------------------------------

@@ -20,12 +20,12 @@ robustness_pictures.png to WORKDIR/KIND.
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +43,9 @@ from tqdm import tqdm  # noqa: E402
 
 from deepsteg_jax import evaluation, keys, lsb_codec, metrics  # noqa: E402
 from deepsteg_jax.errors import UserError  # noqa: E402
-from deepsteg_jax.modes.common import load_side  # noqa: E402
+from deepsteg_jax.modes.common import load_robust, load_side  # noqa: E402
+from deepsteg_jax.robust import secret_codec  # noqa: E402
+from deepsteg_jax.robust.segments import SEGMENT, Description, Receiver, Sender  # noqa: E402
 from deepsteg_jax.training import checkpoints  # noqa: E402
 from deepsteg_jax.video import held_bits, io, passage  # noqa: E402
 from deepsteg_jax.video.held_bits import Carrier  # noqa: E402
@@ -54,6 +56,10 @@ GREY = 128
 LADDERS = {"clips": passage.VIDEO, "images": passage.IMAGE}
 SHOWN = {"clips": "C6", "images": "C9-75"}  # the rung of the picture grid
 COVER = "cover"  # the clean one, measured like an entry
+ROBUST_STEPS = {
+    "clips": (None, 64.0),
+    "images": (None, 40.0),
+}  # D of the rows of `robust`; None: the config's
 SHIPPED = {"clips": "block_dct", "images": "block_dct_image"}
 RULE = (
     "`python experiments/robustness.py --{kind} FOLDER --trained runs/benchmark`\n\n"
@@ -151,7 +157,7 @@ def digital_system(carrier: Carrier) -> System:
     """The baseline of a tiny coded secret in held bits: everything as it was coded, or nothing."""
 
     def hide(cover, secret, context):
-        message = passage.code_secret(secret, 8 * carrier.capacity(cover.shape))
+        message = secret_codec.code(secret, carrier.capacity(cover.shape))
         return held_bits.embed(cover, context.key.tobytes(), message, carrier)
 
     def reveal(received, context):
@@ -159,32 +165,78 @@ def digital_system(carrier: Carrier) -> System:
             message = held_bits.extract(received, context.key.tobytes(), carrier)
         except UserError:
             return context.grey()
-        return passage.decode_secret(message, *context.shape[1:3])
+        return secret_codec.decode(message, *context.shape[:3])
 
     return System(hide, reveal)
+
+
+def robust_system(config: ConfigDict) -> System:
+    """`robust`: segment by segment; the receiver finds out by itself which frames it has, and all else."""
+    params = {side: load_robust(config, side) for side in ("hide", "reveal")}
+
+    def hide(cover, secret, context):
+        n, height, width = secret.shape[:3]
+        about = Description(n, width, height, False, io.FOLDER_RATE, Fraction(1))
+        sender = Sender(config, params["hide"], context.key.tobytes())
+        starts = range(0, n, SEGMENT)
+        parts = [slice(i, i + SEGMENT) for i in starts]
+        return np.concatenate([sender.hide(i, cover[p], secret[p], about) for i, p in enumerate(parts)])
+
+    def reveal(received, context):
+        shown = context.grey()
+        receiver = Receiver(config, params["reveal"], context.key.tobytes(), *received.shape[1:3])
+        parts = [part for frame in received for part in receiver.take(frame)] + receiver.finish()
+        for part in parts:
+            first = part.number * SEGMENT
+            if part.frames.shape[1:] == shown.shape[1:]:
+                shown[first : first + len(part.frames)] = part.frames[: len(shown) - first]
+        return shown
+
+    return System(hide, reveal)
+
+
+def robust_rows(kind: str, trained: Path | None) -> dict[str, Row]:
+    """`robust` at its own step D and at others; the same checkpoint."""
+    own = trained / "robust" if trained else None
+    rows = {}
+    for step in ROBUST_STEPS[kind]:
+        config = Entry("robust", "image" if kind == "images" else "").load()
+        config.model.step = step or config.model.step
+        config.checkpoint = str(own) if own and own.is_dir() else config.checkpoint
+        with suppress(UserError):  # no parameters
+            settings = {"model": config.model.to_dict(), "layers": config.layers}
+            settings |= {"margin": config.margin, "checkpoint": checkpoint_title(config)}
+            name = f"robust, D = {step:.0f}" if step else "robust"
+            rows[name] = Row(settings, cache(partial(robust_system, config)))
+    return rows
+
+
+def checkpoint_title(config: ConfigDict) -> str:
+    """The checkpoint of a config and its newest step; raises UserError if there is none."""
+    step = max(
+        int(path.name) for path in checkpoints.locate(config.checkpoint).iterdir() if path.name.isdigit()
+    )
+    return f"{config.checkpoint}, step {step}"
 
 
 def learned_rows(kind: str, trained: Path | None) -> dict[str, Row]:
     """The networks that there are parameters for, in `trained` or shipped."""
     entries = {SHIPPED[kind]: ENTRIES[SHIPPED[kind]]}
     entries |= {name: entry for name, entry in ENTRIES.items() if not name.startswith("block_dct")}
-    if importlib.util.find_spec("configs.robust"):
-        entries.setdefault("robust", Entry("robust"))
     rows = {}
     for name, entry in entries.items():
         own = trained is not None and not name.startswith("block_dct") and (trained / name).is_dir()
         config = learned_config(entry, str(trained / name) if own else None)
         with suppress(UserError):  # no parameters
-            step = max(int(path.name) for path in checkpoints.locate(config.checkpoint).iterdir())
             settings = {"model": config.model.to_dict(), "shuffle": config.shuffle.to_dict()}
-            settings["checkpoint"] = f"{config.checkpoint}, step {step}"
+            settings["checkpoint"] = checkpoint_title(config)
             rows[name] = Row(settings, cache(partial(learned_system, config)))
     return rows
 
 
 def rows_of(kind: str, trained: Path | None) -> dict[str, Row]:
     """Every entry by its name."""
-    rows = learned_rows(kind, trained)
+    rows = robust_rows(kind, trained) | learned_rows(kind, trained)
     for modulus, title in {2: "1 LSB", 3: "ternary"}.items():
         rows[f"lsb_codec {title}"] = Row({"modulus": modulus}, cache(partial(lsb_system, modulus)))
     if kind == "clips":

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from ml_collections import ConfigDict
+
 from deepsteg_jax.errors import UserError
 
 MODES = ("roundtrip", "hide", "reveal", "keygen", "train", "evaluate")
@@ -24,6 +26,11 @@ class Options(NamedTuple):
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
+
+
+def is_robust(config: ConfigDict) -> bool:
+    """Whether the config's model hides what survives lossy formats."""
+    return config.model.name == "robust"
 
 
 def make_workdir(options: Options) -> Path:

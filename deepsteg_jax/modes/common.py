@@ -2,17 +2,22 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from deepsteg_jax import models
+from deepsteg_jax.modes import is_robust
 from deepsteg_jax.steganography import Codec
 from deepsteg_jax.training import checkpoints
-from deepsteg_jax.video.pipeline import Settings, Side
+from deepsteg_jax.video import pipeline
+from deepsteg_jax.video.pipeline import Report, Settings, Side
 
 _M_MMAP_THRESHOLD = -3  # in malloc.h of glibc
 
@@ -55,6 +60,36 @@ def load_side(config: ConfigDict, side: str) -> Side:
         params = checkpoints.restore_params(config.checkpoint, model, config.model, "hide")
     codec = Codec(model, config.shuffle, config.model.frames)
     return Side(codec, jax.device_put(params), model.step, fingerprint, Path(config.checkpoint).name)
+
+
+def load_robust(config: ConfigDict, side: str) -> Any:
+    """The parameters of one side of the model `robust`; arguments and what it raises as for `load_side`."""
+    use_compilation_cache()
+    _return_large_buffers()
+    model = models.build(config.model)
+    return jax.device_put(checkpoints.restore_params(config.checkpoint, model, config.model, side))
+
+
+def hider(config: ConfigDict) -> Callable[..., Report]:
+    """`hide` of the pipeline for the config's model, called from the credential on.
+
+    Raises:
+        UserError: as `load_side`.
+    """
+    return _bound(config, "hide")
+
+
+def revealer(config: ConfigDict) -> Callable[..., Report]:
+    """`reveal` of the pipeline for the config's model, called from the credential on; raises as `hider`."""
+    return _bound(config, "reveal")
+
+
+def _bound(config: ConfigDict, side: str) -> Callable[..., Report]:
+    if not is_robust(config):
+        return partial(getattr(pipeline, side), load_side(config, side))
+    from deepsteg_jax.video import robust_pipeline
+
+    return partial(getattr(robust_pipeline, side), config, load_robust(config, side))
 
 
 def settings_of(config: ConfigDict, loop_cover: bool = False) -> Settings:

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from deepsteg_jax import keys, samples
-from deepsteg_jax.modes import Options
+from deepsteg_jax.modes import Options, is_robust
 from deepsteg_jax.video import io
 
 
@@ -11,19 +11,19 @@ def run(config: ConfigDict, options: Options) -> None:
     """Hides `--secret` in `--cover` and writes `--output`.
 
     Raises:
-        UserError: see `pipeline.hide`; also a missing passphrase or key.
+        UserError: see `pipeline.hide` and `robust_pipeline.hide`; also a missing passphrase or key.
     """
     cover, secret = samples.resolve(options.cover), samples.resolve(options.secret)
     info = io.probe(cover)
     io.probe(secret)
-    io.check_output(options.output, (cover, secret), image=info.is_image)
+    size = info.width, info.height
+    io.check_output(options.output, (cover, secret), info.is_image, is_robust(config), size)
     credential = keys.read_credential(options.passphrase_file, options.key_file, confirm=True)
 
-    from deepsteg_jax.modes.common import load_side, progress_bar, settings_of
-    from deepsteg_jax.video import pipeline
+    from deepsteg_jax.modes.common import hider, progress_bar, settings_of
 
-    side = load_side(config, "hide")
+    hide = hider(config)
     settings = settings_of(config, options.loop_cover)
     with progress_bar("hide", None if options.loop_cover else info.frames) as bar:
-        report = pipeline.hide(side, credential, cover, secret, options.output, bar.update, settings)
+        report = hide(credential, cover, secret, options.output, bar.update, settings)
     print(f"{options.output}: {report.summary()}")

@@ -11,17 +11,16 @@ def run(config: ConfigDict, options: Options) -> None:
     """Reveals `--stego` and writes `--output`.
 
     Raises:
-        UserError: see `pipeline.reveal`; also a missing passphrase or key.
-        PartialError: see `pipeline.reveal`.
+        UserError: see `pipeline.reveal` and `robust_pipeline.reveal`; also a missing passphrase or key.
+        PartialError: see there.
     """
     info = io.probe(options.stego, [])
     io.check_output(options.output, (options.stego,), image=info.is_image)
     credential = keys.read_credential(options.passphrase_file, options.key_file)
 
-    from deepsteg_jax.modes.common import load_side, progress_bar
-    from deepsteg_jax.video import pipeline
+    from deepsteg_jax.modes.common import progress_bar, revealer
 
-    side = load_side(config, "reveal")
+    reveal = revealer(config)
     with progress_bar("reveal") as bar:
-        report = pipeline.reveal(side, credential, options.stego, options.output, bar.update)
+        report = reveal(credential, options.stego, options.output, bar.update)
     print(f"{options.output}: {report.summary()}")

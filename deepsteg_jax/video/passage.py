@@ -8,12 +8,9 @@ JPEG: full range). Its way from 4:2:0 to RGB rounds down: what arrives is a leve
 as in every player that uses it. A second coding starts from the YUV of the first. Encoders run on one
 thread, and x264 without AVX-512, with which its rate control gives other bytes in every run: so that a second
 run gives the same figures.
-
-At the end: a secret coded to a number of bits, for the baseline that sends bits instead of pictures.
 """
 
 import os
-from collections.abc import Callable
 from fractions import Fraction
 from io import BytesIO
 from typing import NamedTuple
@@ -21,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from deepsteg_jax import metrics
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.video import io
 
@@ -87,6 +83,24 @@ CURVE = tuple(x264(f"CRF{crf}", crf) for crf in (20, 22, 24, 26, 28))
 IMAGE = (*VIDEO[:3], *(jpeg(f"C9-{quality}", quality) for quality in (90, 75, 50)))
 
 
+_BY_NAME = {passage.name: passage for passage in (*VIDEO, *IMAGE)}
+
+
+def named(name: str) -> Passage:
+    """A rung of the ladders, "CRF24" for any rate factor of x264, or "C9-80" for any quality of JPEG.
+
+    Raises:
+        UserError: there is no such rung.
+    """
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    for prefix, make in (("CRF", x264), ("C9-", jpeg)):
+        number = name.removeprefix(prefix)
+        if number != name and number.isdigit():
+            return make(name, int(number))
+    raise UserError(f"there is no rung {name!r}: give one such as {', '.join(_BY_NAME)}, CRF24 or C9-80")
+
+
 def is_available(passage: Passage) -> bool:
     """Whether this build of FFmpeg has the encoder."""
     return passage.codec == JPEG or io.has_encoder(passage.codec)
@@ -140,17 +154,12 @@ def _even(length):
 
 
 def _through_ffmpeg(passage, frames, rate):
-    _quiet()
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints what FFmpeg's log level cannot turn off
     how = passage.codec, passage.pixel_format, passage.options, rate
     data = io.compress(frames, *how)
     for _ in range(passage.times - 1):
         data = io.recompress(data, *how)
     return np.stack(io.decompress(data)), io.coded_size(data)
-
-
-def _quiet():
-    """SVT-AV1 prints on stderr what FFmpeg's log level cannot turn off."""
-    os.environ.setdefault("SVT_LOG", "1")
 
 
 def _through_jpeg(passage, frames, rate):
@@ -165,74 +174,3 @@ def _through_jpeg(passage, frames, rate):
         received.append(frame)
         size += file.tell()
     return np.stack(received), size
-
-
-# --- a secret coded to a number of bits ----------------------------------------------------------
-
-SECRET_CODEC, SECRET_CONTAINER = "libsvtav1", "obu"  # a bare stream: no container's bytes
-SECRET_SCALES = (1.0, 0.75, 0.5, 0.375, 0.25)  # a byte of the message says which
-FINEST, COARSEST = 1, 63  # constant rate factors
-
-
-def code_secret(frames: np.ndarray, bits: int, rate: Fraction = io.FOLDER_RATE) -> bytes:
-    """The best coding of a secret as AV1 in at most so many bits.
-
-    Tries every size of `SECRET_SCALES` at the finest rate factor that fits and keeps the one whose frames,
-    scaled up again, come nearest to the secret: mean over frames of PSNR.
-
-    Args:
-        frames: uint8 [n, h, w, 3].
-        bits: what the carrier holds.
-        rate: frames per second.
-
-    Returns:
-        At most `bits` // 8 bytes: the scale, then the stream. The carrier must give back exactly these,
-        without padding.
-
-    Raises:
-        UserError: it does not fit at any size, or this build of FFmpeg has no AV1 encoder.
-    """
-    _quiet()
-    best, best_db = None, -np.inf
-    for number, scale in enumerate(SECRET_SCALES):
-        height, width = (_even(length * scale) for length in frames.shape[1:3])
-        small = _resized(frames, height, width)
-        stream = _finest(lambda crf, small=small: _code_av1(small, crf, rate), bits // 8 - 1)
-        if stream is None:
-            continue
-        message = bytes([number]) + stream
-        decoded = decode_secret(message, *frames.shape[1:3])
-        db = np.mean([metrics.psnr(a, b) for a, b in zip(frames, decoded, strict=True)])
-        if db > best_db:
-            best, best_db = message, db
-    if best is None:
-        raise UserError(f"the secret does not fit into {bits} bits at any size: take a larger cover")
-    return best
-
-
-def decode_secret(message: bytes, height: int, width: int) -> np.ndarray:
-    """The frames of `code_secret` at their full size, uint8 [n, height, width, 3].
-
-    Raises UserError if nothing can be decoded; damage that the decoder conceals goes unnoticed.
-    """
-    if not message or message[0] >= len(SECRET_SCALES):
-        raise UserError("the coded secret is damaged: get an intact copy of it")
-    return _resized(io.decompress(message[1:], SECRET_CONTAINER), height, width)
-
-
-def _code_av1(frames, crf, rate):
-    options = {"crf": str(crf), "preset": "4", "svtav1-params": "lp=1"}
-    return io.compress(frames, SECRET_CODEC, "yuv420p", options, rate, SECRET_CONTAINER)
-
-
-def _finest(code: Callable[[int], bytes], room: int) -> bytes | None:
-    """What `code` makes of the lowest rate factor whose bytes fit; None if none does."""
-    best, low, high = None, FINEST, COARSEST
-    while low <= high:
-        middle = (low + high) // 2
-        coded = code(middle)
-        if len(coded) <= room:
-            best, high = coded, middle - 1
-        else:
-            low = middle + 1
-    return best

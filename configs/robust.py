@@ -1,0 +1,80 @@
+"""A secret that survives real codecs: symbols in low luma frequencies, layers of bits, two small networks.
+
+`configs/robust.py:tiny` shrinks everything for smoke runs, `:image` is for still images and JPEG.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.video import get_config as get_video_config
+
+_TINY = {
+    "model.features": 8,
+    "model.layers": 1,
+    "model.restoration_features": 8,
+    "model.restoration_layers": 1,
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The config; `variant` is empty, `image` or `tiny`."""
+    if variant not in ("", "image", "tiny"):
+        raise ValueError(f"configs/robust.py has the variants image and tiny, not {variant!r}")
+    config = get_video_config("tiny" if variant == "tiny" else "")
+    config.checkpoint = "robust_image" if variant == "image" else "robust"
+
+    config.model = ConfigDict()
+    config.model.name = "robust"
+    config.model.step = (
+        50.0  # D: a larger one survives more and shows more, about 71 - 20 log10(D) dB of stego
+    )
+    config.model.coefficients = 4  # AC coefficients of a block that carry symbols, by rising frequency
+    config.model.features = 48  # of the reliability network
+    config.model.layers = 3
+    config.model.restoration_features = 32
+    config.model.restoration_layers = 4
+    config.model.dtype = "float32"
+
+    # From the most robust to the finest: levels of the symbols, share of them, rung that it is to survive.
+    config.layers = (
+        ("01", 0.26, "CRF28"),
+        ("01", 0.38, "CRF26"),
+        ("01", 0.36, "CRF24"),
+        ("2", 1.0, "CRF18"),
+        ("3", 1.0, "C4"),
+        ("45", 1.0, "C2"),
+    )
+    config.margin = 0.95  # share that is used of what a layer could carry through its rung
+
+    config.video.crf = 18  # of an H.264 stego, x264's constant rate factor
+    config.video.jpeg_quality = 90  # of a JPEG stego
+
+    config.optimizer.num_steps = 2400
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.clip_norm = 10.0
+    config.optimizer.warmup_steps = 200
+
+    config.train.batch_size = 8
+    config.train.log_every_steps = 100
+    config.train.save_every_steps = 200
+
+    config.data.source = "records"  # made by experiments/record_codecs.py
+    config.data.path = "data/records"
+    config.data.frames = 4
+    config.data.height = config.data.width = 96
+
+    if variant == "image":
+        config.model.coefficients = 14
+        config.model.step = 32.0
+        config.data.frames = 1
+        config.layers = (
+            ("01", 0.4, "C9-50"),
+            ("01", 0.6, "C9-75"),
+            ("2", 1.0, "C9-90"),
+            ("345", 1.0, "C2"),
+        )
+    if variant == "tiny":
+        config.update_from_flattened_dict(_TINY)
+        config.optimizer.num_steps, config.optimizer.warmup_steps = 4, 1
+        config.train.log_every_steps, config.train.save_every_steps = 1, 2
+        config.data.frames, config.data.height, config.data.width = 2, 32, 32
+    return config

@@ -1,0 +1,73 @@
+"""Which frame of a stego a received one is, found from its pilots; with it the step D that was used.
+
+A container's times and counts say nothing that would survive. Pilots do: the symbols of every frame hold
+some that only the key holder can tell, and that are other ones in every frame.
+"""
+
+import numpy as np
+
+from deepsteg_jax.models import robust
+from deepsteg_jax.robust import levels
+from deepsteg_jax.robust.layout import Layout
+
+STEPS = 16.0 * 2 ** (np.arange(21) / 8)  # the steps D that there are: 16 to 90.5
+AHEAD = 48  # frames that may be missing between two
+FIRST = 2048  # frames that may be missing at the start
+EXPECTED = 3.0  # deviations of what chance would give that convince of a frame that is due
+SURE = 4.5  # the same of any other, were it the only candidate
+PATIENCE = 32  # frames after which a far one is looked for in one frame of so many only
+
+
+def nearest_step(step: float) -> float:
+    """The one of STEPS that is nearest."""
+    return float(STEPS[np.argmin(np.abs(np.log(STEPS / step)))])
+
+
+class Finder:
+    """Numbers frames as they come, in rising order."""
+
+    def __init__(self, frames_layout: Layout, count: int):
+        """`count`: symbols of a block."""
+        self._layout, self._count = frames_layout, count
+        self._angles: dict[int, np.ndarray] = {}
+        self._last, self._step = -1, None
+        self._passed = 0  # frames since the last one that was found
+        self._seen = 0
+
+    def find(self, luma: np.ndarray) -> tuple[int, float] | None:
+        """(number of the frame, step D) of luma [h, w]; None if it carries nothing of this key."""
+        self._seen += 1
+        values, following = self._values(luma), self._last + 1
+        found = self._best(values, range(max(0, self._last), following + AHEAD), STEPS)
+        if not found and self._step:
+            due = range(following + self._passed, following + self._passed + 1)
+            found = self._best(values, due, np.array([self._step]), EXPECTED)
+        if not found and (self._seen < PATIENCE or self._seen % PATIENCE == 0):
+            found = self._best(values, range(following, following + FIRST), STEPS)
+        if found:
+            self._last, self._step = found
+        self._passed = 0 if found else self._passed + 1
+        return found
+
+    def _values(self, luma: np.ndarray) -> np.ndarray:
+        """What the pilots read, in grey levels."""
+        coefficients = np.asarray(robust.coefficients(luma))[..., robust.places(self._count)]
+        return coefficients.reshape(-1)[self._layout.pilots]
+
+    def _expected(self, number: int) -> np.ndarray:
+        """A frame's pilots as points on the unit circle, conjugated."""
+        if number not in self._angles:
+            if len(self._angles) > 2 * FIRST:
+                self._angles.clear()
+            phases = levels.to_phases(self._layout.pilot_bits(number))
+            self._angles[number] = np.exp(-2j * np.pi * phases).astype(np.complex64)
+        return self._angles[number]
+
+    def _best(self, values, numbers: range, steps: np.ndarray, least: float | None = None):
+        """The likeliest number and step, None if that could be chance."""
+        points = np.exp(2j * np.pi * values / steps[:, None]).astype(np.complex64)
+        expected = np.stack([self._expected(number) for number in numbers])
+        scores = (points @ expected.T).real * np.sqrt(2 / len(values))  # of deviation 1 by chance
+        least = least or np.sqrt(SURE**2 + 2 * np.log(scores.size))
+        step, number = np.unravel_index(np.argmax(scores), scores.shape)
+        return (numbers[number], float(steps[step])) if scores[step, number] > least else None

@@ -1,0 +1,131 @@
+"""Records what real codecs do, for training `configs/robust.py` with `data.source = "records"`.
+
+    python experiments/record_codecs.py --clips FOLDER --output data/records [--each 4]
+    python experiments/record_codecs.py --images FOLDER --output data/records_image [--each 1]
+
+Two kinds of files, see `deepsteg_jax.data.records`:
+
+    symbols-N.npz   random symbols written into a run of a clip (or into photos) with a random step D, and the
+                    luma that arrived after a random codec of the ladder
+    pictures-N.npz  a run of a clip (or photos) as it was, and as AV1 coded it to a random number of bytes
+
+Every file is a function of --seed and its number alone, so that an interrupted run goes on.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from entries import ENTRIES
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from configs.robust import get_config
+from deepsteg_jax import evaluation
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.models import robust
+from deepsteg_jax.robust import secret_codec
+from deepsteg_jax.video import passage
+from deepsteg_jax.video.passage import jpeg, x264
+
+FRAMES = 32  # of a record
+SIZE = {"clips": (256, 448), "images": (256, 256)}
+STEPS = {"clips": (36, 84), "images": (20, 48)}  # from which D is drawn, uniformly in its logarithm
+BITS_PER_PIXEL = {"clips": (0.0015, 0.08), "images": (0.05, 1.5)}  # of a coded secret, likewise
+PASSAGES = {
+    "clips": [
+        *passage.VIDEO,
+        *(x264(f"crf{crf}", crf) for crf in (*range(14, 32), *range(20, 30))),
+        *(x264(f"twice{crf}", crf, times=2) for crf in (18, 23)),
+    ],
+    "images": [*passage.VIDEO[:3], *(jpeg(f"jpeg{quality}", quality) for quality in range(40, 98, 2))],
+}
+
+
+def draw_frames(kind: str, items: list[Path], number: int, random: np.random.Generator) -> np.ndarray | None:
+    """A random run of item `number` (of clips), or random photos; uint8 [n, h, w, 3], None if too short."""
+    settings = ConfigDict(ENTRIES["block_dct"].load().evaluate)
+    settings.height, settings.width = SIZE[kind]
+    if kind == "images":
+        settings.frames, settings.first_frame = 1, 0
+        chosen = random.choice(len(items), FRAMES, replace=False)
+        return np.concatenate([np.stack(evaluation.prepare(items[i], settings)) for i in chosen])
+    settings.frames, settings.first_frame = FRAMES, int(random.integers(0, 40))
+    for settings.first_frame in (settings.first_frame, 0):
+        frames = evaluation.prepare(items[number % len(items)], settings)
+        if len(frames) >= FRAMES // 2:
+            return np.stack(frames)
+    return None
+
+
+def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
+    """A number between two, uniform in its logarithm."""
+    return float(np.exp(random.uniform(np.log(low), np.log(high))))
+
+
+def symbols_record(kind: str, frames: np.ndarray, count: int, random: np.random.Generator) -> dict:
+    """What arrived of random symbols."""
+    step = log_uniform(random, *STEPS[kind])
+    rows, columns = (length // robust.BLOCK for length in frames.shape[1:3])
+    symbols = random.uniform(-0.5, 0.5, (len(frames), rows, columns, count)).astype(np.float32)
+    stego = np.asarray(robust.write_symbols(frames, symbols, step)).astype(np.uint8)
+    rung = PASSAGES[kind][random.integers(len(PASSAGES[kind]))]
+    received = passage.run(rung, stego).frames
+    luma = np.asarray(robust.luma_of(received)).astype(np.float16)
+    return {"frames": luma, "symbols": symbols.astype(np.float16), "step": np.float32(step)}
+
+
+def pictures_record(kind: str, frames: np.ndarray, random: np.random.Generator) -> dict:
+    """What AV1 left of a secret."""
+    room = int(log_uniform(random, *BITS_PER_PIXEL[kind]) * np.prod(frames.shape[:3]) / 8)
+    groups = frames[:, None] if kind == "images" else frames[None]
+    coded = []
+    for group in groups:
+        message = secret_codec.code(group, max(600, room // len(groups)))
+        coded.append(secret_codec.decode(message, *group.shape[:3]))
+    return {"coded": np.concatenate(coded), "secret": frames}
+
+
+def main() -> int:
+    """Writes the records that are missing."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--clips")
+    source.add_argument("--images")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--each", type=int, default=4, help="records of each kind per clip, or per 32 photos")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    kind = "clips" if arguments.clips else "images"
+    count = get_config("image" if kind == "images" else "").model.coefficients
+    secret_codec.quiet()
+    try:
+        items = evaluation.list_items(arguments.clips or arguments.images)
+    except UserError as error:
+        print(f"record_codecs.py: {error}", file=sys.stderr)
+        return 1
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    total = arguments.each * (len(items) if kind == "clips" else -(-len(items) // FRAMES))
+    for number in tqdm(range(total), unit="record"):
+        random = np.random.default_rng([arguments.seed, number])
+        frames = draw_frames(kind, items, number, random)
+        if frames is None:
+            continue
+        for name, make in (
+            ("symbols", lambda: symbols_record(kind, frames, count, random)),  # noqa: B023
+            ("pictures", lambda: pictures_record(kind, frames, random)),  # noqa: B023
+        ):
+            path = arguments.output / f"{name}-{number:04d}.npz"
+            if not path.exists():
+                part = path.with_suffix(".part")
+                with part.open("wb") as file:
+                    np.savez(file, **make())
+                part.replace(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The header: what goes in comes out, for the key holder only, from whatever frames are left."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from deepsteg_jax.robust import header
+from deepsteg_jax.robust.header import Description, Header
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+DESCRIPTION = Description(1234, 448, 256, True, Fraction(30000, 1001), Fraction(64, 45))
+HEADER = Header(b"salt of it !", 30, (160, 0, 8000), DESCRIPTION)
+PADDED = HEADER._replace(rooms=(160, 0, 8000, 0, 0, 0))
+
+
+def test_round_trip():
+    bits = header.pack(HEADER, KEY)
+    assert bits.shape == (header.BITS,)
+    assert header.unpack(bits, KEY) == PADDED
+
+
+def test_another_key_or_a_wrong_bit_gives_nothing():
+    bits = header.pack(HEADER, KEY)
+    assert header.unpack(bits, OTHER) is None
+    for place in range(0, header.BITS, 37):
+        wrong = bits.copy()
+        wrong[place] ^= 1
+        assert header.unpack(wrong, KEY) is None
+
+
+def test_the_same_header_looks_different_under_another_salt():
+    a, b = (header.pack(HEADER._replace(salt=salt), KEY) for salt in (b"a" * 12, b"b" * 12))
+    assert 0.3 < np.mean(a[96:] != b[96:]) < 0.7
+
+
+@pytest.mark.parametrize("kept", [range(0, 3), range(20, 24), range(1, 32, 7)])
+def test_a_few_frames_are_enough(kept):
+    bits, count = header.pack(HEADER, KEY), 700
+    llr = np.zeros((32, count))
+    for i in kept:
+        llr[i] = 5 * (1 - 2.0 * header.carried_bits(bits, i, count))
+    assert np.array_equal(header.decode(llr), bits)
+
+
+def test_all_frames_together_survive_much_noise():
+    bits, count = header.pack(HEADER, KEY), 700
+    word = np.stack([header.carried_bits(bits, i, count) for i in range(32)])
+    received = 1 - 2.0 * word + np.random.default_rng(0).normal(0, 4, word.shape)
+    assert np.array_equal(header.decode(2 * received / 16), bits)
+
+
+def test_noise_alone_gives_nothing():
+    assert header.decode(np.random.default_rng(0).normal(0, 2, (32, 700))) is None

@@ -1,0 +1,57 @@
+"""Where things lie: each symbol once, for the key holder only."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.robust import layout
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+
+
+def test_every_symbol_of_a_frame_has_one_use():
+    made = layout.make(KEY, 7168, 416)
+    uses = np.concatenate([made.pilots, made.header, made.data])
+    assert np.array_equal(np.sort(uses), np.arange(7168))
+    assert len(made.pilots) == 224 and len(made.header) == 430
+
+
+def test_quarters_are_dealt_out_once():
+    made = layout.make(KEY, 1000, 416)
+    parts = made.quarters(3, 5, [0.2, 0.3, 0.5])
+    assert [len(part) for part in parts] == [len(made.data), 1.5 * len(made.data), 2.5 * len(made.data)]
+    places = np.concatenate(parts)
+    assert len(np.unique(places)) == len(places)
+    assert set(places % 1000) == set(made.data)
+    finer = made.finer(3, 5)
+    assert len(np.unique(finer)) == len(finer) == 5 * (1000 - len(made.pilots))
+    assert not set(finer % 1000) & set(made.pilots)
+
+
+def test_key_segment_and_frame_decide():
+    a, b = (layout.make(key, 1000, 416) for key in (KEY, OTHER))
+    assert not np.array_equal(a.pilots, b.pilots)
+    assert not np.array_equal(a.pilot_bits(0), b.pilot_bits(0))
+    assert not np.array_equal(a.pilot_bits(0), a.pilot_bits(1))
+    assert not np.array_equal(a.finer(0, 2), a.finer(1, 2))
+    assert np.array_equal(a.finer(1, 2), layout.make(KEY, 1000, 416).finer(1, 2))
+
+
+def test_frames_too_small_are_refused():
+    with pytest.raises(UserError, match="too small"):
+        layout.make(KEY, 100, 416)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (("01", 0.7, "CRF28"), ("01", 0.7, "CRF24")),
+        (("01", 1.0, "CRF28"), ("3", 1.0, "CRF18")),
+        (("2", 1.0, "CRF18"),),
+        (("01", 1.0, "CRF28"), ("23456", 1.0, "C2")),
+    ],
+)
+def test_layers_that_make_no_sense_are_refused(layers):
+    with pytest.raises(UserError, match=r"config\.layers"):
+        layout.layers_of(ConfigDict({"layers": layers}))

@@ -1,0 +1,97 @@
+"""Segments with the shipped checkpoint: through a real codec, out of what is left, and nothing without the key."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from configs.robust import get_config
+from deepsteg_jax import metrics
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.modes.common import load_robust
+from deepsteg_jax.robust import secret_codec, segments
+from deepsteg_jax.robust.segments import Description, Receiver, Sender
+from deepsteg_jax.video import io, passage
+from tests.synthetic import smooth
+
+pytestmark = pytest.mark.skipif(
+    not (io.has_encoder("libx264") and io.has_encoder(secret_codec.CODEC)),
+    reason="this build of FFmpeg lacks x264 or SVT-AV1",
+)
+KEY, OTHER = bytes(range(32)), bytes(32)
+FRAMES, SIZE = 24, (96, 160)
+ABOUT = Description(FRAMES, 100, 60, False, Fraction(25), Fraction(1))
+
+
+def _config():
+    config = get_config()
+    config.layers = (("01", 0.5, "CRF24"), ("01", 0.5, "CRF16"), ("2", 1.0, "C2"), ("3", 1.0, "C2"))
+    return config
+
+
+@pytest.fixture(scope="module")
+def hidden():
+    """(secret, stego)."""
+    cover = smooth(FRAMES, *SIZE) // 2 + 60
+    secret = smooth(FRAMES, 60, 100, seed=5)
+    sender = Sender(_config(), load_robust(_config(), "hide"), KEY)
+    return secret, sender.hide(0, cover, secret, ABOUT)
+
+
+def _reveal(frames, key=KEY):
+    receiver = Receiver(_config(), load_robust(_config(), "reveal"), key, *frames.shape[1:3])
+    return [part for frame in frames for part in receiver.take(frame)] + receiver.finish()
+
+
+def _psnr(secret, part):
+    return np.mean([metrics.psnr(a, b) for a, b in zip(secret, part.frames, strict=True)])
+
+
+def test_comes_back_finer_through_better_channels(hidden):
+    secret, stego = hidden
+    found = []
+    for rung in ("CRF22", "CRF14", "C0"):
+        (part,) = _reveal(passage.run(passage.named(rung), stego).frames)
+        assert part.number == 0 and part.description == ABOUT
+        assert part.frames.shape == secret.shape and part.frames.dtype == np.uint8
+        found.append((part.layers, _psnr(secret, part)))
+    assert found == sorted(found) and found[0][0] < found[-1][0]
+    assert found[-1][1] > 26 and found[-1][1] > found[0][1] + 2
+
+
+def test_missing_and_repeated_frames_do_no_harm(hidden):
+    secret, stego = hidden
+    kept = [0, 1, 1, 2, 4, 5, 6, 8, 9, 9, 10, 12, 13, 15, 16, 17, 18, 20, 21, 22]
+    (part,) = _reveal(stego[kept])
+    assert part.frames.shape == secret.shape
+    assert _psnr(secret, part) > 18
+
+
+def test_another_key_finds_nothing(hidden):
+    assert _reveal(hidden[1], OTHER) == []
+
+
+def test_a_cover_alone_has_nothing():
+    assert _reveal(smooth(6, *SIZE)) == []
+
+
+def test_layers_refine_or_replace_each_other():
+    secret = smooth(8, 64, 96)
+    messages = segments.code_layers(secret, [300, 0, 700, 3000], Fraction(25))
+    assert messages[1] == b"" and all(
+        len(m) <= r - 19 for m, r in zip(messages, [300, 19, 700, 3000], strict=True)
+    )
+    shown, reached = None, 0.0
+    for message in filter(None, messages):
+        shown = segments.decode_layer(message, shown, secret.shape)
+        psnr = np.mean([metrics.psnr(a, b) for a, b in zip(secret, shown, strict=True)])
+        assert psnr > reached
+        reached = psnr
+    assert reached > 28
+
+
+def test_frames_too_small_are_refused():
+    sender = Sender(_config(), load_robust(_config(), "hide"), KEY)
+    tiny = smooth(2, 16, 16)
+    with pytest.raises(UserError, match="too small"):
+        sender.hide(0, tiny, tiny, ABOUT)
