@@ -24,9 +24,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "robust"
-    config.model.step = (
-        50.0  # D: a larger one survives more and shows more, about 71 - 20 log10(D) dB of stego
-    )
+    config.model.step = 64.0  # D: a larger one survives more; stego of about 71 - 20 log10(D) dB
     config.model.coefficients = 4  # AC coefficients of a block that carry symbols, by rising frequency
     config.model.features = 48  # of the reliability network
     config.model.layers = 3
@@ -43,6 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ("3", 1.0, "C4"),
         ("45", 1.0, "C2"),
     )
+    config.growth = 1.75  # D gets smaller where H.264 of the stego would take so many times the cover's bits
     config.margin = 0.95  # share that is used of what a layer could carry through its rung
 
     config.video.crf = 18  # of an H.264 stego, x264's constant rate factor
@@ -65,6 +64,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "image":
         config.model.coefficients = 14
         config.model.step = 32.0
+        config.growth = 0.0
         config.data.frames = 1
         config.layers = (
             ("01", 0.4, "C9-50"),

@@ -167,17 +167,21 @@ def computed_again(function: Callable, *args) -> int:
     return max(map(held, _rematerialised(jax.make_jaxpr(function)(*args).jaxpr)), default=0)
 
 
-def gmac_per_frame(model: Model, frames: int, height: int, width: int) -> dict[str, float]:
+def gmac_per_frame(
+    model: Model, frames: int, height: int, width: int, secret: tuple[int, ...] | None = None
+) -> dict[str, float]:
     """Billions of multiply-adds (two flops each) per frame of the bare model, {"hide": ..., "reveal": ...}.
 
-    Counts the whole graph, decisions and elementwise work included.
+    Counts the whole graph, decisions and elementwise work included. `secret`: shape of what is hidden where
+    that is no video like the cover; the cover is [1, frames, height, width, 3] then.
     """
     params = jax.eval_shape(model.init, jax.random.key(0))
-    shape = (1, height, width, 3) if frames == 1 else (1, frames, height, width, 3)
+    shape = (1, height, width, 3) if frames == 1 and not secret else (1, frames, height, width, 3)
     video = jax.ShapeDtypeStruct(shape, jnp.float32)
+    hidden = jax.ShapeDtypeStruct(secret or shape, jnp.float32)
     scale = 2e9 * frames
     return {
-        "hide": flops(model.hide, params["hide"], video, video) / scale,
+        "hide": flops(model.hide, params["hide"], video, hidden) / scale,
         "reveal": flops(model.reveal, params["reveal"], video) / scale,
     }
 

@@ -159,6 +159,20 @@ def hide_and_reveal(hider: pipeline.Side, revealer: pipeline.Side, files: Files)
     return {"wrong_key_psnr_db": wrong_key, "hide_fps": hidden.fps, "reveal_fps": shown.fps}
 
 
+def hide_and_reveal_robust(hide: Callable, reveal: Callable, files: Files) -> dict[str, float]:
+    """As `hide_and_reveal`, for `modes.common.hider` and `revealer` of the model `robust`.
+
+    Another key finds nothing at all, which counts as mid-grey.
+    """
+    key = keys.random_key()
+    quiet = lambda frames: None  # noqa: E731
+    hidden = hide(key, files.cover, files.secret, files.stego, quiet)
+    shown = reveal(key, files.stego, files.revealed, quiet)
+    secret = [frames["secret"] for frames in read_together(files)]
+    grey = float(np.mean([metrics.psnr(frame, np.full_like(frame, 128)) for frame in secret]))
+    return {"wrong_key_psnr_db": grey, "hide_fps": hidden.fps, "reveal_fps": shown.fps}
+
+
 def evaluate_folder(
     run: Callable[[Files], dict[str, float]], settings: ConfigDict, workdir: Path, progress=iter
 ) -> tuple[list[dict], list]:

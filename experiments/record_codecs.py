@@ -51,8 +51,9 @@ def draw_frames(kind: str, items: list[Path], number: int, random: np.random.Gen
         settings.frames, settings.first_frame = 1, 0
         chosen = random.choice(len(items), FRAMES, replace=False)
         return np.concatenate([np.stack(evaluation.prepare(items[i], settings)) for i in chosen])
-    settings.frames, settings.first_frame = FRAMES, int(random.integers(0, 40))
-    for settings.first_frame in (settings.first_frame, 0):
+    settings.frames = FRAMES
+    for first in (int(random.integers(0, 40)), 0):
+        settings.first_frame = first
         frames = evaluation.prepare(items[number % len(items)], settings)
         if len(frames) >= FRAMES // 2:
             return np.stack(frames)

@@ -205,7 +205,11 @@ def robust_rows(kind: str, trained: Path | None) -> dict[str, Row]:
         config.checkpoint = str(own) if own and own.is_dir() else config.checkpoint
         with suppress(UserError):  # no parameters
             settings = {"model": config.model.to_dict(), "layers": config.layers}
-            settings |= {"margin": config.margin, "checkpoint": checkpoint_title(config)}
+            settings |= {
+                "margin": config.margin,
+                "growth": config.growth,
+                "checkpoint": checkpoint_title(config),
+            }
             name = f"robust, D = {step:.0f}" if step else "robust"
             rows[name] = Row(settings, cache(partial(robust_system, config)))
     return rows

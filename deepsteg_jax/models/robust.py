@@ -31,9 +31,7 @@ CONTEXT = 21  # coefficients of a block that the reliability network sees one by
 MOVING = 6  # of which it sees the change from and to the neighbouring frames
 LEAST_SCALE, MOST_SCALE = 2.0**-9, 0.3  # of the phase's error, in steps
 FACTORS = 2.0 ** np.arange(-4.5, 3.1, 0.5, np.float32)  # by which a frame's scales may be off
-LOSSES = np.array(
-    [-0.98, -0.7, 0, 0.1, 0.3, 0.6], np.float32
-)  # of phases: fewer than foreseen, or others too
+LOSSES = np.array([-0.98, -0.7, 0, 0.1, 0.3, 0.6], np.float32)  # of phases: fewer, or others too
 
 
 def places(count: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The error-correcting code: irregular repeat-accumulate (Jin, Khandekar and McEliece 2000), of any rate.
 
 Message bits, then the running parities of sums of message bits that are chosen at random. The package ldpc
-decodes it by belief propagation. Below a rate of a quarter a code of that rate is repeated, which costs next to
-nothing where a bit says so little.
+decodes it by belief propagation. Below a rate of a quarter a code of that rate is repeated, which costs
+little where a bit says so little.
 """
 
 from functools import lru_cache
@@ -17,7 +17,7 @@ from deepsteg_jax.errors import UserError
 LEAST_RATE = 0.25  # of a code that is not repeated
 DEGREES = ((0.6, 3), (0.25, 8), (0.15, 20))  # share of the message bits, checks that they take part in
 EXACT_BELOW = 0.5  # rates for which belief propagation is exact; above, the min-sum rule is as good
-ITERATIONS = 100
+ITERATIONS = 60
 MIN_SUM_SCALE = 0.75  # makes up for the optimism of the min-sum rule (Chen and Fossorier 2002)
 MOST_LLR = 20.0
 _SHORT = 8.0  # what short codes lose: so much over the square root of their size

@@ -99,7 +99,7 @@ def _code() -> tuple[code.Code, np.ndarray]:
 
 
 def carried_bits(bits: np.ndarray, frame: int, count: int) -> np.ndarray:
-    """What frame `frame` of a segment carries of the coded header in `count` bits; together they repeat it."""
+    """What frame `frame` of a segment carries of the coded header in `count` bits; together they repeat."""
     inner, order = _code()
     return inner.encode(bits)[order[(frame * count + np.arange(count)) % inner.length]]
 

@@ -10,7 +10,6 @@ secret gets coarser layer by layer as the channel gets worse.
 """
 
 import os
-from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from deepsteg_jax.video import passage
 
 SEGMENT = 32  # frames hidden and revealed together
 MASTER_SALT = b"deepsteg robust\0"  # public: there is no place for another before the key is known
+GROWTH_RUNG = "C6"  # where the stego's bits are compared with the cover's
 LEAST_ROOM = 96  # bytes; layers of less are left out
 _TAG, _LENGTH = 16, 3  # bytes around a layer's message: of the cipher, and its length
 _AROUND = _TAG + _LENGTH + 1  # with what the layer holds
@@ -247,15 +247,15 @@ def code_layers(secret: np.ndarray, rooms: list[int], rate: Fraction) -> list[by
 
 def _sources(secret: np.ndarray, below: np.ndarray | None, growth: float):
     """What a layer may hold that has `growth` times the room of the one below; hopeless ones are left out."""
-    if growth > 0.7:
+    if growth > 1.35:
         yield _WHOLE, secret
-    if below is not None and growth < 4:
+    if below is not None and growth < 3:
         difference = secret.astype(np.int16) - below + 128
         yield _REFINEMENT, np.clip(difference, 0, 255).astype(np.uint8)
 
 
 def decode_layer(message: bytes, below: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    """What a layer's message shows, given what is shown below it; uint8 of `shape`, None if that is missing."""
+    """What a layer's message shows, on top of what is shown below; uint8 of `shape`, None without."""
     decoded = secret_codec.decode(message[1:], *shape[:3])
     if message[0] == _WHOLE:
         return decoded
@@ -276,7 +276,7 @@ class Sender:
         """
         self._modem = Modem(config.model, params)
         self._layers = layout.layers_of(config)
-        self._step = alignment.nearest_step(config.model.step)
+        self._step, self._growth = alignment.nearest_step(config.model.step), config.growth
         self._margin = config.margin
         self._master = master
 
@@ -304,7 +304,10 @@ class Sender:
         salt = os.urandom(header.SALT_BYTES)
         head = Header(salt, frames, (0,) * len(self._layers), description)
         bits = _filled(frames_layout, first, frames, head, self._master)
-        rooms = self._rooms(cover, bits, places, frames_layout.pilots, description.rate)
+        phases = levels.to_phases(bits)
+        step = self._fitting_step(cover, phases, description.rate)
+        stego = self._modem.write(cover, phases, step)
+        rooms = self._rooms(stego, step, bits, places, frames_layout.pilots, description.rate)
         messages = code_layers(secret, rooms, description.rate)
         rooms = [room if message else 0 for room, message in zip(rooms, messages, strict=True)]
         head = head._replace(rooms=tuple(rooms))
@@ -316,19 +319,28 @@ class Sender:
                 carried = code.build(places.bits(i), 8 * room).encode(_seal(cipher, i, message, room))
                 chosen = carried.reshape(-1, len(layer.levels))
                 flat[places.symbols[i][:, None], np.array(layer.levels)] = chosen
-        return self._modem.write(cover, levels.to_phases(bits), self._step)
+        return self._modem.write(cover, levels.to_phases(bits), step)
 
-    def _rooms(
-        self, cover, bits: np.ndarray, places: _Places, pilots: np.ndarray, rate: Fraction
-    ) -> list[int]:
-        """Bytes that each layer can carry through its rung, found by sending random bits through it."""
-        stego = self._modem.write(cover, levels.to_phases(bits), self._step)
+    def _fitting_step(self, cover: np.ndarray, phases: np.ndarray, rate: Fraction) -> float:
+        """The largest step, up to the config's, with which H.264 grows no more than it may."""
+        if not self._growth:
+            return self._step
+        rung = passage.named(GROWTH_RUNG)
+        most = self._growth * passage.run(rung, cover, rate).size_bytes
+        steps = alignment.STEPS[self._step >= alignment.STEPS][::-1]
+        for step in steps:
+            if passage.run(rung, self._modem.write(cover, phases, step), rate).size_bytes <= most:
+                break
+        return float(step)
+
+    def _rooms(self, stego, step, bits: np.ndarray, places: _Places, pilots, rate: Fraction) -> list[int]:
+        """Bytes that each layer can carry through its rung, found by sending these bits through it."""
         flat, readings, rooms = bits.reshape(-1, levels.LEVELS), {}, []
         for i, layer in enumerate(places.layers):
             if layer.rung not in readings:
                 luma = luma_of(passage.run(passage.named(layer.rung), stego, rate).frames)
                 known = levels.to_phases(bits[:, pilots])
-                readings[layer.rung] = self._modem.read(luma, self._step, pilots, known).reshape(3, -1)
+                readings[layer.rung] = self._modem.read(luma, step, pilots, known).reshape(3, -1)
             reading = _Reading(*readings[layer.rung])
             everywhere = np.arange(len(flat))
             reading.know(Layer((0, 1), 1, ""), everywhere, flat[:, :2])

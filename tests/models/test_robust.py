@@ -1,4 +1,4 @@
-"""`robust`: symbols are exact without a codec, its networks learn what records show, calibration finds factors."""
+"""`robust`: symbols are exact without a codec, networks learn from records, calibration finds factors."""
 
 import jax
 import jax.numpy as jnp

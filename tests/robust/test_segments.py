@@ -1,4 +1,4 @@
-"""Segments with the shipped checkpoint: through a real codec, out of what is left, and nothing without the key."""
+"""Segments with the shipped checkpoint: through real codecs, from what is left, not without the key."""
 
 from fractions import Fraction
 
