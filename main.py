@@ -30,6 +30,7 @@ flags.DEFINE_string(
     "output",
     None,
     "hide, reveal: what to write, .mkv for video, .png for an image, a folder or frame_%05d.png for images; "
+    "hide with configs/robust.py: .mp4 and .jpg too; "
     "keygen: the key file.",
 )
 flags.DEFINE_string(

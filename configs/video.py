@@ -58,7 +58,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.best_metric = "loss"  # keeps the best in best/: loss, stego_psnr_db or secret_psnr_db
 
     config.data = ConfigDict()
-    config.data.source = "clips"  # clips, images or imagenet
+    config.data.source = "clips"  # clips, images, imagenet or records
     config.data.path = "data/train/clips"
     config.data.validation_path = ""  # a folder to validate on while training; empty: none
     config.data.frames = 4

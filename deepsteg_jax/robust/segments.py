@@ -295,7 +295,7 @@ class Sender:
             The stego, like the cover.
 
         Raises:
-            UserError: the frames are too small.
+            UserError: the frames are too small, or nothing fits into the first segment.
         """
         frames, first = len(cover), number * SEGMENT
         symbols = self._modem.symbols(*cover.shape[1:3])
@@ -310,6 +310,8 @@ class Sender:
         rooms = self._rooms(stego, step, bits, places, frames_layout.pilots, description.rate)
         messages = code_layers(secret, rooms, description.rate)
         rooms = [room if message else 0 for room, message in zip(rooms, messages, strict=True)]
+        if not any(rooms) and not number:  # a short last segment may well be empty
+            raise UserError("nothing of the secret fits into this cover: use larger or more frames")
         head = head._replace(rooms=tuple(rooms))
         bits = _filled(frames_layout, first, frames, head, self._master)
         flat = bits.reshape(-1, levels.LEVELS)
@@ -322,13 +324,13 @@ class Sender:
         return self._modem.write(cover, levels.to_phases(bits), step)
 
     def _fitting_step(self, cover: np.ndarray, phases: np.ndarray, rate: Fraction) -> float:
-        """The largest step, up to the config's, with which H.264 grows no more than it may."""
+        """The largest step, from the config's to half of it, with which H.264 grows no more than it may."""
         if not self._growth:
             return self._step
         rung = passage.named(GROWTH_RUNG)
         most = self._growth * passage.run(rung, cover, rate).size_bytes
-        steps = alignment.STEPS[self._step >= alignment.STEPS][::-1]
-        for step in steps:
+        inside = (self._step >= alignment.STEPS) & (0.49 * self._step < alignment.STEPS)
+        for step in alignment.STEPS[inside][::-1]:
             if passage.run(rung, self._modem.write(cover, phases, step), rate).size_bytes <= most:
                 break
         return float(step)

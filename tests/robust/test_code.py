@@ -37,11 +37,12 @@ def test_reads_its_own_words(length, size):
     assert np.array_equal(book.decode(4.0 * (1 - 2.0 * word)), message)
 
 
-@pytest.mark.parametrize(("size", "share"), [(600, 0.65), (3000, 0.72), (6000, 0.75), (9600, 0.88)])
-def test_mends_noise_near_the_limit(size, share):
-    book, message = code.build(12_000, size), _message(size)
-    deviation = _deviation(size / 12_000 / share)
-    assert np.array_equal(book.decode(_noisy(book.encode(message), deviation)), message)
+@pytest.mark.parametrize("information", [0.05, 0.15, 0.3, 0.6, 0.9])
+def test_reaches_what_it_says(information):
+    size = code.reached_size(30_000, information)
+    assert 0.5 < size / (30_000 * information) < 0.95
+    book, message = code.build(30_000, size), _message(size)
+    assert np.array_equal(book.decode(_noisy(book.encode(message), _deviation(information))), message)
 
 
 def test_says_so_where_there_is_too_much_noise():
@@ -68,4 +69,4 @@ def test_refuses_what_does_not_fit(length, size):
         code.build(length, size)
 
 
-WORD = "b0186a20d87c382f"
+WORD = "0fe8305816041a71"

@@ -6,7 +6,7 @@ from PIL import Image
 
 from deepsteg_jax import metrics
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.video import io, passage
+from deepsteg_jax.video import passage
 from tests.synthetic import noise, smooth
 
 RUNGS = {rung.name: rung for rung in (*passage.VIDEO, *passage.CURVE, *passage.IMAGE)}
@@ -154,43 +154,16 @@ def test_rates():
     assert passage.bits_per_pixel(100, (2, 4, 10, 3)) == 10
 
 
-# --- a secret coded to a number of bits ----------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "codec", "option"),
+    [("CRF21", "libx264", "21"), ("C9-65", passage.JPEG, "65"), ("C7", "libx265", "23")],
+)
+def test_rungs_by_name(name, codec, option):
+    rung = passage.named(name)
+    assert (rung.name, rung.codec) == (name, codec) and option in rung.options.values()
 
 
-@pytest.fixture
-def av1():
-    if not io.has_encoder(passage.SECRET_CODEC):
-        pytest.skip("no AV1 encoder in this build of FFmpeg")
-
-
-def test_a_secret_fits_and_gets_better_with_more_bits(av1):
-    secret = smooth(8, 64, 96)
-    before = 0
-    for bits in (2500, 5000, 10000):
-        message = passage.code_secret(secret, bits)
-        assert len(message) * 8 <= bits
-        decoded = passage.decode_secret(message, 64, 96)
-        assert decoded.shape == secret.shape and decoded.dtype == np.uint8
-        assert db(secret, decoded) > before + 0.5
-        before = db(secret, decoded)
-    assert before > 29
-
-
-def test_few_bits_make_a_small_picture(av1):
-    """And at an odd size, with one frame."""
-    secret = noise(1, 65, 97)
-    message = passage.code_secret(secret, 800)
-    assert passage.SECRET_SCALES[message[0]] < 1
-    assert passage.decode_secret(message, 65, 97).shape == secret.shape
-
-
-def test_no_room_for_a_secret(av1):
-    with pytest.raises(UserError, match="does not fit into 100 bits"):
-        passage.code_secret(film(2), 100)
-
-
-def test_a_damaged_message(av1):
-    message = passage.code_secret(film(2), 8000)
-    for damaged in (b"", bytes([99]) + message[1:], message[:1], message[:1] + bytes(200)):
-        with pytest.raises(UserError, match="damaged|no frames"):
-            passage.decode_secret(damaged, 48, 64)
+@pytest.mark.parametrize("name", ["", "CRF", "CRFx", "C99"])
+def test_unknown_rungs_are_refused(name):
+    with pytest.raises(UserError, match="there is no rung"):
+        passage.named(name)
