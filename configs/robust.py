@@ -34,9 +34,9 @@ def get_config(variant: str = "") -> ConfigDict:
 
     # From the most robust to the finest: levels of the symbols, share of them, rung that it is to survive.
     config.layers = (
-        ("01", 0.26, "CRF28"),
-        ("01", 0.38, "CRF26"),
-        ("01", 0.36, "CRF24"),
+        ("01", 0.20, "CRF28"),
+        ("01", 0.30, "CRF26"),
+        ("01", 0.50, "CRF24"),
         ("2", 1.0, "CRF18"),
         ("3", 1.0, "C4"),
         ("45", 1.0, "C2"),

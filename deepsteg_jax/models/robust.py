@@ -62,7 +62,9 @@ def read_phases(luma: jax.Array, step: jax.Array | float, count: int) -> jax.Arr
     return wrap(coefficients(luma)[..., places(count)] / step)
 
 
-def write_symbols(cover: jax.Array, symbols: jax.Array, step: jax.Array | float) -> jax.Array:
+def write_symbols(
+    cover: jax.Array, symbols: jax.Array, step: jax.Array | float, whole: bool = True
+) -> jax.Array:
     """Moves a cover to symbols.
 
     Samples that would leave 0 to 255 stay there, and what the symbols lack then is added elsewhere in the
@@ -72,9 +74,10 @@ def write_symbols(cover: jax.Array, symbols: jax.Array, step: jax.Array | float)
         cover: RGB [..., h, w, 3], 0 to 255; what 8 does not divide stays as it is.
         symbols: phases [..., h//8, w//8, k].
         step: D, grey levels of an orthonormal DCT; k D^2 / 768 is added to the mean squared error.
+        whole: round to whole numbers.
 
     Returns:
-        The stego, whole numbers 0 to 255 as float32, same shape.
+        The stego, 0 to 255 as float32, same shape.
     """
     rows, columns, count = symbols.shape[-3:]
     h, w = rows * BLOCK, columns * BLOCK
@@ -90,8 +93,25 @@ def write_symbols(cover: jax.Array, symbols: jax.Array, step: jax.Array | float)
         blocks = blocks.reshape(*missing.shape[:-3], rows * columns, BLOCK * BLOCK)
         return jnp.clip(x + from_blocks(blocks, h, w)[..., None], 0, 255)
 
-    moved = jnp.round(jax.lax.fori_loop(0, PROJECTIONS, approach, inner))
-    return cover.at[..., :h, :w, :].set(moved)
+    moved = jax.lax.fori_loop(0, PROJECTIONS, approach, inner)
+    return cover.at[..., :h, :w, :].set(jnp.round(moved) if whole else moved)
+
+
+def write_held(cover: jax.Array, symbols: jax.Array, step: jax.Array | float, hold: int) -> jax.Array:
+    """`write_symbols` in groups of frames that share symbols and move alike, for covers that stand still.
+
+    Args:
+        cover: RGB [n, h, w, 3], 0 to 255.
+        symbols: of the mean of each group, phases [ceil(n / hold), h//8, w//8, k].
+        step: D.
+        hold: frames of a group; the last one may be shorter.
+    """
+    if hold == 1:
+        return write_symbols(cover, symbols, step)
+    cover = jnp.asarray(cover, jnp.float32)
+    means = jnp.stack([cover[i : i + hold].mean(0) for i in range(0, len(cover), hold)])
+    moves = write_symbols(means, symbols, step, whole=False) - means
+    return jnp.round(jnp.clip(cover + jnp.repeat(moves, hold, axis=0)[: len(cover)], 0, 255))
 
 
 # --- how reliable a phase is ---------------------------------------------------------------------

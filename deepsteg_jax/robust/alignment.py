@@ -40,7 +40,7 @@ class Finder:
         values, following = self._values(luma), self._last + 1
         found = self._best(values, range(max(0, self._last), following + AHEAD), STEPS)
         if not found and self._step:
-            due = range(following + self._passed, following + self._passed + 1)
+            due = range(self._last, following + self._passed + 1)  # held symbols: the same once more
             found = self._best(values, due, np.array([self._step]), EXPECTED)
         if not found and (self._seen < PATIENCE or self._seen % PATIENCE == 0):
             found = self._best(values, range(following, following + FIRST), STEPS)

@@ -19,6 +19,7 @@ _BODY = struct.Struct(f"<BBIHHIHHH{MOST_LAYERS}H")
 BITS = 8 * (SALT_BYTES + _BODY.size + TAG_BYTES)
 _VERSION = 1
 _TURNED = 1
+HOLDS = (1, 2, 4, 8)
 
 
 class Description(NamedTuple):
@@ -37,6 +38,7 @@ class Header(NamedTuple):
 
     salt: bytes  # of its keys
     length: int  # frames
+    hold: int  # frames that share their symbols
     rooms: tuple[int, ...]  # bytes of each layer; 0: it is left out
     description: Description
 
@@ -49,7 +51,7 @@ def pack(header: Header, master: bytes) -> np.ndarray:
     rooms = [room // ROOM_UNIT for room in header.rooms]
     rooms += [0] * (MOST_LAYERS - len(rooms))
     body = _BODY.pack(
-        _VERSION << 4 | _TURNED * about.turned,
+        _VERSION << 4 | HOLDS.index(header.hold) << 1 | _TURNED * about.turned,
         header.length,
         about.frames,
         about.width,
@@ -78,7 +80,8 @@ def unpack(bits: np.ndarray, master: bytes) -> Header | None:
     about = Description(
         frames, width, height, bool(first & _TURNED), Fraction(rate, per), Fraction(wide, high)
     )
-    return Header(salt, length, tuple(ROOM_UNIT * room for room in rooms), about)
+    hold = HOLDS[first >> 1 & len(HOLDS) - 1]
+    return Header(salt, length, hold, tuple(ROOM_UNIT * room for room in rooms), about)
 
 
 def _masked(body: bytes, salt: bytes, master: bytes) -> bytes:

@@ -10,8 +10,10 @@ secret gets coarser layer by layer as the channel gets worse.
 """
 
 import os
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -53,15 +55,18 @@ class Part(NamedTuple):
 # --- symbols -------------------------------------------------------------------------------------
 
 
-@partial(jax.jit, static_argnames=("coefficients",))
-def _write(cover, symbols, step, coefficients):
-    shape = (
-        *cover.shape[:-3],
-        cover.shape[-3] // robust.BLOCK,
-        cover.shape[-2] // robust.BLOCK,
-        coefficients,
-    )
-    return robust.write_symbols(cover, symbols.reshape(shape), step).astype(jnp.uint8)
+@partial(jax.jit, static_argnames=("coefficients", "hold"))
+def _write(cover, symbols, step, coefficients, hold):
+    rows, columns = (length // robust.BLOCK for length in cover.shape[1:3])
+    symbols = symbols.reshape(len(symbols), rows, columns, coefficients)
+    return robust.write_held(cover, symbols, step, hold).astype(jnp.uint8)
+
+
+class Modulation(NamedTuple):
+    """How symbols are written."""
+
+    step: float  # D
+    hold: int  # frames that share their symbols
 
 
 class Modem:
@@ -76,15 +81,15 @@ class Modem:
         """Symbols of a frame."""
         return (height // robust.BLOCK) * (width // robust.BLOCK) * self.count
 
-    def write(self, cover: np.ndarray, phases: np.ndarray, step: float) -> np.ndarray:
-        """Cover uint8 [n, h, w, 3] and phases [n, symbols] -> stego."""
-        return np.asarray(_write(cover, phases, step, self.count))
+    def write(self, cover: np.ndarray, phases: np.ndarray, how: "Modulation") -> np.ndarray:
+        """Cover uint8 [n, h, w, 3] and phases [ceil(n / hold), symbols] -> stego."""
+        return np.asarray(_write(cover, phases, how.step, self.count, how.hold))
 
     def read(self, luma: np.ndarray, step: float, places: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Demodulates and calibrates.
 
         Args:
-            luma: [n, h, w].
+            luma: [n, h, w], of frames or means of those that share symbols.
             step: D.
             places: symbols of a frame that are known, int [m].
             known: their phases, [n, m].
@@ -109,6 +114,11 @@ def luma_of(frames: np.ndarray) -> np.ndarray:
     return np.asarray(robust.luma_of(jnp.asarray(frames)))
 
 
+def held_means(luma: np.ndarray, hold: int) -> np.ndarray:
+    """Luma [n, h, w] -> the mean of each group of frames that share symbols, [ceil(n / hold), h, w]."""
+    return np.stack([luma[i : i + hold].mean(0) for i in range(0, len(luma), hold)])
+
+
 # --- bits ----------------------------------------------------------------------------------------
 
 
@@ -122,25 +132,32 @@ class _Places(NamedTuple):
         return len(self.symbols[number]) * len(self.layers[number].levels)
 
 
-def _places(layers: tuple[Layer, ...], frames_layout: Layout, segment: int, frames: int) -> _Places:
+def _places(layers: tuple[Layer, ...], frames_layout: Layout, segment: int, head: Header) -> _Places:
+    frames = len(_written(head))
     coarse = [layer.share for layer in layers if layer.levels == (0, 1)]
     quarters = iter(frames_layout.quarters(segment, frames, coarse))
     everywhere = frames_layout.finer(segment, frames)
     return _Places(layers, [next(quarters) if x.levels == (0, 1) else everywhere for x in layers])
 
 
-def _filled(frames_layout: Layout, first_frame: int, frames: int, head: Header, master: bytes) -> np.ndarray:
-    """Bits of a segment as they are before layers are written, uint8 [frames, symbols, LEVELS].
+def _written(head: Header) -> range:
+    """The frames of a segment in which symbols begin."""
+    return range(0, head.length, head.hold)
+
+
+def _filled(frames_layout: Layout, first_frame: int, head: Header, master: bytes) -> np.ndarray:
+    """Bits of a segment as they are before layers are written, uint8 [groups, symbols, LEVELS].
 
     Pilots, header, and for all else a keystream: what no layer uses is known to the receiver too.
     """
-    count = frames * frames_layout.symbols * levels.LEVELS
+    written = _written(head)
+    count = len(written) * frames_layout.symbols * levels.LEVELS
     stream = layout.keystream(keys.subkey(master, f"robust filler {head.salt.hex()}"), 0, -(-count // 8))
-    bits = np.unpackbits(stream)[:count].reshape(frames, frames_layout.symbols, levels.LEVELS)
+    bits = np.unpackbits(stream)[:count].reshape(len(written), frames_layout.symbols, levels.LEVELS)
     packed, room = header.pack(head, master), 2 * len(frames_layout.header)
-    for i in range(frames):
-        bits[i, frames_layout.pilots] = frames_layout.pilot_bits(first_frame + i)
-        bits[i, frames_layout.header, :2] = header.carried_bits(packed, i, room).reshape(-1, 2)
+    for line, frame in zip(bits, written, strict=True):
+        line[frames_layout.pilots] = frames_layout.pilot_bits(first_frame + frame)
+        line[frames_layout.header, :2] = header.carried_bits(packed, frame, room).reshape(-1, 2)
     return bits
 
 
@@ -237,7 +254,7 @@ def code_layers(secret: np.ndarray, rooms: list[int], rate: Fraction) -> list[by
             if message:
                 decoded = decode_layer(bytes([kind]) + message, below, secret.shape)
                 best = max(
-                    best, (_likeness(secret, decoded), bytes([kind]) + message, decoded), key=lambda x: x[0]
+                    best, (_likeness(secret, decoded), bytes([kind]) + message, decoded), key=itemgetter(0)
                 )
         reached, message, below = best
         room_below = room if message else room_below
@@ -297,52 +314,72 @@ class Sender:
         Raises:
             UserError: the frames are too small, or nothing fits into the first segment.
         """
-        frames, first = len(cover), number * SEGMENT
+        frames, first, rate = len(cover), number * SEGMENT, description.rate
         symbols = self._modem.symbols(*cover.shape[1:3])
         frames_layout = layout.make(self._master, symbols, header.BITS)
-        places = _places(self._layers, frames_layout, number, frames)
-        salt = os.urandom(header.SALT_BYTES)
-        head = Header(salt, frames, (0,) * len(self._layers), description)
-        bits = _filled(frames_layout, first, frames, head, self._master)
-        phases = levels.to_phases(bits)
-        step = self._fitting_step(cover, phases, description.rate)
-        stego = self._modem.write(cover, phases, step)
-        rooms = self._rooms(stego, step, bits, places, frames_layout.pilots, description.rate)
-        messages = code_layers(secret, rooms, description.rate)
+        head = Header(os.urandom(header.SALT_BYTES), frames, 1, (0,) * len(self._layers), description)
+        fill = partial(_filled, frames_layout, first, master=self._master)
+        how = self._modulation(cover, lambda hold: fill(head._replace(hold=hold)), frames_layout.pilots, rate)
+        head = head._replace(hold=how.hold)
+        bits, places = fill(head), _places(self._layers, frames_layout, number, head)
+        stego = self._modem.write(cover, levels.to_phases(bits), how)
+        rooms = self._rooms(stego, how, bits, places, frames_layout.pilots, rate)
+        messages = code_layers(secret, rooms, rate)
         rooms = [room if message else 0 for room, message in zip(rooms, messages, strict=True)]
         if not any(rooms) and not number:  # a short last segment may well be empty
             raise UserError("nothing of the secret fits into this cover: use larger or more frames")
         head = head._replace(rooms=tuple(rooms))
-        bits = _filled(frames_layout, first, frames, head, self._master)
+        bits = fill(head)
         flat = bits.reshape(-1, levels.LEVELS)
-        cipher = _layer_key(self._master, salt)
+        cipher = _layer_key(self._master, head.salt)
         for i, (layer, message, room) in enumerate(zip(self._layers, messages, rooms, strict=True)):
             if room:
                 carried = code.build(places.bits(i), 8 * room).encode(_seal(cipher, i, message, room))
                 chosen = carried.reshape(-1, len(layer.levels))
                 flat[places.symbols[i][:, None], np.array(layer.levels)] = chosen
-        return self._modem.write(cover, levels.to_phases(bits), step)
+        return self._modem.write(cover, levels.to_phases(bits), how)
 
-    def _fitting_step(self, cover: np.ndarray, phases: np.ndarray, rate: Fraction) -> float:
-        """The largest step, from the config's to half of it, with which H.264 grows no more than it may."""
-        if not self._growth:
-            return self._step
+    def _modulation(self, cover, bits_of: Callable[[int], np.ndarray], pilots, rate) -> Modulation:
+        """The one that carries most of those with which H.264 grows no more than it may.
+
+        Symbols of every frame carry most where frames have to be coded anew anyway; where the cover stands
+        still, held ones cost less. Where none fits, it is one that costs little. `bits_of` a hold: `_filled`.
+        """
+        if not self._growth or len(cover) == 1:
+            return Modulation(self._step, 1)
         rung = passage.named(GROWTH_RUNG)
         most = self._growth * passage.run(rung, cover, rate).size_bytes
         inside = (self._step >= alignment.STEPS) & (0.49 * self._step < alignment.STEPS)
-        for step in alignment.STEPS[inside][::-1]:
-            if passage.run(rung, self._modem.write(cover, phases, step), rate).size_bytes <= most:
+        steps = alignment.STEPS[inside][::-1][::3]
+        best, carried = Modulation(float(steps[1]), header.HOLDS[-1]), 0.0  # where nothing fits
+        for hold in header.HOLDS:
+            bits = bits_of(hold)
+            for step in steps:
+                how = Modulation(float(step), hold)
+                stego = self._modem.write(cover, levels.to_phases(bits), how)
+                received = passage.run(rung, stego, rate)
+                if received.size_bytes <= most:
+                    found = self._carried(received.frames, how, bits, pilots)
+                    best, carried = max((best, carried), (how, found), key=itemgetter(1))
+                    break
+            if best == Modulation(float(steps[0]), 1):
                 break
-        return float(step)
+        return best
 
-    def _rooms(self, stego, step, bits: np.ndarray, places: _Places, pilots, rate: Fraction) -> list[int]:
+    def _carried(self, frames: np.ndarray, how: Modulation, bits: np.ndarray, pilots: np.ndarray) -> float:
+        """Information that received frames have of the quarters of all symbols, bits."""
+        known = levels.to_phases(bits[:, pilots])
+        reading = self._modem.read(held_means(luma_of(frames), how.hold), how.step, pilots, known)
+        return bits[..., :2].size * levels.information(levels.quarter_llr(*reading), bits[..., :2])
+
+    def _rooms(self, stego, how, bits: np.ndarray, places: _Places, pilots, rate: Fraction) -> list[int]:
         """Bytes that each layer can carry through its rung, found by sending these bits through it."""
         flat, readings, rooms = bits.reshape(-1, levels.LEVELS), {}, []
         for i, layer in enumerate(places.layers):
             if layer.rung not in readings:
-                luma = luma_of(passage.run(passage.named(layer.rung), stego, rate).frames)
-                known = levels.to_phases(bits[:, pilots])
-                readings[layer.rung] = self._modem.read(luma, step, pilots, known).reshape(3, -1)
+                received = passage.run(passage.named(layer.rung), stego, rate).frames
+                luma, known = held_means(luma_of(received), how.hold), levels.to_phases(bits[:, pilots])
+                readings[layer.rung] = self._modem.read(luma, how.step, pilots, known).reshape(3, -1)
             reading = _Reading(*readings[layer.rung])
             everywhere = np.arange(len(flat))
             reading.know(Layer((0, 1), 1, ""), everywhere, flat[:, :2])
@@ -387,7 +424,7 @@ class Receiver:
         parts = [] if segment == self._segment else self.finish()
         self._segment = segment
         self._steps.append(step)
-        self._lumas.setdefault(place, luma)
+        self._lumas.setdefault(place, []).append(luma)
         return parts
 
     def finish(self) -> list[Part]:
@@ -399,10 +436,11 @@ class Receiver:
         part = self._read(number, lumas, max(set(steps), key=steps.count))
         return [] if part is None else [part]
 
-    def _read(self, number: int, lumas: dict[int, np.ndarray], step: float) -> Part | None:
+    def _read(self, number: int, lumas: dict[int, list[np.ndarray]], step: float) -> Part | None:
         there, pilots, first = sorted(lumas), self._layout.pilots, number * SEGMENT
         known = np.stack([levels.to_phases(self._layout.pilot_bits(first + i)) for i in there])
-        found = self._modem.read(np.stack([lumas[i] for i in there]), step, pilots, known)
+        means = np.stack([np.mean(lumas[i], axis=0) for i in there])
+        found = self._modem.read(means, step, pilots, known)
         nothing = np.array([0, robust.MOST_SCALE, 1.0])  # of frames that are missing: all is lost
         reading = np.tile(nothing[:, None, None], (1, SEGMENT, self._layout.symbols))
         for target, values in zip(reading, found, strict=True):
@@ -410,9 +448,9 @@ class Receiver:
         head = self._read_header(reading)
         if head is None:
             return None
-        flat = reading[:, : head.length].reshape(3, -1)
+        flat = reading[:, np.array(_written(head))].reshape(3, -1)
         shape = (head.length, head.description.height, head.description.width, 3)
-        filled = _filled(self._layout, first, head.length, head, self._master)
+        filled = _filled(self._layout, first, head, self._master)
         shown, count = self._read_layers(
             number, head, _Reading(*flat), filled.reshape(-1, levels.LEVELS), shape
         )
@@ -429,7 +467,7 @@ class Receiver:
 
     def _read_layers(self, number, head: Header, reading: _Reading, filled: np.ndarray, shape):
         """(the finest secret that can be read or None, how many layers could)."""
-        places = _places(self._layers, self._layout, number, head.length)
+        places = _places(self._layers, self._layout, number, head)
         cipher = _layer_key(self._master, head.salt)
         shown, count, coarse_known = None, 0, True
         reading.know(Layer((0, 1), 1, ""), *_of_no_layer(places, head.rooms, filled))
