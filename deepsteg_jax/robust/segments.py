@@ -351,7 +351,7 @@ class Sender:
         most = self._growth * passage.run(rung, cover, rate).size_bytes
         inside = (self._step >= alignment.STEPS) & (0.49 * self._step < alignment.STEPS)
         steps = alignment.STEPS[inside][::-1][::3]
-        best, carried = Modulation(float(steps[1]), header.HOLDS[-1]), 0.0  # where nothing fits
+        best, carried = Modulation(float(steps[:2][-1]), header.HOLDS[-1]), 0.0  # where nothing fits
         for hold in header.HOLDS:
             bits = bits_of(hold)
             for step in steps:

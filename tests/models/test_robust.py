@@ -47,6 +47,17 @@ def test_saturated_covers_carry_symbols_too(level):
     assert np.quantile(_errors(stego, symbols, 40.0), 0.9) < 0.1
 
 
+@pytest.mark.parametrize(("frames", "hold"), [(8, 4), (7, 2), (5, 8)])
+def test_held_symbols_are_those_of_the_mean(frames, hold):
+    cover, groups = smooth(frames, 40, 56), -(-frames // hold)
+    symbols = _symbols(groups, 40, 56)
+    stego = np.asarray(robust.write_held(cover, symbols, 40.0, hold))
+    means = np.stack([stego[i : i + hold].mean(0) for i in range(0, frames, hold)])
+    assert np.quantile(_errors(means, symbols, 40.0) * 40, 0.95) < 1
+    moves = stego - cover
+    assert np.abs(np.diff(moves[:hold], axis=0)).max() <= 1  # all frames of a group move alike
+
+
 def test_what_lies_outside_whole_blocks_stays():
     cover = smooth(1, 45, 61)
     stego = np.asarray(robust.write_symbols(cover, _symbols(1, 40, 56), 50.0))

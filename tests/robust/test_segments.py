@@ -68,6 +68,22 @@ def test_missing_and_repeated_frames_do_no_harm(hidden):
     assert _psnr(secret, part) > 18
 
 
+def test_a_cover_that_stands_still_holds_its_symbols():
+    grain = np.random.default_rng(0).integers(0, 24, (1, *SIZE, 3))
+    cover = np.repeat((smooth(1, *SIZE) // 2 + 60 + grain).astype(np.uint8), FRAMES, axis=0)
+    secret, config = smooth(FRAMES, 60, 100, seed=5), _config()
+    config.growth = 1.2
+    sender = Sender(config, load_robust(config, "hide"), KEY)
+    stego = sender.hide(0, cover, secret, ABOUT)
+    moves = stego.astype(int) - cover
+    assert np.array_equal(moves[0], moves[1]) and moves.any()
+    rung = passage.named("C6")
+    sizes = [passage.run(rung, frames).size_bytes for frames in (stego, cover)]
+    assert sizes[0] < 1.5 * sizes[1]
+    (part,) = _reveal(stego)
+    assert part.frames.shape == secret.shape
+
+
 def test_another_key_finds_nothing(hidden):
     assert _reveal(hidden[1], OTHER) == []
 
