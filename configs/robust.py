@@ -67,10 +67,10 @@ def get_config(variant: str = "") -> ConfigDict:
         config.growth = 0.0
         config.data.frames = 1
         config.layers = (
-            ("01", 0.4, "C9-50"),
-            ("01", 0.6, "C9-75"),
+            ("01", 1.0, "C9-75"),
             ("2", 1.0, "C9-90"),
-            ("345", 1.0, "C2"),
+            ("3", 1.0, "C2"),
+            ("45", 1.0, "C2"),
         )
     if variant == "tiny":
         config.update_from_flattened_dict(_TINY)

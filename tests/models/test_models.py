@@ -27,7 +27,7 @@ def build(name, **changes):
 
 
 def test_every_model_is_tested():
-    assert set(models.MODELS) == set(SETTINGS)
+    assert set(models.MODELS) == {*SETTINGS, "robust"}  # which hides symbols: test_robust.py
 
 
 @pytest.mark.parametrize("name", ["", "block-dct", "baluja"])
