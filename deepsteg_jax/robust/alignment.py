@@ -6,6 +6,7 @@ some that only the key holder can tell, and that are other ones in every frame.
 
 import numpy as np
 
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import robust
 from deepsteg_jax.robust import levels
 from deepsteg_jax.robust.layout import Layout
@@ -19,7 +20,13 @@ PATIENCE = 32  # frames after which a far one is looked for in one frame of so m
 
 
 def nearest_step(step: float) -> float:
-    """The one of STEPS that is nearest."""
+    """The one of STEPS that is nearest.
+
+    Raises:
+        UserError: there is none near.
+    """
+    if not 15 < step < 96:
+        raise UserError(f"config.model.step is 16 to 90 for the model robust, not {step}")
     return float(STEPS[np.argmin(np.abs(np.log(STEPS / step)))])
 
 

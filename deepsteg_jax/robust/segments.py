@@ -289,8 +289,10 @@ class Sender:
         """`config`: the whole config; `params` of the hide side; `master`: see MASTER_SALT.
 
         Raises:
-            UserError: `config.layers` makes no sense.
+            UserError: `config.layers`, the step, `growth` or `margin` makes no sense.
         """
+        if not (config.growth >= 0 and 0 < config.margin <= 1):
+            raise UserError("config.growth is 0 or more, config.margin more than 0 and at most 1")
         self._modem = Modem(config.model, params)
         self._layers = layout.layers_of(config)
         self._step, self._growth = alignment.nearest_step(config.model.step), config.growth

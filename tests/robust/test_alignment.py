@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import robust
 from deepsteg_jax.robust import alignment, layout, levels, segments
 from tests.synthetic import smooth
@@ -58,4 +59,10 @@ def test_another_key_finds_nothing():
 
 def test_steps_are_the_nearest():
     assert alignment.nearest_step(56.0) == pytest.approx(53.8, abs=0.1)
-    assert alignment.nearest_step(1) == 16
+    assert alignment.nearest_step(16) == 16
+
+
+@pytest.mark.parametrize("step", [-1, 0, 8, 200, float("nan")])
+def test_impossible_steps_are_refused(step):
+    with pytest.raises(UserError, match=r"config\.model\.step is 16 to 90"):
+        alignment.nearest_step(step)
