@@ -24,13 +24,20 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "robust"
-    config.model.step = 64.0  # D: a larger one survives more; stego of about 71 - 20 log10(D) dB
-    config.model.coefficients = 4  # AC coefficients of a block that carry symbols, by rising frequency
+    # D of the fewest carriers: a larger one survives more; stego of about 71 - 20 log10(D) dB.
+    config.model.step = 64.0
+    config.model.coefficients = 9  # most AC coefficients of a block that carry symbols, by rising frequency
     config.model.features = 48  # of the reliability network
     config.model.layers = 3
     config.model.restoration_features = 32
     config.model.restoration_layers = 4
     config.model.dtype = "float32"
+
+    # So many coefficients of a block, and frames that share them; each segment takes what carries most.
+    config.carriers = ((4, 1), (9, 4), (9, 8), (9, 16))
+
+    # Carriers of the layer "fine": coefficients of a block above the others, in every frame, and their D.
+    config.fine = ConfigDict({"coefficients": 10, "step": 8.0})
 
     # From the most robust to the finest: levels of the symbols, share of them, rung that it is to survive.
     config.layers = (
@@ -39,15 +46,15 @@ def get_config(variant: str = "") -> ConfigDict:
         ("01", 0.50, "CRF24"),
         ("2", 1.0, "CRF18"),
         ("3", 1.0, "C4"),
-        ("45", 1.0, "C2"),
+        ("fine", 1.0, "C2"),
     )
-    config.growth = 1.75  # D gets smaller where H.264 of the stego would take so many times the cover's bits
+    config.growth = 1.7  # D gets smaller where H.264 of the stego would take so many times the cover's bits
     config.margin = 0.95  # share that is used of what a layer could carry through its rung
 
     config.video.crf = 18  # of an H.264 stego, x264's constant rate factor
     config.video.jpeg_quality = 90  # of a JPEG stego
 
-    config.optimizer.num_steps = 2400
+    config.optimizer.num_steps = 1600
     config.optimizer.learning_rate = 2e-3
     config.optimizer.clip_norm = 10.0
     config.optimizer.warmup_steps = 200
@@ -64,6 +71,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "image":
         config.model.coefficients = 14
         config.model.step = 32.0
+        config.carriers = ((14, 1),)
         config.growth = 0.0
         config.data.frames = 1
         config.layers = (

@@ -5,8 +5,9 @@
 
 Two kinds of files, see `deepsteg_jax.data.records`:
 
-    symbols-N.npz   random symbols written into a run of a clip (or into photos) with a random step D, and the
-                    luma that arrived after a random codec of the ladder
+    symbols-N.npz   random symbols written into a run of a clip (or into photos) with a random step D, in a
+                    random number of coefficients, held over a random number of frames, and the luma that
+                    arrived after a random codec of the ladder: the mean of the frames that share symbols
     pictures-N.npz  a run of a clip (or photos) as it was, and as AV1 coded it to a random number of bytes
 
 Every file is a function of --seed and its number alone, so that an interrupted run goes on.
@@ -31,7 +32,9 @@ from deepsteg_jax.video.passage import jpeg, x264
 
 FRAMES = 32  # of a record
 SIZE = {"clips": (256, 448), "images": (256, 256)}
-STEPS = {"clips": (36, 84), "images": (20, 48)}  # from which D is drawn, uniformly in its logarithm
+# From which D of the fewest carriers is drawn, uniformly in its logarithm; of more it is smaller.
+STEPS = {"clips": (30, 84), "images": (20, 48)}
+HOLDS = {"clips": (1, 1, 1, 2, 4, 8), "images": (1,)}  # each as likely
 BITS_PER_PIXEL = {"clips": (0.0015, 0.08), "images": (0.05, 1.5)}  # of a coded secret, likewise
 PASSAGES = {
     "clips": [
@@ -65,16 +68,21 @@ def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(random.uniform(np.log(low), np.log(high))))
 
 
-def symbols_record(kind: str, frames: np.ndarray, count: int, random: np.random.Generator) -> dict:
+def symbols_record(kind: str, frames: np.ndarray, config: ConfigDict, random: np.random.Generator) -> dict:
     """What arrived of random symbols."""
-    step = log_uniform(random, *STEPS[kind])
+    counts = sorted({count for count, _ in config.carriers})
+    count, hold = int(random.choice(counts)), int(random.choice(HOLDS[kind]))
+    step = log_uniform(random, *STEPS[kind]) * np.sqrt(counts[0] / count)
     rows, columns = (length // robust.BLOCK for length in frames.shape[1:3])
-    symbols = random.uniform(-0.5, 0.5, (len(frames), rows, columns, count)).astype(np.float32)
-    stego = np.asarray(robust.write_symbols(frames, symbols, step)).astype(np.uint8)
+    frames = frames[: len(frames) // hold * hold]
+    shape = len(frames) // hold, rows, columns, config.model.coefficients
+    symbols = random.uniform(-0.5, 0.5, shape).astype(np.float32)
+    stego = np.asarray(robust.write_held(frames, symbols[..., :count], step, hold)).astype(np.uint8)
     rung = PASSAGES[kind][random.integers(len(PASSAGES[kind]))]
-    received = passage.run(rung, stego).frames
-    luma = np.asarray(robust.luma_of(received)).astype(np.float16)
-    return {"frames": luma, "symbols": symbols.astype(np.float16), "step": np.float32(step)}
+    received = np.asarray(robust.luma_of(passage.run(rung, stego).frames))
+    luma = received.reshape(-1, hold, *received.shape[1:]).mean(1).astype(np.float16)
+    sizes = {"step": np.float32(step), "count": np.int32(count)}
+    return {"frames": luma, "symbols": symbols.astype(np.float16), **sizes}
 
 
 def pictures_record(kind: str, frames: np.ndarray, random: np.random.Generator) -> dict:
@@ -101,7 +109,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     kind = "clips" if arguments.clips else "images"
-    count = get_config("image" if kind == "images" else "").model.coefficients
+    config = get_config("image" if kind == "images" else "")
     secret_codec.quiet()
     try:
         items = evaluation.list_items(arguments.clips or arguments.images)
@@ -116,7 +124,7 @@ def main() -> int:
         if frames is None:
             continue
         for name, make in (
-            ("symbols", lambda: symbols_record(kind, frames, count, random)),  # noqa: B023
+            ("symbols", lambda: symbols_record(kind, frames, config, random)),  # noqa: B023
             ("pictures", lambda: pictures_record(kind, frames, random)),  # noqa: B023
         ):
             path = arguments.output / f"{name}-{number:04d}.npz"

@@ -15,7 +15,12 @@ def write_symbols(folder, number, shape=(6, 24, 32), count=2, step=40.0, seed=0,
     frames = rng.uniform(0, 255, shape).astype(np.float16)
     symbols = rng.uniform(-0.5, 0.5, (n, h // 8, w // 8, count)).astype(np.float32)
     symbols[..., 0] = _block_means(frames) / 256 - 0.5
-    content = {"frames": frames, "symbols": symbols, "step": np.float32(step + number)}
+    content = {
+        "frames": frames,
+        "symbols": symbols,
+        "step": np.float32(step + number),
+        "count": np.int32(count),
+    }
     return _save(folder, f"symbols-{number:04}.npz", content | changes)
 
 

@@ -49,6 +49,7 @@ KINDS: dict[str, dict[str, Entry]] = {
         "frames": Entry(np.float16, 1),  # luma of what was received
         "symbols": Entry(np.float32, BLOCK, (None,)),  # phases that were sent, in steps, from -1/2 to 1/2
         "step": Entry(np.float32, 0),  # in grey levels
+        "count": Entry(np.int32, 0),  # how many of a block's symbols were sent, from the first one on
     },
     "pictures": {
         "coded": Entry(np.uint8, 1, (3,)),  # RGB of a secret that was coded to a few bits
@@ -79,9 +80,9 @@ def create_records(
 
     Returns:
         An iterator of batches, with b = batch_size / processes: of symbols `frames` float16 [b, t, height,
-        width], `symbols` float32 [b, t, height/8, width/8, k] and `step` float32 [b]; of pictures `coded` and
-        `secret`, uint8 [b, t, height, width, 3]. A kind that the folder has no files of is left out. Crops
-        begin at multiples of 8.
+        width], `symbols` float32 [b, t, height/8, width/8, k], `step` float32 [b] and `count` int32 [b]; of
+        pictures `coded` and `secret`, uint8 [b, t, height, width, 3]. A kind that the folder has no files of
+        is left out. Crops begin at multiples of 8.
 
     Raises:
         UserError: no folder, no records in it, none of a kind that can be read and is long and large enough,

@@ -34,10 +34,10 @@ FACTORS = 2.0 ** np.arange(-4.5, 3.1, 0.5, np.float32)  # by which a frame's sca
 LOSSES = np.array([-0.98, -0.7, 0, 0.1, 0.3, 0.6], np.float32)  # of phases: fewer, or others too
 
 
-def places(count: int) -> np.ndarray:
-    """The first `count` AC coefficients of a block by rising frequency, in the order of `to_blocks`."""
+def places(count: int, skip: int = 0) -> np.ndarray:
+    """`count` AC coefficients of a block by rising frequency after `skip`, in the order of `to_blocks`."""
     u, v = np.mgrid[:BLOCK, :BLOCK].reshape(2, -1)
-    return np.lexsort((u, u + v))[1 : count + 1]
+    return np.lexsort((u, u + v))[skip + 1 : skip + count + 1]
 
 
 def wrap(x):
@@ -57,13 +57,13 @@ def coefficients(luma: jax.Array) -> jax.Array:
     return to_blocks(luma).reshape(*rest, h // BLOCK, w // BLOCK, BLOCK * BLOCK)
 
 
-def read_phases(luma: jax.Array, step: jax.Array | float, count: int) -> jax.Array:
+def read_phases(luma: jax.Array, step: jax.Array | float, count: int, skip: int = 0) -> jax.Array:
     """The phases of luma [..., h, w], sides multiples of 8: [..., h/8, w/8, count] in [-1/2, 1/2]."""
-    return wrap(coefficients(luma)[..., places(count)] / step)
+    return wrap(coefficients(luma)[..., places(count, skip)] / step)
 
 
 def write_symbols(
-    cover: jax.Array, symbols: jax.Array, step: jax.Array | float, whole: bool = True
+    cover: jax.Array, symbols: jax.Array, step: jax.Array | float, whole: bool = True, skip: int = 0
 ) -> jax.Array:
     """Moves a cover to symbols.
 
@@ -75,6 +75,7 @@ def write_symbols(
         symbols: phases [..., h//8, w//8, k].
         step: D, grey levels of an orthonormal DCT; k D^2 / 768 is added to the mean squared error.
         whole: round to whole numbers.
+        skip: coefficients of lower frequencies that are left alone.
 
     Returns:
         The stego, 0 to 255 as float32, same shape.
@@ -83,7 +84,7 @@ def write_symbols(
     h, w = rows * BLOCK, columns * BLOCK
     cover = jnp.asarray(cover, jnp.float32)
     inner = cover[..., :h, :w, :]
-    which = places(count)
+    which = places(count, skip)
     start = coefficients(luma_of(inner))[..., which]
     goal = start + step * wrap(symbols - start / step)
 
@@ -95,6 +96,12 @@ def write_symbols(
 
     moved = jax.lax.fori_loop(0, PROJECTIONS, approach, inner)
     return cover.at[..., :h, :w, :].set(jnp.round(moved) if whole else moved)
+
+
+def write_some(frames: jax.Array, symbols: jax.Array, these: jax.Array, step: jax.Array | float) -> jax.Array:
+    """`write_symbols` of those symbols only for which `these`, bool like `symbols`, is true."""
+    now = coefficients(luma_of(frames))[..., places(symbols.shape[-1])] / step
+    return write_symbols(frames, jnp.where(these, symbols, now), step)
 
 
 def write_held(cover: jax.Array, symbols: jax.Array, step: jax.Array | float, hold: int) -> jax.Array:
@@ -271,9 +278,12 @@ def _information(config, params, batch) -> jax.Array:
     step = batch["step"].astype(jnp.float32)
     phase, scale, lost = demodulate(config, params, batch["frames"].astype(jnp.float32), step)
     error = wrap(phase - batch["symbols"].astype(jnp.float32))
-    error, scale, lost = (x.reshape(*x.shape[:2], -1) for x in (error, scale, lost))
+    sent = jnp.arange(error.shape[-1]) < batch["count"][:, None, None, None, None]
+    sent = jnp.broadcast_to(sent, error.shape)
+    error, scale, lost, sent = (x.reshape(*x.shape[:2], -1) for x in (error, scale, lost, sent))
     density = error_density(error[..., None, :], *adjusted(scale, lost, FACTORS[:, None], 0.0))
-    return jnp.mean(jnp.max(jnp.mean(jnp.log2(jnp.maximum(density, 1e-6)), axis=-1), axis=-1))
+    bits = jnp.log2(jnp.maximum(density, 1e-6))
+    return jnp.mean(jnp.max(jnp.mean(bits, axis=-1, where=sent[:, :, None]), axis=-1))
 
 
 def _mean_psnr(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -4,6 +4,8 @@ A container's times and counts say nothing that would survive. Pilots do: the sy
 some that only the key holder can tell, and that are other ones in every frame.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from deepsteg_jax.errors import UserError
@@ -34,7 +36,7 @@ class Finder:
     """Numbers frames as they come, in rising order."""
 
     def __init__(self, frames_layout: Layout, count: int):
-        """`count`: symbols of a block."""
+        """`count`: symbols of a block in the layout."""
         self._layout, self._count = frames_layout, count
         self._angles: dict[int, np.ndarray] = {}
         self._last, self._step = -1, None
@@ -59,7 +61,7 @@ class Finder:
     def _values(self, luma: np.ndarray) -> np.ndarray:
         """What the pilots read, in grey levels."""
         coefficients = np.asarray(robust.coefficients(luma))[..., robust.places(self._count)]
-        return coefficients.reshape(-1)[self._layout.pilots]
+        return np.moveaxis(coefficients, -1, 0).reshape(-1)[self._layout.pilots]
 
     def _expected(self, number: int) -> np.ndarray:
         """A frame's pilots as points on the unit circle, conjugated."""
@@ -78,3 +80,38 @@ class Finder:
         least = least or np.sqrt(SURE**2 + 2 * np.log(scores.size))
         step, number = np.unravel_index(np.argmax(scores), scores.shape)
         return (numbers[number], float(steps[step])) if scores[step, number] > least else None
+
+
+def placings(numbers: list[int | None], first: int, length: int) -> list[dict[int, int]]:
+    """Which received frames are which of a segment, the likelier answer first.
+
+    On a cover that stands still a codec may show the pilots of another frame nearby. The first answer takes
+    it that no frame is lost, and the shift that most frames agree on; the second one takes what was found.
+
+    Args:
+        numbers: of received frames; None of those that were not found.
+        first: number of the first frame of the segment.
+        length: its frames.
+
+    Returns:
+        For each answer, index of a received frame -> its place in the segment.
+    """
+    shifts = [i - n + first for i, n in enumerate(numbers) if n is not None and 0 <= n - first < length]
+    start = max(sorted(set(shifts)), key=shifts.count)
+    steady = {i: i - start for i in range(len(numbers)) if 0 <= i - start < length}
+    found = place(numbers, first, length)
+    return [steady] if steady == found else [steady, found]
+
+
+def place(numbers: list[int | None], first: int, length: int) -> dict[int, int]:
+    """Which received frames are which of a segment.
+
+    Those that were found, and those in a gap between two that they just fill. Arguments and what it returns
+    as for `placings`.
+    """
+    found = [(i, n - first) for i, n in enumerate(numbers) if n is not None and 0 <= n - first < length]
+    placed = dict(found)
+    for (i, n), (j, m) in pairwise(found):
+        if j - i == m - n:
+            placed |= {i + k: n + k for k in range(1, j - i)}
+    return placed

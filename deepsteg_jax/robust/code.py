@@ -2,7 +2,7 @@
 
 Message bits, then the running parities of sums of message bits that are chosen at random. The package ldpc
 decodes it by belief propagation. Below a rate of a quarter a code of that rate is repeated, which costs
-little where a bit says so little.
+little where a bit says so little. Long codes are cut into parts, whose decoder stays in the cache.
 """
 
 from functools import lru_cache
@@ -15,6 +15,8 @@ from scipy import sparse
 from deepsteg_jax.errors import UserError
 
 LEAST_RATE = 0.25  # of a code that is not repeated
+MOST_LENGTH = 2**15  # of a part, but for
+LEAST_SIZE = 6000  # message bits, since short ones lose more
 DEGREES = ((0.6, 3), (0.25, 8), (0.15, 20))  # share of the message bits, checks that they take part in
 EXACT_BELOW = 0.5  # rates for which belief propagation is exact; above, the min-sum rule is as good
 ITERATIONS = 60
@@ -26,7 +28,7 @@ _INFORMATION, _SHARE = (0.0, 0.1, 0.25, 0.5, 0.8), (0.70, 0.74, 0.80, 0.84, 0.90
 
 
 class Code(NamedTuple):
-    """A code of `size` message bits in `length` bits."""
+    """A code of `size` message bits in `length` bits, in one part."""
 
     sums: sparse.csr_matrix  # uint8 [parities, size]
     checks: sparse.csr_matrix  # uint8 [parities, size + parities]
@@ -61,15 +63,39 @@ class Code(NamedTuple):
         return (hard ^ errors)[: self.size] if decoder.converge else None
 
 
+class Parts(NamedTuple):
+    """A code of `size` message bits in `length` bits, in `count` equal parts that take turns."""
+
+    part: Code
+    count: int
+    size: int
+    length: int
+
+    def encode(self, message: np.ndarray) -> np.ndarray:
+        """uint8 [size] -> uint8 [length]."""
+        filled = np.pad(message, (0, self.count * self.part.size - self.size))
+        words = [self.part.encode(part) for part in filled.reshape(self.count, -1)]
+        return np.pad(np.stack(words, axis=1).ravel(), (0, self.length % self.count))
+
+    def decode(self, llr: np.ndarray) -> np.ndarray | None:
+        """The message for log-likelihood ratios [length], positive for 0; None if it cannot be found."""
+        found = []
+        for part in llr[: self.count * self.part.length].reshape(-1, self.count).T:
+            found.append(self.part.decode(part))
+            if found[-1] is None:
+                return None
+        return np.concatenate(found)[: self.size]
+
+
 def reached_size(length: int, information: float) -> int:
     """Message bits that are decoded from `length` bits received with so much information each, in bits."""
     limit = length * max(0.0, information)
     size = limit * float(np.interp(information, _INFORMATION, _SHARE))
-    return int(size * (1 - _SHORT / np.sqrt(max(size, _SHORT**2))))
+    part = size / _parts(length, int(size))
+    return int(size * (1 - _SHORT / np.sqrt(max(part, _SHORT**2))))
 
 
-@lru_cache(maxsize=8)
-def build(length: int, size: int) -> Code:
+def build(length: int, size: int) -> Code | Parts:
     """The code of `size` message bits in `length` carried ones; the same on every machine.
 
     Raises:
@@ -77,6 +103,17 @@ def build(length: int, size: int) -> Code:
     """
     if not 0 < size < length:
         raise UserError("these frames are too small to carry anything: use larger or more frames")
+    count = _parts(length, size)
+    part = _build_part(length // count, -(-size // count))
+    return part if count == 1 else Parts(part, count, size, length)
+
+
+def _parts(length: int, size: int) -> int:
+    return max(1, min(-(-length // MOST_LENGTH), size // LEAST_SIZE))
+
+
+@lru_cache(maxsize=8)
+def _build_part(length: int, size: int) -> Code:
     parities = min(length, int(size / LEAST_RATE)) - size
     draw = np.random.Philox(0)  # unlike shuffles, its raw bits are the same in every version
     degrees = np.repeat([d for _, d in DEGREES], np.ceil([size * share for share, _ in DEGREES]).astype(int))

@@ -15,11 +15,10 @@ from deepsteg_jax.robust.layout import keystream
 SALT_BYTES, TAG_BYTES = 12, 8
 ROOM_UNIT = 8  # bytes in which the room of a layer is counted
 MOST_LAYERS = 6
-_BODY = struct.Struct(f"<BBIHHIHHH{MOST_LAYERS}H")
+_BODY = struct.Struct(f"<BBBBIHHIHHH{MOST_LAYERS}H")
 BITS = 8 * (SALT_BYTES + _BODY.size + TAG_BYTES)
-_VERSION = 1
+_VERSION = 2
 _TURNED = 1
-HOLDS = (1, 2, 4, 8)
 
 
 class Description(NamedTuple):
@@ -38,6 +37,7 @@ class Header(NamedTuple):
 
     salt: bytes  # of its keys
     length: int  # frames
+    count: int  # symbols of a block
     hold: int  # frames that share their symbols
     rooms: tuple[int, ...]  # bytes of each layer; 0: it is left out
     description: Description
@@ -51,8 +51,10 @@ def pack(header: Header, master: bytes) -> np.ndarray:
     rooms = [room // ROOM_UNIT for room in header.rooms]
     rooms += [0] * (MOST_LAYERS - len(rooms))
     body = _BODY.pack(
-        _VERSION << 4 | HOLDS.index(header.hold) << 1 | _TURNED * about.turned,
+        _VERSION << 4 | _TURNED * about.turned,
         header.length,
+        header.count,
+        header.hold,
         about.frames,
         about.width,
         about.height,
@@ -72,16 +74,14 @@ def unpack(bits: np.ndarray, master: bytes) -> Header | None:
     body = _masked(sealed[: _BODY.size], salt, master)
     if not hmac.compare_digest(_sealed(body, salt, master), sealed):
         return None
-    first, length, frames, width, height, rate, per, wide, high, *rooms = _BODY.unpack(body)
-    if first >> 4 != _VERSION or not (
-        length and frames and width and height and rate and per and wide and high
-    ):
+    first, *needed, rooms = (fields := _BODY.unpack(body))[:-MOST_LAYERS] + (fields[-MOST_LAYERS:],)
+    if first >> 4 != _VERSION or not all(needed):
         return None
+    length, count, hold, frames, width, height, rate, per, wide, high = needed
     about = Description(
         frames, width, height, bool(first & _TURNED), Fraction(rate, per), Fraction(wide, high)
     )
-    hold = HOLDS[first >> 1 & len(HOLDS) - 1]
-    return Header(salt, length, hold, tuple(ROOM_UNIT * room for room in rooms), about)
+    return Header(salt, length, count, hold, tuple(ROOM_UNIT * room for room in rooms), about)
 
 
 def _masked(body: bytes, salt: bytes, master: bytes) -> bytes:

@@ -1,8 +1,12 @@
 """Where in the symbols of a segment pilots, header and layers lie; only the key holder can tell.
 
-Every frame gives some symbols to pilots, by which the receiver knows the frame again and measures its noise,
-and the quarters (levels 0 and 1) of some to the header. The other quarters, in an order of its own for every
-segment, are dealt out to the layers that use quarters. Finer levels belong to one layer each.
+Every frame gives some symbols to pilots, by which the receiver knows the frame again, every group of frames
+that share symbols some to references, by which it measures the noise, and the quarters (levels 0 and 1) of
+some to the header. The other quarters, in an order of its own for every segment, are dealt out to the layers
+that use quarters. Finer levels belong to one layer each.
+
+A frame's symbols lie coefficient by coefficient, in each the blocks row by row. Pilots, references and header
+are among those of the fewest coefficients that a segment may use: they are found before it is known how many.
 """
 
 from typing import NamedTuple
@@ -15,15 +19,19 @@ from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.robust.levels import LEVELS
 
-PILOT_SHARE, HEADER_SHARE = 1 / 32, 0.06  # of the symbols of a frame
-LEAST_PILOTS = 96
+PILOT_SHARE, HEADER_SHARE = 1 / 40, 0.1  # of the symbols of a frame; as many references as pilots
+LEAST_PILOTS = 80
+
+
+QUARTER = (0, 1)  # the levels that say a quarter
+FINE = ()  # stands for carriers of their own, see `robust.fine`
 
 
 class Layer(NamedTuple):
     """One layer of a secret: each codes it for a worse or a better channel."""
 
-    levels: tuple[int, ...]  # (0, 1), or consecutive ones from 2 on
-    share: float  # of the symbols whose quarters are free, for (0, 1)
+    levels: tuple[int, ...]  # QUARTER, consecutive ones from 2 on, or FINE
+    share: float  # of the symbols whose quarters are free, for QUARTER
     rung: str  # the passage that it is to survive, see `video.passage`
 
 
@@ -33,13 +41,17 @@ def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
     Raises:
         UserError: levels do not follow each other, or shares do not make a whole.
     """
-    layers = tuple(Layer(tuple(int(c) for c in levels), share, rung) for levels, share, rung in config.layers)
-    used = [level for layer in layers if layer.levels != (0, 1) for level in layer.levels]
-    coarse = sum(layer.share for layer in layers if layer.levels == (0, 1))
-    if used != list(range(2, 2 + len(used))) or len(used) > LEVELS - 2 or not 0 < coarse <= 1 + 1e-9:
+    named = [
+        (FINE if levels == "fine" else tuple(map(int, levels)), *rest) for levels, *rest in config.layers
+    ]
+    layers = tuple(Layer(*fields) for fields in named)
+    used = [level for layer in layers if layer.levels != QUARTER for level in layer.levels]
+    coarse = sum(layer.share for layer in layers if layer.levels == QUARTER)
+    fine = [layer.levels for layer in layers[:-1]].count(FINE)
+    if used != list(range(2, 2 + len(used))) or len(used) > LEVELS - 2 or not 0 < coarse <= 1 + 1e-9 or fine:
         raise UserError(
             'config.layers: first layers of the levels "01" whose shares add up to at most 1, then "2", "3", '
-            "... in this order, each level once"
+            '... in this order, each level once, at last perhaps "fine"'
         )
     return layers
 
@@ -57,19 +69,33 @@ def permutation(key: bytes, number: int, count: int) -> np.ndarray:
 
 
 class Layout(NamedTuple):
-    """Of frames with `symbols` symbols each, as they lie row by row."""
+    """Of frames with `symbols` symbols each."""
 
     symbols: int
     pilots: np.ndarray  # int: which symbols of a frame
+    references: np.ndarray
     header: np.ndarray
     data: np.ndarray
     order_key: bytes
     pilot_key: bytes
 
+    def extended(self, symbols: int) -> "Layout":
+        """The same with so many symbols in a frame, the further ones for data."""
+        return self._replace(
+            symbols=symbols, data=np.append(self.data, np.arange(self.symbols, symbols, dtype=int))
+        )
+
     def pilot_bits(self, frame: int) -> np.ndarray:
         """All bits of a frame's pilots, uint8 [pilots, LEVELS]."""
+        return self._known_bits(2 * frame)
+
+    def reference_bits(self, frame: int) -> np.ndarray:
+        """All bits of the references of the group that begins with a frame, uint8 [references, LEVELS]."""
+        return self._known_bits(2 * frame + 1)
+
+    def _known_bits(self, number: int) -> np.ndarray:
         count = LEVELS * len(self.pilots)
-        packed = keystream(self.pilot_key, frame, -(-count // 8))
+        packed = keystream(self.pilot_key, number, -(-count // 8))
         return np.unpackbits(packed)[:count].reshape(-1, LEVELS)
 
     def quarters(self, segment: int, frames: int, shares: list[float]) -> list[np.ndarray]:
@@ -80,7 +106,7 @@ class Layout(NamedTuple):
         return np.split(shuffled, ends)[: len(shares)]
 
     def finer(self, segment: int, frames: int) -> np.ndarray:
-        """The symbols of a segment, all but pilots, in the order of the finer levels."""
+        """The symbols of a segment, all but pilots and references, in the order of the finer levels."""
         of_frames = (np.arange(frames)[:, None] * self.symbols + np.append(self.header, self.data)).ravel()
         return of_frames[permutation(self.order_key, 2 * segment + 1, len(of_frames))]
 
@@ -93,8 +119,8 @@ def make(master: bytes, symbols: int, header_bits: int) -> Layout:
     """
     pilots = max(round(symbols * PILOT_SHARE), LEAST_PILOTS)
     header = max(round(symbols * HEADER_SHARE), min(header_bits, symbols // 4))
-    if pilots + header >= symbols:
+    if 2 * pilots + header >= symbols:
         raise UserError("these frames are too small to carry anything: use larger ones")
     order = permutation(keys.subkey(master, "robust places"), 0, symbols)
-    parts = np.split(order, [pilots, pilots + header])
+    parts = np.split(order, [pilots, 2 * pilots, 2 * pilots + header])
     return Layout(symbols, *parts, keys.subkey(master, "robust order"), keys.subkey(master, "robust pilots"))

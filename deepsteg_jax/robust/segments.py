@@ -13,7 +13,8 @@ import os
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
-from operator import itemgetter
+from itertools import takewhile
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -26,20 +27,31 @@ from ml_collections import ConfigDict
 from deepsteg_jax import keys, metrics
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import robust
-from deepsteg_jax.robust import alignment, code, header, layout, levels, secret_codec
+from deepsteg_jax.robust import alignment, code, fine, header, layout, levels, secret_codec
 from deepsteg_jax.robust.header import Description, Header
-from deepsteg_jax.robust.layout import Layer, Layout
+from deepsteg_jax.robust.layout import FINE, QUARTER, Layer, Layout
 from deepsteg_jax.video import passage
 
 SEGMENT = 32  # frames hidden and revealed together
 MASTER_SALT = b"deepsteg robust\0"  # public: there is no place for another before the key is known
 GROWTH_RUNG = "C6"  # where the stego's bits are compared with the cover's
+LEAST_INFORMATION = 0.012  # bits per pixel, with which a secret can be made out
 LEAST_ROOM = 96  # bytes; layers of less are left out
 _TAG, _LENGTH = 16, 3  # bytes around a layer's message: of the cipher, and its length
 _AROUND = _TAG + _LENGTH + 1  # with what the layer holds
 _WHOLE, _REFINEMENT = 0, 1  # what a layer holds
 _OPTIMISM = 0.95  # of the limit of information; what would need more is not even tried
+_FINE_OPTIMISM = 1.4  # of fine carriers, whose errors are nearer to Gaussian than assumed
 _RESTORED_TOGETHER = 4  # frames
+_KEPT = 2 * SEGMENT  # frames that are kept of those that were not found again
+
+
+class _Received(NamedTuple):
+    """A frame as it arrived."""
+
+    luma: np.ndarray
+    number: int | None  # in the stego, where that was found
+    step: float | None
 
 
 class Part(NamedTuple):
@@ -55,17 +67,31 @@ class Part(NamedTuple):
 # --- symbols -------------------------------------------------------------------------------------
 
 
-@partial(jax.jit, static_argnames=("coefficients", "hold"))
-def _write(cover, symbols, step, coefficients, hold):
-    rows, columns = (length // robust.BLOCK for length in cover.shape[1:3])
-    symbols = symbols.reshape(len(symbols), rows, columns, coefficients)
-    return robust.write_held(cover, symbols, step, hold).astype(jnp.uint8)
+def _blockwise(symbols, frames):
+    """[n, symbols of a frame] -> [n, rows, columns, symbols of a block]."""
+    rows, columns = (length // robust.BLOCK for length in frames.shape[1:3])
+    return jnp.moveaxis(symbols.reshape(len(symbols), -1, rows, columns), 1, -1)
+
+
+@partial(jax.jit, static_argnames="hold")
+def _write(cover, symbols, step, hold):
+    return robust.write_held(cover, _blockwise(symbols, cover), step, hold).astype(jnp.uint8)
+
+
+@partial(jax.jit, static_argnames="count")
+def _write_pilots(frames, pilots, phases, step, count):
+    shape = len(frames), count * blocks_of(*frames.shape[1:3])
+    symbols = jnp.zeros(shape).at[:, pilots].set(phases)
+    these = jnp.zeros(shape, bool).at[:, pilots].set(True)
+    symbols, these = _blockwise(symbols, frames), _blockwise(these, frames)
+    return robust.write_some(frames, symbols, these, step).astype(jnp.uint8)
 
 
 class Modulation(NamedTuple):
     """How symbols are written."""
 
     step: float  # D
+    count: int  # symbols of a block
     hold: int  # frames that share their symbols
 
 
@@ -74,16 +100,17 @@ class Modem:
 
     def __init__(self, config: ConfigDict, params: Any):
         """`config`: section `model`; `params` of either side."""
-        self.count = config.coefficients
         self._demodulate = jax.jit(partial(robust.demodulate, config, params["reliability"]))
 
-    def symbols(self, height: int, width: int) -> int:
-        """Symbols of a frame."""
-        return (height // robust.BLOCK) * (width // robust.BLOCK) * self.count
+    def write(self, cover: np.ndarray, phases: np.ndarray, how: "Modulation", pilots) -> np.ndarray:
+        """Cover uint8 [n, h, w, 3] and phases [ceil(n / hold), symbols] -> stego.
 
-    def write(self, cover: np.ndarray, phases: np.ndarray, how: "Modulation") -> np.ndarray:
-        """Cover uint8 [n, h, w, 3] and phases [ceil(n / hold), symbols] -> stego."""
-        return np.asarray(_write(cover, phases, how.step, self.count, how.hold))
+        `pilots`: which symbols of a frame they are, and their phases [n, m]; no two frames share them.
+        """
+        stego = _write(cover, phases, how.step, how.hold)
+        if how.hold > 1:
+            stego = _write_pilots(stego, *pilots, how.step, how.count)
+        return np.asarray(stego)
 
     def read(self, luma: np.ndarray, step: float, places: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Demodulates and calibrates.
@@ -95,18 +122,40 @@ class Modem:
             known: their phases, [n, m].
 
         Returns:
-            Phase, scale and loss, float64 [3, n, symbols]; see `robust.demodulate`.
+            Phase, scale and loss, float64 [3, n, symbols], of all symbols that there may be; see
+            `robust.demodulate`.
         """
         n = len(luma)
         filled = np.pad(luma, ((0, -n % 8), (0, 0), (0, 0)), mode="edge")  # few lengths to compile for
         phase, scale, lost = (
-            np.asarray(x[0, :n], np.float64).reshape(n, -1)
+            np.moveaxis(np.asarray(x[0, :n], np.float64), -1, 1).reshape(n, -1)
             for x in self._demodulate(filled[None], jnp.full(1, step))
         )
         error = phase[:, places] - known
         factor, loss = robust.calibrate(error - np.round(error), scale[:, places], lost[:, places])
         scale, lost = robust.adjusted(scale, lost, factor[:, None, None], loss[:, None, None])
         return np.stack([phase, scale[:, 0], lost[:, 0]]).astype(np.float64)
+
+
+def blocks_of(height: int, width: int) -> int:
+    """Blocks of a frame."""
+    return (height // robust.BLOCK) * (width // robust.BLOCK)
+
+
+def carriers_of(config: ConfigDict) -> list[tuple[int, int]]:
+    """(symbols of a block, frames that share them) of a config's `carriers`.
+
+    Raises:
+        UserError: there are none, or they are out of range.
+    """
+    carriers = [(int(count), int(hold)) for count, hold in config.carriers]
+    most = config.model.coefficients
+    if not carriers or any(not (0 < n <= most and 0 < hold <= SEGMENT) for n, hold in carriers):
+        raise UserError(
+            f"config.carriers: pairs of 1 to config.model.coefficients={most} coefficients of a block and "
+            f"1 to {SEGMENT} frames that share them"
+        )
+    return carriers
 
 
 def luma_of(frames: np.ndarray) -> np.ndarray:
@@ -123,21 +172,23 @@ def held_means(luma: np.ndarray, hold: int) -> np.ndarray:
 
 
 class _Places(NamedTuple):
-    """The symbols of each layer in a segment, flat over its frames."""
+    """The symbols of each layer in a segment, flat over its frames; of FINE those of its own carriers."""
 
     layers: tuple[Layer, ...]
     symbols: list[np.ndarray]
 
     def bits(self, number: int) -> int:
-        return len(self.symbols[number]) * len(self.layers[number].levels)
+        return len(self.symbols[number]) * (len(self.layers[number].levels) or fine.BITS)
 
 
-def _places(layers: tuple[Layer, ...], frames_layout: Layout, segment: int, head: Header) -> _Places:
+def _places(layers, frames_layout: Layout, segment: int, head: Header, own: np.ndarray) -> _Places:
+    """`own`: the fine symbols that are free for data."""
     frames = len(_written(head))
-    coarse = [layer.share for layer in layers if layer.levels == (0, 1)]
+    coarse = [layer.share for layer in layers if layer.levels == QUARTER]
     quarters = iter(frames_layout.quarters(segment, frames, coarse))
     everywhere = frames_layout.finer(segment, frames)
-    return _Places(layers, [next(quarters) if x.levels == (0, 1) else everywhere for x in layers])
+    of_kind = {QUARTER: lambda: next(quarters), FINE: lambda: own}
+    return _Places(layers, [of_kind.get(layer.levels, lambda: everywhere)() for layer in layers])
 
 
 def _written(head: Header) -> range:
@@ -157,6 +208,7 @@ def _filled(frames_layout: Layout, first_frame: int, head: Header, master: bytes
     packed, room = header.pack(head, master), 2 * len(frames_layout.header)
     for line, frame in zip(bits, written, strict=True):
         line[frames_layout.pilots] = frames_layout.pilot_bits(first_frame + frame)
+        line[frames_layout.references] = frames_layout.reference_bits(first_frame + frame)
         line[frames_layout.header, :2] = header.carried_bits(packed, frame, room).reshape(-1, 2)
     return bits
 
@@ -173,7 +225,7 @@ class _Reading:
 
     def llr(self, layer: Layer, symbols: np.ndarray) -> np.ndarray:
         """Of all bits of a layer, one symbol after the other."""
-        if layer.levels == (0, 1):
+        if layer.levels == QUARTER:
             return self._quarter[symbols].ravel()
         read = (x[symbols] for x in self._read)
         return levels.finer_llr(*read, self._starts()[symbols], layer.levels[0], len(layer.levels)).ravel()
@@ -181,7 +233,7 @@ class _Reading:
     def know(self, layer: Layer, symbols: np.ndarray, bits: np.ndarray) -> None:
         """Takes note of a layer's bits, in the order of `llr`."""
         bits = bits.reshape(len(symbols), -1)
-        if layer.levels == (0, 1):
+        if layer.levels == QUARTER:
             self._bits[symbols] = bits
             return
         for level, column in zip(layer.levels, bits.T, strict=True):
@@ -198,7 +250,7 @@ def _of_no_layer(places: _Places, rooms, filled: np.ndarray) -> tuple[np.ndarray
     """The symbols whose quarters no layer uses, and their bits, uint8 [m, 2]."""
     free = np.ones(len(filled), bool)
     for layer, symbols, room in zip(places.layers, places.symbols, rooms, strict=False):
-        if layer.levels == (0, 1) and room:
+        if layer.levels == QUARTER and room:
             free[symbols] = False
     return np.flatnonzero(free), filled[free][:, :2]
 
@@ -282,6 +334,33 @@ def decode_layer(message: bytes, below: np.ndarray | None, shape: tuple[int, ...
 # --- sender --------------------------------------------------------------------------------------
 
 
+class _Sent(NamedTuple):
+    """A segment as it is sent."""
+
+    stego: np.ndarray  # uint8 [n, h, w, 3]
+    how: Modulation
+    bits: np.ndarray  # see `_filled`
+    references: np.ndarray
+    own: np.ndarray  # see `Fine.filled`
+    fine_pilots: np.ndarray
+
+
+class _Trial(NamedTuple):
+    """What became of a modulation."""
+
+    how: Modulation
+    size_bytes: int  # of the stego as H.264
+    bits: float  # of information that arrived
+
+
+def _choose(trials: list[_Trial], most: float, least: float) -> _Trial:
+    """The one of at most `most` bytes that carries most; if none has `least` bits, the cheapest that has."""
+    rich = [trial for trial in trials if trial.bits >= least]
+    if fitting := [trial for trial in rich or trials if trial.size_bytes <= most]:
+        return max(fitting, key=attrgetter("bits"))
+    return min(rich, key=attrgetter("size_bytes")) if rich else max(trials, key=attrgetter("bits"))
+
+
 class Sender:
     """Hides segments of at most SEGMENT frames."""
 
@@ -289,12 +368,14 @@ class Sender:
         """`config`: the whole config; `params` of the hide side; `master`: see MASTER_SALT.
 
         Raises:
-            UserError: `config.layers`, the step, `growth` or `margin` makes no sense.
+            UserError: `config.layers`, `carriers`, the step, `growth` or `margin` makes no sense.
         """
         if not (config.growth >= 0 and 0 < config.margin <= 1):
             raise UserError("config.growth is 0 or more, config.margin more than 0 and at most 1")
         self._modem = Modem(config.model, params)
-        self._layers = layout.layers_of(config)
+        self._layers, self._carriers = layout.layers_of(config), carriers_of(config)
+        self._fewest = min(count for count, _ in self._carriers)
+        self._fine = fine.make(config.fine, config.model.coefficients, master)
         self._step, self._growth = alignment.nearest_step(config.model.step), config.growth
         self._margin = config.margin
         self._master = master
@@ -316,16 +397,29 @@ class Sender:
         Raises:
             UserError: the frames are too small, or nothing fits into the first segment.
         """
-        frames, first, rate = len(cover), number * SEGMENT, description.rate
-        symbols = self._modem.symbols(*cover.shape[1:3])
-        frames_layout = layout.make(self._master, symbols, header.BITS)
-        head = Header(os.urandom(header.SALT_BYTES), frames, 1, (0,) * len(self._layers), description)
-        fill = partial(_filled, frames_layout, first, master=self._master)
-        how = self._modulation(cover, lambda hold: fill(head._replace(hold=hold)), frames_layout.pilots, rate)
-        head = head._replace(hold=how.hold)
-        bits, places = fill(head), _places(self._layers, frames_layout, number, head)
-        stego = self._modem.write(cover, levels.to_phases(bits), how)
-        rooms = self._rooms(stego, how, bits, places, frames_layout.pilots, rate)
+        first, rate, blocks = number * SEGMENT, description.rate, blocks_of(*cover.shape[1:3])
+        frames_layout = layout.make(self._master, self._fewest * blocks, header.BITS)
+        salt, nothing = os.urandom(header.SALT_BYTES), (0,) * len(self._layers)
+        head = Header(salt, len(cover), self._fewest, 1, nothing, description)
+
+        def fill(head):
+            return _filled(frames_layout.extended(head.count * blocks), first, head, self._master)
+
+        own = self._fine.filled(salt, len(cover), blocks)
+        fine_pilots, fine_data = self._fine.places(number, len(cover), blocks)
+        pilot_bits = np.stack([frames_layout.pilot_bits(first + i) for i in range(len(cover))])
+        write = partial(self._write, cover, (frames_layout.pilots, levels.to_phases(pilot_bits)))
+
+        def trial(count, hold):
+            return fill(head._replace(count=count, hold=hold))
+
+        how = self._modulation(cover, partial(write, own), trial, frames_layout.references, rate)
+        head = head._replace(count=how.count, hold=how.hold)
+        bits = fill(head)
+        here = frames_layout.extended(how.count * blocks)
+        places = _places(self._layers, here, number, head, fine_data)
+        sent = _Sent(write(own, bits, how), how, bits, here.references, own, fine_pilots)
+        rooms = self._rooms(sent, places, rate)
         messages = code_layers(secret, rooms, rate)
         rooms = [room if message else 0 for room, message in zip(rooms, messages, strict=True)]
         if not any(rooms) and not number:  # a short last segment may well be empty
@@ -337,62 +431,86 @@ class Sender:
         for i, (layer, message, room) in enumerate(zip(self._layers, messages, rooms, strict=True)):
             if room:
                 carried = code.build(places.bits(i), 8 * room).encode(_seal(cipher, i, message, room))
+                if layer.levels == FINE:
+                    own[places.symbols[i]] = carried.reshape(-1, fine.BITS)
+                    continue
                 chosen = carried.reshape(-1, len(layer.levels))
                 flat[places.symbols[i][:, None], np.array(layer.levels)] = chosen
-        return self._modem.write(cover, levels.to_phases(bits), how)
+        return write(own, bits, how)
 
-    def _modulation(self, cover, bits_of: Callable[[int], np.ndarray], pilots, rate) -> Modulation:
+    def _write(self, cover: np.ndarray, pilots, own: np.ndarray, bits, how: Modulation) -> np.ndarray:
+        """The stego of bits, and of those of the fine carriers, if there is a layer of them."""
+        stego = self._modem.write(cover, levels.to_phases(bits), how, pilots)
+        return self._fine.write(stego, own) if self._layers[-1].levels == FINE else stego
+
+    def _modulation(
+        self, cover, write, bits_of: Callable[[int, int], np.ndarray], references, rate
+    ) -> Modulation:
         """The one that carries most of those with which H.264 grows no more than it may.
 
         Symbols of every frame carry most where frames have to be coded anew anyway; where the cover stands
-        still, held ones cost less. Where none fits, it is one that costs little. `bits_of` a hold: `_filled`.
+        still, held ones cost less, and then more of a block. Where all that fit carry next to nothing, it
+        is the cheapest that does carry something. `write` (bits, how) and `bits_of` (count, hold): see
+        `_write` and `_filled`.
         """
         if not self._growth or len(cover) == 1:
-            return Modulation(self._step, 1)
-        rung = passage.named(GROWTH_RUNG)
+            count, hold = self._carriers[0]
+            return Modulation(self._steps(count)[0], count, hold if len(cover) > 1 else 1)
+        rung, trials = passage.named(GROWTH_RUNG), []
         most = self._growth * passage.run(rung, cover, rate).size_bytes
-        inside = (self._step >= alignment.STEPS) & (0.49 * self._step < alignment.STEPS)
-        steps = alignment.STEPS[inside][::-1][::3]
-        best, carried = Modulation(float(steps[:2][-1]), header.HOLDS[-1]), 0.0  # where nothing fits
-        for hold in header.HOLDS:
-            bits = bits_of(hold)
-            for step in steps:
-                how = Modulation(float(step), hold)
-                stego = self._modem.write(cover, levels.to_phases(bits), how)
-                received = passage.run(rung, stego, rate)
-                if received.size_bytes <= most:
-                    found = self._carried(received.frames, how, bits, pilots)
-                    best, carried = max((best, carried), (how, found), key=itemgetter(1))
+        for count, hold in self._carriers:
+            bits = bits_of(count, hold)
+            for step in self._steps(count):
+                how = Modulation(step, count, hold)
+                received = passage.run(rung, write(bits, how), rate)
+                found = self._carried(received.frames, how, bits, references)
+                trials.append(_Trial(how, received.size_bytes, found))
+                best = max((t.bits for t in trials if t.size_bytes <= most), default=0)
+                if received.size_bytes <= most or found <= best:  # a smaller step would carry less
                     break
-            if best == Modulation(float(steps[0]), 1):
-                break
-        return best
+        return _choose(trials, most, LEAST_INFORMATION * cover[..., 0].size).how
 
-    def _carried(self, frames: np.ndarray, how: Modulation, bits: np.ndarray, pilots: np.ndarray) -> float:
+    def _steps(self, count: int) -> list[float]:
+        """The steps D that are tried with so many symbols in a block, from the largest one on."""
+        largest = self._step * np.sqrt(self._fewest / count)  # as much distortion
+        inside = (1.04 * largest >= alignment.STEPS) & (0.49 * largest < alignment.STEPS)
+        return alignment.STEPS[inside][::-1][::3].tolist()
+
+    def _carried(self, frames: np.ndarray, how: Modulation, bits: np.ndarray, references) -> float:
         """Information that received frames have of the quarters of all symbols, bits."""
-        known = levels.to_phases(bits[:, pilots])
-        reading = self._modem.read(held_means(luma_of(frames), how.hold), how.step, pilots, known)
+        reading = self._reading(frames, how, bits, references)
         return bits[..., :2].size * levels.information(levels.quarter_llr(*reading), bits[..., :2])
 
-    def _rooms(self, stego, how, bits: np.ndarray, places: _Places, pilots, rate: Fraction) -> list[int]:
+    def _reading(self, frames: np.ndarray, how: Modulation, bits: np.ndarray, references: np.ndarray):
+        """What is read of the symbols `bits` in received frames: see `Modem.read`."""
+        known = levels.to_phases(bits[:, references])
+        reading = self._modem.read(held_means(luma_of(frames), how.hold), how.step, references, known)
+        return reading[..., : bits.shape[1]]
+
+    def _rooms(self, sent: _Sent, places: _Places, rate: Fraction) -> list[int]:
         """Bytes that each layer can carry through its rung, found by sending these bits through it."""
-        flat, readings, rooms = bits.reshape(-1, levels.LEVELS), {}, []
-        for i, layer in enumerate(places.layers):
-            if layer.rung not in readings:
-                received = passage.run(passage.named(layer.rung), stego, rate).frames
-                luma, known = held_means(luma_of(received), how.hold), levels.to_phases(bits[:, pilots])
-                readings[layer.rung] = self._modem.read(luma, how.step, pilots, known).reshape(3, -1)
-            reading = _Reading(*readings[layer.rung])
-            everywhere = np.arange(len(flat))
-            reading.know(Layer((0, 1), 1, ""), everywhere, flat[:, :2])
-            for level in range(2, layer.levels[0]):
-                reading.know(Layer((level,), 1, ""), everywhere, flat[:, level : level + 1])
-            llr = reading.llr(layer, places.symbols[i])
-            sent = flat[places.symbols[i]][:, np.array(layer.levels)].ravel()
-            size = self._margin * code.reached_size(len(sent), levels.information(llr, sent))
+        received, rooms = {}, []
+        for layer, symbols in zip(places.layers, places.symbols, strict=True):
+            if layer.rung not in received:
+                received[layer.rung] = passage.run(passage.named(layer.rung), sent.stego, rate).frames
+            llr, bits = self._of_layer(layer, symbols, sent, received[layer.rung])
+            size = self._margin * code.reached_size(len(bits), levels.information(llr, bits))
             room = int(size) // 8 // header.ROOM_UNIT * header.ROOM_UNIT
             rooms.append(min(room, header.ROOM_UNIT * (2**16 - 1)) if room >= LEAST_ROOM else 0)
         return rooms
+
+    def _of_layer(self, layer: Layer, symbols, sent: _Sent, received) -> tuple[np.ndarray, np.ndarray]:
+        """(log-likelihood ratios, bits) of a layer whose coarser levels are known."""
+        if layer.levels == FINE:
+            llr = self._fine.llr(luma_of(received), sent.own, sent.fine_pilots)
+            return llr[symbols].ravel(), sent.own[symbols].ravel()
+        flat = sent.bits.reshape(-1, levels.LEVELS)
+        found = self._reading(received, sent.how, sent.bits, sent.references)
+        reading, everywhere = _Reading(*found.reshape(3, -1)), np.arange(len(flat))
+        reading.know(Layer(QUARTER, 1, ""), everywhere, flat[:, :2])
+        for level in range(2, layer.levels[0]):
+            reading.know(Layer((level,), 1, ""), everywhere, flat[:, level : level + 1])
+        return reading.llr(layer, symbols), flat[symbols][:, np.array(layer.levels)].ravel()
 
 
 # --- receiver ------------------------------------------------------------------------------------
@@ -405,61 +523,104 @@ class Receiver:
         """`config`: the whole config; `params` of the reveal side; size of the frames to come.
 
         Raises:
-            UserError: the frames are too small to carry anything.
+            UserError: `config.layers` or `carriers` makes no sense, or the frames are too small to carry
+                anything.
         """
         self._modem = Modem(config.model, params)
-        self._layers = layout.layers_of(config)
-        self._master = master
-        self._layout = layout.make(master, self._modem.symbols(height, width), header.BITS)
-        self._finder = alignment.Finder(self._layout, self._modem.count)
+        self._layers, carriers = layout.layers_of(config), carriers_of(config)
+        fewest = min(count for count, _ in carriers)
+        self._holds = sorted({hold for _, hold in carriers})
+        self._master, self._blocks = master, blocks_of(height, width)
+        self._layout = layout.make(master, fewest * self._blocks, header.BITS)
+        self._finder = alignment.Finder(self._layout, fewest)
+        self._fine = fine.make(config.fine, config.model.coefficients, master)
         self._restore = jax.jit(partial(robust.restore, config.model, params["restoration"]))
-        self._segment, self._lumas, self._steps = None, {}, []
+        self._segment, self._received = None, []
 
     def take(self, frame: np.ndarray) -> list[Part]:
         """Takes the next frame, uint8 [h, w, 3]; returns what segments it completes, in their order."""
         luma = luma_of(frame)
-        found = self._finder.find(luma)
-        if found is None:
-            return []
-        number, step = found
-        segment, place = divmod(number, SEGMENT)
-        parts = [] if segment == self._segment else self.finish()
-        self._segment = segment
-        self._steps.append(step)
-        self._lumas.setdefault(place, []).append(luma)
+        number, step = self._finder.find(luma) or (None, None)
+        parts = []
+        if number is not None and number // SEGMENT != self._segment:
+            parts, self._segment = self.finish(), number // SEGMENT
+        self._received.append(_Received(luma, number, step))
+        if number is None:
+            lost = sum(1 for _ in takewhile(lambda x: x.number is None, reversed(self._received)))
+            if lost > _KEPT:
+                del self._received[-_KEPT - 1]
         return parts
 
     def finish(self) -> list[Part]:
         """What there is of the segment at the end."""
-        lumas, steps, number = self._lumas, self._steps, self._segment
-        self._lumas, self._steps, self._segment = {}, [], None
-        if not lumas:
+        received, number = self._received, self._segment
+        # Those that were not found at the end may belong to the next segment as well.
+        self._segment = None
+        self._received = list(takewhile(lambda x: x.number is None, reversed(received)))[::-1]
+        if number is None:
             return []
-        part = self._read(number, lumas, max(set(steps), key=steps.count))
+        part = self._read(number, received)
         return [] if part is None else [part]
 
-    def _read(self, number: int, lumas: dict[int, list[np.ndarray]], step: float) -> Part | None:
-        there, pilots, first = sorted(lumas), self._layout.pilots, number * SEGMENT
-        known = np.stack([levels.to_phases(self._layout.pilot_bits(first + i)) for i in there])
-        means = np.stack([np.mean(lumas[i], axis=0) for i in there])
-        found = self._modem.read(means, step, pilots, known)
+    def _read(self, number: int, received: list[_Received]) -> Part | None:
+        steps = [x.step for x in received if x.step is not None]
+        step, first, parts = max(set(steps), key=steps.count), number * SEGMENT, []
+        for placed in alignment.placings([x.number for x in received], first, SEGMENT):
+            lumas: dict[int, list[np.ndarray]] = {}  # of each frame of the segment; some may come twice
+            for i, at in sorted(placed.items()):
+                lumas.setdefault(at, []).append(received[i].luma)
+            for hold in self._holds:
+                reading = self._read_symbols(first, lumas, hold, step)
+                head = self._read_header(reading)
+                if head is not None and head.hold == hold:
+                    parts.append(self._read_part(number, head, reading, lumas))
+                    break
+            if parts and parts[-1] and parts[-1].layers == parts[-1].of:
+                break
+        return max(filter(None, parts), key=attrgetter("layers"), default=None)
+
+    def _read_symbols(self, first: int, lumas: dict[int, list], hold: int, step: float) -> np.ndarray:
+        """See `Modem.read`; of all groups of a segment, at their first frames, [3, SEGMENT, symbols]."""
+        groups: dict[int, list[np.ndarray]] = {}
+        for at, alike in lumas.items():
+            groups.setdefault(at // hold * hold, []).extend(alike)
+        there = sorted(groups)
+        known = np.stack([levels.to_phases(self._layout.reference_bits(first + i)) for i in there])
+        means = np.stack([np.mean(groups[i], axis=0) for i in there])
+        found = self._modem.read(means, step, self._layout.references, known)
         nothing = np.array([0, robust.MOST_SCALE, 1.0])  # of frames that are missing: all is lost
-        reading = np.tile(nothing[:, None, None], (1, SEGMENT, self._layout.symbols))
+        reading = np.tile(nothing[:, None, None], (1, SEGMENT, found.shape[2]))
         for target, values in zip(reading, found, strict=True):
             target[there] = values
-        head = self._read_header(reading)
-        if head is None:
-            return None
-        flat = reading[:, np.array(_written(head))].reshape(3, -1)
+        return reading
+
+    def _read_part(self, number: int, head: Header, reading: np.ndarray, lumas) -> Part | None:
+        here = self._layout.extended(head.count * self._blocks)
+        flat = reading[:, np.array(_written(head)), : here.symbols].reshape(3, -1)
         shape = (head.length, head.description.height, head.description.width, 3)
-        filled = _filled(self._layout, first, head, self._master)
-        shown, count = self._read_layers(
-            number, head, _Reading(*flat), filled.reshape(-1, levels.LEVELS), shape
+        filled = _filled(here, number * SEGMENT, head, self._master).reshape(-1, levels.LEVELS)
+        own = partial(self._read_fine, number, head, lumas)
+        places = _places(
+            self._layers, here, number, head, self._fine.places(number, head.length, self._blocks)[1]
         )
+        shown, count = self._read_layers(places, head, _Reading(*flat), own, filled, shape)
         if shown is None:
             return None
         frames = self._restored(shown)
         return Part(number, head.description, frames, count, sum(room > 0 for room in head.rooms))
+
+    def _read_fine(self, number: int, head: Header, lumas: dict[int, list]) -> np.ndarray:
+        """Log-likelihood ratios of all fine symbols, 0 for frames that are not there."""
+        there = [i for i in lumas if i < head.length]
+        llr = np.zeros((head.length, self._blocks * self._fine.count, fine.BITS))
+        if there:
+            known = self._fine.filled(head.salt, head.length, self._blocks).reshape(llr.shape)[there]
+            pilots, _ = self._fine.places(number, len(there), self._blocks)
+            found = self._fine.llr(
+                np.stack([lumas[i][0] for i in there]), known.reshape(-1, fine.BITS), pilots
+            )
+            llr[there] = found.reshape(len(there), *llr.shape[1:])
+        return llr.reshape(-1, fine.BITS)
 
     def _read_header(self, reading: np.ndarray) -> Header | None:
         """The header, of which every frame has a piece."""
@@ -467,34 +628,35 @@ class Receiver:
         bits = header.decode(llr.reshape(SEGMENT, -1))
         return None if bits is None else header.unpack(bits, self._master)
 
-    def _read_layers(self, number, head: Header, reading: _Reading, filled: np.ndarray, shape):
-        """(the finest secret that can be read or None, how many layers could)."""
-        places = _places(self._layers, self._layout, number, head)
+    def _read_layers(self, places: _Places, head, reading: _Reading, own, filled: np.ndarray, shape):
+        """(the finest secret that can be read or None, how many layers could); `own`: see `_read_fine`."""
         cipher = _layer_key(self._master, head.salt)
-        shown, count, coarse_known = None, 0, True
-        reading.know(Layer((0, 1), 1, ""), *_of_no_layer(places, head.rooms, filled))
-        for i, layer in enumerate(self._layers):
-            room = head.rooms[i]
-            if layer.levels != (0, 1) and not coarse_known:
-                break
-            if not room:
-                if layer.levels != (0, 1):
-                    reading.know(
-                        layer, places.symbols[i], filled[places.symbols[i]][:, np.array(layer.levels)]
-                    )
+        shown, count, unbroken, coarse_known = None, 0, True, True
+        reading.know(Layer(QUARTER, 1, ""), *_of_no_layer(places, head.rooms, filled))
+        for i, (layer, symbols, room) in enumerate(
+            zip(self._layers, places.symbols, head.rooms, strict=False)
+        ):
+            finer = layer.levels not in (QUARTER, FINE)
+            if finer and not coarse_known:
                 continue
+            if not room:
+                if finer:
+                    reading.know(layer, symbols, filled[symbols][:, np.array(layer.levels)])
+                continue
+            llr = own()[symbols].ravel() if layer.levels == FINE else reading.llr(layer, symbols)
             book = code.build(places.bits(i), 8 * room)
-            llr = reading.llr(layer, places.symbols[i])
-            enough = _OPTIMISM * levels.expected_information(llr) * len(llr) > 8 * room
+            hope = _FINE_OPTIMISM if layer.levels == FINE else _OPTIMISM
+            enough = hope * levels.expected_information(llr) * len(llr) > 8 * room
             found = book.decode(llr) if enough else None
             message = None if found is None else _open(cipher, i, found)
             if message is None:
-                coarse_known = False
+                unbroken = coarse_known = False
                 continue
-            reading.know(layer, places.symbols[i], book.encode(found))
-            decoded = decode_layer(message, shown, shape)
+            if layer.levels != FINE:
+                reading.know(layer, symbols, book.encode(found))
+            decoded = decode_layer(message, shown if unbroken else None, shape)
             if decoded is not None:
-                shown, count = decoded, count + 1
+                shown, count, unbroken = decoded, count + 1, True
         return shown, count
 
     def _restored(self, frames: np.ndarray) -> np.ndarray:

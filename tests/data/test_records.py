@@ -13,7 +13,7 @@ from deepsteg_jax.errors import UserError
 from tests.records import write_pictures, write_symbols
 
 BATCH = 4
-SYMBOLS, PICTURES = ("frames", "symbols", "step"), ("coded", "secret")
+SYMBOLS, PICTURES = ("frames", "symbols", "step", "count"), ("coded", "secret")
 
 
 def _config(path, **changes) -> ConfigDict:
@@ -68,6 +68,7 @@ def test_shapes_and_types(folder):
         "frames": (np.float16, (BATCH, 3, 8, 16)),
         "symbols": (np.float32, (BATCH, 3, 1, 2, 2)),
         "step": (np.float32, (BATCH,)),
+        "count": (np.int32, (BATCH,)),
         "coded": (np.uint8, (BATCH, 3, 8, 16, 3)),
         "secret": (np.uint8, (BATCH, 3, 8, 16, 3)),
     }
@@ -110,7 +111,7 @@ def test_examples_are_consecutive_parts_of_one_record_at_whole_blocks(tmp_path):
         for name, x in batch.items():
             found[name].extend(x)
     seen = set()
-    for frames, symbols, step in zip(*(found[name] for name in SYMBOLS), strict=True):
+    for frames, symbols, step in zip(*(found[name] for name in SYMBOLS[:3]), strict=True):
         first, y, x = symbols[0, 0, 0].astype(int)
         times, rows, columns = np.ogrid[first : first + 3, y : y + 1, x : x + 2]
         assert np.array_equal(symbols[..., 0], np.broadcast_to(times, (3, 1, 2)))

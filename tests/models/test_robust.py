@@ -94,7 +94,7 @@ def test_hide_and_reveal_take_symbols_for_the_secret():
     model = models.build(CONFIG)
     params = model.init(jax.random.key(0))
     cover = smooth(2, 32, 48)[None] / 255
-    symbols = _symbols(2, 32, 48)[None]
+    symbols = _symbols(2, 32, 48, CONFIG.coefficients)[None]
     stego = model.hide(params["hide"], cover, symbols)
     phase, scale, lost = model.reveal(params["reveal"], stego)
     assert phase.shape == scale.shape == lost.shape == symbols.shape
@@ -113,6 +113,7 @@ def _batch(seed=0):
         "frames": np.asarray(robust.luma_of(jnp.asarray(stego)))[None].astype(np.float16),
         "symbols": symbols[None],
         "step": np.full(1, 50.0, np.float32),
+        "count": np.full(1, symbols.shape[-1], np.int32),
         "secret": secret[None],
         "coded": (0.8 * secret[None]).astype(np.uint8),
     }
@@ -149,5 +150,6 @@ def test_bits_that_a_symbol_carries_grow_with_the_step():
         stego = stego + np.random.default_rng(0).normal(0, 3, (2, 64, 64, 1))
         luma = np.asarray(robust.luma_of(jnp.asarray(stego)))[None]
         batch = {"frames": luma, "symbols": symbols[None], "step": np.full(1, step, np.float32)}
+        batch["count"] = np.full(1, symbols.shape[-1], np.int32)
         found.append(float(model.loss(params, batch)[1]["bits_per_symbol"]))
     assert found[0] < found[1] < found[2]

@@ -20,7 +20,8 @@ def _stego(numbers, noise=0.0, step=STEP):
     bits = np.random.default_rng(0).integers(0, 2, (len(numbers), symbols, levels.LEVELS), np.uint8)
     for line, number in zip(bits, numbers, strict=True):
         line[made.pilots] = made.pilot_bits(number)
-    phases = levels.to_phases(bits).reshape(len(numbers), SIZE[0] // 8, SIZE[1] // 8, COUNT)
+    phases = levels.to_phases(bits).reshape(len(numbers), COUNT, SIZE[0] // 8, SIZE[1] // 8)
+    phases = np.moveaxis(phases, 1, -1)
     stego = np.asarray(robust.write_symbols(smooth(len(numbers), *SIZE), phases, step))
     stego = stego + np.random.default_rng(1).normal(0, noise, stego.shape)
     return made, segments.luma_of(np.clip(stego, 0, 255))
@@ -66,3 +67,30 @@ def test_steps_are_the_nearest():
 def test_impossible_steps_are_refused(step):
     with pytest.raises(UserError, match=r"config\.model\.step is 16 to 90"):
         alignment.nearest_step(step)
+
+
+def _placed(numbers, hold=1, first=32, length=8):
+    return alignment.place(numbers, first, length, hold)
+
+
+def test_frames_that_were_not_found_are_placed_between_and_around_others():
+    whole = {i: [i + 1] for i in range(8)}
+    assert _placed([None, None, None, 34, None, None, 37, None, None, None]) == whole
+    assert _placed([31, 32, 33, 34, 35, 36, 37, 38, 39, 40]) == whole
+
+
+def test_where_frames_are_lost_only_gaps_that_they_fill_are_filled():
+    assert _placed([None, 33, None, 35, 37, None, None]) == {1: [1], 2: [2], 3: [3], 5: [4]}
+    assert _placed([33, None, None, 39]) == {1: [0], 7: [3]}
+    assert _placed([33, 33, 34]) == {1: [0, 1], 2: [2]}
+
+
+def test_frames_that_share_symbols_are_placed_together():
+    groups = {0: [0, 1, 2, 3], 4: [4, 5, 6, 7]}
+    assert _placed([None, 32, None, None, 36, None, None, 36], hold=4) == groups
+    assert _placed([None, 32, None, None, 36, None, None, 36], hold=1) == {0: [1], 4: [4, 7]}
+    assert _placed([32, None, 32, 36, 36], hold=2) == {0: [0, 2], 4: [3, 4]}
+
+
+def test_a_wrong_number_keeps_the_others():
+    assert _placed([32, 33, None, 38, None, 37]) == {0: [0], 1: [1], 5: [5], 6: [3]}

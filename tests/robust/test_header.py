@@ -10,7 +10,7 @@ from deepsteg_jax.robust.header import Description, Header
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 DESCRIPTION = Description(1234, 448, 256, True, Fraction(30000, 1001), Fraction(64, 45))
-HEADER = Header(b"salt of it !", 30, 4, (160, 0, 8000), DESCRIPTION)
+HEADER = Header(b"salt of it !", 30, 9, 4, (160, 0, 8000), DESCRIPTION)
 PADDED = HEADER._replace(rooms=(160, 0, 8000, 0, 0, 0))
 
 
