@@ -1,0 +1,206 @@
+"""Hides a secret in frames as they come and reveals it at once: what `--mode live` and the page show.
+
+The frames of a cover go in one by one. As soon as a group of them is there (`config.model.frames`: one of
+configs/image.py, four of configs/video.py), the sender hides the next frames of the secret in it, the stego
+is rounded to 8 bits, and the receiver reveals from those 8-bit frames and the key. Both sides run the same
+compiled functions as files do, with the same keys: frame n of a session has the keystream of frame n of a
+video. No file is written, so there is no sealed record and no sound; the session's salt, which a file would
+carry, is known to both sides.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from itertools import cycle
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from deepsteg_jax import keys, samples
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.video import io, sideinfo
+from deepsteg_jax.video.background import read_ahead
+
+WINDOW_S = 1.5  # frames/s and latency are those of so many seconds
+KEPT_BYTES = 2**27  # a secret that takes no more is decoded once
+
+
+class Shown(NamedTuple):
+    """What there is to see of one frame, uint8 [h, w, 3] each."""
+
+    cover: np.ndarray
+    stego: np.ndarray
+    secret: np.ndarray
+    revealed: np.ndarray
+
+
+class Party:
+    """The sender or the receiver: its half of the parameters, the key, and how many frames went by."""
+
+    def __init__(self, run: Any, params: Any, words: np.ndarray):
+        """`run` is `hide` or `reveal` of a `Codec`, `words` the key of its keystreams, uint32 [8]."""
+        self._run, self._params, self._words, self._frames = run, params, words, 0
+
+    def work(self, *stacks: np.ndarray) -> np.ndarray:
+        """The next group: uint8 [t, h, w, 3] each (cover and secret, or stego) -> uint8 [t, h, w, 3]."""
+        done = np.asarray(self._run(self._params, self._words, self._frames, *stacks))
+        self._frames += len(done)
+        return done
+
+    def warm_up(self, *stacks: np.ndarray) -> None:
+        """Compiles for such stacks."""
+        np.asarray(self._run(self._params, np.zeros_like(self._words), 0, *stacks))
+
+
+class Session:
+    """One cover that comes frame by frame, one secret that repeats, one key. Not for several threads at once.
+
+    Attributes:
+        group: frames that are hidden together; `push` answers once in so many calls.
+        width, height: pixels of all frames.
+    """
+
+    def __init__(
+        self, config: ConfigDict, secret: str, width: int, height: int, key: keys.Credential | None = None
+    ):
+        """Loads the model and compiles it.
+
+        Args:
+            config: the whole config, of any model whose groups are a few frames.
+            secret: path of an image or clip; each of its frames is scaled to lie whole within the cover's
+                frame, on black. One frame of it goes into one frame of the cover; a clip repeats.
+            width: pixels of the cover's frames.
+            height: pixels.
+            key: a passphrase, or 32 bytes; None draws a random one. A new salt makes every session's keys
+                its own.
+
+        Raises:
+            UserError: the secret cannot be read, the model needs longer groups, or there is no checkpoint.
+        """
+        self.group, self.width, self.height = check(config, width, height), width, height
+        secret = samples.resolve(secret)
+        self._secrets = read_ahead(_repeated(secret, io.probe(secret), width, height))
+        self._waiting: list[tuple[np.ndarray, float]] = []  # frames of the cover, when they came
+        self._done: deque[tuple[float, list[float]]] = deque()  # when a group was done, its latencies
+        self._sender, self._receiver = _parties(config, key)
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        blank = np.zeros((self.group, self.height, self.width, 3), np.uint8)
+        self._sender.warm_up(blank, blank)
+        self._receiver.warm_up(blank)
+
+    def push(self, frame: np.ndarray) -> list[Shown]:
+        """Takes the next frame of the cover.
+
+        Args:
+            frame: uint8 [height, width, 3]; is not kept.
+
+        Returns:
+            The frames of the group that it completes, in order; none while the group is not full.
+
+        Raises:
+            ValueError: another shape or type.
+            UserError: the secret turns out to be damaged.
+        """
+        if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
+            raise ValueError(
+                f"a frame is uint8 [{self.height}, {self.width}, 3], not {frame.dtype} {frame.shape}"
+            )
+        self._waiting.append((np.array(frame), time.monotonic()))
+        return self.flush() if len(self._waiting) == self.group else []
+
+    def flush(self) -> list[Shown]:
+        """Hides what waits as a shorter group, at the end of a cover."""
+        if not self._waiting:
+            return []
+        covers, since = zip(*self._waiting, strict=True)
+        self._waiting = []
+        secrets = [next(self._secrets) for _ in covers]
+        stegos = self._sender.work(np.stack(covers), np.stack(secrets))
+        revealed = self._receiver.work(stegos)
+        now = time.monotonic()
+        self._done.append((now, [now - start for start in since]))
+        return [Shown(*frames) for frames in zip(covers, stegos, secrets, revealed, strict=True)]
+
+    def close(self) -> None:
+        """Stops reading the secret."""
+        self._secrets.close()
+
+    def __enter__(self) -> "Session":
+        """Closes itself when the context ends."""
+        return self
+
+    def __exit__(self, *exception) -> None:
+        """See `close`."""
+        self.close()
+
+    @property
+    def fps(self) -> float:
+        """Frames per second that came out in the last second or so; 0 before there are two groups."""
+        recent = self._recent()
+        if len(recent) < 2:
+            return 0.0
+        return sum(len(latencies) for _, latencies in recent[1:]) / (recent[-1][0] - recent[0][0])
+
+    @property
+    def latency_ms(self) -> float:
+        """Median of a frame's way through `push`, the wait for its group included; 0 if unknown."""
+        latencies = [latency for _, group in self._recent() for latency in group]
+        return 1000 * float(np.median(latencies)) if latencies else 0.0
+
+    def _recent(self) -> list[tuple[float, list[float]]]:
+        while self._done and self._done[0][0] < time.monotonic() - WINDOW_S:
+            self._done.popleft()
+        return list(self._done)
+
+
+def check(config: ConfigDict, width: int, height: int) -> int:
+    """Frames in a group of the config's model.
+
+    Raises:
+        UserError: it hides in seconds of frames, or frames of this size are too small or too large.
+    """
+    from deepsteg_jax.modes import is_robust
+
+    if is_robust(config):
+        raise UserError(
+            "the model robust hides in segments of 32 frames and tries encoders on the way: "
+            "use configs/image.py or configs/video.py live"
+        )
+    sideinfo.check_size(width, height)
+    return config.model.frames
+
+
+def _parties(config: ConfigDict, key: keys.Credential | None) -> tuple[Party, Party]:
+    """Sender and receiver; they share the key and nothing else."""
+    from deepsteg_jax.modes.common import load_side
+
+    salt = keys.random_key()[: keys.SALT_BYTES]
+    master = keys.derive_key(keys.random_key() if key is None else key, salt)
+    words = keys.key_words(keys.subkey(master, "shuffle"))
+    hider, revealer = load_side(config, "hide"), load_side(config, "reveal")
+    return (
+        Party(hider.codec.hide, hider.params, words),
+        Party(revealer.codec.reveal, revealer.params, words),
+    )
+
+
+def _repeated(path: str, info: io.Info, width: int, height: int) -> Iterator[np.ndarray]:
+    """The frames of a clip over and over, each whole within width x height, on black."""
+    shown_width = info.width * (info.aspect or 1)
+    scale = min(width / shown_width, height / info.height)
+    inner = max(1, round(shown_width * scale)), max(1, round(info.height * scale))
+    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+    margins = (top, height - inner[1] - top), (left, width - inner[0] - left), (0, 0)
+    while True:
+        kept, count = [], 0
+        for frame in io.read_frames(path, width=inner[0], height=inner[1]):
+            laid = np.pad(frame, margins)
+            count += 1
+            if count * laid.nbytes <= KEPT_BYTES:
+                kept.append(laid)
+            yield laid
+        if len(kept) == count:
+            yield from cycle(kept)
