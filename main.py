@@ -15,7 +15,13 @@ from deepsteg_jax import modes
 from deepsteg_jax.errors import PartialError, UserError
 
 USAGE, PARTIAL = 2, 3  # exit codes
-NEEDED = {"hide": ("cover", "secret", "output"), "reveal": ("stego", "output"), "keygen": ("output",)}
+NEEDED = {
+    "hide": ("cover", "secret", "output"),
+    "reveal": ("stego", "output"),
+    "keygen": ("output",),
+    "live": ("cover", "secret"),
+    "enhance": ("input", "output"),
+}
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The config, for example configs/video.py.", lock_config=True)
@@ -23,15 +29,21 @@ flags.DEFINE_enum("mode", "roundtrip", modes.MODES, "What to do.")
 flags.DEFINE_string(
     "workdir", None, "Folder for what roundtrip, train and evaluate write. Default: runs/CONFIG."
 )
-flags.DEFINE_string("cover", None, "hide: the video or image that everybody may see.")
-flags.DEFINE_string("secret", None, "hide: the video or image to be hidden.")
+flags.DEFINE_string(
+    "cover",
+    None,
+    "hide: the video or image that everybody may see; live: also 0, 1, ... for a camera, or rtsp://, http://.",
+)
+flags.DEFINE_string("secret", None, "hide, live: the video or image to be hidden.")
 flags.DEFINE_string("stego", None, "reveal: the video or image with the secret inside.")
+flags.DEFINE_string("input", None, "enhance: the video or image to be enhanced.")
 flags.DEFINE_string(
     "output",
     None,
     "hide, reveal: what to write, .mkv for video, .png for an image, a folder or frame_%05d.png for images; "
     "hide with configs/robust.py: .mp4 and .jpg too; "
-    "keygen: the key file.",
+    "keygen: the key file; "
+    "enhance: as reveal; live: a video, .mkv or .mp4, in place of the window.",
 )
 flags.DEFINE_string(
     "passphrase_file", None, "File whose first line is the passphrase (else DEEPSTEG_PASSPHRASE)."

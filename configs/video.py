@@ -87,6 +87,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.video.cover = "sample:bikes.mp4"
     config.video.secret = "sample:bigbuckbunny.mp4"
 
+    config.live = ConfigDict()  # --mode live
+    config.live.width = 448  # pixels; the cover is cut to this shape and scaled to this size
+    config.live.height = 256
+    config.live.panels = "stego revealed"  # what is shown side by side, of cover, stego, secret and revealed
+
     if variant == "tiny":
         config.model.classes = 8
         config.optimizer.num_steps = 4

@@ -35,6 +35,15 @@ class Shown(NamedTuple):
     revealed: np.ndarray
 
 
+class Hidden(NamedTuple):
+    """A group that is on its way. The receiver is given `stegos`; the rest is for showing and measuring."""
+
+    covers: np.ndarray  # uint8 [t, h, w, 3]
+    secrets: np.ndarray
+    stegos: np.ndarray
+    since: tuple[float, ...]  # when each frame of the cover came, time.monotonic()
+
+
 class Party:
     """The sender or the receiver: its half of the parameters, the key, and how many frames went by."""
 
@@ -54,7 +63,7 @@ class Party:
 
 
 class Session:
-    """One cover that comes frame by frame, one secret that repeats, one key. Not for several threads at once.
+    """One cover that comes frame by frame, one secret that repeats, one key.
 
     Attributes:
         group: frames that are hidden together; `push` answers once in so many calls.
@@ -92,7 +101,7 @@ class Session:
         self._receiver.warm_up(blank)
 
     def push(self, frame: np.ndarray) -> list[Shown]:
-        """Takes the next frame of the cover.
+        """Takes the next frame of the cover: `hide`, then `reveal`.
 
         Args:
             frame: uint8 [height, width, 3]; is not kept.
@@ -104,25 +113,45 @@ class Session:
             ValueError: another shape or type.
             UserError: the secret turns out to be damaged.
         """
+        return self._shown(self.hide(frame))
+
+    def flush(self) -> list[Shown]:
+        """Hides and reveals what waits as a shorter group, at the end of a cover."""
+        return self._shown(self.hide_rest())
+
+    def _shown(self, hidden: Hidden | None) -> list[Shown]:
+        return [] if hidden is None else self.reveal(hidden)
+
+    def hide(self, frame: np.ndarray, since: float | None = None) -> Hidden | None:
+        """The sender's half of `push`, which may run on one thread while `reveal` runs on another.
+
+        Args:
+            frame: uint8 [height, width, 3]; is not kept.
+            since: when the frame came, `time.monotonic()`; now, if not given.
+        """
         if frame.shape != (self.height, self.width, 3) or frame.dtype != np.uint8:
             raise ValueError(
                 f"a frame is uint8 [{self.height}, {self.width}, 3], not {frame.dtype} {frame.shape}"
             )
-        self._waiting.append((np.array(frame), time.monotonic()))
-        return self.flush() if len(self._waiting) == self.group else []
+        self._waiting.append((np.array(frame), time.monotonic() if since is None else since))
+        return self.hide_rest() if len(self._waiting) == self.group else None
 
-    def flush(self) -> list[Shown]:
-        """Hides what waits as a shorter group, at the end of a cover."""
+    def hide_rest(self) -> Hidden | None:
+        """Hides what waits; None if nothing does."""
         if not self._waiting:
-            return []
+            return None
         covers, since = zip(*self._waiting, strict=True)
         self._waiting = []
-        secrets = [next(self._secrets) for _ in covers]
-        stegos = self._sender.work(np.stack(covers), np.stack(secrets))
-        revealed = self._receiver.work(stegos)
+        covers, secrets = np.stack(covers), np.stack([next(self._secrets) for _ in covers])
+        return Hidden(covers, secrets, self._sender.work(covers, secrets), since)
+
+    def reveal(self, hidden: Hidden) -> list[Shown]:
+        """The receiver's half of `push`; groups come in the order in which they were hidden."""
+        revealed = self._receiver.work(hidden.stegos)
         now = time.monotonic()
-        self._done.append((now, [now - start for start in since]))
-        return [Shown(*frames) for frames in zip(covers, stegos, secrets, revealed, strict=True)]
+        self._done.append((now, [now - start for start in hidden.since]))
+        stacks = hidden.covers, hidden.stegos, hidden.secrets, revealed
+        return [Shown(*frames) for frames in zip(*stacks, strict=True)]
 
     def close(self) -> None:
         """Stops reading the secret."""

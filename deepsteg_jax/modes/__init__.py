@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
 
-MODES = ("roundtrip", "hide", "reveal", "keygen", "train", "evaluate")
+MODES = ("roundtrip", "hide", "reveal", "keygen", "train", "evaluate", "live", "enhance")
 
 
 class Options(NamedTuple):
@@ -19,6 +19,7 @@ class Options(NamedTuple):
     cover: str | None = None
     secret: str | None = None
     stego: str | None = None
+    input: str | None = None
     output: str | None = None
     passphrase_file: str | None = None
     key_file: str | None = None
