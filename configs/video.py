@@ -87,6 +87,16 @@ def get_config(variant: str = "") -> ConfigDict:
     config.video.cover = "sample:bikes.mp4"
     config.video.secret = "sample:bigbuckbunny.mp4"
 
+    config.enhance = ConfigDict()  # --mode enhance, see docs/ENHANCE.md
+    config.enhance.after_reveal = False  # enhances what reveal and roundtrip reveal, too
+    config.enhance.steps = "denoise"  # of denoise and sharpen, in this order
+    config.enhance.strength = 1.0  # of denoise: the noise to be removed, grey levels
+    config.enhance.frames = 3  # that are searched around each frame, odd; 1: only itself
+    config.enhance.patch = 5  # pixels, side of what is compared, odd
+    config.enhance.search = 11  # pixels, side of the area that is searched, odd
+    config.enhance.radius = 1.0  # of sharpen: sigma of the blur, pixels
+    config.enhance.amount = 0.5  # how much of what the blur takes away is added
+
     config.live = ConfigDict()  # --mode live
     config.live.width = 448  # pixels; the cover is cut to this shape and scaled to this size
     config.live.height = 256

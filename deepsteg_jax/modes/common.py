@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from deepsteg_jax import models
+from deepsteg_jax import enhance, models
 from deepsteg_jax.modes import is_robust
 from deepsteg_jax.steganography import Codec
 from deepsteg_jax.training import checkpoints
@@ -80,8 +80,12 @@ def hider(config: ConfigDict) -> Callable[..., Report]:
 
 
 def revealer(config: ConfigDict) -> Callable[..., Report]:
-    """`reveal` of the pipeline for the config's model, called from the credential on; raises as `hider`."""
-    return _bound(config, "reveal")
+    """`reveal` of the pipeline for the config's model, called from the credential on; raises as `hider`.
+
+    With `config.enhance.after_reveal` what it writes is enhanced.
+    """
+    reveal = _bound(config, "reveal")
+    return enhance.after(reveal, config.enhance) if config.enhance.after_reveal else reveal
 
 
 def _bound(config: ConfigDict, side: str) -> Callable[..., Report]:
