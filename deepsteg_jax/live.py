@@ -8,9 +8,11 @@ video. No file is written, so there is no sealed record and no sound; the sessio
 carry, is known to both sides.
 """
 
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -183,6 +185,39 @@ class Session:
         while self._done and self._done[0][0] < time.monotonic() - WINDOW_S:
             self._done.popleft()
         return list(self._done)
+
+
+def stream(
+    session: Session, frames: Iterable[tuple[np.ndarray, float]], stop: threading.Event | None = None
+) -> Iterator[list[tuple[Shown, float]]]:
+    """Sends frames through a session, the sender on a thread of its own, so that it works on the next group
+    while the receiver reveals.
+
+    Args:
+        session: nobody else may use it meanwhile.
+        frames: (frame of the cover as for `Session.push`, its time).
+        stop: when set, ends after the group at hand.
+
+    Yields:
+        The frames of each group, the last one maybe shorter, with their times.
+    """
+    stop = stop or threading.Event()
+
+    def hidden():
+        times = []
+        for frame, at in frames:
+            if stop.is_set():
+                return
+            times.append(at)
+            if group := session.hide(frame):
+                yield group, times
+                times = []
+        if not stop.is_set() and (group := session.hide_rest()):
+            yield group, times
+
+    with closing(read_ahead(hidden(), depth=1)) as groups:
+        for group, times in groups:
+            yield list(zip(session.reveal(group), times, strict=True))
 
 
 def check(config: ConfigDict, width: int, height: int) -> int:

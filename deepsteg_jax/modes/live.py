@@ -15,10 +15,10 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax import samples
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.live import Session, Shown, check
+from deepsteg_jax.live import Session, Shown, check, stream
 from deepsteg_jax.modes import Options
 from deepsteg_jax.video import camera, io
-from deepsteg_jax.video.background import read_ahead, write_behind
+from deepsteg_jax.video.background import write_behind
 from deepsteg_jax.video.camera import Captured
 from deepsteg_jax.window import Window
 
@@ -95,28 +95,10 @@ def _source(cover: str, width: int, height: int, paced: bool) -> Iterator[Captur
     return camera.read_clip(cover, width, height, paced)
 
 
-def _hidden(session: Session, frames: Iterable[Captured], stop: threading.Event) -> Iterator[tuple]:
-    """(group, when its frames came); the frames go through the sender."""
-    times = []
-    for frame, at in frames:
-        if stop.is_set():
-            return
-        times.append(at)
-        if group := session.hide(frame):
-            yield group, times
-            times = []
-    if not stop.is_set() and (group := session.hide_rest()):
-        yield group, times
-
-
-def _ready(session: Session, names: list[str], groups: Iterable[tuple]) -> Iterator[list[Ready]]:
-    """What comes out of the receiver, group by group."""
-    for group, times in groups:
-        shown = [
-            np.concatenate([getattr(frame, name) for name in names], axis=1)
-            for frame in session.reveal(group)
-        ]
-        yield [Ready(*pair) for pair in zip(shown, times, strict=True)]
+def _ready(groups: Iterable[list[tuple[Shown, float]]], names: list[str]) -> Iterator[list[Ready]]:
+    """Lays the panels of each frame side by side."""
+    for group in groups:
+        yield [Ready(np.concatenate([getattr(shown, n) for n in names], axis=1), at) for shown, at in group]
 
 
 @contextmanager
@@ -175,7 +157,8 @@ def _show(
                     due = waiting.popleft()[1]
                     statistics.add(time.monotonic() - due.at)
                 if due:
-                    window.show(due.picture, f"{session.fps:.1f} frames/s   {session.latency_ms:.0f} ms")
+                    latency = 1000 * (time.monotonic() - due.at)
+                    window.show(due.picture, f"{session.fps:.1f} frames/s   {latency:.0f} ms")
                 window.update()
                 time.sleep(POLL_S)
         finally:
@@ -204,7 +187,7 @@ def run(config: ConfigDict, options: Options) -> None:
         stop = stack.enter_context(_interruptible())
         session = stack.enter_context(Session(config, secret, *size))
         frames = camera.Newest(source, session.group) if paced else source
-        hidden = stack.enter_context(closing(read_ahead(_hidden(session, frames, stop), depth=1)))
+        groups = stack.enter_context(closing(stream(session, frames, stop)))
 
         def halt():
             stop.set()
@@ -212,7 +195,7 @@ def run(config: ConfigDict, options: Options) -> None:
                 frames.stop()
 
         stack.callback(halt)  # before the thread that hides is waited for
-        ready, statistics = _ready(session, names, hidden), Statistics()
+        ready, statistics = _ready(groups, names), Statistics()
         if window:
             _show(window, ready, session, stop, halt, statistics)
         else:

@@ -1,0 +1,142 @@
+"""Live hiding and revealing: frames per second and latency, and where the time goes.
+
+    python experiments/live_speed.py [--seconds 8] [--output NAME]
+
+For configs/image.py (groups of one frame) and configs/video.py (of four), at 224x224 and 448x256, a sample
+clip that is played over and over goes through a session in memory:
+
+- one by one: `Session.push`, as fast as possible;
+- overlapped: `live.stream`, the sender on a thread of its own, as fast as possible;
+- paced: as a camera with 25 frames per second, of which those that come too fast are dropped.
+
+Latency is from a frame's arrival to its being revealed; while one by one and overlapped a frame waits for
+nothing but its group. "hide" and "reveal" are the two halves of one by one, ms per frame of wall clock and
+of processor time: with two cores, wall clock below processor time is work on both. Writes NAME.json and
+NAME.md, experiments/results/live_speed if not given. Machines are noisy: compare figures of one run only.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from configs import image, video  # noqa: E402
+from deepsteg_jax import samples  # noqa: E402
+from deepsteg_jax.live import Session, stream  # noqa: E402
+from deepsteg_jax.video import camera  # noqa: E402
+
+SIZES = ((224, 224), (448, 256))  # width, height
+CAMERA_FPS = 25
+CLIP_FRAMES = 100
+
+
+def looped(frames: list[np.ndarray], seconds: float, fps: float | None = None) -> Iterator[camera.Captured]:
+    """Frames over and over for some seconds, at `fps` if given."""
+    start = time.monotonic()
+    for number, frame in enumerate(cycle(frames)):
+        if fps:
+            time.sleep(max(0.0, start + number / fps - time.monotonic()))
+        if time.monotonic() > start + seconds:
+            return
+        yield camera.Captured(frame, time.monotonic())
+
+
+def summary(moments: list[float], latencies: list[float], start: float) -> dict[str, float]:
+    """Frames per second and latency of frames that came out at some moments."""
+    median, late = 1000 * np.percentile(latencies, (50, 95))
+    return {"fps": len(moments) / (moments[-1] - start), "latency_ms": median, "latency_95_ms": late}
+
+
+def one_by_one(session: Session, frames: list[np.ndarray], seconds: float) -> dict[str, float]:
+    """Both halves in turn, timed."""
+    wall, cpu = {"hide": 0.0, "reveal": 0.0}, {"hide": 0.0, "reveal": 0.0}
+
+    def timed(name, work, *arguments):
+        before = time.monotonic(), time.process_time()
+        result = work(*arguments)
+        wall[name] += time.monotonic() - before[0]
+        cpu[name] += time.process_time() - before[1]
+        return result
+
+    start, moments, latencies = time.monotonic(), [], []
+    for frame, _ in looped(frames, seconds):
+        if (group := timed("hide", session.hide, frame)) is None:
+            continue
+        timed("reveal", session.reveal, group)
+        moments += [time.monotonic()] * session.group
+        latencies += [moments[-1] - since for since in group.since]
+    parts = {f"{name}_ms": 1000 * value / len(moments) for name, value in wall.items()}
+    parts |= {f"{name}_processor_ms": 1000 * value / len(moments) for name, value in cpu.items()}
+    return summary(moments, latencies, start) | parts
+
+
+def streamed(session: Session, source, start: float) -> dict[str, float]:
+    """Through `live.stream`."""
+    moments, latencies = [], []
+    for group in stream(session, source):
+        moments += [time.monotonic()] * len(group)
+        latencies += [moments[-1] - at for _, at in group]
+    return summary(moments, latencies, start)
+
+
+def measure(config, width: int, height: int, seconds: float) -> dict[str, dict[str, float]]:
+    """All ways, of one config at one size."""
+    clip = camera.read_clip(samples.resolve("sample:bikes.mp4"), width, height, paced=False)
+    frames = [captured.frame for captured in islice(clip, CLIP_FRAMES)]
+    with Session(config, "sample:bigbuckbunny.mp4", width, height) as session:
+        one_by_one(session, frames, 1)  # decodes the start of the secret
+        report = {"one by one": one_by_one(session, frames, seconds)}
+        report["overlapped"] = streamed(session, looped(frames, seconds), time.monotonic())
+        newest = camera.Newest(looped(frames, seconds, CAMERA_FPS), session.group)
+        report["paced"] = streamed(session, newest, time.monotonic()) | {"dropped": newest.dropped}
+    return report
+
+
+def table(report: dict) -> str:
+    """Markdown, a row for each config and size."""
+    lines = [
+        "| | one by one, frames/s | overlapped, frames/s | paced at 25, frames/s | dropped | latency, ms "
+        "| 95 % | hide, ms | of processor | reveal, ms | of processor |",
+        "|---" * 11 + "|",
+    ]
+    for name, ways in report.items():
+        single, paced = ways["one by one"], ways["paced"]
+        cells = [f"{ways[way]['fps']:.1f}" for way in ("one by one", "overlapped", "paced")]
+        cells += [str(paced["dropped"]), f"{paced['latency_ms']:.0f}", f"{paced['latency_95_ms']:.0f}"]
+        for side in ("hide", "reveal"):
+            cells += [f"{single[f'{side}_ms']:.1f}", f"{single[f'{side}_processor_ms']:.1f}"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measures every config at every size."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each way")
+    parser.add_argument("--output", type=Path, default=Path("experiments/results/live_speed"))
+    arguments = parser.parse_args()
+    report = {}
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    for name, config in (("image", image.get_config()), ("video", video.get_config())):
+        for width, height in SIZES:
+            report[f"{name}, {width}x{height}"] = measure(config, width, height, arguments.seconds)
+            print(table(report).splitlines()[-1], flush=True)
+    load = os.getloadavg()[0]  # of this script itself 1 to 2
+    text = f"{os.cpu_count()} cores, {load:.1f} processes in the mean of the last minute.\n\n{table(report)}"
+    arguments.output.with_suffix(".md").write_text(text)
+    report = {"cores": os.cpu_count(), "load": load, "ways": report}
+    arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
