@@ -99,10 +99,10 @@ def denoise(
 
     for group in neighbours(frames, window // 2):
         if len(group) == 1:
-            yield cv2.fastNlMeansDenoising(group[0], None, [strength], patch, search)
+            yield cv2.fastNlMeansDenoising(group[0], None, strength, patch, search)
         else:
             middle = len(group) // 2
-            yield cv2.fastNlMeansDenoisingMulti(group, middle, len(group), [strength], None, patch, search)
+            yield cv2.fastNlMeansDenoisingMulti(group, middle, len(group), None, strength, patch, search)
 
 
 def neighbours(items: Iterable[Any], reach: int) -> Iterator[list]:

@@ -14,7 +14,6 @@ from deepsteg_jax.video import io
 from deepsteg_jax.video.images import shown
 
 TIMEOUT_MS = 10_000
-_QUIET = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}  # it would print, not only raise
 
 
 class Captured(NamedTuple):
@@ -102,19 +101,20 @@ def _name(source: str) -> str:
 
 
 def _open(source: str, width: int, height: int):
-    os.environ.update({name: value for name, value in _QUIET.items() if name not in os.environ})
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # nothing: what is wrong is said here, in one line
     try:
         import cv2
     except ImportError:
         raise UserError("cameras and streams need OpenCV: run pip install -r requirements.txt") from None
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     if is_camera(source):
         capture = cv2.VideoCapture(int(source))
     else:
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
         capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
     if not capture.isOpened():
-        what = "is one plugged in, and may you use it" if is_camera(source) else "check the address"
-        raise UserError(f"{_name(source)} cannot be opened: {what}?")
+        what = "is one plugged in, and may you use it?" if is_camera(source) else "check the address"
+        raise UserError(f"{_name(source)} cannot be opened: {what}")
     if is_camera(source):
         for name, value in (("FRAME_WIDTH", width), ("FRAME_HEIGHT", height), ("BUFFERSIZE", 1)):
             capture.set(getattr(cv2, f"CAP_PROP_{name}"), value)
