@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +39,7 @@ class Statistics:
 
     def __init__(self):
         self.start = self.end = time.monotonic()
-        self.latencies: list[float] = []  # seconds
+        self.latencies = array("d")  # seconds
 
     def add(self, latency: float) -> None:
         """A frame came out."""
