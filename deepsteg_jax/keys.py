@@ -54,12 +54,21 @@ def read_passphrase(passphrase_file: str | None = None, confirm: bool = False) -
         raise UserError(
             f"no passphrase: set {PASSPHRASE_VARIABLE}, or give --passphrase_file, or use a terminal"
         )
+    return check_passphrase(passphrase)
+
+
+def check_passphrase(passphrase: str) -> str:
+    """The passphrase as it is.
+
+    Raises:
+        UserError: it is empty or not text.
+    """
     if not passphrase:
         raise UserError("the passphrase is empty: choose one that is hard to guess")
     try:
         passphrase.encode("utf-8")
     except UnicodeEncodeError:
-        raise UserError(f"the passphrase is not UTF-8 text: set {PASSPHRASE_VARIABLE} to text") from None
+        raise UserError("the passphrase is not UTF-8 text: choose another one") from None
     return passphrase
 
 

@@ -138,6 +138,31 @@ def locate(checkpoint: str) -> Path:
     )
 
 
+def read_config(checkpoint: str) -> ConfigDict:
+    """The config that the newest step of a checkpoint was trained with.
+
+    Args:
+        checkpoint: as for `locate`.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    folder = locate(checkpoint)
+    manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(read_only=True))
+    try:
+        return ConfigDict(_read_config(manager))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise UserError(f"checkpoint {checkpoint!r} is damaged ({_first_line(error)})") from None
+    finally:
+        manager.close()
+
+
+def _read_config(manager: ocp.CheckpointManager) -> dict[str, Any]:
+    return manager.restore(
+        manager.latest_step(), args=ocp.args.Composite(config=ocp.args.JsonRestore())
+    ).config
+
+
 def restore_params(checkpoint: str, model: Model, config: ConfigDict, side: str) -> Any:
     """The parameters of one side, read alone.
 
@@ -154,7 +179,7 @@ def restore_params(checkpoint: str, model: Model, config: ConfigDict, side: str)
     manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(read_only=True))
     step = manager.latest_step()
     try:
-        saved = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore())).config
+        saved = _read_config(manager)
         if saved["model"]["name"] != config.name:
             raise UserError(
                 f"checkpoint {checkpoint!r} is of the model {saved['model']['name']!r}, the config asks for "

@@ -112,7 +112,12 @@ def read(paths: Sequence[Path], size: tuple[int, int] | None = None) -> Iterator
                 f"{shown(path)} is {frame.shape[1]}x{frame.shape[0]} but the images before it are "
                 f"{shape[1]}x{shape[0]}: give all images of the folder one size"
             )
-        yield frame if size is None else np.asarray(Image.fromarray(frame).resize(size, Image.BICUBIC))
+        yield frame if size is None else resize(frame, *size)
+
+
+def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
+    """One uint8 frame [h, w, 3] at another size, bicubic."""
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.BICUBIC))
 
 
 def save(path: Path, frame: np.ndarray, suffix: str, quality: int | None = None) -> None:

@@ -1,8 +1,8 @@
 """Video clips and still images in and out: the only file that knows PyAV.
 
 Frames are uint8 RGB arrays [h, w, 3]; times are whole ticks of a clip's time base. A clip is a video file,
-a still image, or a sequence of images (see `images`). Whatever the user gave wrong becomes a `UserError` of
-one line.
+a still image, a sequence of images (see `images`), or a `memory.Clip`. Whatever the user gave wrong becomes a
+`UserError` of one line.
 """
 
 import os
@@ -23,6 +23,7 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.video import images
 from deepsteg_jax.video.images import LOSSLESS_IMAGE, is_image, is_pattern, is_sequence, list_sequence, shown
 from deepsteg_jax.video.integrity import crc_is_right, ffv1_slices, is_cut
+from deepsteg_jax.video.memory import Clip
 
 FOLDER_RATE = Fraction(25)
 LOSSLESS_VIDEO = {".mkv": "matroska", ".nut": "nut"}
@@ -86,12 +87,15 @@ class Timed(NamedTuple):
     time: int  # ticks of the clip's time base
 
 
-def probe(path: str | Path, damaged: list[int] | None = None) -> Info:
+def probe(path: str | Path | Clip, damaged: list[int] | None = None) -> Info:
     """Describe a clip; the size is that after rotation. With `damaged` its first frame may be damaged.
 
     Raises UserError if it is missing, is no clip, or if its first frame cannot be read.
     """
     path = _existing(path)
+    if isinstance(path, Clip):
+        height, width = path.frames[0].shape[:2]
+        return Info(width, height, len(path.frames), FOLDER_RATE, path.is_image)
     if found := _still_images(path):
         height, width = images.load(found[0]).shape[:2]
         return Info(width, height, len(found), FOLDER_RATE, not is_sequence(path))
@@ -116,7 +120,7 @@ def probe(path: str | Path, damaged: list[int] | None = None) -> Info:
 
 
 def read_frames(
-    path: str | Path,
+    path: str | Path | Clip,
     start: int = 0,
     stop: int | None = None,
     width: int | None = None,
@@ -134,7 +138,7 @@ def read_frames(
     return (timed.frame for timed in _read(_existing(path), start, stop, size))
 
 
-def read_timed(path: str | Path, damaged: list[int] | None = None) -> Iterator[Timed]:
+def read_timed(path: str | Path | Clip, damaged: list[int] | None = None) -> Iterator[Timed]:
     """Yield all frames with their times, ticks of `probe(path).time_base`; raises as `read_frames` does.
 
     With the list `damaged` damage does not end the clip: frames that cannot be decoded whole are yielded as
@@ -148,14 +152,14 @@ def read_stack(path: str | Path) -> np.ndarray:
     return np.stack(list(read_frames(path)))
 
 
-def frame_times(path: str | Path, decode: bool = True) -> np.ndarray:
+def frame_times(path: str | Path | Clip, decode: bool = True) -> np.ndarray:
     """The times of all frames, ticks, int64 [n].
 
     Decodes the whole clip, since headers can be wrong; without `decode` it only lists the packets, which is
     fast and nearly always right. Raises UserError as `read_frames` does.
     """
     path = _existing(path)
-    if found := _still_images(path):
+    if found := path.frames if isinstance(path, Clip) else _still_images(path):
         return np.arange(len(found))
     times = [] if decode or is_cut(path) else _packet_times(path)
     if not times or None in times:
@@ -302,8 +306,8 @@ def _code_opus(container, track, output, bit_rate) -> Fraction | None:
 
 
 def check_output(
-    path: str | Path,
-    inputs: Iterable[str | Path] = (),
+    path: str | Path | Clip,
+    inputs: Iterable[str | Path | Clip] = (),
     image: bool = False,
     lossy: bool = False,
     size: tuple[int, int] | None = None,
@@ -315,6 +319,8 @@ def check_output(
     `image` a new or empty folder, or a pattern in one, takes a sequence of images. With `lossy` H.264 in
     MP4, or JPEG, will do as well; `size` (width, height), where it is known, must then suit it.
     """
+    if isinstance(path, Clip):
+        return
     path = Path(path) if not str(path).endswith(os.sep) else f"{Path(path)}{os.sep}"
     target = Path(path)
     if is_sequence(path) and not image:
@@ -470,7 +476,7 @@ class Writer:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | Clip,
         rate: Fraction | float,
         *,
         time_base: Fraction | None = None,
@@ -492,11 +498,14 @@ class Writer:
             image: write one still image.
             lossy: permits lossy formats.
         """
-        sequence = is_sequence(path) and not image
-        self._path = Path(path)
+        in_memory = isinstance(path, Clip)
+        sequence = not in_memory and is_sequence(path) and not image
+        self._path = path if in_memory else Path(path)
         self._rate = Fraction(rate).limit_denominator(100_000)
         self._time_base = time_base or 1 / self._rate
-        if sequence:
+        if in_memory:
+            self._sink = _MemorySink(path, image)
+        elif sequence:
             self._sink = _SequenceSink(_check_sequence(path), self._path)
         else:
             _check_suffix(self._path, image, lossy is not None)
@@ -572,6 +581,25 @@ class _ImageSink:
 
     def discard(self):
         images.remove(self._part)
+
+
+class _MemorySink:
+    """Frames in memory; what else a file would hold is left out."""
+
+    def __init__(self, clip: Clip, image: bool):
+        self._clip, self._image, self._frames = clip, image, []
+
+    def write(self, frame, time):
+        self._frames.append(frame)
+
+    def add_sound(self, sound):
+        pass
+
+    def finish(self):
+        self._clip.frames, self._clip.is_image = self._frames, self._image
+
+    def discard(self):
+        self._frames = []
 
 
 class _SequenceSink:
@@ -1045,8 +1073,8 @@ def _writing(path: Path) -> Iterator[None]:
 # Reading
 
 
-def _existing(path: str | Path) -> str | Path:
-    if is_pattern(path):
+def _existing(path: str | Path | Clip) -> str | Path | Clip:
+    if isinstance(path, Clip) or is_pattern(path):
         return path
     path = Path(path)
     if not path.exists():
@@ -1066,10 +1094,19 @@ def _still_images(path: str | Path) -> list[Path]:
 
 
 def _read(path, start, stop, size, damaged=None) -> Iterator[Timed]:
+    if isinstance(path, Clip):
+        return _from_memory(path, start, stop, size)
     if found := _still_images(path):
         return _read_images(found[start:stop], start, size)
     with _opened(path):  # complains now, not at the first frame
         return _video_frames(path, start, stop, size, damaged)
+
+
+def _from_memory(clip: Clip, start: int, stop: int | None, size) -> Iterator[Timed]:
+    """As the same frames would come out of a file: images and videos are not resized by the same library."""
+    scale = images.resize if clip.is_image else resize
+    for number, frame in enumerate(clip.frames[start:stop], start):
+        yield Timed(frame if size is None else scale(frame, *size), number)
 
 
 def _read_images(paths: list[Path], start: int, size) -> Iterator[Timed]:

@@ -1,0 +1,18 @@
+"""Clips in memory, which `io` reads and writes like files."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+
+class Clip:
+    """Frames in memory, at 25 a second and without sound; without frames it is one to be written."""
+
+    def __init__(self, name: str, frames: Iterable[np.ndarray] = (), is_image: bool = False):
+        """`name` stands for it in messages; `frames` are uint8 [h, w, 3], one of them for an image."""
+        self.frames, self.is_image = list(frames), is_image
+        self._name = name
+
+    def __str__(self) -> str:
+        """What messages call it."""
+        return self._name

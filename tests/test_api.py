@@ -1,0 +1,275 @@
+"""The library: arrays and files give what the modes give."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import deepsteg_jax
+from configs.video import get_config
+from deepsteg_jax import api, keys, models, modes
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.robust import secret_codec
+from deepsteg_jax.training import checkpoints
+from deepsteg_jax.video import io
+from tests.synthetic import noise, save, smooth
+
+ROOT = Path(__file__).parent.parent
+KEY = bytes(range(32))
+OTHER = bytes(32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_fast():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return deepsteg_jax.load("video")
+
+
+@pytest.fixture(scope="module")
+def image_model():
+    return deepsteg_jax.load("image")
+
+
+@pytest.fixture
+def same_salts(monkeypatch):
+    """Every hide draws the same salts, so that two of them can be compared."""
+    monkeypatch.setattr(keys, "random_key", lambda: KEY[::-1])
+
+
+def run_modes(folder, config, cover, secret, suffix):
+    """The stego and the revealed frames of `--mode hide` and `--mode reveal`."""
+    (folder / "key").write_bytes(KEY)
+    paths = {name: str(folder / f"{name}{suffix}") for name in ("cover", "secret", "stego", "revealed")}
+    save(paths["cover"], cover), save(paths["secret"], secret)
+    options = modes.Options("", cover=paths["cover"], secret=paths["secret"], key_file=str(folder / "key"))
+    modes.load("hide").run(config, options._replace(output=paths["stego"]))
+    modes.load("reveal").run(config, options._replace(stego=paths["stego"], output=paths["revealed"]))
+    return io.read_stack(paths["stego"]), io.read_stack(paths["revealed"])
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("secret_size", [(24, 40), (40, 72), (48, 32)])  # smaller, larger, turned
+def test_arrays_give_the_bits_of_the_modes(model, same_salts, tmp_path, secret_size):
+    """Here with a tail of the cover in which the secret comes once more."""
+    cover, secret = noise(10, 32, 48), smooth(6, *secret_size)
+    stego, revealed = run_modes(tmp_path, model.config, cover, secret, ".mkv")
+    assert np.array_equal(deepsteg_jax.hide(model, cover, secret, KEY), stego)
+    shown = deepsteg_jax.reveal(model, stego, KEY)
+    assert shown.dtype == np.uint8 and np.array_equal(shown, revealed)
+    if secret_size == (24, 40):
+        assert shown.shape == secret.shape and np.abs(shown.astype(int) - secret).mean() < 3
+
+
+def test_pictures_give_the_bits_of_the_modes(image_model, same_salts, tmp_path):
+    cover, secret = noise(1, 32, 48), smooth(1, 80, 60)
+    stego, revealed = run_modes(tmp_path, image_model.config, cover, secret, ".png")
+    assert np.array_equal(deepsteg_jax.hide(image_model, cover[0], secret[0], KEY), stego[0])
+    shown = deepsteg_jax.reveal(image_model, stego[0], KEY)
+    assert shown.ndim == 3 and np.array_equal(shown, revealed[0])
+
+
+def test_arrays_are_not_changed_and_each_stego_has_its_own_salt(model):
+    cover, secret = noise(4, 32, 48), smooth(4, 32, 48)
+    before = cover.copy(), secret.copy()
+    first, second = (deepsteg_jax.hide(model, cover, secret, "passphrase") for _ in range(2))
+    assert np.array_equal(cover, before[0]) and np.array_equal(secret, before[1])
+    assert first.shape == cover.shape and first.dtype == np.uint8 and (first != second).any()
+    shown = [deepsteg_jax.reveal(model, stego, "passphrase") for stego in (first, second)]
+    assert np.array_equal(*shown)
+
+
+def test_a_cut_stego_gives_what_is_left(model):
+    stego = deepsteg_jax.hide(model, noise(8, 32, 48), smooth(8, 32, 48), KEY)
+    with pytest.warns(UserWarning, match="cut short: the revealed array has the first 4 of 8 frames"):
+        shown = deepsteg_jax.reveal(model, stego[:6], KEY)
+    assert np.array_equal(shown, deepsteg_jax.reveal(model, stego, KEY)[:4])
+
+
+def test_a_wrong_key_and_a_wrong_model_are_one_line(model):
+    stego = deepsteg_jax.hide(model, noise(4, 32, 48), smooth(4, 32, 48), KEY)
+    other = deepsteg_jax.load("video", {"model.step": 4})
+    lines = set()
+    for receiver, frames, key in (
+        (model, stego, OTHER),
+        (model, stego, "passphrase"),
+        (other, stego, KEY),
+        (model, noise(4, 32, 48), KEY),
+    ):
+        with pytest.raises(UserError) as caught:
+            deepsteg_jax.reveal(receiver, frames, key)
+        lines.add(str(caught.value))
+    assert len(lines) == 1 and "passphrase" in lines.pop()
+
+
+GOOD = noise(4, 32, 48)
+
+
+@pytest.mark.parametrize(
+    "cover, secret, key, words",
+    [
+        (GOOD / 255, GOOD, KEY, "uint8 RGB arrays.*not float64"),
+        (GOOD, GOOD[..., :1], KEY, r"uint8 RGB arrays.*\[4, 32, 48, 1\]"),
+        (GOOD[:0], GOOD, KEY, r"uint8 RGB arrays.*\[0, 32, 48, 3\]"),
+        (GOOD[0, 0], GOOD, KEY, "uint8 RGB arrays"),
+        (GOOD[:3], GOOD, KEY, "the cover array is too short: it has 3 frames and the secret 4"),
+        (GOOD[0], GOOD, KEY, "the cover array is an image"),
+        (GOOD[:, :8, :8], GOOD, KEY, "too small"),
+        (GOOD, GOOD, "", "the passphrase is empty"),
+        (GOOD, GOOD, "\ud800", "not UTF-8"),
+        (GOOD, GOOD, KEY[:-1], "32 bytes"),
+        (GOOD, GOOD, None, "32 bytes"),
+    ],
+)
+def test_bad_arrays_and_keys_are_one_line(model, cover, secret, key, words):
+    with pytest.raises(UserError, match=words) as caught:
+        deepsteg_jax.hide(model, cover, secret, key)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(
+    not (io.has_encoder("libx264") and io.has_encoder(secret_codec.CODEC)),
+    reason="this build of FFmpeg lacks x264 or SVT-AV1",
+)
+def test_robust_arrays_are_those_of_files(tmp_path):
+    """A picture through a JPEG, which the pipeline of files knows nothing of."""
+    model = deepsteg_jax.load("robust_image", {"layers": (("01", 1.0, "C9-90"),)})
+    cover = smooth(1, 192, 192)[0] // 2 + 50 + noise(1, 192, 192, high=24)[0]
+    secret = smooth(1, 60, 80, seed=3)[0]
+    stego = deepsteg_jax.hide(model, cover.astype(np.uint8), secret, KEY)
+    assert stego.shape == cover.shape and stego.dtype == np.uint8
+    Image.fromarray(stego).save(tmp_path / "stego.jpg", quality=95, subsampling="4:2:0")
+    shown = deepsteg_jax.reveal(model, io.read_stack(tmp_path / "stego.jpg")[0], KEY)
+    assert shown.shape == secret.shape and np.abs(shown.astype(int) - secret).mean() < 20
+    deepsteg_jax.reveal_video(model, tmp_path / "stego.jpg", tmp_path / "shown.png", KEY)
+    assert np.array_equal(io.read_stack(tmp_path / "shown.png")[0], shown)
+    with pytest.raises(UserError, match="passphrase"):
+        deepsteg_jax.reveal(model, stego, OTHER)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_files_give_the_bits_of_the_modes(model, same_salts, tmp_path):
+    stego, revealed = run_modes(tmp_path, model.config, noise(10, 32, 48), smooth(6, 24, 40), ".mkv")
+    done = []
+    paths = tmp_path / "cover.mkv", tmp_path / "secret.mkv", tmp_path / "ours.mkv"
+    report = deepsteg_jax.hide_video(model, *paths, KEY, done.append)
+    assert isinstance(report, deepsteg_jax.Report) and report.frames == 6 and sum(done) == 10
+    assert np.array_equal(io.read_stack(paths[2]), stego)
+    report = deepsteg_jax.reveal_video(model, str(paths[2]), tmp_path / "shown.mkv", KEY)
+    assert report.frames == 6 and np.array_equal(io.read_stack(tmp_path / "shown.mkv"), revealed)
+    assert np.array_equal(deepsteg_jax.reveal(model, stego, KEY), revealed)
+
+
+def test_files_that_are_wrong_are_one_line_and_leave_nothing(model, tmp_path):
+    short, long = save(tmp_path / "short.mkv", GOOD), save(tmp_path / "long.mkv", noise(6, 32, 48))
+    output = tmp_path / "output.mkv"
+    for cover, secret, target, words in (
+        (short, long, output, "too short"),
+        (tmp_path / "none.mkv", long, output, "does not exist"),
+        ("sample:none.mp4", long, output, "there is no sample"),
+        (long, short, tmp_path / "output.mp4", "loss"),
+        (long, short, long, "also an input"),
+    ):
+        with pytest.raises(UserError, match=words):
+            deepsteg_jax.hide_video(model, cover, secret, target, KEY)
+    with pytest.raises(UserError, match="no hidden video"):
+        deepsteg_jax.reveal_video(model, short, output, KEY)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mkv", "short.mkv"]
+    assert deepsteg_jax.hide_video(model, short, long, output, KEY, loop_cover=True).frames == 6
+
+
+# --- load -----------------------------------------------------------------------------------------
+
+
+def test_every_shipped_checkpoint_has_a_name_and_its_config():
+    shipped = {path.name for path in checkpoints.PRETRAINED.iterdir() if path.is_dir()}
+    assert shipped == set(api.SHIPPED)
+    assert all(api._config_of(name).checkpoint == name for name in shipped)
+
+
+def test_a_config_is_taken_and_left_as_it_is(model):
+    config = get_config()
+    other = deepsteg_jax.load(config, {"model.step": 5})
+    assert config.model.step == 3 and other.config.model.step == 5 and other.name == "video"
+    assert repr(other) == "LoadedModel(name='video')"
+
+
+def test_a_folder_that_train_wrote(tmp_path):
+    """Its own config is taken, not one of configs/."""
+    config = get_config()
+    config.model.step = 7
+    checkpoints.export("video", tmp_path / "checkpoints", models.build(config.model), config)
+    trained = deepsteg_jax.load(tmp_path)
+    assert trained.config.model.step == 7 and trained.name == str(tmp_path)
+    (tmp_path / "checkpoints/2122/config/metadata").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        deepsteg_jax.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, changes, words",
+    [
+        ("", None, "no checkpoint"),
+        ("vidoe", None, "no checkpoint 'vidoe'"),
+        (7, None, "a model is video, image"),
+        ("video", {"model.steps": 3}, "steps"),
+        ("video", {"model.step": "three"}, "step"),
+        ("video", {"model.name": "unknown"}, "unknown model"),
+        ("video", {"checkpoint": "image"}, "does not fit"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(name, changes, words):
+    with pytest.raises(UserError, match=words) as caught:
+        deepsteg_jax.load(name, changes)
+    assert "\n" not in str(caught.value)
+
+
+# --- the package ----------------------------------------------------------------------------------
+
+HEAVY = ("jax", "flax", "tensorflow", "av", "numpy", "orbax", "ml_collections", "cryptography")
+
+
+def test_importing_the_package_is_light():
+    code = (
+        "import sys, deepsteg_jax\n"
+        "assert {'load', 'hide', 'reveal_video'} <= set(dir(deepsteg_jax)), dir(deepsteg_jax)\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])\n"
+        "deepsteg_jax.load\n"
+        "print([name for name in ('jax', 'tensorflow', 'matplotlib') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["[]", "['jax']"], done.stderr
+
+
+def test_what_the_package_exposes_is_described_and_typed():
+    with pytest.raises(AttributeError, match="no attribute 'hidden'"):
+        deepsteg_jax.hidden  # noqa: B018
+    for name in deepsteg_jax.__all__:
+        exposed = getattr(deepsteg_jax, name)
+        assert exposed is getattr(api, name) and exposed.__doc__
+        if inspect.isfunction(exposed):
+            signature = inspect.signature(exposed)
+            assert signature.return_annotation is not signature.empty
+            assert all(p.annotation is not p.empty for p in signature.parameters.values()), name
+    assert (ROOT / "deepsteg_jax/py.typed").is_file()
+
+
+def test_type_checkers_see_what_is_exposed():
+    source = (ROOT / "deepsteg_jax/__init__.py").read_text()
+    imported = set(re.findall(r"^    from deepsteg_jax.api import \w+ as (\w+)$", source, re.MULTILINE))
+    assert imported == set(deepsteg_jax.__all__)
