@@ -43,7 +43,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from deepsteg_jax import api
 
-    return getattr(api, name)
+    globals()[name] = found = getattr(api, name)
+    return found
 
 
 def __dir__() -> list[str]:
