@@ -55,7 +55,9 @@ def build(output: Path) -> list[str]:
     for name in package.__all__:
         getattr(package, name)  # they are looked up when first used, pdoc looks once
     modules = [importlib.import_module(name) for name in names]
-    pdoc.render.configure(docformat="google", show_source=True, footer_text=f"{PACKAGE} {package.__version__}")
+    pdoc.render.configure(
+        docformat="google", show_source=True, footer_text=f"{PACKAGE} {package.__version__}"
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pdoc.pdoc(*walked(names), output_directory=output)
