@@ -39,7 +39,7 @@ def gaussian_noise(key: jax.Array, stego: jax.Array, deviation: Range) -> jax.Ar
 
 
 def shot_noise(key: jax.Array, stego: jax.Array, photons: Range) -> jax.Array:
-    """Noise of counting `photons` at white: Gaussian with the variance of a Poisson count.
+    """Noise of counting `photons` at white (1 or more): Gaussian with the variance of a Poisson count.
 
     The variance is at least that of one photon, where its slope would have no bound.
     """
@@ -49,7 +49,7 @@ def shot_noise(key: jax.Array, stego: jax.Array, photons: Range) -> jax.Array:
 
 
 def gamma(key: jax.Array, stego: jax.Array, exponent: Range) -> jax.Array:
-    """stego ** exponent; below 1/255 a straight line through black."""
+    """stego ** exponent, for an exponent from 0.1 to 10; below 1/255 a straight line through black."""
     exponent = draw(key, exponent)
     power = jnp.maximum(stego, _TOE) ** exponent
     return jnp.where(stego < _TOE, stego * _TOE ** (exponent - 1), power)
@@ -87,7 +87,7 @@ def resize_matrix(rows: int, columns: int, size: jax.Array, source: jax.Array, r
 
 
 def resize(key: jax.Array, stego: jax.Array, scale: Range) -> jax.Array:
-    """Scales both sides down and up again, bicubic as swscale does, from 8 bits to 8 bits each time."""
+    """Scales both sides by `scale` and back, bicubic as swscale does, from 8 bits to 8 bits each time."""
     low, high = scale if isinstance(scale, tuple) else (scale, scale)
     drawn, there, back = draw(key, scale), [], []
     for side in stego.shape[-3:-1]:
@@ -109,7 +109,7 @@ def _window(key: jax.Array, side: int, share: jax.Array | float) -> tuple[jax.Ar
 def crop_pad(key: jax.Array, stego: jax.Array, share: Range, edge: bool = False) -> jax.Array:
     """Keeps a window of 1 - share of both sides in place; black around it, or its edge repeated.
 
-    The place is drawn from the key, the same for all frames of a group.
+    `share` is from 0 to below 1. The place is drawn from the key, the same for all frames of a group.
     """
     keys, received = jax.random.split(key, 3), stego
     share = draw(keys[2], share)

@@ -120,7 +120,7 @@ def encipher_samples(frames: jax.Array, key: jax.Array, frame_index: jax.Array) 
 
 
 def decipher_samples(frames: jax.Array, key: jax.Array, frame_index: jax.Array) -> jax.Array:
-    """Inverse of `encipher_samples`, exact for 8-bit samples."""
+    """Inverse of `encipher_samples`, exact for 8-bit samples; arguments, shape and range are the same."""
     return _each_frame(_samples, frames, key, frame_index, invert=True)
 
 
@@ -176,7 +176,7 @@ def encipher_coefficients(frames: jax.Array, key: jax.Array, frame_index: jax.Ar
 
 
 def decipher_coefficients(frames: jax.Array, key: jax.Array, frame_index: jax.Array) -> jax.Array:
-    """Inverse of `encipher_coefficients`, exact up to rounding of floats."""
+    """Inverse of `encipher_coefficients`, exact up to rounding of floats; arguments and shape alike."""
     return _each_frame(_secret, frames, key, frame_index, invert=True)
 
 

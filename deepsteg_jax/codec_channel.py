@@ -36,17 +36,17 @@ _ROUNDING = (1 / 3, 1 / 6)  # steps added before truncation: intra, inter (the v
 
 
 def straight_through(soft: jax.Array, hard: jax.Array) -> jax.Array:
-    """The value of `hard` with the gradient of `soft`."""
+    """The value of `hard` with the gradient of `soft`, arrays of one shape (Bengio 2013)."""
     return soft + jax.lax.stop_gradient(hard - soft)
 
 
 def to_byte(x: jax.Array) -> jax.Array:
-    """Rounds to 0, 1, ..., 255, straight through."""
+    """Clips to [0, 255] and rounds to whole numbers, straight through; any shape."""
     return straight_through(x, jnp.round(jnp.clip(x, 0, 255)))
 
 
 def draw(key: jax.Array, parameter: float | tuple[float, float]) -> jax.Array | float:
-    """The parameter, or where it is (low, high) a number between them."""
+    """The parameter, or where it is (low, high) a random number between them, a scalar."""
     if isinstance(parameter, int | float):
         return parameter
     return jax.random.uniform(key, minval=parameter[0], maxval=parameter[1])
@@ -161,7 +161,7 @@ def yuv420(key: jax.Array, stego: jax.Array, name: str) -> jax.Array:
 
 
 def yuv444(key: jax.Array, stego: jax.Array, name: str) -> jax.Array:
-    """8-bit YCbCr of full size and back; `name`: one of MATRICES."""
+    """8-bit YCbCr of full size and back, shape and range as in `yuv420`; `name`: one of MATRICES."""
     del key
     kind = colours(name)
     y, c = map(to_byte, _yuv(_padded(stego, 1), kind))
@@ -252,7 +252,7 @@ def jpeg(key: jax.Array, stego: jax.Array, quality: float | tuple[float, float])
 
 
 def jpeg444(key: jax.Array, stego: jax.Array, quality: float | tuple[float, float]) -> jax.Array:
-    """`jpeg` with chroma of full size."""
+    """`jpeg` with chroma of full size; arguments, shape and range are the same."""
     return _jpeg(key, stego, quality, halved=False)
 
 
@@ -265,7 +265,7 @@ def step_of(qp: jax.Array) -> jax.Array:
 
 
 def chroma_qp(qp: jax.Array) -> jax.Array:
-    """QP of chroma, H.264 table 8-15 with x264's offset."""
+    """QP of chroma for a QP of luma from 0 to 51, H.264 table 8-15 with x264's offset; any shape."""
     return jnp.interp(qp + CHROMA_QP_OFFSET, np.arange(len(_CHROMA_QP), dtype=np.float32), _CHROMA_QP)
 
 
@@ -391,5 +391,5 @@ def video_codec(key: jax.Array, stego: jax.Array, qp: float | tuple[float, ...])
 
 
 def video_crf(key: jax.Array, stego: jax.Array, crf: float | tuple[float, ...]) -> jax.Array:
-    """`video_codec` at a constant rate factor, as x264's `crf`, with its adaptive quantisation."""
+    """`video_codec` at a constant rate factor, as x264's `crf` (0 to 51), with its adaptive quantisation."""
     return _code(key, stego, crf, _CRF)

@@ -135,6 +135,9 @@ def derive_key(credential: Credential, salt: bytes) -> bytes:
         credential: a passphrase goes through Argon2id (RFC 9106, second recommended option: 3 passes over
             64 MiB in 4 lanes, about 0.1 s), the bytes of a key file through HKDF-SHA256 (RFC 5869).
         salt: the video's, 16 bytes.
+
+    Returns:
+        32 bytes.
     """
     if isinstance(credential, bytes):
         return HKDF(hashes.SHA256(), KEY_BYTES, salt, b"deepsteg key file").derive(credential)
@@ -148,5 +151,5 @@ def subkey(key: bytes, purpose: str) -> bytes:
 
 
 def key_words(key: bytes) -> np.ndarray:
-    """A 256-bit key as the 8 little-endian uint32 words that the compiled graph takes."""
+    """A 256-bit key as the 8 little-endian words that the compiled graph takes, uint32 [8]."""
     return np.frombuffer(key, "<u4").astype(np.uint32)

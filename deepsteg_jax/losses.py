@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def mean_squared_error(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Mean over everything of (a - b)^2; for [0, 1] pixels, PSNR = -10 log10 of it."""
+    """Mean of (a - b)^2 over arrays of one shape; of pixels in [0, 1] PSNR is -10 log10 of it."""
     return jnp.mean(jnp.square(a - b))
 
 

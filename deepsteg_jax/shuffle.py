@@ -53,7 +53,17 @@ def keystream(key: jax.Array, frame_index: jax.Array, words: int, purpose: int =
 
 
 def permutation(key: jax.Array, frame_index: jax.Array, size: int, purpose: int = 0) -> jax.Array:
-    """The permutation of `size` things for one frame: the order of `size` 64-bit keystream words."""
+    """The permutation of `size` things for one frame: the order of `size` 64-bit keystream words.
+
+    Args:
+        key: uint32 [8], 256 bits.
+        frame_index: number of the frame.
+        size: how many things.
+        purpose: keystreams of different purposes are independent.
+
+    Returns:
+        int32 [size]: which thing goes to each place.
+    """
     low, high = keystream(key, frame_index, 2 * size, purpose).reshape(size, 2).T
     return lax.sort((high, low, jnp.arange(size)), num_keys=2)[2]
 
@@ -100,5 +110,5 @@ def shuffle_blocks(frames: jax.Array, key: jax.Array, frame_index: jax.Array, bl
 
 
 def unshuffle_blocks(frames: jax.Array, key: jax.Array, frame_index: jax.Array, block_size: int) -> jax.Array:
-    """Exact inverse of `shuffle_blocks`."""
+    """Exact inverse of `shuffle_blocks`; arguments and shape are the same."""
     return _permute(frames, key, frame_index, block_size, invert=True)

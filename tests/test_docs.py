@@ -42,8 +42,12 @@ def name_of(page: Path) -> str:
 
 def blocks(page: Path, language: str = "") -> list[str]:
     """The code blocks of a page in a language, also those that are indented."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^ *```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [
+        re.sub(rf"^{indent}", "", code, flags=re.MULTILINE)
+        for indent, name, code in found
+        if name == language
+    ]
 
 
 # --- links ----------------------------------------------------------------------------------------

@@ -20,12 +20,12 @@ KERNELS = (3, 4, 5)
 
 
 def normalise(x: jax.Array) -> jax.Array:
-    """[0, 1] RGB to zero mean and unit deviation over ImageNet."""
+    """RGB in [0, 1], [..., 3], to zero mean and unit deviation over ImageNet."""
     return (x - MEAN) / DEVIATION
 
 
 def denormalise(x: jax.Array) -> jax.Array:
-    """Inverse of `normalise`."""
+    """Inverse of `normalise`, [..., 3] -> [..., 3]."""
     return x * DEVIATION + MEAN
 
 
