@@ -84,7 +84,10 @@ def _config_of(model: str | PathLike | ConfigDict) -> ConfigDict:
     name = fspath(model)
     if name in SHIPPED:
         file, _, variant = SHIPPED[name].partition(":")
-        return importlib.import_module(f"configs.{file}").get_config(variant)
+        try:
+            return importlib.import_module(f"configs.{file}").get_config(variant)
+        except ModuleNotFoundError as error:  # another package of that name comes first
+            raise UserError(f"{error}: put the folder of deepsteg_jax first in PYTHONPATH") from None
     config = checkpoints.read_config(name)
     config.checkpoint = name
     return config

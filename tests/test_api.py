@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import numpy as np
@@ -200,6 +201,13 @@ def test_every_shipped_checkpoint_has_a_name_and_its_config():
     shipped = {path.name for path in checkpoints.PRETRAINED.iterdir() if path.is_dir()}
     assert shipped == set(api.SHIPPED)
     assert all(api._config_of(name).checkpoint == name for name in shipped)
+
+
+def test_another_package_called_configs_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "configs", ModuleType("configs"))
+    monkeypatch.delitem(sys.modules, "configs.video")
+    with pytest.raises(UserError, match="configs.*PYTHONPATH"):
+        deepsteg_jax.load("video")
 
 
 def test_a_config_is_taken_and_left_as_it_is(model):
