@@ -53,6 +53,10 @@ flags.DEFINE_bool("loop_cover", False, "hide: repeat a cover that is shorter tha
 flags.DEFINE_string("coordinator", None, "train in several processes: HOST:PORT of process 0.")
 flags.DEFINE_integer("num_processes", None, "train in several processes: how many.", lower_bound=1)
 flags.DEFINE_integer("process_id", None, "train in several processes: which one this is.", lower_bound=0)
+flags.DEFINE_string("host", "127.0.0.1", "app: the address to serve on; see docs/APP.md.")
+flags.DEFINE_integer("port", 7860, "app: the port; 0: any free one.", lower_bound=0, upper_bound=65535)
+flags.DEFINE_bool("open", False, "app: open the page in the browser.")
+flags.DEFINE_integer("upload_limit", 2048, "app: the largest file that the page takes, MiB.", lower_bound=1)
 
 
 def _fail(line: str, code: int) -> int:

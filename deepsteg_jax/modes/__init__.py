@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
 
-MODES = ("roundtrip", "hide", "reveal", "keygen", "train", "evaluate", "live", "enhance")
+MODES = ("roundtrip", "hide", "reveal", "enhance", "live", "app", "keygen", "train", "evaluate")
 
 
 class Options(NamedTuple):
@@ -27,6 +27,10 @@ class Options(NamedTuple):
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
+    host: str = "127.0.0.1"
+    port: int = 7860
+    open: bool = False
+    upload_limit: int = 2048  # MiB
 
 
 def is_robust(config: ConfigDict) -> bool:

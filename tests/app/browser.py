@@ -1,0 +1,143 @@
+"""A headless Chromium and the page in it, for several tests."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+ROOT = Path(__file__).parent.parent.parent
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+PATIENCE_S = 120  # before a test gives up
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+)
+
+
+@contextlib.contextmanager
+def chromium(*flags):
+    """A browser with nothing in it."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        options = Options()
+        options.binary_location = CHROMIUM
+        for flag in (*_FLAGS, f"--user-data-dir={profile}", *flags):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+        driver = webdriver.Chrome(options, Service(DRIVER))
+        try:
+            yield driver
+        finally:
+            driver.quit()
+
+
+@contextlib.contextmanager
+def serving(folder, *arguments, config="configs/video.py"):
+    """The page as a user starts it; gives (its address, its process, what it has said: a file)."""
+    folder = Path(folder)
+    said = folder / "said.txt"
+    command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT / config}", "--mode=app", "--port=0"]
+    env = {name: text for name, text in os.environ.items() if not name.startswith("GRADIO")}
+    env |= {"JAX_PLATFORMS": "cpu", "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    with said.open("w") as file:
+        process = subprocess.Popen([*command, *arguments], stdout=file, stderr=file, env=env)
+    try:
+        wait_for(lambda: "http://" in said.read_text() or process.poll() is not None)
+        assert process.poll() is None, said.read_text()
+        yield said.read_text().split("page is at ")[1].split()[0], process, said
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def wait_for(condition, seconds=PATIENCE_S):
+    """Waits until something is true and returns it."""
+    end = time.monotonic() + seconds
+    while True:
+        if found := condition():
+            return found
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+class Page:
+    """What a user does on the page."""
+
+    def __init__(self, driver, address):
+        self.driver, self.address = driver, address
+        driver.get(address)
+        self.wait(lambda: driver.find_elements(By.CSS_SELECTOR, "#drop_cover input[type=file]"))
+
+    def wait(self, condition):
+        """Waits until something is true and returns it; what moves meanwhile is looked up again."""
+        return WebDriverWait(self.driver, PATIENCE_S, 0.1, (Exception,)).until(lambda _: condition())
+
+    def find(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector):
+        return self.find(selector).text
+
+    def tab(self, name):
+        tabs = self.driver.find_elements(By.CSS_SELECTOR, "#tabs [role=tab]")
+        next(tab for tab in tabs if tab.text == name and tab.is_displayed()).click()
+
+    def click(self, selector):
+        """Clicks, without minding what lies over it on a small screen."""
+        element = self.wait(lambda: self.find(selector))
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        self.wait(lambda: element.is_enabled())
+        element.click()
+
+    def choose(self, label):
+        """A radio button or check box by the beginning of its label."""
+        for element in self.driver.find_elements(By.CSS_SELECTOR, "label"):
+            if element.text.startswith(label) and element.is_displayed():
+                self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+                return element.click()
+        raise AssertionError(f"there is no {label!r}")
+
+    def drop(self, slot, path):
+        """Gives a file to a drop zone and waits for what the page says of it."""
+        card = f"#drop_{slot}"
+        field = self.wait(lambda: self.find(f"{card} input[type=file]"))
+        field.send_keys(str(path))
+
+    def passphrases(self, text):
+        """Types it into every passphrase field that is to be seen."""
+        for field in self.driver.find_elements(By.CSS_SELECTOR, "input[type=password]"):
+            if field.is_displayed():
+                field.clear()
+                field.send_keys(text)
+
+    def requests(self):
+        """Addresses of all requests so far, WebSockets included."""
+        urls = []
+        for entry in self.driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                urls.append(message["params"]["request"]["url"])
+            if message["method"] == "Network.webSocketCreated":
+                urls.append(message["params"]["url"])
+        return urls
