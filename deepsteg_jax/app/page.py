@@ -1,7 +1,6 @@
 """The page: what lies where on its four tabs, and which work a click starts."""
 
 import asyncio
-import os
 import traceback
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -48,6 +47,7 @@ class Visitor:
 
     def __init__(self, desk: Desk):
         self.desk = desk
+        self.arriving: set[Path] = set()
         self.dropped: dict[str, work.Clip] = {}  # by slot
         self.hidden: work.Hidden | None = None
         self.revealed: work.Revealed | None = None
@@ -62,7 +62,7 @@ class Visitor:
 
     def tidy(self) -> None:
         """Removes the files that nothing on the page shows any more."""
-        kept = [clip.path for clip in self.dropped.values()]
+        kept = [*self.arriving, *(clip.path for clip in self.dropped.values())]
         if self.hidden:
             kept += [self.hidden.cover, self.hidden.secret, self.hidden.stego, self.hidden.watched]
         if self.revealed:
@@ -154,7 +154,7 @@ class Page:
 
     def _slot(self, slot: str, label: str) -> gr.HTML:
         """A place to drop a file, and the card that says what lies there."""
-        drop = gr.File(label=label, file_count="single", height=132, elem_id=f"drop_{slot}")
+        drop = gr.File(label=label, file_count="single", height=150, elem_id=f"drop_{slot}")
         _never_fetch(drop, self._visitors.store)
         card = gr.HTML(elem_classes="announce")
 
@@ -165,16 +165,18 @@ class Page:
         return card
 
     async def _take(self, slot: str, upload: str, request: gr.Request) -> tuple[None, str]:
-        visitor = self._visitors.of(request)
+        visitor, path = self._visitors.of(request), None
+        visitor.dropped.pop(slot, None)
         try:
             path = visitor.desk.take(upload)
-            visitor.dropped[slot] = await asyncio.to_thread(work.look, path)
+            visitor.arriving.add(path)
+            clip = visitor.dropped[slot] = await asyncio.to_thread(work.look, path)
+            said = html.card(clip)
         except Exception as error:  # noqa: BLE001, whatever a file can do
-            visitor.dropped.pop(slot, None)
-            visitor.tidy()
-            return None, html.problem(self._words(error))
+            said = html.problem(self._words(error))
+        visitor.arriving.discard(path)
         visitor.tidy()
-        return None, html.card(visitor.dropped[slot])
+        return None, said
 
     def _words(self, error: Exception) -> str:
         if not isinstance(error, UserError | PartialError):
@@ -516,8 +518,6 @@ def _never_fetch(drop: gr.File, store: Store) -> None:
 
 def build(models: work.Models, visitors: Visitors, worker: Worker, limit: int) -> gr.Blocks:
     """The page; `limit` is in bytes."""
-    os.environ["GRADIO_TEMP_DIR"] = str(visitors.store.uploads)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     with gr.Blocks(analytics_enabled=False, title=TITLE) as blocks:
         Page(models, visitors, worker, limit).lay_out()
         blocks.unload(visitors.leave)

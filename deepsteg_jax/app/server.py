@@ -1,5 +1,6 @@
 """The web server of the page: which requests there are, and who may make them."""
 
+import os
 import socket
 import webbrowser
 from collections.abc import Callable
@@ -109,7 +110,9 @@ def build(
     models: Models, store: Store, worker: Worker, options: Options, ready: Callable[[], Any] = lambda: None
 ) -> FastAPI:
     """The whole application; `ready` is called once it serves."""
-    from deepsteg_jax.app import page  # imports gradio, for which the page sets the environment
+    os.environ["GRADIO_TEMP_DIR"] = str(store.uploads)  # gradio looks when it is imported, and later
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from deepsteg_jax.app import page
 
     @asynccontextmanager
     async def lifespan(_):

@@ -37,10 +37,10 @@ def plain(error: Exception, root: Path) -> str:
 
 
 def advised(text: str) -> str:
-    """A message of the command line in the words of the page, with a capital."""
+    """A message of the command line in the words of the page, with a capital if it begins with a word."""
     for pattern, words in _ADVICE:
         text = re.sub(pattern, words, text)
-    return f"{text[:1].upper()}{text[1:]}"
+    return f"{text[:1].upper()}{text[1:]}" if re.match(r"[a-z' ]+\s", text) else text
 
 
 def precise(seconds: float) -> str:

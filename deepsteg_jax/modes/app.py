@@ -1,9 +1,14 @@
 """`--mode app`: the local web page."""
 
+import importlib.util
+
 from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.modes import Options
+
+
+PACKAGES = ("gradio", "websockets")  # of requirements-app.txt
 
 
 def run(config: ConfigDict, options: Options) -> None:
@@ -16,13 +21,10 @@ def run(config: ConfigDict, options: Options) -> None:
         UserError: gradio is not installed, the port is taken, or the config's model is neither `block_dct`
             nor `robust`.
     """
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise UserError(
-            f"--mode app needs a package that is missing ({error.name}): "
-            "run pip install -r requirements-app.txt"
-        ) from None
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        names = " and ".join(missing)
+        raise UserError(f"--mode app needs {names}: run pip install -r requirements-app.txt")
 
     from deepsteg_jax.app import server, work
 

@@ -19,7 +19,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-PATIENCE_S = 120  # before a test gives up
+PATIENCE_S = 40  # before a test gives up
 _FLAGS = (
     "--headless",
     "--no-sandbox",
