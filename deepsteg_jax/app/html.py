@@ -80,7 +80,7 @@ def stage(status: Status) -> str:
 def bar(status: Status) -> str:
     """How far a job is."""
     if status.state == WAITING or status.share is None:
-        return "<progress class='bar' aria-label='progress'></progress>"
+        return "<div class='unknown' role='progressbar' aria-label='progress'></div>"
     left = "" if status.left_s is None else f", about {words.duration(status.left_s)} left"
     return (
         f"<progress class='bar' aria-label='progress' max='1' value='{status.share:.3f}'></progress>"

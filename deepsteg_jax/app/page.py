@@ -156,7 +156,7 @@ class Page:
         """A place to drop a file, and the card that says what lies there."""
         drop = gr.File(label=label, file_count="single", height=150, elem_id=f"drop_{slot}")
         _never_fetch(drop, self._visitors.store)
-        card = gr.HTML(elem_classes="announce")
+        card = gr.HTML(elem_classes="announce", elem_id=f"card_{slot}")
 
         async def take(upload: str, request: gr.Request):
             return await self._take(slot, upload, request)
@@ -320,7 +320,7 @@ class Page:
                 with gr.Column(min_width=150):
                     self.cards[name] = self._slot(f"compare_{name}", name.capitalize())
         self.compare = shown = Shown("Compare", "compare")
-        with gr.Group(visible=False, elem_id="comparison") as self.comparison:
+        with gr.Column(visible=False, elem_id="comparison") as self.comparison:
             self.frame = gr.Slider(1, 2, step=1, label="Frame", elem_id="frame", buttons=[])
             self.pictures = gr.HTML()
             self.curve = gr.LinePlot(
@@ -328,7 +328,7 @@ class Page:
                 y="PSNR (dB)",
                 color="of",
                 color_map={"stego": "#2563eb", "secret": "#ea580c"},
-                height=260,
+                height=340,
                 label="PSNR of every frame: RGB, 8-bit, identical frames count as 100 dB",
                 buttons=[],
             )

@@ -27,9 +27,7 @@ _ADVICE = (
 def plain(error: Exception, root: Path) -> str:
     """An error as a sentence for the page, without the folders below `root`."""
     if not isinstance(error, UserError | PartialError):
-        return (
-            "Something went wrong here, and not through you. The window where the page was started says what."
-        )
+        return OUR_FAULT
     if str(error) == NOTHING:
         return NOTHING_FOUND
     text = re.sub(rf"{re.escape(str(root))}/[^/\s]+/[^/\s]+/", "", " ".join(str(error).split()))

@@ -7,7 +7,6 @@ from ml_collections import ConfigDict
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.modes import Options
 
-
 PACKAGES = ("gradio", "websockets")  # of requirements-app.txt
 
 

@@ -11,15 +11,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
+import pytest
+
+pytest.importorskip("gradio", reason="needs requirements-app.txt")
+pytest.importorskip("selenium", reason="needs requirements-app.txt")
+
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.chrome.options import Options  # noqa: E402
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-PATIENCE_S = 40  # before a test gives up
+PATIENCE_S = 120  # before a test gives up
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -38,6 +43,8 @@ _FLAGS = (
 @contextlib.contextmanager
 def chromium(*flags):
     """A browser with nothing in it."""
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("chromium and chromedriver are not installed")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = Options()
         options.binary_location = CHROMIUM
@@ -55,10 +62,11 @@ def chromium(*flags):
 def serving(folder, *arguments, config="configs/video.py"):
     """The page as a user starts it; gives (its address, its process, what it has said: a file)."""
     folder = Path(folder)
+    folder.mkdir(exist_ok=True)
     said = folder / "said.txt"
     command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT / config}", "--mode=app", "--port=0"]
     env = {name: text for name, text in os.environ.items() if not name.startswith("GRADIO")}
-    env |= {"JAX_PLATFORMS": "cpu", "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    env |= {"JAX_PLATFORMS": "cpu", "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
     with said.open("w") as file:
         process = subprocess.Popen([*command, *arguments], stdout=file, stderr=file, env=env)
     try:
@@ -120,9 +128,20 @@ class Page:
 
     def drop(self, slot, path):
         """Gives a file to a drop zone and waits for what the page says of it."""
-        card = f"#drop_{slot}"
-        field = self.wait(lambda: self.find(f"{card} input[type=file]"))
-        field.send_keys(str(path))
+        before = self.text(f"#card_{slot}") if self.find(f"#card_{slot}").is_displayed() else ""
+        self.wait(lambda: self.find(f"#drop_{slot} input[type=file]")).send_keys(str(path))
+        self.wait(lambda: self.text(f"#card_{slot}") not in ("", before))
+        return self.text(f"#card_{slot}")
+
+    def run(self, tab):
+        """Clicks the button of a tab and waits for what it says at the end."""
+        self.click(f"#{tab}_go")
+        running = ("…", "Waiting")
+        self.wait(
+            lambda: (said := self.text(f"#{tab}_message")) and not any(part in said for part in running)
+        )
+        self.wait(lambda: self.find(f"#{tab}_go").is_enabled())
+        return self.text(f"#{tab}_message")
 
     def passphrases(self, text):
         """Types it into every passphrase field that is to be seen."""
