@@ -7,7 +7,7 @@ and back frames are JPEGs; what is measured is measured before that.
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,8 @@ class Camera:
             from deepsteg_jax.live import Session
         except ImportError:
             raise UserError("this version has no live mode yet") from None
-        with ExitStack() as stack:
-            session = await asyncio.to_thread(Session, self._config, str(secret), width, height, None)
-            if hasattr(session, "close"):
-                stack.enter_context(closing(session))
+        session = await asyncio.to_thread(Session, self._config, str(secret), width, height, None)
+        with closing(session):
             await connection.send_json({"ready": self._config.model.frames})
             while True:
                 coded = await connection.receive_bytes()

@@ -244,6 +244,7 @@ class Page:
 
     async def _hide(self, passphrase, again, use, quality, longest, loop, sound, request: gr.Request):
         visitor, shown = self._visitors.of(request), self.hide
+        yield {shown.message: ""}  # what is said twice is to be read out twice
         wrong = _wrong_to_hide(visitor, passphrase, again, loop)
         if wrong:
             yield {shown.message: html.problem(wrong), shown.bar: ""}
@@ -288,6 +289,7 @@ class Page:
 
     async def _reveal(self, passphrase: str, request: gr.Request):
         visitor, shown = self._visitors.of(request), self.reveal
+        yield {shown.message: ""}
         wrong = _wrong_to_reveal(visitor, passphrase)
         if wrong:
             yield {shown.message: html.problem(wrong), shown.bar: ""}
@@ -346,6 +348,7 @@ class Page:
 
     async def _compare(self, request: gr.Request):
         visitor, shown = self._visitors.of(request), self.compare
+        yield {shown.message: ""}
         paths = {name: visitor.part(name) for name in PARTS}
         missing = [name for name in PARTS if paths[name] is None]
         if missing or visitor.busy:

@@ -17,14 +17,14 @@ pytest.importorskip("gradio", reason="needs requirements-app.txt")
 pytest.importorskip("selenium", reason="needs requirements-app.txt")
 
 from selenium import webdriver  # noqa: E402
+from selenium.common.exceptions import WebDriverException  # noqa: E402
 from selenium.webdriver.chrome.options import Options  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-PATIENCE_S = 120  # before a test gives up
+PATIENCE_S = float(os.environ.get("PATIENCE_S", 120))  # before a test gives up
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -99,7 +99,12 @@ class Page:
 
     def wait(self, condition):
         """Waits until something is true and returns it; what moves meanwhile is looked up again."""
-        return WebDriverWait(self.driver, PATIENCE_S, 0.1, (Exception,)).until(lambda _: condition())
+
+        def holds():
+            with contextlib.suppress(WebDriverException):
+                return condition()
+
+        return wait_for(holds)
 
     def find(self, selector):
         return self.driver.find_element(By.CSS_SELECTOR, selector)

@@ -9,5 +9,5 @@ def served(tmp_path_factory):
     from tests.app.browser import serving
 
     folder = tmp_path_factory.mktemp("served")
-    with serving(folder, "--upload_limit=1") as (address, process, said):
+    with serving(folder, "--upload_limit=4") as (address, process, said):
         yield address, process, said, folder
