@@ -16,7 +16,7 @@ from deepsteg_jax.app.jobs import CANCELLED, DONE, FAILED, Job, Worker
 from deepsteg_jax.errors import PartialError, UserError
 
 TITLE = "deepsteg"
-POLL_S = 0.3
+POLL_S, HUSH_S = 0.3, 0.1
 LEAST_PASSPHRASE = 8  # characters, below which the page warns
 KEEP, SEND = "keep", "send"
 USES = [
@@ -244,10 +244,11 @@ class Page:
 
     async def _hide(self, passphrase, again, use, quality, longest, loop, sound, request: gr.Request):
         visitor, shown = self._visitors.of(request), self.hide
-        yield {shown.message: ""}  # what is said twice is to be read out twice
+        async for news in _hush(shown):
+            yield news
         wrong = _wrong_to_hide(visitor, passphrase, again, loop)
         if wrong:
-            yield {shown.message: html.problem(wrong), shown.bar: ""}
+            yield {shown.message: html.problem(wrong)}
             return
         visitor.hidden = visitor.compared = None
         yield {self.to_reveal: gr.update(visible=False)}
@@ -289,10 +290,11 @@ class Page:
 
     async def _reveal(self, passphrase: str, request: gr.Request):
         visitor, shown = self._visitors.of(request), self.reveal
-        yield {shown.message: ""}
+        async for news in _hush(shown):
+            yield news
         wrong = _wrong_to_reveal(visitor, passphrase)
         if wrong:
-            yield {shown.message: html.problem(wrong), shown.bar: ""}
+            yield {shown.message: html.problem(wrong)}
             return
         stego = visitor.dropped["stego"].path
         visitor.revealed = visitor.compared = None
@@ -348,12 +350,13 @@ class Page:
 
     async def _compare(self, request: gr.Request):
         visitor, shown = self._visitors.of(request), self.compare
-        yield {shown.message: ""}
+        async for news in _hush(shown):
+            yield news
         paths = {name: visitor.part(name) for name in PARTS}
         missing = [name for name in PARTS if paths[name] is None]
         if missing or visitor.busy:
             wrong = f"Not there yet: {' and '.join(missing)}. Hide and reveal something first, or drop files."
-            yield {shown.message: html.problem(_BUSY if visitor.busy else wrong), shown.bar: ""}
+            yield {shown.message: html.problem(_BUSY if visitor.busy else wrong)}
             return
         visitor.compared = None
         yield {self.comparison: gr.update(visible=False)}
@@ -423,6 +426,12 @@ class Shown:
 # --- small things ---------------------------------------------------------------------------------
 
 _BUSY = "Something of yours is still running: wait for it, or stop it."
+
+
+async def _hush(shown: Shown) -> AsyncIterator[dict]:
+    """Empties the message for a moment, so that what is said twice is read out twice."""
+    yield {shown.message: "", shown.bar: ""}
+    await asyncio.sleep(HUSH_S)
 
 
 def _hide(desk, models, cover, secret, passphrase, choice, job):

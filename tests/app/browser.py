@@ -21,6 +21,7 @@ from selenium.common.exceptions import WebDriverException  # noqa: E402
 from selenium.webdriver.chrome.options import Options  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
@@ -139,12 +140,20 @@ class Page:
         return self.text(f"#card_{slot}")
 
     def run(self, tab):
-        """Clicks the button of a tab and waits for what it says at the end."""
-        self.click(f"#{tab}_go")
-        running = ("…", "Waiting")
-        self.wait(
-            lambda: (said := self.text(f"#{tab}_message")) and not any(part in said for part in running)
+        """Clicks the button of a tab and waits for what it says at the end, after a moment of silence."""
+        self.driver.execute_script(
+            f"window.said = []; new MutationObserver((_, observer) => said.push(document.getElementById("
+            f"'{tab}_message').innerText.trim())).observe(document.getElementById('{tab}_message'),"
+            "{childList: true, subtree: true, characterData: true})"
         )
+        self.click(f"#{tab}_go")
+
+        def ended():
+            said = self.driver.execute_script("return window.said")
+            said = said[said.index("") :] if "" in said else [""]
+            return said[-1] and "…" not in said[-1] and "Waiting" not in said[-1]
+
+        self.wait(ended)
         self.wait(lambda: self.find(f"#{tab}_go").is_enabled())
         return self.text(f"#{tab}_message")
 
@@ -152,7 +161,7 @@ class Page:
         """Types it into every passphrase field that is to be seen."""
         for field in self.driver.find_elements(By.CSS_SELECTOR, "input[type=password]"):
             if field.is_displayed():
-                field.clear()
+                field.send_keys(Keys.CONTROL, "a")
                 field.send_keys(text)
 
     def requests(self):
