@@ -236,7 +236,7 @@ class Page:
         inputs = [passphrase, again, use, quality, longest, loop, sound]
         outputs = [*shown, loop, self.to_reveal]
         gr.on([shown.go.click, again.submit], self._hide, inputs, outputs, **_PRIVATE)
-        shown.stop.click(self._stop, queue=False, **_PRIVATE)
+        shown.stop.click(self._stop, **_PRIVATE)
 
     def _needs_loop(self, request: gr.Request) -> dict:
         dropped = self._visitors.of(request).dropped
@@ -279,7 +279,7 @@ class Page:
         self.reveal = shown = Shown("Reveal", "reveal")
         self.reveal_result = shown.result
         gr.on([shown.go.click, passphrase.submit], self._reveal, passphrase, [*shown], **_PRIVATE)
-        shown.stop.click(self._stop, queue=False, **_PRIVATE)
+        shown.stop.click(self._stop, **_PRIVATE)
 
     def _give_to_reveal(self, request: gr.Request) -> tuple:
         visitor = self._visitors.of(request)
@@ -338,7 +338,7 @@ class Page:
             )
         outputs = [*shown, self.comparison, self.frame, self.pictures, self.curve]
         shown.go.click(self._compare, None, outputs, **_PRIVATE)
-        shown.stop.click(self._stop, queue=False, **_PRIVATE)
+        shown.stop.click(self._stop, **_PRIVATE)
         self.frame.change(self._show_frame, self.frame, self.pictures, trigger_mode="always_last", **_PRIVATE)
 
     async def _show_parts(self, request: gr.Request) -> list:

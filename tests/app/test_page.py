@@ -24,7 +24,7 @@ def clips(tmp_path_factory):
     save(folder / "secret.png", smooth(1, 96, 128, seed=1)[0][None])
     (folder / "text.mkv").write_text("this is no video")
     save(folder / "large.mkv", noise(100, 128, 128))
-    save(folder / "long.mkv", np.repeat(smooth(1, 32, 32), 1500, axis=0))
+    save(folder / "long.mkv", np.broadcast_to(np.uint8(99), (600, 192, 256, 3)))
     return folder
 
 
