@@ -152,7 +152,8 @@ def test_stopping(page, clips, served):
     page.click("#hide_stop")
     page.wait(lambda: page.text("#hide_message") == "Stopped. Nothing was kept.")
     page.wait(lambda: not any(path.name.startswith("stego") for path in files_of(served[3])))
-    assert page.find("#hide_go").is_enabled() and not page.find("#hide_stop").is_displayed()
+    assert page.find("#hide_go").is_enabled()
+    assert not page.driver.find_elements(By.CSS_SELECTOR, "#hide_stop")
 
 
 def test_a_file_that_is_too_large(page, clips):
