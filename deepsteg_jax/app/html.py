@@ -142,6 +142,8 @@ def figures(done: work.Compared) -> str:
     means = [float(np.mean(values)) for values in (done.stego_db, done.secret_db)]
     frames = len(done.stego_db)
     of = "one frame" if frames == 1 else f"the mean of {frames} frames"
+    if frames < done.frames:
+        of += f", where the cover ends, of {done.frames}"
     return f"Stego {means[0]:.2f} dB, secret {means[1]:.2f} dB PSNR ({of})."
 
 

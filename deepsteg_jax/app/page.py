@@ -332,8 +332,9 @@ class Page:
                 y="PSNR (dB)",
                 color="of",
                 color_map={"stego": "#2563eb", "secret": "#ea580c"},
-                height=340,
-                label="PSNR of every frame: RGB, 8-bit, identical frames count as 100 dB",
+                height=300,
+                colors_in_legend=[],
+                label="PSNR of every frame: stego blue, secret orange (RGB, 8-bit; identical: 100 dB)",
                 buttons=[],
             )
         outputs = [*shown, self.comparison, self.frame, self.pictures, self.curve]
@@ -372,7 +373,7 @@ class Page:
             self.comparison: gr.update(visible=True),
             self.frame: gr.update(minimum=1, maximum=max(2, len(done.numbers)), value=1),
             self.pictures: html.pictures(done, 0),
-            self.curve: _curve(done),
+            self.curve: gr.LinePlot(_curve(done), x_lim=[1, max(2, len(done.stego_db))]),
         }
 
     def _show_frame(self, position: float, request: gr.Request) -> str:

@@ -272,6 +272,7 @@ class Compared(NamedTuple):
     secret_db: list[float]
     numbers: list[int]  # of the frames that there are pictures of
     pictures: list[dict[str, Path]]  # of these, by column of `plots.COLUMNS`
+    frames: int  # of the revealed file by its header, more than were compared if the cover is shorter
 
 
 def compare(job: Job, desk: Desk, files: Any, numbers: np.ndarray | None = None) -> Compared:
@@ -290,9 +291,10 @@ def compare(job: Job, desk: Desk, files: Any, numbers: np.ndarray | None = None)
     from deepsteg_jax import evaluation, metrics
 
     with desk.in_use(), _Made(desk) as made:
-        job.stage("Comparing", io.probe(files.revealed).frames)
-        every = max(1, -(-(io.probe(files.revealed).frames or 1) // PICTURES))
-        done, folder = Compared([], [], [], []), made.new("pictures").parent
+        total = io.probe(files.revealed).frames or 1
+        job.stage("Comparing", total)
+        every = -(-total // PICTURES)
+        done, folder = Compared([], [], [], [], total), made.new("pictures").parent
         for number, frames in zip(count(), evaluation.read_together(files, numbers=numbers), strict=False):
             _check_sizes(frames)
             done.stego_db.append(metrics.psnr(frames["cover"], frames["stego"]))

@@ -11,6 +11,7 @@ from tests.app.browser import By, Page, chromium
 from tests.synthetic import noise, save, smooth
 
 PASSPHRASE = "hunter2 is Not a good one"
+FIRST = {"Hide": "cover", "Reveal": "stego", "Compare": "compare_cover", "Live": "live"}  # slots
 SIZE = {"height": 64, "width": 96}
 
 
@@ -175,7 +176,10 @@ def test_phone_dark_and_labels(page):
         )
         driver.refresh()
         page.wait(lambda: page.find("#drop_cover input[type=file]"))
-        assert driver.execute_script("return document.documentElement.scrollWidth") <= 375
+        for tab in ("Hide", "Reveal", "Compare", "Live"):
+            page.tab(tab)
+            page.wait(lambda tab=tab: page.find(f"[id^='drop_{FIRST[tab]}']").is_displayed())
+            assert driver.execute_script("return document.documentElement.scrollWidth") <= 375, tab
         colour = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
         levels = [float(part) for part in colour.split("(")[1].rstrip(")").split(",")[:3]]
         assert (max(levels) < background) if scheme == "dark" else (min(levels) > background)
