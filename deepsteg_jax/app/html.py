@@ -79,7 +79,7 @@ def stage(status: Status) -> str:
 
 def bar(status: Status) -> str:
     """How far a job is."""
-    if status.state == WAITING or status.share is None:
+    if status.state == WAITING or not status.share:  # it may compile first, or take long for the first part
         return "<div class='unknown' role='progressbar' aria-label='progress'></div>"
     left = "" if status.left_s is None else f", about {words.duration(status.left_s)} left"
     return (

@@ -129,15 +129,19 @@ class Worker:
             ahead = self._jobs.index(job) if job in self._jobs else 0
         return job.status(ahead)
 
-    def close(self, wait_s: float = 10.0) -> bool:
-        """Stops all jobs; returns whether the one that ran ended within `wait_s` seconds."""
+    @property
+    def runs(self) -> bool:
+        """Whether the thread is alive."""
+        return self._thread.is_alive()
+
+    def close(self, wait_s: float = 5.0) -> None:
+        """Stops all jobs and waits for the one that runs, but not for long: its next step may be far."""
         with self._changed:
             self._closed = True
             for job in self._jobs:
                 job.cancel()
             self._changed.notify()
         self._thread.join(wait_s)
-        return not self._thread.is_alive()
 
     def _loop(self) -> None:
         while True:

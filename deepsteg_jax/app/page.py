@@ -21,7 +21,7 @@ LEAST_PASSPHRASE = 8  # characters, below which the page warns
 KEEP, SEND = "keep", "send"
 USES = [
     ("Stay as it is: best pictures, a large file that no app or site may change", KEEP),
-    ("Be sent or posted: survives being coded again, coarser pictures, slower", SEND),
+    ("Be sent or posted: survives being coded again; coarser pictures, no sound, slower", SEND),
 ]
 QUALITIES = {
     KEEP: [
@@ -224,16 +224,20 @@ class Page:
             label="Repeat the cover until the secret fits", visible=False, elem_id="loop"
         )
         with gr.Accordion("Quality and size", open=False):
-            quality = gr.Radio(QUALITIES[KEEP], value=BALANCED[KEEP], label="Quality", elem_id="quality")
+            # One for each use: choices that change would arrive late for a quick click.
+            qualities = [
+                gr.Radio(QUALITIES[kind], value=BALANCED[kind], label="Quality", visible=kind == KEEP)
+                for kind in (KEEP, SEND)
+            ]
             longest = gr.Radio(SIZES, value=SIZES[0][1], label="Longest side of the result")
             sound = gr.Checkbox(value=True, label="Hide its sound too", info="The secret's, if it has any")
         self.hide = shown = Shown("Hide", "hide")
         self.to_reveal = gr.Button("Reveal it to see that it works", visible=False, elem_id="to_reveal")
 
-        use.change(_qualities, use, [quality, sound], **_PRIVATE)
+        use.change(_options_of, use, [*qualities, sound], **_PRIVATE)
         for card in (cover_card, secret_card):
             card.change(self._needs_loop, None, loop, **_PRIVATE)
-        inputs = [passphrase, again, use, quality, longest, loop, sound]
+        inputs = [passphrase, again, use, *qualities, longest, loop, sound]
         outputs = [*shown, loop, self.to_reveal]
         gr.on([shown.go.click, again.submit], self._hide, inputs, outputs, **_PRIVATE)
         shown.stop.click(self._stop, **_PRIVATE)
@@ -242,7 +246,9 @@ class Page:
         dropped = self._visitors.of(request).dropped
         return gr.update(visible=_is_longer(dropped.get("secret"), dropped.get("cover")))
 
-    async def _hide(self, passphrase, again, use, quality, longest, loop, sound, request: gr.Request):
+    async def _hide(
+        self, passphrase, again, use, keep_quality, send_quality, longest, loop, sound, request: gr.Request
+    ):
         visitor, shown = self._visitors.of(request), self.hide
         async for news in _hush(shown):
             yield news
@@ -252,6 +258,7 @@ class Page:
             return
         visitor.hidden = visitor.compared = None
         yield {self.to_reveal: gr.update(visible=False)}
+        quality = {KEEP: keep_quality, SEND: send_quality}[use]
         choice = work.Choice(use == SEND, quality, longest, loop, sound)
         files = visitor.dropped["cover"].path, visitor.dropped["secret"].path
         do = partial(_hide, visitor.desk, self._models, *files, passphrase, choice)
@@ -460,9 +467,9 @@ def _passphrase(label: str, kind: str) -> gr.Textbox:
     return gr.Textbox(label=label, type="password", max_lines=1, max_length=1000, html_attributes=attributes)
 
 
-def _qualities(use: str) -> tuple:
-    choices = gr.Radio(choices=QUALITIES[use], value=BALANCED[use])
-    return choices, gr.Checkbox(visible=use == KEEP)
+def _options_of(use: str) -> tuple:
+    """Shows what can be chosen for a use: its qualities, and the sound where it is hidden."""
+    return tuple(gr.update(visible=use == kind) for kind in (KEEP, SEND, KEEP))
 
 
 def _is_longer(secret: work.Clip | None, cover: work.Clip | None) -> bool:

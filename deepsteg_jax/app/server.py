@@ -1,7 +1,9 @@
 """The web server of the page: which requests there are, and who may make them."""
 
 import os
+import signal
 import socket
+import sys
 import webbrowser
 from collections.abc import Callable
 from contextlib import asynccontextmanager
@@ -49,17 +51,32 @@ def serve(models: Models, options: Options) -> None:
     Raises:
         UserError: the address is taken or is not of this computer, or there is no temporary folder.
     """
-    with bound(options.host, options.port) as listener, Store() as store, Worker() as worker:
-        address = address_of(listener)
-        app = build(models, store, worker, options, lambda: _tell(address, options))
-        config = uvicorn.Config(
-            app,
-            log_level="critical",  # no log of requests: they name files
-            server_header=False,
-            timeout_graceful_shutdown=_GRACE_S,
-            ws_max_size=_LARGEST_FRAME,
-        )
-        uvicorn.Server(config).run(sockets=[listener])
+    worker = Worker()
+    try:
+        with bound(options.host, options.port) as listener, Store() as store, worker:
+            address = address_of(listener)
+            app = build(models, store, worker, options, lambda: _tell(address, options))
+            config = uvicorn.Config(
+                app,
+                log_level="critical",  # no log of requests: they name files
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_S,
+                ws_max_size=_LARGEST_FRAME,
+            )
+            uvicorn.Server(config).run(sockets=[listener])
+    except (KeyboardInterrupt, SystemExit) as end:
+        if worker.runs:
+            _end_now(end)
+        raise
+
+
+def _end_now(end: BaseException) -> None:
+    """Ends the process as `main.py` would, though a thread computes: Python would abort over it."""
+    if isinstance(end, KeyboardInterrupt):
+        print("main.py: interrupted", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(128 + signal.SIGINT if isinstance(end, KeyboardInterrupt) else end.code)
 
 
 def bound(host: str, port: int) -> socket.socket:

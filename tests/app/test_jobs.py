@@ -148,5 +148,18 @@ def test_closing_stops_everything():
     with Worker() as worker:
         made = [worker.submit(work) for _ in range(2)]
         until(lambda: steps)
-        assert worker.close()
+        assert worker.runs
+    assert not worker.runs
     assert [job.state for job in made] == [CANCELLED, CANCELLED]
+
+
+def test_closing_does_not_wait_for_long():
+    go = threading.Event()
+    worker = Worker()
+    worker.__enter__()
+    job = worker.submit(lambda job: go.wait())
+    until(lambda: job.state == RUNNING)
+    worker.close(wait_s=0.01)
+    assert worker.runs and job.state == CANCELLED
+    go.set()
+    until(lambda: not worker.runs)
