@@ -131,8 +131,8 @@ class Visitors:
 class Page:
     """Lays the tabs out and ties them to the work."""
 
-    def __init__(self, models: work.Models, visitors: Visitors, worker: Worker, limit: int):
-        self._models, self._visitors, self._worker, self._limit = models, visitors, worker, limit
+    def __init__(self, models: work.Models, visitors: Visitors, worker: Worker):
+        self._models, self._visitors, self._worker = models, visitors, worker
 
     def lay_out(self) -> None:
         """Everything; called within `gr.Blocks`."""
@@ -313,8 +313,9 @@ class Page:
             return
         visitor.revealed, visitor.revealed_from = job.result, stego
         visitor.tidy()
-        partial_ = isinstance(job.result.report, PartialError)
-        message = html.problem(self._words(job.result.report)) if partial_ else html.done("Done.")
+        report = job.result.report
+        damaged = isinstance(report, PartialError)
+        message = html.problem(self._words(report)) if damaged else html.done("Done.")
         yield {shown.message: message, shown.result: html.revealed(job.result)}
 
     # Compare
@@ -536,17 +537,17 @@ def _never_fetch(drop: gr.File, store: Store) -> None:
     drop.preprocess = lambda payload: payload and payload.path
 
 
-def build(models: work.Models, visitors: Visitors, worker: Worker, limit: int) -> gr.Blocks:
-    """The page; `limit` is in bytes."""
+def build(models: work.Models, visitors: Visitors, worker: Worker) -> gr.Blocks:
+    """The page."""
     with gr.Blocks(analytics_enabled=False, title=TITLE) as blocks:
-        Page(models, visitors, worker, limit).lay_out()
+        Page(models, visitors, worker).lay_out()
         blocks.unload(visitors.leave)
     blocks.queue(default_concurrency_limit=None, api_open=False)
     return blocks
 
 
 def mount(app: Any, blocks: gr.Blocks, limit: int) -> None:
-    """Puts the page at the root of a FastAPI application."""
+    """Puts the page at the root of a FastAPI application; a file may have `limit` bytes."""
     script = (_HERE / "page.js").read_text()
     gr.mount_gradio_app(
         app,

@@ -153,7 +153,7 @@ def build(
         await camera.serve(connection, token, width, height)
 
     limit = options.upload_limit * 2**20
-    page.mount(app, page.build(models, visitors, worker, limit), limit)
+    page.mount(app, page.build(models, visitors, worker), limit)
     app.add_middleware(Guard, limit=limit)
     if is_local(options.host):  # no other name may lead here, whatever the name service says
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"], www_redirect=False)
