@@ -63,30 +63,42 @@ def _measure_frame(frames: dict[str, np.ndarray], perceptual: bool) -> dict[str,
     return measured
 
 
-def measure(
+def measure_frames(
     files: Files,
     progress=lambda frames: None,
     perceptual: bool = False,
     numbers: Iterable[int] | None = None,
-) -> dict[str, float]:
-    """Mean over frames of stego and secret PSNR (dB) and SSIM, and the capacity used.
+) -> list[dict[str, float]]:
+    """PSNR (dB) and SSIM of stego and secret for each hidden frame.
 
-    `capacity_bpp` is the size of the secret, 24 bits a pixel, per pixel of cover that carries it. With
-    `perceptual` also SSIMULACRA2, the mean over the first of every five frames. `numbers`: see
-    `read_together`.
+    With `perceptual` also SSIMULACRA2, of the first of every five frames. `numbers`: see `read_together`.
     """
-    values, shape = [], {}
+    values = []
     with ThreadPoolExecutor(WORKERS) as pool:
         stream = read_together(files, numbers=numbers)
         while batch := list(islice(stream, 2 * WORKERS)):
-            shape = {name: frame.shape for name, frame in batch[0].items()}
-            numbers = range(len(values), len(values) + len(batch))
-            scored = [perceptual and number % PERCEPTUAL_EVERY == 0 for number in numbers]
+            counted = range(len(values), len(values) + len(batch))
+            scored = [perceptual and number % PERCEPTUAL_EVERY == 0 for number in counted]
             values += pool.map(_measure_frame, batch, scored)
             progress(len(batch))
+    return values
+
+
+def mean_of_frames(files: Files, values: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of what `measure_frames` returned, the number of frames, and the capacity used.
+
+    `capacity_bpp` is the size of the secret, 24 bits a pixel, per pixel of cover that carries it.
+    """
     means = {name: float(np.mean([v[name] for v in values if name in v])) for name in values[0]}
-    pixels = {name: size[0] * size[1] for name, size in shape.items()}
-    return {**means, "capacity_bpp": 24 * pixels["secret"] / pixels["cover"], "frames": len(values)}
+    cover = io.probe(files.cover)
+    width, height = pipeline.fitted_size(io.probe(files.secret), cover.width, cover.height)
+    capacity = 24 * width * height / (cover.width * cover.height)
+    return {**means, "capacity_bpp": capacity, "frames": len(values)}
+
+
+def measure(files: Files, progress=lambda frames: None, perceptual: bool = False) -> dict[str, float]:
+    """`mean_of_frames` of `measure_frames`: what is reported of one clip or image."""
+    return mean_of_frames(files, measure_frames(files, progress, perceptual))
 
 
 def picked_frames(
@@ -200,6 +212,7 @@ def evaluate_folder(
             io.write_frames(files.cover, cover[:count])
             io.write_frames(files.secret, secret[:count])
             figures = {**run(files), **measure(files, perceptual=settings.perceptual)}
+            figures["stego_bytes"] = files.stego.stat().st_size
             results.append({"cover": path.name, "secret": following.name, **figures})
             if i < settings.pictures:
                 rows += [(path.stem, frames) for _, frames in picked_frames(files, 1, count)]

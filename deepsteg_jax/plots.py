@@ -36,7 +36,7 @@ def comparison(path: str | Path, rows: list[tuple[str, dict[str, np.ndarray]]]) 
             axis.set_title(column, fontsize=10)
             axis.set_xticks([])
             axis.set_yticks([])
-        line[0].set_ylabel(label, fontsize=10)
+        line[0].set_ylabel(label, fontsize=10, parse_math=False)  # a file may be called $x
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

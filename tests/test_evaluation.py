@@ -44,6 +44,19 @@ def test_psnr_is_a_mean_of_decibels(tmp_path):
     assert report["secret_psnr_db"] == 100 and report["secret_ssim"] == pytest.approx(1)
 
 
+def test_every_frame_has_its_figures(tmp_path):
+    cover = noise(3, low=10, high=200)
+    stego = cover + np.arange(1, 4, dtype=np.uint8)[:, None, None, None]
+    files = make(tmp_path, cover=cover, stego=stego, secret=cover, revealed=stego)
+    frames = evaluation.measure_frames(files)
+    wanted = 20 * np.log10(255 / np.arange(1, 4))
+    for name in ("stego", "secret"):
+        assert [frame[f"{name}_psnr_db"] for frame in frames] == pytest.approx(wanted)
+        assert frames[0][f"{name}_ssim"] == pytest.approx(ssim(cover[0], stego[0]))
+    means = evaluation.mean_of_frames(files, frames)
+    assert means == evaluation.measure(files) and means["stego_psnr_db"] == pytest.approx(wanted.mean())
+
+
 def test_only_hidden_frames_count(tmp_path):
     """The cover goes on behind the secret's end, unchanged; that must not improve the mean."""
     cover, secret = noise(11, low=10, high=200), noise(5, 20, 30, seed=1)
@@ -149,6 +162,7 @@ def test_every_item_of_a_folder_hides_the_next(tmp_path):
         assert result["stego_psnr_db"] == pytest.approx(20 * np.log10(255))
         assert result["secret_psnr_db"] == 100
         assert result["frames"] == 2 and result["hide_fps"] == 5
+        assert result["stego_bytes"] > 2 * 16 * 20
         assert "stego_ssimulacra2" not in result
     assert [label for label, _ in rows] == ["a", "b"]
     for i, (_, row) in enumerate(rows):

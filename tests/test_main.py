@@ -339,8 +339,10 @@ def test_round_trip(run, tmp_path, monkeypatch):
     workdir = tmp_path / "deep" / "work"
     result = run(f"--config.video.cover={cover}", f"--config.video.secret={secret}", f"--workdir={workdir}")
     assert result.code == 0, result.err
-    assert names(workdir) == ["comparison.png", "metrics.json", "revealed.mkv", "stego.mkv"]
-    assert bytes(range(32)).hex() not in result.out + result.err + (workdir / "metrics.json").read_text()
+    assert names(workdir) == ["comparison.png", "metrics.json", "report.html", "revealed.mkv", "stego.mkv"]
+    page = (workdir / "report.html").read_text(encoding="utf-8")
+    written = (workdir / "metrics.json").read_text() + page
+    assert bytes(range(32)).hex() not in result.out + result.err + written
 
     report = json.loads((workdir / "metrics.json").read_text())
     pairs = {
@@ -370,9 +372,54 @@ def test_round_trip(run, tmp_path, monkeypatch):
     for name, path in {"cover": cover, "secret": secret, "stego": workdir / "stego.mkv"}.items():
         assert report[f"{name}_bytes"] == path.stat().st_size
 
+    assert report["per_frame"]["stego_psnr_db"] == pytest.approx(
+        [psnr(a[None], b[None]) for a, b in zip(*pairs["stego"], strict=True)]
+    )
+    assert report["parameters"]["hide"] > 0 and report["gmac_per_frame"]["reveal"] > 0
+    assert f"{report['stego_psnr_db']:.2f} dB" in page and f"--workdir={workdir}" in page
+
     table = result.out
     assert f"{report['stego_psnr_db']:.2f} dB" in table and f"{report['secret_ssim']:.4f} SSIM" in table
     assert Image.open(workdir / "comparison.png").size[0] == 5 * 4 * 110
+
+
+def test_round_trip_of_folders_of_images(run, tmp_path):
+    for name, frames in (("a", noise(3)), ("b", smooth(3))):
+        (tmp_path / name).mkdir()
+        for i, frame in enumerate(frames):
+            save(tmp_path / name / f"{i}.png", frame[None])
+    files = [f"--config.video.cover={tmp_path}/a", f"--config.video.secret={tmp_path}/b/%d.png"]
+    result = run(*files, f"--workdir={tmp_path}/w")
+    assert result.code == 0, result.err
+    report = json.loads((tmp_path / "w" / "metrics.json").read_text())
+    for name in "ab":
+        size = sum(path.stat().st_size for path in (tmp_path / name).iterdir())
+        assert report["cover_bytes" if name == "a" else "secret_bytes"] == size
+
+
+def test_evaluate(run, tmp_path):
+    """The figures of the three files and of the page are the same, and nothing else is left."""
+    (tmp_path / "clips").mkdir()
+    for i, name in enumerate(("a", "b $x_")):  # the second might be taken for mathematics
+        save(tmp_path / "clips" / f"{name}.mkv", smooth(4, seed=i))
+    sizes = {"path": tmp_path / "clips", "first_frame": 0, "frames": 4, "height": 32, "width": 48}
+    flags = [f"--config.evaluate.{name}={value}" for name, value in sizes.items()]
+    result = run("--mode=evaluate", *flags, f"--workdir={tmp_path}/w")
+    assert result.code == 0, result.err
+    assert names(tmp_path / "w") == ["evaluation.json", "evaluation.md", "evaluation.png", "report.html"]
+    report = json.loads((tmp_path / "w" / "evaluation.json").read_text())
+    page = (tmp_path / "w" / "report.html").read_text(encoding="utf-8")
+    table = (tmp_path / "w" / "evaluation.md").read_text()
+    assert [(pair["cover"], pair["secret"]) for pair in report["pairs"]] == [
+        ("a.mkv", "b $x_.mkv"),
+        ("b $x_.mkv", "a.mkv"),
+    ]
+    for figures in (report["mean"], *report["pairs"]):
+        for name in ("stego_psnr_db", "secret_psnr_db", "wrong_key_psnr_db"):
+            text = f"{figures[name]:.2f}"
+            assert text in page and text in table and text in result.out
+    assert report["mean"]["stego_bytes"] > 0
+    assert sum(report["gmac_per_frame"].values()) > 0 and sum(report["parameters"].values()) > 0
 
 
 def test_round_trip_does_not_overwrite_its_inputs(run, tmp_path):

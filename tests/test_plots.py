@@ -40,7 +40,8 @@ def panels(picture):
 def test_comparison(tmp_path, count):
     path = tmp_path / "comparison.png"
     figures = plt.get_fignums()
-    plots.comparison(path, [(f"frame {i}", row()) for i in range(count)])
+    label = r"$\no_mathematics"  # a name may be anything
+    plots.comparison(path, [(f"{label} {i}", row()) for i in range(count)])
     assert plt.get_fignums() == figures  # closed
     with Image.open(path) as image:
         assert image.format == "PNG"

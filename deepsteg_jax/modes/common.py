@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import shlex
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -99,6 +102,41 @@ def _bound(config: ConfigDict, side: str) -> Callable[..., Report]:
 def settings_of(config: ConfigDict, loop_cover: bool = False) -> Settings:
     """How section `video` of the config wants a secret to be laid along a cover."""
     return Settings(config.video.align, loop_cover, config.video.sound_bit_rate)
+
+
+def cost(config: ConfigDict, height: int, width: int) -> dict[str, dict[str, float]]:
+    """What the config's model costs, of each side: {"gmac_per_frame": {...}, "parameters": {...}}.
+
+    Counts billions of multiply-adds for a frame of that size in the compiled program, which takes seconds. Of
+    `robust`, which works on whole blocks, they are those of the symbols and of both networks, without codecs.
+    """
+    from deepsteg_jax import costs
+
+    model = models.build(config.model)
+    if is_robust(config):
+        gmac = _gmac_of_robust(model, config, height, width)
+    else:
+        gmac = costs.gmac_per_frame(model, config.model.frames, height, width)
+    return {"gmac_per_frame": gmac, "parameters": costs.parameter_counts(model)}
+
+
+def _gmac_of_robust(model: models.Model, config: ConfigDict, height: int, width: int) -> dict[str, float]:
+    from deepsteg_jax import costs
+    from deepsteg_jax.models import robust
+
+    frames, rows, columns = config.data.frames, height // robust.BLOCK, width // robust.BLOCK
+    height, width = robust.BLOCK * rows, robust.BLOCK * columns
+    symbols = (1, frames, rows, columns, config.model.coefficients)
+    gmac = costs.gmac_per_frame(model, frames, height, width, symbols)
+    params = jax.eval_shape(model.init, jax.random.key(0))["reveal"]["restoration"]
+    video = jax.ShapeDtypeStruct((1, frames, height, width, 3), jnp.float32)
+    gmac["reveal"] += costs.flops(partial(robust.restore, config.model), params, video) / (2e9 * frames)
+    return gmac
+
+
+def command() -> str:
+    """The command line of this process, ready for a shell."""
+    return shlex.join(["python", *sys.argv])
 
 
 def progress_bar(title: str, frames: int | None = None) -> tqdm:

@@ -15,6 +15,10 @@ COLUMNS = {
     "secret_ssim": "SSIM",
     "wrong_key_psnr_db": "wrong key dB",
 }
+ROBUST_NOTE = (
+    "The stego of the model robust is written without loss here, before any codec. Another key finds nothing "
+    "in it, which counts as mid-grey."
+)
 
 
 def markdown(results: list[dict], mean: dict[str, float]) -> str:
@@ -26,29 +30,8 @@ def markdown(results: list[dict], mean: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _gmac(model, config: ConfigDict) -> dict[str, float]:
-    """Multiply-adds of a frame; of `robust` those of symbols and of both networks, without its codecs."""
-    from deepsteg_jax import costs
-
-    height, width = config.evaluate.height, config.evaluate.width
-    if not is_robust(config):
-        return costs.gmac_per_frame(model, config.model.frames, height, width)
-    import jax
-    import jax.numpy as jnp
-
-    from deepsteg_jax.models import robust
-
-    frames = config.data.frames
-    symbols = (1, frames, height // robust.BLOCK, width // robust.BLOCK, config.model.coefficients)
-    gmac = costs.gmac_per_frame(model, frames, height, width, symbols)
-    params = jax.eval_shape(model.init, jax.random.key(0))["reveal"]["restoration"]
-    video = jax.ShapeDtypeStruct((1, frames, height, width, 3), jnp.float32)
-    gmac["reveal"] += costs.flops(partial(robust.restore, config.model), params, video) / (2e9 * frames)
-    return gmac
-
-
 def run(config: ConfigDict, options: Options) -> dict:
-    """Evaluates and writes evaluation.json, evaluation.md and evaluation.png under --workdir.
+    """Evaluates and writes evaluation.json, .md and .png and report.html under --workdir.
 
     Returns:
         What evaluation.json holds: every pair's figures, their mean, cost and parameters.
@@ -56,8 +39,9 @@ def run(config: ConfigDict, options: Options) -> dict:
     Raises:
         UserError: the folder or one of its items cannot be read.
     """
-    from deepsteg_jax import costs, evaluation, models, plots
-    from deepsteg_jax.modes.common import hider, load_side, revealer
+    from deepsteg_jax import evaluation, plots
+    from deepsteg_jax.modes.common import command, cost, hider, load_side, revealer
+    from deepsteg_jax.report import write_evaluation
 
     workdir = make_workdir(options)
     settings = config.evaluate
@@ -68,13 +52,11 @@ def run(config: ConfigDict, options: Options) -> dict:
         run_pair = partial(evaluation.hide_and_reveal, load_side(config, "hide"), load_side(config, "reveal"))
     progress = lambda items: tqdm(items, desc="evaluate", unit="pair")  # noqa: E731
     results, rows = evaluation.evaluate_folder(run_pair, settings, workdir, progress)
-    model = models.build(config.model)
     report = {
         "model": config.model.to_dict(),
         "checkpoint": config.checkpoint,
         "mean": evaluation.mean_of(results),
-        "gmac_per_frame": _gmac(model, config),
-        "parameters": costs.parameter_counts(model),
+        **cost(config, settings.height, settings.width),
         "pairs": results,
     }
     table = markdown(results, report["mean"])
@@ -82,11 +64,14 @@ def run(config: ConfigDict, options: Options) -> dict:
     (workdir / "evaluation.md").write_text(table + "\n")
     if rows:
         plots.comparison(workdir / "evaluation.png", rows)
+    notes = (ROBUST_NOTE,) if is_robust(config) else ()
+    write_evaluation(workdir / "report.html", config, report, rows, command(), notes)
     gmac = report["gmac_per_frame"]
     print(table)
     print(
         f"\n{sum(gmac.values()):.2f} GMAC per {settings.width}x{settings.height} frame "
         f"(hide {gmac['hide']:.2f}, reveal {gmac['reveal']:.2f}); "
-        f"{sum(report['parameters'].values()) / 1e6:.2f} M parameters; details in {workdir}/evaluation.json"
+        f"{sum(report['parameters'].values()) / 1e6:.2f} M parameters; "
+        f"details in {workdir}/report.html and evaluation.json"
     )
     return report

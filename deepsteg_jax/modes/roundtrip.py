@@ -13,7 +13,7 @@ from deepsteg_jax.video import io
 def _print_report(report: dict, files, notes: tuple[str, ...], workdir: Path) -> None:
     from deepsteg_jax.modes.common import table
 
-    size = lambda path: f"{path}  {path.stat().st_size / 2**20:.1f} MiB"  # noqa: E731
+    size = lambda path: f"{path}  {io.size_of(path) / 2**20:.1f} MiB"  # noqa: E731
     print(
         table(
             [
@@ -30,16 +30,23 @@ def _print_report(report: dict, files, notes: tuple[str, ...], workdir: Path) ->
                 ("revealed", size(files.revealed)),
                 ("pictures", str(workdir / "comparison.png")),
                 ("figures", str(workdir / "metrics.json")),
+                ("report", str(workdir / "report.html")),
             ]
         )
     )
 
 
+def _write_figures(path: Path, figures: dict) -> None:
+    """Writes JSON with one line for each figure, however many frames it is of."""
+    lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in figures.items())
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def run(config: ConfigDict, options: Options) -> None:
     """Hides config.video.secret in config.video.cover under --workdir and reports.
 
-    Writes stego.mkv, revealed.mkv (.png for images), comparison.png and metrics.json. Of the model `robust`
-    the stego is stego.mp4, or stego.jpg.
+    Writes stego.mkv, revealed.mkv (.png for images), comparison.png, metrics.json and report.html. Of the
+    model `robust` the stego is stego.mp4, or stego.jpg.
 
     Raises:
         UserError: see `pipeline` and `robust_pipeline`.
@@ -54,7 +61,8 @@ def run(config: ConfigDict, options: Options) -> None:
         io.check_output(output, (cover, secret), info.is_image, robust, (info.width, info.height))
 
     from deepsteg_jax import evaluation, plots
-    from deepsteg_jax.modes.common import hider, progress_bar, revealer, settings_of
+    from deepsteg_jax.modes.common import command, cost, hider, progress_bar, revealer, settings_of
+    from deepsteg_jax.report import write_roundtrip
     from deepsteg_jax.video import pipeline
 
     print("drew a random key for this round trip; hide and reveal use a passphrase or a key file")
@@ -68,9 +76,18 @@ def run(config: ConfigDict, options: Options) -> None:
     # The robust model reveals what each frame of the cover carries, not every frame of the secret.
     numbers = pipeline.make_plan(cover, secret, settings).schedule.numbers if robust else None
     with progress_bar("measure", hidden.frames) as bar:
-        report = evaluation.measure(files, bar.update, numbers=numbers)
-    report |= {"hide_fps": hidden.fps, "reveal_fps": shown.fps}
-    report |= {f"{name}_bytes": path.stat().st_size for name, path in files._asdict().items()}
-    plots.comparison(workdir / "comparison.png", evaluation.picked_frames(files, 3, hidden.frames, numbers))
-    (workdir / "metrics.json").write_text(json.dumps(report, indent=2) + "\n")
-    _print_report(report, files, (*hidden.notes, *shown.notes), workdir)
+        per_frame = evaluation.measure_frames(files, bar.update, numbers=numbers)
+    rows = evaluation.picked_frames(files, 3, hidden.frames, numbers)
+    plots.comparison(workdir / "comparison.png", rows)
+    figures = {
+        **evaluation.mean_of_frames(files, per_frame),
+        "hide_fps": hidden.fps,
+        "reveal_fps": shown.fps,
+        **{f"{name}_bytes": io.size_of(path) for name, path in files._asdict().items()},
+        **cost(config, info.height, info.width),
+        "per_frame": {name: [frame[name] for frame in per_frame] for name in per_frame[0]},
+    }
+    notes = (*hidden.notes, *shown.notes)
+    _write_figures(workdir / "metrics.json", figures)
+    write_roundtrip(workdir / "report.html", config, figures, files, rows, command(), notes)
+    _print_report(figures, files, notes, workdir)

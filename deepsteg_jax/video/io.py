@@ -178,6 +178,12 @@ def count_frames(path: str | Path) -> int:
     return len(frame_times(path))
 
 
+def size_of(path: str | Path) -> int:
+    """Bytes of a file, or of all images of a sequence."""
+    paths = list_sequence(path) if is_sequence(path) else [Path(path)]
+    return sum(file.stat().st_size for file in paths)
+
+
 def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize one uint8 RGB frame [h, w, 3] to [height, width, 3], bicubic; the same array if unchanged."""
     if frame.shape[:2] == (height, width):
