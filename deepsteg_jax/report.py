@@ -238,6 +238,10 @@ def _megabytes(size: float) -> str:
     return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{size / 2**10:,.1f} KiB"
 
 
+def _rate(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
 def _quality_facts(figures: dict) -> list[Fact]:
     facts = []
     for name, note in (("stego", "against the cover"), ("secret", "revealed against it")):
@@ -252,8 +256,7 @@ def _work_facts(figures: dict) -> list[Fact]:
     gmac, parameters = figures["gmac_per_frame"], figures["parameters"]
     sides = ("hide", "reveal")
     return [
-        Fact("hide", f"{figures['hide_fps']:.1f} frames/s", "file to file"),
-        Fact("reveal", f"{figures['reveal_fps']:.1f} frames/s", "file to file"),
+        *(Fact(side, f"{_rate(figures[f'{side}_fps'])} frames/s", "file to file") for side in sides),
         Fact(
             "work for a frame",
             f"{sum(gmac.values()):.2f} GMAC",
@@ -274,7 +277,8 @@ _RULES = (
     "before it was measured.",
     "SSIM is that of Wang et al. 2004 (Gaussian window, sigma 1.5), the mean over R, G and B.",
     "A secret larger than its cover is measured as it was hidden, scaled down.",
-    "Frames per second are from file to file on the machine named below, without compilation.",
+    "Frames per second are from file to file on the machine named below, without compilation (with it for the "
+    "model robust).",
     "GMAC are billions of multiply-adds (two floating-point operations each) of the bare model, counted in "
     "the compiled program; reading and writing files is not among them.",
 )
