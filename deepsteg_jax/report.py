@@ -277,8 +277,8 @@ _RULES = (
     "before it was measured.",
     "SSIM is that of Wang et al. 2004 (Gaussian window, sigma 1.5), the mean over R, G and B.",
     "A secret larger than its cover is measured as it was hidden, scaled down.",
-    "Frames per second are from file to file on the machine named below, without compilation (with it for the "
-    "model robust).",
+    "Frames per second are from file to file on the machine named below, without compilation (for the model "
+    "robust with it).",
     "GMAC are billions of multiply-adds (two floating-point operations each) of the bare model, counted in "
     "the compiled program; reading and writing files is not among them.",
 )

@@ -1,7 +1,6 @@
 """The notebook experiments/tutorial.ipynb: as it is shipped, and run in its tiny variant."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -69,25 +68,20 @@ def test_what_is_shipped():
 
 
 def test_the_tiny_variant_runs(tmp_path, monkeypatch):
-    nbformat = pytest.importorskip("nbformat", reason="nbformat, nbclient and ipykernel run the notebook")
-    nbclient = pytest.importorskip("nbclient", reason="nbformat, nbclient and ipykernel run the notebook")
-    pytest.importorskip("ipykernel", reason="nbformat, nbclient and ipykernel run the notebook")
+    for package in ("nbformat", "nbclient", "ipykernel"):
+        pytest.importorskip(package, reason="nbformat, nbclient and ipykernel run the notebook")
     from deepsteg_jax.robust import secret_codec
     from deepsteg_jax.video import io
+    from experiments.run_tutorial import execute
 
     if not (io.has_encoder("libx264") and io.has_encoder(secret_codec.CODEC)):
         pytest.skip("this build of FFmpeg lacks x264 or SVT-AV1")
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = nbclient.NotebookClient(
-        notebook,
-        timeout=None,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(NOTEBOOK.parent)}},
-    )
-    client.execute(env={**os.environ, "DEEPSTEG_TUTORIAL": "tiny", "JAX_PLATFORMS": "cpu"})
+    before = NOTEBOOK.read_bytes()
+    notebook = execute("tiny")
     check_claims(printed(notebook), (3, 6), 35)
     assert len(pictures(notebook)) >= 7
-    assert sorted(path.name for path in tmp_path.iterdir()) <= ["IPYTHONDIR", "XDG_CACHE_HOME"]
+    assert NOTEBOOK.read_bytes() == before
