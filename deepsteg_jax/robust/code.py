@@ -16,7 +16,7 @@ from deepsteg_jax.errors import UserError
 
 LEAST_RATE = 0.25  # of a code that is not repeated
 MOST_LENGTH = 2**15  # of a part, but for
-LEAST_SIZE = 6000  # message bits, since short ones lose more
+LEAST_SIZE = 20_000  # message bits, since short ones lose more
 DEGREES = ((0.6, 3), (0.25, 8), (0.15, 20))  # share of the message bits, checks that they take part in
 EXACT_BELOW = 0.5  # rates for which belief propagation is exact; above, the min-sum rule is as good
 ITERATIONS = 60

@@ -58,6 +58,25 @@ def test_held_symbols_are_those_of_the_mean(frames, hold):
     assert np.abs(np.diff(moves[:hold], axis=0)).max() <= 1  # all frames of a group move alike
 
 
+def test_some_symbols_alone_are_written():
+    cover, symbols = smooth(2, 40, 56) // 2 + 60, _symbols(2, 40, 56)
+    these = np.random.default_rng(0).random(symbols.shape) < 0.1
+    before = robust.read_phases(robust.luma_of(jnp.asarray(cover)), 40.0, 4)
+    stego = robust.write_some(cover, symbols, these, 40.0)
+    assert np.quantile(_errors(stego, symbols, 40.0)[these], 0.99) < 0.03
+    assert np.quantile(_errors(stego, before, 40.0)[~these], 0.99) < 0.03
+
+
+def test_fewer_sent_symbols_are_all_that_counts():
+    model, batch = models.build(CONFIG), _batch()
+    params = model.init(jax.random.key(0))
+    batch["count"] = np.full(1, 4, np.int32)
+    whole = model.loss(params, batch)[1]["bits_per_symbol"]
+    batch["symbols"] = batch["symbols"].copy()
+    batch["symbols"][..., 4:] = 0
+    assert model.loss(params, batch)[1]["bits_per_symbol"] == whole
+
+
 def test_what_lies_outside_whole_blocks_stays():
     cover = smooth(1, 45, 61)
     stego = np.asarray(robust.write_symbols(cover, _symbols(1, 40, 56), 50.0))
@@ -105,7 +124,7 @@ def test_hide_and_reveal_take_symbols_for_the_secret():
 def _batch(seed=0):
     """Noise that only the busy half of the picture has, and secrets that came back too dark."""
     rng = np.random.default_rng(seed)
-    symbols = _symbols(2, 32, 64, seed=seed)
+    symbols = _symbols(2, 32, 64, CONFIG.coefficients, seed)
     stego = np.asarray(robust.write_symbols(smooth(2, 32, 64), symbols, 50.0)).copy()
     stego[:, :, 32:] += rng.normal(0, 12, (2, 32, 32, 1))
     secret = smooth(2, 32, 32, seed=seed)
@@ -145,7 +164,7 @@ def test_bits_that_a_symbol_carries_grow_with_the_step():
     model = models.build(CONFIG)
     params, found = model.init(jax.random.key(0)), []
     for step in (20.0, 40.0, 80.0):
-        symbols = _symbols(2, 64, 64)
+        symbols = _symbols(2, 64, 64, CONFIG.coefficients)
         stego = np.asarray(robust.write_symbols(smooth(2, 64, 64), symbols, step))
         stego = stego + np.random.default_rng(0).normal(0, 3, (2, 64, 64, 1))
         luma = np.asarray(robust.luma_of(jnp.asarray(stego)))[None]

@@ -45,6 +45,17 @@ def test_reaches_what_it_says(information):
     assert np.array_equal(book.decode(_noisy(book.encode(message), _deviation(information))), message)
 
 
+def test_long_codes_are_cut_into_parts():
+    length, size = 3 * code.MOST_LENGTH - 5, 40_001
+    book, message = code.build(length, size), _message(size)
+    word = book.encode(message)
+    assert isinstance(book, code.Parts) and word.shape == (length,) and word.dtype == np.uint8
+    assert np.array_equal(book.decode(4.0 * (1 - 2.0 * word)), message)
+    llr = 4.0 * (1 - 2.0 * word)
+    llr[1 :: book.count] = np.random.default_rng(0).normal(size=len(llr[1 :: book.count]))
+    assert book.decode(llr) is None  # one part cannot be read
+
+
 def test_says_so_where_there_is_too_much_noise():
     book = code.build(2000, 1000)
     assert book.decode(_noisy(book.encode(_message(1000)), 3.0)) is None

@@ -12,9 +12,13 @@ KEY, OTHER = bytes(range(32)), bytes(32)
 
 def test_every_symbol_of_a_frame_has_one_use():
     made = layout.make(KEY, 7168, 416)
-    uses = np.concatenate([made.pilots, made.header, made.data])
+    uses = np.concatenate([made.pilots, made.references, made.header, made.data])
     assert np.array_equal(np.sort(uses), np.arange(7168))
-    assert len(made.pilots) == 224 and len(made.header) == 430
+    assert len(made.pilots) == len(made.references) == 179 and len(made.header) == 717
+    more = made.extended(9000)
+    assert np.array_equal(more.pilots, made.pilots) and np.array_equal(more.header, made.header)
+    uses = np.concatenate([more.pilots, more.references, more.header, more.data])
+    assert np.array_equal(np.sort(uses), np.arange(9000))
 
 
 def test_quarters_are_dealt_out_once():
@@ -25,8 +29,8 @@ def test_quarters_are_dealt_out_once():
     assert len(np.unique(places)) == len(places)
     assert set(places % 1000) == set(made.data)
     finer = made.finer(3, 5)
-    assert len(np.unique(finer)) == len(finer) == 5 * (1000 - len(made.pilots))
-    assert not set(finer % 1000) & set(made.pilots)
+    assert len(np.unique(finer)) == len(finer) == 5 * (1000 - 2 * len(made.pilots))
+    assert not set(finer % 1000) & {*made.pilots, *made.references}
 
 
 def test_key_segment_and_frame_decide():
@@ -34,6 +38,7 @@ def test_key_segment_and_frame_decide():
     assert not np.array_equal(a.pilots, b.pilots)
     assert not np.array_equal(a.pilot_bits(0), b.pilot_bits(0))
     assert not np.array_equal(a.pilot_bits(0), a.pilot_bits(1))
+    assert not np.array_equal(a.pilot_bits(0), a.reference_bits(0))
     assert not np.array_equal(a.finer(0, 2), a.finer(1, 2))
     assert np.array_equal(a.finer(1, 2), layout.make(KEY, 1000, 416).finer(1, 2))
 
@@ -50,6 +55,7 @@ def test_frames_too_small_are_refused():
         (("01", 1.0, "CRF28"), ("3", 1.0, "CRF18")),
         (("2", 1.0, "CRF18"),),
         (("01", 1.0, "CRF28"), ("23456", 1.0, "C2")),
+        (("01", 1.0, "CRF28"), ("fine", 1.0, "C2"), ("2", 1.0, "C2")),
     ],
 )
 def test_layers_that_make_no_sense_are_refused(layers):

@@ -76,7 +76,8 @@ def test_a_cover_that_stands_still_holds_its_symbols():
     sender = Sender(config, load_robust(config, "hide"), KEY)
     stego = sender.hide(0, cover, secret, ABOUT)
     moves = stego.astype(int) - cover
-    assert np.array_equal(moves[0], moves[1]) and moves.any()
+    alike = (moves[1:4] == moves[:3]).all(-1)  # all but pilots, of which every frame has its own
+    assert 0.5 < alike.mean() < 1 and moves.any()
     rung = passage.named("C6")
     sizes = [passage.run(rung, frames).size_bytes for frames in (stego, cover)]
     assert sizes[0] < 1.5 * sizes[1]
