@@ -19,6 +19,7 @@ from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.robust.levels import LEVELS
 
+SEGMENT = 32  # frames hidden and revealed together
 PILOT_SHARE, HEADER_SHARE = 1 / 40, 0.1  # of the symbols of a frame; as many references as pilots
 LEAST_PILOTS = 80
 

@@ -4,9 +4,6 @@ Sender:    cover + random symbols -> real codecs -> what each layer would carry
            secret -> AV1 in as many bytes, layer by layer -> sealed -> error-correcting code -> symbols
 Receiver:  frames -> which of the stego they are -> header -> layers, from the most robust to the finest
            -> the finest secret that can be read -> restored by the network
-
-A layer holds the secret anew, or what is missing to the one below it, whichever comes nearer. So the revealed
-secret gets coarser layer by layer as the channel gets worse.
 """
 
 import os
@@ -14,7 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from itertools import takewhile
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -24,22 +21,22 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from ml_collections import ConfigDict
 
-from deepsteg_jax import keys, metrics
+from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import robust
-from deepsteg_jax.robust import alignment, code, fine, header, layout, levels, secret_codec
+from deepsteg_jax.robust import alignment, code, fine, header, layout, levels
 from deepsteg_jax.robust.header import Description, Header
-from deepsteg_jax.robust.layout import FINE, QUARTER, Layer, Layout
+from deepsteg_jax.robust.layout import FINE, QUARTER, SEGMENT, Layer, Layout
+from deepsteg_jax.robust.modem import Modem, Modulation, blocks_of, carriers_of, held_means, luma_of
+from deepsteg_jax.robust.secret_layers import code_layers, decode_layer
 from deepsteg_jax.video import passage
 
-SEGMENT = 32  # frames hidden and revealed together
 MASTER_SALT = b"deepsteg robust\0"  # public: there is no place for another before the key is known
 GROWTH_RUNG = "C6"  # where the stego's bits are compared with the cover's
 LEAST_INFORMATION = 0.012  # bits per pixel, with which a secret can be made out
 LEAST_ROOM = 96  # bytes; layers of less are left out
 _TAG, _LENGTH = 16, 3  # bytes around a layer's message: of the cipher, and its length
-_AROUND = _TAG + _LENGTH + 1  # with what the layer holds
-_WHOLE, _REFINEMENT = 0, 1  # what a layer holds
+_AROUND = _TAG + _LENGTH
 _OPTIMISM = 0.95  # of the limit of information; what would need more is not even tried
 _FINE_OPTIMISM = 1.4  # of fine carriers, whose errors are nearer to Gaussian than assumed
 _RESTORED_TOGETHER = 4  # frames
@@ -62,110 +59,6 @@ class Part(NamedTuple):
     frames: np.ndarray  # uint8 [n, h, w, 3]
     layers: int  # that could be read
     of: int
-
-
-# --- symbols -------------------------------------------------------------------------------------
-
-
-def _blockwise(symbols, frames):
-    """[n, symbols of a frame] -> [n, rows, columns, symbols of a block]."""
-    rows, columns = (length // robust.BLOCK for length in frames.shape[1:3])
-    return jnp.moveaxis(symbols.reshape(len(symbols), -1, rows, columns), 1, -1)
-
-
-@partial(jax.jit, static_argnames="hold")
-def _write(cover, symbols, step, hold):
-    return robust.write_held(cover, _blockwise(symbols, cover), step, hold).astype(jnp.uint8)
-
-
-@partial(jax.jit, static_argnames="count")
-def _write_pilots(frames, pilots, phases, step, count):
-    shape = len(frames), count * blocks_of(*frames.shape[1:3])
-    symbols = jnp.zeros(shape).at[:, pilots].set(phases)
-    these = jnp.zeros(shape, bool).at[:, pilots].set(True)
-    symbols, these = _blockwise(symbols, frames), _blockwise(these, frames)
-    return robust.write_some(frames, symbols, these, step).astype(jnp.uint8)
-
-
-class Modulation(NamedTuple):
-    """How symbols are written."""
-
-    step: float  # D
-    count: int  # symbols of a block
-    hold: int  # frames that share their symbols
-
-
-class Modem:
-    """Symbols into frames and out of them, with the networks of a config."""
-
-    def __init__(self, config: ConfigDict, params: Any):
-        """`config`: section `model`; `params` of either side."""
-        self._demodulate = jax.jit(partial(robust.demodulate, config, params["reliability"]))
-
-    def write(self, cover: np.ndarray, phases: np.ndarray, how: "Modulation", pilots) -> np.ndarray:
-        """Cover uint8 [n, h, w, 3] and phases [ceil(n / hold), symbols] -> stego.
-
-        `pilots`: which symbols of a frame they are, and their phases [n, m]; no two frames share them.
-        """
-        stego = _write(cover, phases, how.step, how.hold)
-        if how.hold > 1:
-            stego = _write_pilots(stego, *pilots, how.step, how.count)
-        return np.asarray(stego)
-
-    def read(self, luma: np.ndarray, step: float, places: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Demodulates and calibrates.
-
-        Args:
-            luma: [n, h, w], of frames or means of those that share symbols.
-            step: D.
-            places: symbols of a frame that are known, int [m].
-            known: their phases, [n, m].
-
-        Returns:
-            Phase, scale and loss, float64 [3, n, symbols], of all symbols that there may be; see
-            `robust.demodulate`.
-        """
-        n = len(luma)
-        filled = np.pad(luma, ((0, -n % 8), (0, 0), (0, 0)), mode="edge")  # few lengths to compile for
-        phase, scale, lost = (
-            np.moveaxis(np.asarray(x[0, :n], np.float64), -1, 1).reshape(n, -1)
-            for x in self._demodulate(filled[None], jnp.full(1, step))
-        )
-        error = phase[:, places] - known
-        factor, loss = robust.calibrate(error - np.round(error), scale[:, places], lost[:, places])
-        scale, lost = robust.adjusted(scale, lost, factor[:, None, None], loss[:, None, None])
-        return np.stack([phase, scale[:, 0], lost[:, 0]]).astype(np.float64)
-
-
-def blocks_of(height: int, width: int) -> int:
-    """Blocks of a frame."""
-    return (height // robust.BLOCK) * (width // robust.BLOCK)
-
-
-def carriers_of(config: ConfigDict) -> list[tuple[int, int]]:
-    """(symbols of a block, frames that share them) of a config's `carriers`.
-
-    Raises:
-        UserError: there are none, or they are out of range.
-    """
-    carriers = [(int(count), int(hold)) for count, hold in config.carriers]
-    most = config.model.coefficients
-    if not carriers or any(not (0 < n <= most and 0 < hold <= SEGMENT) for n, hold in carriers):
-        raise UserError(
-            f"config.carriers: pairs of 1 to config.model.coefficients={most} coefficients of a block and "
-            f"1 to {SEGMENT} frames that share them"
-        )
-    return carriers
-
-
-def luma_of(frames: np.ndarray) -> np.ndarray:
-    """RGB uint8 [..., h, w, 3] -> luma float32 [..., h', w'], whole blocks."""
-    return np.asarray(robust.luma_of(jnp.asarray(frames)))
-
-
-def held_means(luma: np.ndarray, hold: int) -> np.ndarray:
-    """Luma [n, h, w] -> the mean of each group of frames that share symbols, [ceil(n / hold), h, w]."""
-    return np.stack([luma[i : i + hold].mean(0) for i in range(0, len(luma), hold)])
 
 
 # --- bits ----------------------------------------------------------------------------------------
@@ -273,64 +166,6 @@ def _open(cipher: ChaCha20Poly1305, number: int, bits: np.ndarray) -> bytes | No
     return filled[_LENGTH : _LENGTH + int.from_bytes(filled[:_LENGTH], "little")]
 
 
-# --- layers of a secret --------------------------------------------------------------------------
-
-
-def _refine(below: np.ndarray, difference: np.ndarray) -> np.ndarray:
-    return np.clip(below + difference.astype(np.int16) - 128, 0, 255).astype(np.uint8)
-
-
-def _likeness(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.mean([metrics.psnr(x, y) for x, y in zip(a, b, strict=True)]))
-
-
-def code_layers(secret: np.ndarray, rooms: list[int], rate: Fraction) -> list[bytes]:
-    """A secret in layers.
-
-    Args:
-        secret: uint8 [n, h, w, 3].
-        rooms: bytes for each layer; 0 leaves it out.
-        rate: frames per second.
-
-    Returns:
-        A message for each, not longer than its room; empty where there is none, or where it would not help.
-    """
-    messages, below, reached, room_below = [], None, -np.inf, 0
-    for room in rooms:
-        best = (reached, b"", below)
-        for kind, source in _sources(secret, below, room / max(room_below, 1)):
-            try:
-                message = secret_codec.code(source, room - _AROUND, rate) if room else None
-            except UserError:  # does not fit
-                message = None
-            if message:
-                decoded = decode_layer(bytes([kind]) + message, below, secret.shape)
-                best = max(
-                    best, (_likeness(secret, decoded), bytes([kind]) + message, decoded), key=itemgetter(0)
-                )
-        reached, message, below = best
-        room_below = room if message else room_below
-        messages.append(message)
-    return messages
-
-
-def _sources(secret: np.ndarray, below: np.ndarray | None, growth: float):
-    """What a layer may hold that has `growth` times the room of the one below; hopeless ones are left out."""
-    if growth > 1.35:
-        yield _WHOLE, secret
-    if below is not None and growth < 3:
-        difference = secret.astype(np.int16) - below + 128
-        yield _REFINEMENT, np.clip(difference, 0, 255).astype(np.uint8)
-
-
-def decode_layer(message: bytes, below: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    """What a layer's message shows, on top of what is shown below; uint8 of `shape`, None without."""
-    decoded = secret_codec.decode(message[1:], *shape[:3])
-    if message[0] == _WHOLE:
-        return decoded
-    return None if below is None else _refine(below, decoded)
-
-
 # --- sender --------------------------------------------------------------------------------------
 
 
@@ -420,7 +255,7 @@ class Sender:
         places = _places(self._layers, here, number, head, fine_data)
         sent = _Sent(write(own, bits, how), how, bits, here.references, own, fine_pilots)
         rooms = self._rooms(sent, places, rate)
-        messages = code_layers(secret, rooms, rate)
+        messages = code_layers(secret, [room - _AROUND for room in rooms], rate)
         rooms = [room if message else 0 for room, message in zip(rooms, messages, strict=True)]
         if not any(rooms) and not number:  # a short last segment may well be empty
             raise UserError("nothing of the secret fits into this cover: use larger or more frames")

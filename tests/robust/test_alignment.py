@@ -5,7 +5,7 @@ import pytest
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import robust
-from deepsteg_jax.robust import alignment, layout, levels, segments
+from deepsteg_jax.robust import alignment, layout, levels, modem
 from tests.synthetic import smooth
 
 KEY, OTHER = bytes(range(32)), bytes(32)
@@ -24,7 +24,7 @@ def _stego(numbers, noise=0.0, step=STEP):
     phases = np.moveaxis(phases, 1, -1)
     stego = np.asarray(robust.write_symbols(smooth(len(numbers), *SIZE), phases, step))
     stego = stego + np.random.default_rng(1).normal(0, noise, stego.shape)
-    return made, segments.luma_of(np.clip(stego, 0, 255))
+    return made, modem.luma_of(np.clip(stego, 0, 255))
 
 
 def _found(made, lumas):
@@ -48,7 +48,7 @@ def test_finds_any_step():
 
 def test_frames_that_say_nothing_are_passed_over():
     made, lumas = _stego([3, 4, 5])
-    strange = segments.luma_of(smooth(1, *SIZE, seed=8))
+    strange = modem.luma_of(smooth(1, *SIZE, seed=8))
     assert _found(made, [strange[0], lumas[0], strange[0], lumas[2]]) == [None, (3, STEP), None, (5, STEP)]
 
 

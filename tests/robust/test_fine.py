@@ -5,7 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from deepsteg_jax.models import robust
-from deepsteg_jax.robust import fine, levels, segments
+from deepsteg_jax.robust import fine, levels, modem
 from tests.synthetic import smooth
 
 KEY, SALT = bytes(range(32)), b"twelve bytes"
@@ -26,7 +26,7 @@ def _sent(carriers):
 def test_bits_come_back(carriers):
     bits, stego = _sent(carriers)
     pilots, data = carriers.places(0, FRAMES, BLOCKS)
-    llr = carriers.llr(segments.luma_of(stego), bits, pilots)
+    llr = carriers.llr(modem.luma_of(stego), bits, pilots)
     assert llr.shape == bits.shape
     assert np.mean((llr[data] < 0) == bits[data]) > 0.98
 
@@ -36,8 +36,8 @@ def test_confidence_falls_with_noise(carriers):
     pilots, data = carriers.places(0, FRAMES, BLOCKS)
     found = []
     for deviation in (0, 1, 3):
-        noise = np.random.default_rng(0).normal(0, deviation, segments.luma_of(stego).shape)
-        llr = carriers.llr((segments.luma_of(stego) + noise).astype(np.float32), bits, pilots)
+        noise = np.random.default_rng(0).normal(0, deviation, modem.luma_of(stego).shape)
+        llr = carriers.llr((modem.luma_of(stego) + noise).astype(np.float32), bits, pilots)
         found.append((levels.information(llr[data], bits[data]), levels.expected_information(llr[data])))
     assert found == sorted(found, reverse=True)
     assert all(abs(true - expected) < 0.2 for true, expected in found)
@@ -55,7 +55,7 @@ def test_the_coefficients_below_stay(carriers):
     cover = smooth(FRAMES, *SIZE) // 2 + 60
     _, stego = _sent(carriers)
     before, after = (
-        np.asarray(robust.coefficients(segments.luma_of(x)))[..., robust.places(9)] for x in (cover, stego)
+        np.asarray(robust.coefficients(modem.luma_of(x)))[..., robust.places(9)] for x in (cover, stego)
     )
     assert np.quantile(np.abs(after - before), 0.99) < 1.5  # rounding to 8 bits
 

@@ -1,0 +1,28 @@
+"""Layers of a secret: each fits and comes nearer than the one below."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from deepsteg_jax import metrics
+from deepsteg_jax.robust import secret_codec, secret_layers
+from deepsteg_jax.video import io
+from tests.synthetic import smooth
+
+pytestmark = pytest.mark.skipif(
+    not io.has_encoder(secret_codec.CODEC), reason="this build of FFmpeg lacks SVT-AV1"
+)
+
+
+def test_layers_refine_or_replace_each_other():
+    secret = smooth(8, 64, 96)
+    messages = secret_layers.code_layers(secret, [300, 0, 700, 3000], Fraction(25))
+    assert messages[1] == b"" and all(len(m) <= r for m, r in zip(messages, [300, 0, 700, 3000], strict=True))
+    shown, reached = None, 0.0
+    for message in filter(None, messages):
+        shown = secret_layers.decode_layer(message, shown, secret.shape)
+        psnr = np.mean([metrics.psnr(a, b) for a, b in zip(secret, shown, strict=True)])
+        assert psnr > reached
+        reached = psnr
+    assert reached > 28
