@@ -41,8 +41,11 @@ def _zigzag(size: int) -> np.ndarray:
 
 def pad_to_blocks(frames: jax.Array, size: int) -> jax.Array:
     """Repeats the last row and column of [n, h, w, 3] until `size` divides both sides."""
-    h, w = frames.shape[1:3]
-    return jnp.pad(frames, ((0, 0), (0, -h % size), (0, -w % size), (0, 0)), mode="edge")
+    h, w = (length + -length % size for length in frames.shape[1:3])
+    rows, columns = (
+        np.minimum(np.arange(n), last - 1) for n, last in zip((h, w), frames.shape[1:3], strict=True)
+    )
+    return frames if frames.shape[1:3] == (h, w) else frames[:, rows][:, :, columns]
 
 
 def to_blocks(frames: jax.Array, size: int) -> jax.Array:

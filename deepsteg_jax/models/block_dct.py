@@ -224,29 +224,32 @@ def choose_classes(magnitudes, scales, level, quantiser: Quantiser) -> jax.Array
     reach = by_pair(widths * _look_up(quantiser.reach, counts))
     magnitudes = magnitudes.transpose(2, 0, 1)[:, :, None]  # [96, t, 1, n]
 
-    def add_error(i, cost):
-        inside = granular[i] * jnp.exp(growth[i] * jnp.minimum(magnitudes[i], edge[i]))
-        return cost + inside + jnp.square(jnp.maximum(magnitudes[i] - reach[i], 0))
+    def add_error(cost, pair):
+        magnitude, granular, growth, edge, reach = pair
+        inside = granular * jnp.exp(growth * jnp.minimum(magnitude, edge))
+        return cost + inside + jnp.square(jnp.maximum(magnitude - reach, 0)), None
 
     cost = jnp.broadcast_to(rate[..., None], (*rate.shape, magnitudes.shape[-1]))
-    return jnp.argmin(lax.fori_loop(0, PAIRS, add_error, cost), axis=1).astype(jnp.int32)
+    cost, _ = lax.scan(add_error, cost, (magnitudes, granular, growth, edge, reach))
+    return jnp.argmin(cost, axis=1).astype(jnp.int32)
 
 
 def _population(classes, count: int) -> jax.Array:
     """How many cells [t, n] of each temporal frequency are in each class, int32 [t, count]."""
-    return jax.nn.one_hot(classes, count, dtype=jnp.int32).sum(1)
+    return jnp.sum(classes[..., None] == jnp.arange(count), axis=1, dtype=jnp.int32)
 
 
 def _finest_level(fits):
     """Smallest water level in scale steps for which the monotone predicate `fits(level)` holds."""
 
-    def halve(_, bounds):
+    def halve(bounds, _):
         low, high = bounds
         middle = (low + high) // 2
         good = fits(middle)
-        return jnp.where(good, low, middle + 1), jnp.where(good, middle, high)
+        return (jnp.where(good, low, middle + 1), jnp.where(good, middle, high)), None
 
-    return lax.fori_loop(0, LEVEL_BITS, halve, (-LEVEL_OFFSET, 2**LEVEL_BITS - 1 - LEVEL_OFFSET))[1]
+    bounds = jnp.int32(-LEVEL_OFFSET), jnp.int32(2**LEVEL_BITS - 1 - LEVEL_OFFSET)
+    return lax.scan(halve, bounds, length=LEVEL_BITS)[0][1]
 
 
 class Water(NamedTuple):
@@ -349,28 +352,39 @@ def dequantise(values, layout: Layout, quantiser: Quantiser) -> jax.Array:
     return _look_up(quantiser.centroids, index) * layout.widths[:, None]
 
 
-def _owners(layout: Layout, size: int, quantiser: Quantiser):
-    """Which pair owns each digit of the pool, and the weight D^place of the digit; both [size]."""
-    owner = jnp.repeat(jnp.arange(len(layout.counts)), layout.counts, total_repeat_length=size)
-    place = jnp.clip(jnp.arange(size) - layout.starts[owner], 0, len(quantiser.powers) - 1)
-    return owner, _look_up(quantiser.powers, place)
+def _owners(layout: Layout, size: int) -> jax.Array:
+    """Which pair owns each digit of the pool, int32 [size]; the last one owns what is left over.
+
+    Like `jnp.repeat`, without a scatter that adds up, which other runtimes lack (see docs/EXPORT.md).
+    """
+    used, pairs = layout.counts > 0, len(layout.counts)
+    rank = jnp.cumsum(used, dtype=jnp.int32) - 1
+    users = jnp.zeros(pairs + 1, jnp.int32).at[jnp.where(used, rank, pairs)].set(jnp.arange(pairs))
+    firsts = jnp.where(used, jnp.minimum(layout.starts, size), size)
+    begins = jnp.zeros(size + 1, jnp.int32).at[firsts].set(1)[:size]
+    return users[jnp.maximum(jnp.cumsum(begins) - 1, 0)]
 
 
 def write_pool(values, layout: Layout, size: int, quantiser: Quantiser) -> jax.Array:
     """Lays the digits of all pairs in the pool: int32 [size]; -1 where no digit is needed."""
-    owner, weight = _owners(layout, size, quantiser)
+    owner = _owners(layout, size)
+    place = jnp.clip(jnp.arange(size) - layout.starts[owner], 0, len(quantiser.powers) - 1)
     used = jnp.arange(size) < layout.starts[-1] + layout.counts[-1]
-    return jnp.where(used, values[owner] // weight % quantiser.step, -1)
+    return jnp.where(used, values[owner] // _look_up(quantiser.powers, place) % quantiser.step, -1)
 
 
 def read_pool(digits, layout: Layout, quantiser: Quantiser) -> jax.Array:
     """Inverse of `write_pool`: pool [size] -> values int32 [p]; garbage in, garbage out, no error."""
-    size = len(digits)
-    _, weight = _owners(layout, size, quantiser)
-    # Differences of a running sum add up each pair's digits; int32 overflow cancels in the difference.
-    running = jnp.pad(jnp.cumsum(digits * weight), (1, 0))
-    ends = jnp.minimum(layout.starts + layout.counts, size)
-    return running[ends] - running[jnp.minimum(layout.starts, size)]
+
+    def add(values, digit):
+        place, power = digit
+        at = layout.starts + place
+        there = (place < layout.counts) & (at < len(digits))
+        return values + jnp.where(there, digits[jnp.minimum(at, len(digits) - 1)] * power, 0), None
+
+    # A loop, since XLA would otherwise compute the digits anew for every place.
+    places = jnp.arange(len(quantiser.powers)), jnp.asarray(quantiser.powers)
+    return lax.scan(add, jnp.zeros_like(layout.counts), places)[0]
 
 
 class Cells(NamedTuple):
