@@ -480,6 +480,12 @@ def wrap_into(cover, digits, step: int) -> jax.Array:
     return jnp.where(digits < 0, levels, stego).astype(jnp.float32)
 
 
+def hide_group(codebook, cover, secret, quantiser: Quantiser) -> jax.Array:
+    """Hides one group of frames in another, both [t, h, w, 3] in [0, 1]; the stego is whole 8-bit levels."""
+    digits = lax.stop_gradient(encode(codebook, secret, quantiser))
+    return wrap_into(jnp.round(cover * 255), digits, quantiser.step) / 255
+
+
 # --- networks ------------------------------------------------------------------------------------
 
 
@@ -538,9 +544,8 @@ def build(config) -> Model:
         return tie({"hide": {"codebook": codebook}, "reveal": reveal_params})
 
     def hide(params, cover, secret):
-        levels = jnp.round(cover * 255)
-        digits = jax.vmap(lambda s: encode(params["codebook"], s, quantiser))(_as_video(secret))
-        return wrap_into(levels, lax.stop_gradient(digits), quantiser.step) / 255
+        one = lambda c, s: hide_group(params["codebook"], c, s, quantiser)  # noqa: E731
+        return jax.vmap(one)(_as_video(cover), _as_video(secret)).reshape(cover.shape)
 
     def reveal(params, stego):
         video = _as_video(stego)
