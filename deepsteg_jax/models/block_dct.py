@@ -213,7 +213,7 @@ def choose_classes(magnitudes, scales, level, quantiser: Quantiser) -> jax.Array
     widths = width(scales)
     levels = _look_up(quantiser.levels, counts)
     # A compander cell at x is (6 w / L) exp(|x| / (3 w)) wide, and its error its width squared over 12.
-    granular = jnp.where(levels > 1, 3 * (widths / levels) ** 2, 0)
+    granular = jnp.where(levels > 1, 3 * (widths / levels) ** 2, 0.0)
     rate = (width(level) ** 2 * counts + granular).sum(-1)
 
     def by_pair(x):
