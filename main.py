@@ -27,7 +27,7 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The config, for example configs/video.py.", lock_config=True)
 flags.DEFINE_enum("mode", "roundtrip", modes.MODES, "What to do.")
 flags.DEFINE_string(
-    "workdir", None, "Folder for what roundtrip, train and evaluate write. Default: runs/CONFIG."
+    "workdir", None, "Folder for what roundtrip, train, evaluate and export write. Default: runs/CONFIG."
 )
 flags.DEFINE_string(
     "cover",
@@ -42,7 +42,7 @@ flags.DEFINE_string(
     None,
     "hide, reveal: what to write, .mkv for video, .png for an image, a folder or frame_%05d.png for images; "
     "hide with configs/robust.py: .mp4 and .jpg too; "
-    "keygen: the key file; "
+    "keygen: the key file; export: a folder; "
     "enhance: as reveal; live: a video, .mkv or .mp4, in place of the window.",
 )
 flags.DEFINE_string(

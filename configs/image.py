@@ -17,4 +17,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.batch_size *= 4  # as many blocks in a batch as there are with 4 frames
     config.evaluate.path = "data/val/images"
     config.evaluate.height = config.evaluate.width = 256
+    if not variant:
+        config.export.sizes = "256x256"
     return config

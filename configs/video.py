@@ -102,6 +102,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.live.height = 256
     config.live.panels = "stego revealed"  # what is shown side by side, of cover, stego, secret and revealed
 
+    config.export = ConfigDict()
+    config.export.formats = "stablehlo"  # tflite,onnx too with requirements-export.txt
+    config.export.sizes = "448x256"  # width x height, several by commas: every size is a file of its own
+    config.export.frames = ""  # lengths of groups, by commas; empty: all, since a clip may end with a shorter one
+    config.export.quantise = ""  # of tflite and onnx besides float32: float16, dynamic (int8 weights), int8
+
     if variant == "tiny":
         config.model.classes = 8
         config.optimizer.num_steps = 4
@@ -113,6 +119,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.height = config.data.width = 32
         config.data.cache_height = config.data.cache_width = 48
         config.data.max_frames = 12
+        config.export.sizes = "48x32"
     elif variant:
         raise ValueError(f"configs/video.py has the variant tiny, not {variant!r}")
     return config

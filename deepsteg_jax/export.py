@@ -99,17 +99,13 @@ def keyed_graphs(config: ConfigDict, params: dict, shape: tuple[int, int, int]) 
         pictures = (_pictures(x, shape[0]) for x in (cover, secret))
         first = jnp.reshape(first_frame, 1)
         return (
-            _levels(
-                steganography.hide(model, config.shuffle, params["hide"], key[None], first, *pictures)
-            ),
+            _levels(steganography.hide(model, config.shuffle, params["hide"], key[None], first, *pictures)),
         )
 
     def reveal(key, first_frame, stego):
         first, stego = jnp.reshape(first_frame, 1), _pictures(stego, shape[0])
         return (
-            _levels(
-                steganography.reveal(model, config.shuffle, params["reveal"], key[None], first, stego)
-            ),
+            _levels(steganography.reveal(model, config.shuffle, params["reveal"], key[None], first, stego)),
         )
 
     return [

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
 
-MODES = ("roundtrip", "hide", "reveal", "enhance", "live", "app", "keygen", "train", "evaluate")
+MODES = ("roundtrip", "hide", "reveal", "enhance", "live", "app", "export", "keygen", "train", "evaluate")
 
 
 class Options(NamedTuple):
