@@ -3,12 +3,11 @@
 A `Graph` is one pure function of 8-bit frames with its parameters inside, for one group length and one frame
 size. Two forms of hide and reveal:
 
-    keyed   the key (8 words) and the number of the first frame go in; ChaCha20, permutation and network are
-            all inside. StableHLO only: the other formats have neither threefry nor 32-bit rotations or sorts
-            that would make a keystream.
-    tabled  what the keyed cipher does to each sample goes in as a table, see `sample_table`; the rest is inside.
+    keyed   The key (8 words) and the number of the first frame go in; ChaCha20, permutation and model are
+            inside. StableHLO only: the converters of the other formats lack unsigned shifts or sorts.
+    tabled  What the cipher does to each sample goes in as a table, see `sample_table`; the model is inside.
 
-Everything here is pure, config and parameters in, bytes out. docs/EXPORT.md says what a receiver needs besides.
+Pure: config and parameters in, bytes out. docs/EXPORT.md says what a receiver needs besides.
 """
 
 import importlib
@@ -236,7 +235,7 @@ def sample_table(
 
 
 def apply_table(frames: jax.Array, table: jax.Array) -> jax.Array:
-    """Moves and turns over samples: frames [..., h, w, 3] of t frames in [0, 1], table int32 [t, h * w * 3]."""
+    """Moves and turns over samples of t frames [..., h, w, 3] in [0, 1]; table int32 [t, h * w * 3]."""
     turned = table < 0
     starts = np.arange(len(table), dtype=np.int32)[:, None] * table.shape[1]
     samples = frames.ravel()[jnp.where(turned, -1 - table, table) + starts]
@@ -358,7 +357,7 @@ def serialise(graph: Graph, name: str, quantisation: str = "", samples: Sequence
 
 
 def load(blob: bytes, name: str, threads: int) -> Callable[..., list[np.ndarray]]:
-    """A file's content in its own runtime: a function of the inputs by name that returns the outputs in order.
+    """A file's content in its own runtime: a function of the inputs by name to the list of outputs.
 
     Args:
         blob: from `serialise`.

