@@ -41,11 +41,12 @@ def _zigzag(size: int) -> np.ndarray:
 
 def pad_to_blocks(frames: jax.Array, size: int) -> jax.Array:
     """Repeats the last row and column of [n, h, w, 3] until `size` divides both sides."""
-    h, w = (length + -length % size for length in frames.shape[1:3])
-    rows, columns = (
-        np.minimum(np.arange(n), last - 1) for n, last in zip((h, w), frames.shape[1:3], strict=True)
-    )
-    return frames if frames.shape[1:3] == (h, w) else frames[:, rows][:, :, columns]
+    h, w = frames.shape[1:3]
+    if h % size == 0 and w % size == 0:
+        return frames
+    # Gathers, since jax2onnx does not know how to pad with edges.
+    rows, columns = (np.minimum(np.arange(n + -n % size), n - 1) for n in (h, w))
+    return frames[:, rows][:, :, columns]
 
 
 def to_blocks(frames: jax.Array, size: int) -> jax.Array:

@@ -1,0 +1,111 @@
+"""Exported checkpoints against JAX: size, difference, quality, latency, in every format and quantisation.
+
+    python experiments/export.py [--only block_dct robust] [--width 448 --height 256] [--workdir runs/export]
+
+Each file is run by its own runtime (jax.export, LiteRT, ONNX Runtime, all cores) on a group of frames of the
+sample clips that nothing was calibrated on, and JAX runs the whole keyed graph on the same frames in turn;
+times are the fastest of three. What cannot be converted or run stands in the table with the error. Rivals
+without a shipped checkpoint have random parameters of their full size: their sizes, differences and times say
+something, their decibels do not. `restore` of `robust` gets secrets of 32 levels for coded ones. Needs
+requirements-export.txt. Writes export.json and export.md.
+
+Machines are noisy: compare times of one row only.
+"""
+
+import argparse
+import json
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+from entries import ENTRIES, Entry
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from deepsteg_jax import models
+from deepsteg_jax.modes import export, is_robust
+from deepsteg_jax.training import checkpoints
+
+
+class Exported(NamedTuple):
+    """An entry and whether its parameters are shipped."""
+
+    entry: Entry
+    shipped: bool
+    small: bool = False  # at a quarter of the size: its convolutions take seconds
+
+
+EXPORTED = {
+    "block_dct": Exported(ENTRIES["block_dct"], True),
+    "block_dct_image": Exported(ENTRIES["block_dct_image"], True),
+    "robust": Exported(Entry("robust"), True),
+    "invertible": Exported(ENTRIES["invertible"], False, True),
+    "prep_hide_reveal": Exported(ENTRIES["prep_hide_reveal"], False, True),
+}
+
+
+def parameters(config: ConfigDict, shipped: bool) -> dict:
+    """Of both sides: the checkpoint's, or random ones."""
+    model = models.build(config.model)
+    if not shipped:
+        return jax.jit(model.init)(jax.random.key(0))
+    restore = lambda side: checkpoints.restore_params(config.checkpoint, model, config.model, side)  # noqa: E731
+    return {side: restore(side) for side in ("hide", "reveal")}
+
+
+def measure(name: str, width: int, height: int, folder: Path) -> list[dict]:
+    """All files of one entry."""
+    entry, shipped, small = EXPORTED[name]
+    config = entry.load()
+    divide = 4 if small else 1
+    config.export.formats, config.export.quantise = "stablehlo,tflite,onnx", "float16,dynamic,int8"
+    config.export.sizes = f"{width // divide}x{height // divide}"
+    config.export.frames = str(config.data.frames if is_robust(config) else config.model.frames)
+    plan, params, folder = export.read_plan(config), parameters(config, shipped), folder / name
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in tqdm(
+        export.export_shape(config, params, plan, plan.shapes[0], folder), desc=name, unit="file"
+    ):
+        row.pop("inputs", None)
+        rows.append(row)
+    return rows
+
+
+def summary(rows: list[dict]) -> str:
+    """By how many dB the float32 files of an entry differ from JAX."""
+    gaps = [
+        abs(row["secret_psnr_db"] - row["jax_secret_psnr_db"])
+        for row in rows
+        if row["weights"] == "float32" and "secret_psnr_db" in row
+    ]
+    return f"float32: at most {max(gaps):.3f} dB from JAX" if gaps else "float32: no pictures"
+
+
+def main() -> None:
+    """Exports, compares, writes the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=EXPORTED, default=list(EXPORTED))
+    parser.add_argument("--width", type=int, default=448)
+    parser.add_argument("--height", type=int, default=256)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/export"))
+    arguments = parser.parse_args()
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    report, text = {}, []
+    for name in arguments.only:
+        rows = report[name] = measure(name, arguments.width, arguments.height, arguments.workdir)
+        random = "" if EXPORTED[name].shipped else ", random parameters"
+        text.append(f"## `{name}`{random}\n\n{summary(rows)}\n\n{export.markdown(rows)}\n")
+        (arguments.workdir / "export.json").write_text(json.dumps(report, indent=2) + "\n")
+        (arguments.workdir / "export.md").write_text("\n".join(text))
+        print(text[-1], flush=True)
+
+
+if __name__ == "__main__":
+    main()
