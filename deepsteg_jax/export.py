@@ -396,4 +396,4 @@ def _load_onnx(blob: bytes, threads: int):
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
-    return lambda **inputs: session.run(None, inputs)
+    return lambda **inputs: session.run(None, {name: np.asarray(x) for name, x in inputs.items()})

@@ -22,6 +22,7 @@ from typing import NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
+import numpy as np
 from entries import ENTRIES, Entry
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -52,7 +53,11 @@ def parameters(config: ConfigDict, shipped: bool) -> dict:
     """Of both sides: the checkpoint's, or random ones."""
     model = models.build(config.model)
     if not shipped:
-        return jax.jit(model.init)(jax.random.key(0))
+        params = jax.jit(model.init)(jax.random.key(0))
+        noise = np.random.default_rng(0)  # since layers that begin at zero would hide every difference
+        return jax.tree.map(
+            lambda x: np.asarray(x + 0.02 * noise.standard_normal(x.shape, np.float32)), params
+        )
     restore = lambda side: checkpoints.restore_params(config.checkpoint, model, config.model, side)  # noqa: E731
     return {side: restore(side) for side in ("hide", "reveal")}
 

@@ -224,7 +224,9 @@ class Restoration(nn.Module):
     def __call__(self, coded):
         """See the class."""
         b, t, h, w, _ = coded.shape
-        even = jnp.pad(coded, ((0, 0), (0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
+        even = coded
+        if h % 2 or w % 2:
+            even = jnp.pad(coded, ((0, 0), (0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
         rows, columns = even.shape[2] // 2, even.shape[3] // 2
         packed = even.reshape(b, t, rows, 2, columns, 2, 3).swapaxes(3, 4).reshape(b, t, rows, columns, 12)
         before, after = (packed[:, np.clip(np.arange(t) + d, 0, t - 1)] for d in (-1, 1))
