@@ -34,7 +34,7 @@ from deepsteg_jax.video import passage
 MASTER_SALT = b"deepsteg robust\0"  # public: there is no place for another before the key is known
 GROWTH_RUNG = "C6"  # where the stego's bits are compared with the cover's
 LEAST_INFORMATION = 0.012  # bits per pixel, with which a secret can be made out
-LEAST_ROOM = 96  # bytes; layers of less are left out
+LEAST_ROOM = 64  # bytes; layers of less are left out
 _TAG, _LENGTH = 16, 3  # bytes around a layer's message: of the cipher, and its length
 _AROUND = _TAG + _LENGTH
 _OPTIMISM = 0.95  # of the limit of information; what would need more is not even tried
