@@ -25,7 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "robust"
     # D of the fewest carriers: a larger one survives more; stego of about 71 - 20 log10(D) dB.
-    config.model.step = 58.0
+    config.model.step = 64.0
     config.model.coefficients = 9  # most AC coefficients of a block that carry symbols, by rising frequency
     config.model.features = 48  # of the reliability network
     config.model.layers = 3
@@ -41,15 +41,15 @@ def get_config(variant: str = "") -> ConfigDict:
 
     # From the most robust to the finest: levels of the symbols, share of them, rung that it is to survive.
     config.layers = (
-        ("01", 0.25, "CRF28"),
+        ("01", 0.22, "CRF28"),
         ("01", 0.28, "CRF26"),
-        ("01", 0.47, "CRF24"),
+        ("01", 0.50, "CRF24"),
         ("2", 1.0, "CRF18"),
         ("3", 1.0, "C4"),
         ("fine", 1.0, "C2"),
     )
-    config.growth = 1.75  # D gets smaller where H.264 of the stego would take so many times the cover's bits
-    config.margin = 0.85  # share that is used of what a layer could carry through its rung
+    config.growth = 1.7  # D gets smaller where H.264 of the stego would take so many times the cover's bits
+    config.margin = 0.9  # share that is used of what a layer could carry through its rung
 
     config.video.crf = 18  # of an H.264 stego, x264's constant rate factor
     config.video.jpeg_quality = 90  # of a JPEG stego
