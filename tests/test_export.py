@@ -41,7 +41,8 @@ def random_params(config):
         return model.init(jax.random.key(0))
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return model.tie(jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes))
+    scale = lambda x: min(0.1, np.prod(x.shape[:-1]) ** -0.5)  # noqa: E731
+    return model.tie(jax.tree.map(lambda x: np.float32(rng.normal(0, scale(x), x.shape)), shapes))
 
 
 def case(name: str, shape, **shuffle):
@@ -147,8 +148,9 @@ def test_block_dct_in_other_runtimes(name):
 
 @pytest.mark.parametrize("name", ["tflite", "onnx"])
 def test_small_weights_make_a_small_file(name):
-    config, params, inputs = case("prep_hide_reveal", (1, 16, 16))
-    graph = export.tabled_graphs(config, params, (1, 16, 16))[1]
+    config, _, inputs = case("prep_hide_reveal", (1, 16, 16))
+    config.model.features = 12  # TFLite leaves kernels of less than 1024 numbers as they are
+    graph = export.tabled_graphs(config, random_params(config), (1, 16, 16))[1]
     (large, same), (small, near) = (serialised(graph, inputs, has(name), q) for q in ("", "float16"))
     wanted = mode.call(graph, inputs)[0].astype(int)
     assert abs(same - wanted).max() <= 1 and abs(near - wanted).mean() < 0.5
