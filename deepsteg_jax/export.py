@@ -356,44 +356,45 @@ def serialise(graph: Graph, name: str, quantisation: str = "", samples: Sequence
 # --- running -------------------------------------------------------------------------------------
 
 
-def load(blob: bytes, name: str, threads: int) -> Callable[..., list[np.ndarray]]:
+def load(blob: bytes, name: str, outputs: Sequence[str], threads: int) -> Callable[..., list[np.ndarray]]:
     """A file's content in its own runtime: a function of the inputs by name to the list of outputs.
 
     Args:
         blob: from `serialise`.
         name: the format.
+        outputs: their names, in the order that is wanted; StableHLO has the graph's.
         threads: that the runtime may use; JAX uses what it likes.
     """
-    return {"stablehlo": _load_stablehlo, "tflite": _load_tflite, "onnx": _load_onnx}[name](blob, threads)
+    return {"stablehlo": _load_stablehlo, "tflite": _load_tflite, "onnx": _load_onnx}[name](
+        blob, outputs, threads
+    )
 
 
-def _load_stablehlo(blob: bytes, threads: int):
+def _load_stablehlo(blob: bytes, outputs: Sequence[str], threads: int):
     from jax import export
 
-    del threads
+    del outputs, threads
     call = jax.jit(export.deserialize(bytearray(blob)).call)
     return lambda **inputs: [np.asarray(x) for x in call(*inputs.values())]
 
 
-def _load_tflite(blob: bytes, threads: int):
+def _load_tflite(blob: bytes, outputs: Sequence[str], threads: int):
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=blob, num_threads=threads)
-    (names,) = interpreter.get_signature_list().values()
-    runner = interpreter.get_signature_runner()
+    runner = Interpreter(model_content=blob, num_threads=threads).get_signature_runner()
 
     def run(**inputs):
         found = runner(**inputs)
-        return [found[name] for name in names["outputs"]]
+        return [found[name] for name in outputs]
 
     return run
 
 
-def _load_onnx(blob: bytes, threads: int):
+def _load_onnx(blob: bytes, outputs: Sequence[str], threads: int):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
-    return lambda **inputs: session.run(None, {name: np.asarray(x) for name, x in inputs.items()})
+    return lambda **inputs: session.run(outputs, {name: np.asarray(x) for name, x in inputs.items()})

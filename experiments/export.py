@@ -7,7 +7,7 @@ sample clips that nothing was calibrated on, and JAX runs the whole keyed graph 
 times are the fastest of three. What cannot be converted or run stands in the table with the error. Rivals
 without a shipped checkpoint have random parameters of their full size: their sizes, differences and times say
 something, their decibels do not. `restore` of `robust` gets secrets of 32 levels for coded ones. Needs
-requirements-export.txt. Writes export.json and export.md.
+requirements-export.txt. Writes export.json and export.md; with --only into what is there already.
 
 Machines are noisy: compare times of one row only.
 """
@@ -81,6 +81,12 @@ def measure(name: str, width: int, height: int, folder: Path) -> list[dict]:
     return rows
 
 
+def section(name: str, rows: list[dict]) -> str:
+    """The part of export.md on one entry."""
+    random = "" if EXPORTED[name].shipped else ", random parameters"
+    return f"## `{name}`{random}\n\n{summary(rows)}\n\n{export.markdown(rows)}\n"
+
+
 def summary(rows: list[dict]) -> str:
     """By how many dB the float32 files of an entry differ from JAX."""
     gaps = [
@@ -102,14 +108,14 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/export"))
     arguments = parser.parse_args()
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
-    report, text = {}, []
+    path = arguments.workdir / "export.json"
+    report = json.loads(path.read_text()) if path.exists() else {}
     for name in arguments.only:
-        rows = report[name] = measure(name, arguments.width, arguments.height, arguments.workdir)
-        random = "" if EXPORTED[name].shipped else ", random parameters"
-        text.append(f"## `{name}`{random}\n\n{summary(rows)}\n\n{export.markdown(rows)}\n")
-        (arguments.workdir / "export.json").write_text(json.dumps(report, indent=2) + "\n")
-        (arguments.workdir / "export.md").write_text("\n".join(text))
-        print(text[-1], flush=True)
+        report[name] = measure(name, arguments.width, arguments.height, arguments.workdir)
+        report = {name: report[name] for name in EXPORTED if name in report}
+        path.write_text(json.dumps(report, indent=2) + "\n")
+        path.with_suffix(".md").write_text("\n".join(section(*entry) for entry in report.items()))
+        print(section(name, report[name]), flush=True)
 
 
 if __name__ == "__main__":

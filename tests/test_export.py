@@ -60,7 +60,7 @@ def case(name: str, shape, **shuffle):
 def serialised(graph, inputs, name, quantisation=""):
     picked = {key: inputs[key] for key in graph.inputs}
     blob = export.serialise(graph, name, quantisation, [picked] * 2)
-    return blob, export.load(blob, name, 2)(**picked)[0]
+    return blob, export.load(blob, name, graph.outputs, 2)(**picked)[0]
 
 
 @pytest.mark.parametrize("name", ["prep_hide_reveal", "invertible"])
@@ -157,12 +157,14 @@ def test_small_weights_make_a_small_file(name):
     assert len(small) < 0.8 * len(large)
 
 
-def test_the_networks_of_robust(tmp_path):
+@pytest.mark.parametrize("name", export.SUFFIXES)
+def test_the_networks_of_robust(name, tmp_path):
     config = robust.get_config("tiny")
-    config.export.frames = "2"
+    config.export.formats, config.export.frames = has(name), "2"
     report = mode.write(config, random_params(config), mode.read_plan(config), tmp_path)
     assert [row["graph"] for row in report["files"]] == ["demodulate", "restore"]
-    assert all(row["max_difference"] < 1e-5 for row in report["files"])
+    demodulate, restore = (row["max_difference"] for row in report["files"])
+    assert demodulate < 1e-4 and restore <= (name != "stablehlo")
     assert report["files"][0]["outputs"] == ["phase", "scale", "lost"]
 
 
@@ -191,7 +193,7 @@ def test_what_the_mode_writes(exported):
     assert reveal["stego"] == {"shape": [1, 32, 48, 3], "dtype": "uint8"}
     side = load_side(image.get_config(), "hide")
     pictures = frames(1, 32, 48, 1), frames(1, 32, 48, 2)
-    file = export.load((exported / "hide_48x32x1.stablehlo").read_bytes(), "stablehlo", 1)
+    file = export.load((exported / "hide_48x32x1.stablehlo").read_bytes(), "stablehlo", ("stego",), 1)
     again = file(key=KEY, first_frame=np.int32(8), cover=pictures[0], secret=pictures[1])[0]
     np.testing.assert_array_equal(again, side.codec.hide(side.params, KEY, 8, *pictures))
     assert report["fingerprint"] == side.fingerprint.hex() and report["step"] == 3 and report["group"] == 1

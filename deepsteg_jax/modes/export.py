@@ -101,7 +101,11 @@ def _cases(config: ConfigDict, keyed: list, shape: tuple[int, int, int]) -> list
     for number, (cover, secret) in enumerate(zip(covers, secrets, strict=False)):
         inputs: dict[str, Any] = {"cover": cover, "secret": secret}
         if is_robust(config):
-            inputs |= {"stego": cover, "step": np.float32(config.model.step), "coded": secret // 8 * 8 + 4}
+            inputs |= {
+                "stego": cover,
+                "step": np.array(config.model.step, np.float32),
+                "coded": secret // 8 * 8 + 4,
+            }
         else:
             first = np.int32(number * shape[0])
             inputs |= {"key": key, "first_frame": first}
@@ -263,7 +267,9 @@ def export_shape(
                     blob = export.serialise(graph, name, quantisation, calibration)
                     _write(path, blob)
                     row |= {"inputs": _described(graph), "outputs": list(graph.outputs), "bytes": len(blob)}
-                    row |= compare(export.load(blob, name, os.cpu_count()), graph, keyed, cases[-1])
+                    row |= compare(
+                        export.load(blob, name, graph.outputs, os.cpu_count()), graph, keyed, cases[-1]
+                    )
                 except Exception as error:  # converters raise whatever they like
                     if isinstance(error, UserError) and "cannot write" in str(error):
                         raise
