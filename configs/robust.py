@@ -36,6 +36,9 @@ def get_config(variant: str = "") -> ConfigDict:
     # So many coefficients of a block, and frames that share them; each segment takes what carries most.
     config.carriers = ((4, 1), (9, 4), (9, 8), (9, 16))
 
+    # Shares of a frame's symbols that are known (pilots, and as many references), and that the header takes.
+    config.overhead = ConfigDict({"pilots": 1 / 40, "header": 0.1})
+
     # Carriers of the layer "fine": coefficients of a block above the others, in every frame, and their D.
     config.fine = ConfigDict({"coefficients": 10, "step": 8.0})
 
@@ -72,7 +75,11 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.coefficients = 14
         config.model.step = 32.0
         config.carriers = ((14, 1),)
-        config.growth = 0.0
+        config.growth, config.margin = 0.0, 0.95
+        config.overhead.pilots, config.overhead.header = (
+            1 / 80,
+            0.06,
+        )  # a frame alone, which need not be found
         config.data.frames = 1
         config.layers = (
             ("01", 1.0, "C9-75"),

@@ -20,8 +20,7 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.robust.levels import LEVELS
 
 SEGMENT = 32  # frames hidden and revealed together
-PILOT_SHARE, HEADER_SHARE = 1 / 40, 0.1  # of the symbols of a frame; as many references as pilots
-LEAST_PILOTS = 80
+LEAST_PILOTS = 80  # of a frame, and as many references
 
 
 QUARTER = (0, 1)  # the levels that say a quarter
@@ -112,14 +111,20 @@ class Layout(NamedTuple):
         return of_frames[permutation(self.order_key, 2 * segment + 1, len(of_frames))]
 
 
-def make(master: bytes, symbols: int, header_bits: int) -> Layout:
+def make(master: bytes, symbols: int, header_bits: int, overhead: ConfigDict) -> Layout:
     """The layout of frames with so many symbols for the holder of a key.
+
+    Args:
+        master: key.
+        symbols: of a frame.
+        header_bits: how many a header has.
+        overhead: shares of the symbols, `pilots`, as many of which are references, and `header`.
 
     Raises:
         UserError: frames are too small for pilots and header.
     """
-    pilots = max(round(symbols * PILOT_SHARE), LEAST_PILOTS)
-    header = max(round(symbols * HEADER_SHARE), min(header_bits, symbols // 4))
+    pilots = max(round(symbols * overhead.pilots), LEAST_PILOTS)
+    header = max(round(symbols * overhead.header), min(header_bits, symbols // 4))
     if 2 * pilots + header >= symbols:
         raise UserError("these frames are too small to carry anything: use larger ones")
     order = permutation(keys.subkey(master, "robust places"), 0, symbols)

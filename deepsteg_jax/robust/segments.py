@@ -212,7 +212,7 @@ class Sender:
         self._fewest = min(count for count, _ in self._carriers)
         self._fine = fine.make(config.fine, config.model.coefficients, master)
         self._step, self._growth = alignment.nearest_step(config.model.step), config.growth
-        self._margin = config.margin
+        self._margin, self._overhead = config.margin, config.overhead
         self._master = master
 
     def hide(
@@ -233,7 +233,7 @@ class Sender:
             UserError: the frames are too small, or nothing fits into the first segment.
         """
         first, rate, blocks = number * SEGMENT, description.rate, blocks_of(*cover.shape[1:3])
-        frames_layout = layout.make(self._master, self._fewest * blocks, header.BITS)
+        frames_layout = layout.make(self._master, self._fewest * blocks, header.BITS, self._overhead)
         salt, nothing = os.urandom(header.SALT_BYTES), (0,) * len(self._layers)
         head = Header(salt, len(cover), self._fewest, 1, nothing, description)
 
@@ -366,7 +366,7 @@ class Receiver:
         fewest = min(count for count, _ in carriers)
         self._holds = sorted({hold for _, hold in carriers})
         self._master, self._blocks = master, blocks_of(height, width)
-        self._layout = layout.make(master, fewest * self._blocks, header.BITS)
+        self._layout = layout.make(master, fewest * self._blocks, header.BITS, config.overhead)
         self._finder = alignment.Finder(self._layout, fewest)
         self._fine = fine.make(config.fine, config.model.coefficients, master)
         self._restore = jax.jit(partial(robust.restore, config.model, params["restoration"]))

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from configs.robust import get_config
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import robust
 from deepsteg_jax.robust import alignment, layout, levels, modem
 from tests.synthetic import smooth
 
 KEY, OTHER = bytes(range(32)), bytes(32)
+OVERHEAD = get_config().overhead
 COUNT = 4
 SIZE = 64, 96
 STEP = alignment.nearest_step(50)
@@ -16,7 +18,7 @@ STEP = alignment.nearest_step(50)
 
 def _stego(numbers, noise=0.0, step=STEP):
     symbols = SIZE[0] // 8 * SIZE[1] // 8 * COUNT
-    made = layout.make(KEY, symbols, 64)
+    made = layout.make(KEY, symbols, 64, OVERHEAD)
     bits = np.random.default_rng(0).integers(0, 2, (len(numbers), symbols, levels.LEVELS), np.uint8)
     for line, number in zip(bits, numbers, strict=True):
         line[made.pilots] = made.pilot_bits(number)
@@ -54,7 +56,7 @@ def test_frames_that_say_nothing_are_passed_over():
 
 def test_another_key_finds_nothing():
     made, lumas = _stego(range(8))
-    other = layout.make(OTHER, made.symbols, 64)
+    other = layout.make(OTHER, made.symbols, 64, OVERHEAD)
     assert _found(other, lumas) == [None] * 8
 
 

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs.robust import get_config
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.robust import layout
 
 KEY, OTHER = bytes(range(32)), bytes(32)
+OVERHEAD = get_config().overhead
 
 
 def test_every_symbol_of_a_frame_has_one_use():
-    made = layout.make(KEY, 7168, 416)
+    made = layout.make(KEY, 7168, 416, OVERHEAD)
     uses = np.concatenate([made.pilots, made.references, made.header, made.data])
     assert np.array_equal(np.sort(uses), np.arange(7168))
     assert len(made.pilots) == len(made.references) == 179 and len(made.header) == 717
@@ -22,7 +24,7 @@ def test_every_symbol_of_a_frame_has_one_use():
 
 
 def test_quarters_are_dealt_out_once():
-    made = layout.make(KEY, 1000, 416)
+    made = layout.make(KEY, 1000, 416, OVERHEAD)
     parts = made.quarters(3, 5, [0.2, 0.3, 0.5])
     assert [len(part) for part in parts] == [len(made.data), 1.5 * len(made.data), 2.5 * len(made.data)]
     places = np.concatenate(parts)
@@ -34,18 +36,18 @@ def test_quarters_are_dealt_out_once():
 
 
 def test_key_segment_and_frame_decide():
-    a, b = (layout.make(key, 1000, 416) for key in (KEY, OTHER))
+    a, b = (layout.make(key, 1000, 416, OVERHEAD) for key in (KEY, OTHER))
     assert not np.array_equal(a.pilots, b.pilots)
     assert not np.array_equal(a.pilot_bits(0), b.pilot_bits(0))
     assert not np.array_equal(a.pilot_bits(0), a.pilot_bits(1))
     assert not np.array_equal(a.pilot_bits(0), a.reference_bits(0))
     assert not np.array_equal(a.finer(0, 2), a.finer(1, 2))
-    assert np.array_equal(a.finer(1, 2), layout.make(KEY, 1000, 416).finer(1, 2))
+    assert np.array_equal(a.finer(1, 2), layout.make(KEY, 1000, 416, OVERHEAD).finer(1, 2))
 
 
 def test_frames_too_small_are_refused():
     with pytest.raises(UserError, match="too small"):
-        layout.make(KEY, 100, 416)
+        layout.make(KEY, 100, 416, OVERHEAD)
 
 
 @pytest.mark.parametrize(
