@@ -22,7 +22,7 @@ EXACT_BELOW = 0.5  # rates for which belief propagation is exact; above, the min
 ITERATIONS = 60
 MIN_SUM_SCALE = 0.75  # makes up for the optimism of the min-sum rule (Chen and Fossorier 2002)
 MOST_LLR = 20.0
-_SHORT = 8.0  # what short codes lose: so much over the square root of their size
+_SHORT = 14.0  # what short codes lose, and what varies with them: so much over the square root of their size
 # Rate that is decoded, as a share of the limit, by mean information of a bit: measured on records of x264.
 _INFORMATION, _SHARE = (0.0, 0.1, 0.25, 0.5, 0.8), (0.70, 0.74, 0.80, 0.84, 0.90)
 

@@ -37,6 +37,7 @@ LEAST_INFORMATION = 0.012  # bits per pixel, with which a secret can be made out
 LEAST_ROOM = 64  # bytes; layers of less are left out
 _TAG, _LENGTH = 16, 3  # bytes around a layer's message: of the cipher, and its length
 _AROUND = _TAG + _LENGTH
+_SMALLER = 0.85  # what is tried after a size that cannot be decoded
 _OPTIMISM = 0.95  # of the limit of information; what would need more is not even tried
 _FINE_OPTIMISM = 1.4  # of fine carriers, whose errors are nearer to Gaussian than assumed
 _RESTORED_TOGETHER = 4  # frames
@@ -196,6 +197,20 @@ def _choose(trials: list[_Trial], most: float, least: float) -> _Trial:
     return min(rich, key=attrgetter("size_bytes")) if rich else max(trials, key=attrgetter("bits"))
 
 
+def _decodable(llr: np.ndarray, bits: np.ndarray, size: float) -> float:
+    """The first of `size` and ever less message bits that are decoded if these bits are received so.
+
+    The code is linear: any word errs as the one of zeros does.
+    """
+    of_zeros = llr * (1 - 2.0 * bits)
+    while size >= 8 * LEAST_ROOM:
+        found = code.build(len(bits), int(size)).decode(of_zeros)
+        if found is not None and not found.any():
+            return size
+        size *= _SMALLER
+    return 0.0
+
+
 class Sender:
     """Hides segments of at most SEGMENT frames."""
 
@@ -329,8 +344,10 @@ class Sender:
             if layer.rung not in received:
                 received[layer.rung] = passage.run(passage.named(layer.rung), sent.stego, rate).frames
             llr, bits = self._of_layer(layer, symbols, sent, received[layer.rung])
-            size = self._margin * code.reached_size(len(bits), levels.information(llr, bits))
-            room = int(size) // 8 // header.ROOM_UNIT * header.ROOM_UNIT
+            size = code.reached_size(len(bits), levels.information(llr, bits))
+            if layer.levels == QUARTER:
+                size = _decodable(llr, bits, size)
+            room = int(self._margin * size) // 8 // header.ROOM_UNIT * header.ROOM_UNIT
             rooms.append(min(room, header.ROOM_UNIT * (2**16 - 1)) if room >= LEAST_ROOM else 0)
         return rooms
 
