@@ -32,7 +32,8 @@ def names(folder):
 
 def config_of(**video):
     settings = {"align": "time", "sound_bit_rate": 64_000, "crf": 18, "jpeg_quality": 90}
-    return ConfigDict({"model": {"name": "robust"}, "video": {**settings, **video}})
+    sections = {"video": {**settings, **video}, "enhance": {"after_reveal": False}}
+    return ConfigDict({"model": {"name": "robust"}, **sections})
 
 
 @pytest.fixture
