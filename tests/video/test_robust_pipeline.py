@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
+from configs.robust import get_config
 from deepsteg_jax import keys, modes
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.modes import common
@@ -31,9 +31,9 @@ def names(folder):
 
 
 def config_of(**video):
-    settings = {"align": "time", "sound_bit_rate": 64_000, "crf": 18, "jpeg_quality": 90}
-    sections = {"video": {**settings, **video}, "enhance": {"after_reveal": False}}
-    return ConfigDict({"model": {"name": "robust"}, **sections})
+    config = get_config("tiny")
+    config.video.update({"align": "time", "sound_bit_rate": 64_000, "crf": 18, "jpeg_quality": 90} | video)
+    return config
 
 
 @pytest.fixture
@@ -487,7 +487,13 @@ def test_mode_roundtrip(loaded, tmp_path, rate, count):
     _, cover, path = clips(tmp_path, count, 6, rate, size=(16, 24))
     config = config_of(cover=str(cover), secret=str(path))
     modes.load("roundtrip").run(config, modes.Options(str(tmp_path / "work")))
-    assert names(tmp_path / "work") == ["comparison.png", "metrics.json", "revealed.mkv", "stego.mp4"]
+    assert names(tmp_path / "work") == [
+        "comparison.png",
+        "metrics.json",
+        "report.html",
+        "revealed.mkv",
+        "stego.mp4",
+    ]
     report = json.loads((tmp_path / "work" / "metrics.json").read_text())
     assert report["frames"] == 6 and report["secret_psnr_db"] == 100
     assert 20 < report["stego_psnr_db"] < 45
@@ -498,4 +504,10 @@ def test_mode_roundtrip_of_images(loaded, tmp_path):
         io.write_frames(tmp_path / f"{name}.png", smooth(1))
     config = config_of(cover=str(tmp_path / "c.png"), secret=str(tmp_path / "s.png"))
     modes.load("roundtrip").run(config, modes.Options(str(tmp_path / "work")))
-    assert names(tmp_path / "work") == ["comparison.png", "metrics.json", "revealed.png", "stego.jpg"]
+    assert names(tmp_path / "work") == [
+        "comparison.png",
+        "metrics.json",
+        "report.html",
+        "revealed.png",
+        "stego.jpg",
+    ]
