@@ -161,8 +161,8 @@ def all_or_none():
 def _what_happened(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, jax.errors.JaxRuntimeError) and any(
-        sign in str(error) for sign in ("Gloo", "NCCL", "heartbeat", "onnection")
+    if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and any(
+        sign in str(error) for sign in ("gloo", "Gloo", "NCCL", "heartbeat", "onnection")
     ):
         return "another process of this training has ended: start all of them again, they go on together"
     return "".join(traceback.format_exception(error))
