@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -36,13 +37,23 @@ _PACKAGES = {"tflite": ("tensorflow", "ai_edge_litert"), "onnx": ("jax2onnx", "o
 Arrays = dict[str, np.ndarray]
 
 
+@lru_cache(maxsize=16)
+def _typed(raw: Callable, kinds: tuple[type, ...]) -> Callable:
+    return lambda *inputs: tuple(x.astype(kind) for x, kind in zip(raw(*inputs), kinds, strict=True))
+
+
 class Graph(NamedTuple):
     """A function to export."""
 
     name: str  # hide or reveal; of `robust` demodulate or restore
-    function: Callable[..., Any]  # of arrays in the order of `inputs`, returns a tuple
+    raw: Callable[..., Any]  # of arrays in the order of `inputs`, returns a tuple of float32
     inputs: dict[str, jax.ShapeDtypeStruct]
-    outputs: tuple[str, ...]
+    outputs: dict[str, type]  # their types in a file
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """`raw` with its outputs in their types; one function for one graph, so that JAX compiles it once."""
+        return _typed(self.raw, tuple(self.outputs.values()))
 
 
 def check_packages(formats: Sequence[str]) -> None:
@@ -70,8 +81,8 @@ def _pictures(frames, count: int):
 
 
 def _levels(x):
-    """Inverse of `_pictures`, rounded to 8 bits."""
-    return jnp.round(jnp.clip(x, 0, 1) * 255).astype(jnp.uint8).reshape(-1, *x.shape[-3:])
+    """Inverse of `_pictures`, whole levels as floats."""
+    return jnp.round(jnp.clip(x, 0, 1) * 255).reshape(-1, *x.shape[-3:])
 
 
 def _key_inputs() -> dict[str, jax.ShapeDtypeStruct]:
@@ -108,8 +119,8 @@ def keyed_graphs(config: ConfigDict, params: dict, shape: tuple[int, int, int]) 
         )
 
     return [
-        Graph("hide", hide, _key_inputs() | {"cover": frames, "secret": frames}, ("stego",)),
-        Graph("reveal", reveal, _key_inputs() | {"stego": frames}, ("revealed",)),
+        Graph("hide", hide, _key_inputs() | {"cover": frames, "secret": frames}, {"stego": np.uint8}),
+        Graph("reveal", reveal, _key_inputs() | {"stego": frames}, {"revealed": np.uint8}),
     ]
 
 
@@ -147,8 +158,13 @@ def tabled_graphs(config: ConfigDict, params: dict, shape: tuple[int, int, int])
     of_hide = {"cover": ("encipher", "decipher"), "secret": ("encipher",)}.get(moves, ())
     of_reveal = {"cover": ("encipher",), "secret": ("decipher",)}.get(moves, ())
     return [
-        Graph("hide", hide, {"cover": frames, "secret": frames} | dict.fromkeys(of_hide, table), ("stego",)),
-        Graph("reveal", reveal, {"stego": frames} | dict.fromkeys(of_reveal, table), ("revealed",)),
+        Graph(
+            "hide",
+            hide,
+            {"cover": frames, "secret": frames} | dict.fromkeys(of_hide, table),
+            {"stego": np.uint8},
+        ),
+        Graph("reveal", reveal, {"stego": frames} | dict.fromkeys(of_reveal, table), {"revealed": np.uint8}),
     ]
 
 
@@ -190,8 +206,8 @@ def robust_graphs(config: ConfigDict, params: dict, shape: tuple[int, int, int])
 
     inputs = {"stego": frames, "step": jax.ShapeDtypeStruct((), np.float32)}
     return [
-        Graph("demodulate", demodulate, inputs, ("phase", "scale", "lost")),
-        Graph("restore", restore, {"coded": frames}, ("restored",)),
+        Graph("demodulate", demodulate, inputs, dict.fromkeys(("phase", "scale", "lost"), np.float32)),
+        Graph("restore", restore, {"coded": frames}, {"restored": np.uint8}),
     ]
 
 
@@ -259,7 +275,8 @@ def to_tflite(graph: Graph, quantisation: str = "", samples: Sequence[Arrays] = 
     Args:
         graph: what to export.
         quantisation: empty for float32, or one of QUANTISATIONS: float16 weights, int8 weights ("dynamic"),
-            or int8 weights and activations ("int8") where the converter can.
+            or int8 weights and activations ("int8") where the converter can; then pictures come out as
+            float32, 0 to 255, since the converter takes an output of uint8 for one of int8.
         samples: inputs that "int8" is calibrated on.
 
     Raises:
@@ -269,7 +286,7 @@ def to_tflite(graph: Graph, quantisation: str = "", samples: Sequence[Arrays] = 
     from jax.experimental import jax2tf
 
     tf.config.set_visible_devices([], "GPU")
-    converted = jax2tf.convert(graph.function, with_gradient=False)
+    converted = jax2tf.convert(graph.raw if quantisation == "int8" else graph.function, with_gradient=False)
     specs = [tf.TensorSpec(x.shape, x.dtype, name=name) for name, x in graph.inputs.items()]
     module = tf.Module()
     module.run = tf.function(
@@ -397,4 +414,4 @@ def _load_onnx(blob: bytes, outputs: Sequence[str], threads: int):
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
-    return lambda **inputs: session.run(outputs, {name: np.asarray(x) for name, x in inputs.items()})
+    return lambda **inputs: session.run(list(outputs), {name: np.asarray(x) for name, x in inputs.items()})
