@@ -39,20 +39,24 @@ Arrays = dict[str, np.ndarray]
 
 @lru_cache(maxsize=16)
 def _typed(raw: Callable, kinds: tuple[type, ...]) -> Callable:
-    return lambda *inputs: tuple(x.astype(kind) for x, kind in zip(raw(*inputs), kinds, strict=True))
+    def typed(*inputs):
+        outputs = zip(raw(*inputs), kinds, strict=True)
+        return tuple((jnp.round(x) if kind == np.uint8 else x).astype(kind) for x, kind in outputs)
+
+    return typed
 
 
 class Graph(NamedTuple):
     """A function to export."""
 
     name: str  # hide or reveal; of `robust` demodulate or restore
-    raw: Callable[..., Any]  # of arrays in the order of `inputs`, returns a tuple of float32
+    raw: Callable[..., Any]  # of arrays in the order of `inputs`, returns a tuple of float32, not rounded
     inputs: dict[str, jax.ShapeDtypeStruct]
     outputs: dict[str, type]  # their types in a file
 
     @property
     def function(self) -> Callable[..., Any]:
-        """`raw` with its outputs in their types; one function for one graph, so that JAX compiles it once."""
+        """`raw` with outputs in their types, rounded; the same every time, so that JAX compiles it once."""
         return _typed(self.raw, tuple(self.outputs.values()))
 
 
@@ -81,8 +85,9 @@ def _pictures(frames, count: int):
 
 
 def _levels(x):
-    """Inverse of `_pictures`, whole levels as floats."""
-    return jnp.round(jnp.clip(x, 0, 1) * 255).reshape(-1, *x.shape[-3:])
+    """Inverse of `_pictures`, 0 to 255, not rounded."""
+    # Clipped last: TFLite's int8 models clip tensors of five axes wrongly.
+    return jnp.clip(x.reshape(-1, *x.shape[-3:]), 0, 1) * 255
 
 
 def _key_inputs() -> dict[str, jax.ShapeDtypeStruct]:
@@ -276,7 +281,7 @@ def to_tflite(graph: Graph, quantisation: str = "", samples: Sequence[Arrays] = 
         graph: what to export.
         quantisation: empty for float32, or one of QUANTISATIONS: float16 weights, int8 weights ("dynamic"),
             or int8 weights and activations ("int8") where the converter can; then pictures come out as
-            float32, 0 to 255, since the converter takes an output of uint8 for one of int8.
+            float32, 0 to 255, not rounded, since the converter cuts what is rounded at 127.
         samples: inputs that "int8" is calibrated on.
 
     Raises:
