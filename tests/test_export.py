@@ -113,17 +113,6 @@ def test_a_secret_whose_coefficients_move_has_no_table():
     np.testing.assert_array_equal(serialised(reveal, inputs, "stablehlo")[1], wanted)
 
 
-def test_a_refinement_network_is_exported_too():
-    config = video.get_config("tiny")
-    config.model.layers, config.model.features = 1, 4
-    params = models.build(config.model).init(jax.random.key(0))
-    assert "refinement" in params["reveal"]
-    reveal = export.tabled_graphs(config, params, (1, 16, 16))[1]
-    inputs = {"stego": frames(1, 16, 16, 0), "encipher": np.arange(768, dtype=np.int32)[None]}
-    wanted = mode.call(reveal, inputs)[0]
-    np.testing.assert_array_equal(serialised(reveal, inputs, "stablehlo")[1], wanted)
-
-
 def has(name: str) -> str:
     """Skips where the packages of a format are missing."""
     try:
