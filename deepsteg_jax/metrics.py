@@ -5,6 +5,7 @@ frames count as 100 dB. SSIM is that of Wang et al. 2004 (Gaussian window, sigma
 SSIMULACRA2 (Cloudinary 2023) is a perceptual score: 100 identical, 90 not told apart, 70 high quality.
 """
 
+from collections.abc import Iterable
 from io import BytesIO
 
 import numpy as np
@@ -18,6 +19,11 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """PSNR of two uint8 frames [h, w, 3] in dB; 100 where they are identical."""
     error = np.mean(np.square(a.astype(np.float64) - b.astype(np.float64)))
     return IDENTICAL_DB if error == 0 else min(IDENTICAL_DB, float(10 * np.log10(255**2 / error)))
+
+
+def mean_psnr(a: Iterable[np.ndarray], b: Iterable[np.ndarray]) -> float:
+    """The mean over frames of `psnr`, dB, of two clips of as many frames."""
+    return float(np.mean([psnr(x, y) for x, y in zip(a, b, strict=True)]))
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:

@@ -61,10 +61,8 @@ class Camera:
             await connection.close()
 
     async def _talk(self, connection: WebSocket, secret: Path, width: int, height: int) -> None:
-        try:
-            from deepsteg_jax.live import Session
-        except ImportError:
-            raise UserError("this version has no live mode yet") from None
+        from deepsteg_jax.live import Session
+
         session = await asyncio.to_thread(Session, self._config, str(secret), width, height, None)
         with closing(session):
             await connection.send_json({"ready": self._config.model.frames})

@@ -147,12 +147,6 @@ def _fastest_ms(works: list[Callable[[], Any]]) -> list[float]:
     return best
 
 
-def _mean_psnr(a: np.ndarray, b: np.ndarray) -> float:
-    from deepsteg_jax import metrics
-
-    return float(np.mean([metrics.psnr(x, y) for x, y in zip(a, b, strict=True)]))
-
-
 def compare(run: Callable[..., list], graph, keyed: list, case: Case) -> dict[str, float]:
     """A file in its own runtime against the graph in JAX, on one group of frames.
 
@@ -167,6 +161,8 @@ def compare(run: Callable[..., list], graph, keyed: list, case: Case) -> dict[st
         where there are pictures, their PSNR in dB, of a stego through JAX's reveal; milliseconds of both.
     """
     import jax
+
+    from deepsteg_jax import metrics
 
     reference = next(other for other in keyed if other.name == graph.name)
     inputs, compiled = _picked(graph, case.inputs), jax.jit(reference.function)
@@ -185,14 +181,14 @@ def compare(run: Callable[..., list], graph, keyed: list, case: Case) -> dict[st
     if graph.name == "hide":
         again = partial(call, keyed[1])
         secrets = [again(case.inputs | {"stego": stego[0]})[0] for stego in (found, wanted)]
-        figures["stego_psnr_db"] = _mean_psnr(found[0], case.cover)
-        figures["jax_stego_psnr_db"] = _mean_psnr(wanted[0], case.cover)
+        figures["stego_psnr_db"] = metrics.mean_psnr(found[0], case.cover)
+        figures["jax_stego_psnr_db"] = metrics.mean_psnr(wanted[0], case.cover)
         figures["secret_psnr_db"], figures["jax_secret_psnr_db"] = (
-            _mean_psnr(secret, case.secret) for secret in secrets
+            metrics.mean_psnr(secret, case.secret) for secret in secrets
         )
     elif found[0].dtype == np.uint8:
         figures["secret_psnr_db"], figures["jax_secret_psnr_db"] = (
-            _mean_psnr(secret[0], case.secret) for secret in (found, wanted)
+            metrics.mean_psnr(secret[0], case.secret) for secret in (found, wanted)
         )
     times = _fastest_ms([lambda: run(**inputs), lambda: jax.block_until_ready(compiled(*arrays))])
     return figures | dict(zip(("ms", "jax_ms"), times, strict=True))
@@ -213,6 +209,10 @@ def _output_types(graph, name: str, quantisation: str) -> dict[str, str]:
     return {key: "float32" if calibrated else np.dtype(kind).name for key, kind in graph.outputs.items()}
 
 
+class _CannotWrite(UserError):
+    """The fault of a folder or a disk, not of a converter."""
+
+
 def _write(path: Path, blob: bytes) -> None:
     """Writes a file whole or not at all.
 
@@ -225,7 +225,7 @@ def _write(path: Path, blob: bytes) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+        raise _CannotWrite(f"cannot write {path}: {error.strerror}") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -283,9 +283,9 @@ def export_shape(
                     row |= compare(
                         export.load(blob, name, graph.outputs, os.cpu_count()), graph, keyed, cases[-1]
                     )
+                except _CannotWrite:
+                    raise
                 except Exception as error:  # converters raise whatever they like
-                    if isinstance(error, UserError) and "cannot write" in str(error):
-                        raise
                     row["error"] = _first_line(error)
                 yield row
 

@@ -49,7 +49,9 @@ class Finder:
         values, following = self._values(luma), self._last + 1
         found = self._best(values, range(max(0, self._last), following + AHEAD), STEPS)
         if not found and self._step:
-            due = range(self._last, following + self._passed + 1)  # held symbols: the same once more
+            due = range(
+                self._last, following + self._passed + 1
+            )  # where nothing moves a codec shows the last one again
             found = self._best(values, due, np.array([self._step]), EXPECTED)
         if not found and (self._seen < PATIENCE or self._seen % PATIENCE == 0):
             found = self._best(values, range(following, following + FIRST), STEPS)
@@ -96,22 +98,15 @@ def placings(numbers: list[int | None], first: int, length: int) -> list[dict[in
     Returns:
         For each answer, index of a received frame -> its place in the segment.
     """
-    shifts = [i - n + first for i, n in enumerate(numbers) if n is not None and 0 <= n - first < length]
+    found = {i: n - first for i, n in enumerate(numbers) if n is not None and 0 <= n - first < length}
+    shifts = [i - n for i, n in found.items()]
     start = max(sorted(set(shifts)), key=shifts.count)
     steady = {i: i - start for i in range(len(numbers)) if 0 <= i - start < length}
-    found = place(numbers, first, length)
-    return [steady] if steady == found else [steady, found]
+    filled = found | _just_between(found)
+    return [steady] if steady == filled else [steady, filled]
 
 
-def place(numbers: list[int | None], first: int, length: int) -> dict[int, int]:
-    """Which received frames are which of a segment.
-
-    Those that were found, and those in a gap between two that they just fill. Arguments and what it returns
-    as for `placings`.
-    """
-    found = [(i, n - first) for i, n in enumerate(numbers) if n is not None and 0 <= n - first < length]
-    placed = dict(found)
-    for (i, n), (j, m) in pairwise(found):
-        if j - i == m - n:
-            placed |= {i + k: n + k for k in range(1, j - i)}
-    return placed
+def _just_between(found: dict[int, int]) -> dict[int, int]:
+    """Places of frames that just fill the gap between two that were found."""
+    gaps = [((i, n), j) for (i, n), (j, m) in pairwise(found.items()) if j - i == m - n]
+    return {i + k: n + k for (i, n), j in gaps for k in range(1, j - i)}

@@ -41,9 +41,8 @@ class Fine(NamedTuple):
 
     def filled(self, salt: bytes, frames: int, blocks: int) -> np.ndarray:
         """Bits of a segment before a layer is written, uint8 [frames * blocks * count, BITS]: a keystream."""
-        size = frames * blocks * self.count * BITS
-        stream = layout.keystream(keys.subkey(self.key, f"robust fine {salt.hex()}"), 0, -(-size // 8))
-        return np.unpackbits(stream)[:size].reshape(-1, BITS)
+        key = keys.subkey(self.key, f"robust fine {salt.hex()}")
+        return layout.random_bits(key, 0, frames * blocks * self.count * BITS).reshape(-1, BITS)
 
     def places(self, segment: int, frames: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
         """Which symbols of a segment are pilots, int [frames, m], and which are free for data, in order."""

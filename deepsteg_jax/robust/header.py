@@ -74,7 +74,8 @@ def unpack(bits: np.ndarray, master: bytes) -> Header | None:
     body = _masked(sealed[: _BODY.size], salt, master)
     if not hmac.compare_digest(_sealed(body, salt, master), sealed):
         return None
-    first, *needed, rooms = (fields := _BODY.unpack(body))[:-MOST_LAYERS] + (fields[-MOST_LAYERS:],)
+    fields = _BODY.unpack(body)
+    (first, *needed), rooms = fields[:-MOST_LAYERS], fields[-MOST_LAYERS:]
     if first >> 4 != _VERSION or not all(needed):
         return None
     length, count, hold, frames, width, height, rate, per, wide, high = needed

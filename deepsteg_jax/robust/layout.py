@@ -63,6 +63,11 @@ def keystream(key: bytes, number: int, count: int) -> np.ndarray:
     return np.frombuffer(stream.update(bytes(count)), np.uint8)
 
 
+def random_bits(key: bytes, number: int, count: int) -> np.ndarray:
+    """`count` random bits for number `number`, uint8."""
+    return np.unpackbits(keystream(key, number, -(-count // 8)))[:count]
+
+
 def permutation(key: bytes, number: int, count: int) -> np.ndarray:
     """A random order of `count` things."""
     return np.argsort(keystream(key, number, 8 * count).view("<u8"), kind="stable")
@@ -94,9 +99,7 @@ class Layout(NamedTuple):
         return self._known_bits(2 * frame + 1)
 
     def _known_bits(self, number: int) -> np.ndarray:
-        count = LEVELS * len(self.pilots)
-        packed = keystream(self.pilot_key, number, -(-count // 8))
-        return np.unpackbits(packed)[:count].reshape(-1, LEVELS)
+        return random_bits(self.pilot_key, number, LEVELS * len(self.pilots)).reshape(-1, LEVELS)
 
     def quarters(self, segment: int, frames: int, shares: list[float]) -> list[np.ndarray]:
         """Which symbols of a segment [frames * symbols] belong to each layer that uses quarters."""

@@ -48,7 +48,7 @@ class Modem:
         """`config`: section `model`; `params` of either side."""
         self._demodulate = jax.jit(partial(robust.demodulate, config, params["reliability"]))
 
-    def write(self, cover: np.ndarray, phases: np.ndarray, how: "Modulation", pilots) -> np.ndarray:
+    def write(self, cover: np.ndarray, phases: np.ndarray, how: Modulation, pilots) -> np.ndarray:
         """Cover uint8 [n, h, w, 3] and phases [ceil(n / hold), symbols] -> stego.
 
         `pilots`: which symbols of a frame they are, and their phases [n, m]; no two frames share them.

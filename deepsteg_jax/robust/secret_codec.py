@@ -124,7 +124,7 @@ def _try_size(frames, number, room, rate) -> tuple[float, bytes | None]:
         return -np.inf, None
     message = bytes([number]) + stream
     decoded = decode(message, *frames.shape[:3])
-    return float(np.mean([metrics.psnr(a, b) for a, b in zip(frames, decoded, strict=True)])), message
+    return metrics.mean_psnr(frames, decoded), message
 
 
 def _finest(code_at: Callable[[int], bytes], room: int) -> bytes | None:

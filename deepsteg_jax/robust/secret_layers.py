@@ -21,10 +21,6 @@ def _refine(below: np.ndarray, difference: np.ndarray) -> np.ndarray:
     return np.clip(below + difference.astype(np.int16) - 128, 0, 255).astype(np.uint8)
 
 
-def _likeness(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.mean([metrics.psnr(x, y) for x, y in zip(a, b, strict=True)]))
-
-
 def code_layers(secret: np.ndarray, rooms: list[int], rate: Fraction) -> list[bytes]:
     """A secret in layers.
 
@@ -47,7 +43,9 @@ def code_layers(secret: np.ndarray, rooms: list[int], rate: Fraction) -> list[by
             if message:
                 decoded = decode_layer(bytes([kind]) + message, below, secret.shape)
                 best = max(
-                    best, (_likeness(secret, decoded), bytes([kind]) + message, decoded), key=itemgetter(0)
+                    best,
+                    (metrics.mean_psnr(secret, decoded), bytes([kind]) + message, decoded),
+                    key=itemgetter(0),
                 )
         reached, message, below = best
         room_below = room if message else room_below

@@ -6,10 +6,11 @@ Receiver:  frames -> which of the stego they are -> header -> layers, from the m
            -> the finest secret that can be read -> restored by the network
 """
 
+import math
 import os
 from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from itertools import takewhile
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -96,9 +97,9 @@ def _filled(frames_layout: Layout, first_frame: int, head: Header, master: bytes
     Pilots, header, and for all else a keystream: what no layer uses is known to the receiver too.
     """
     written = _written(head)
-    count = len(written) * frames_layout.symbols * levels.LEVELS
-    stream = layout.keystream(keys.subkey(master, f"robust filler {head.salt.hex()}"), 0, -(-count // 8))
-    bits = np.unpackbits(stream)[:count].reshape(len(written), frames_layout.symbols, levels.LEVELS)
+    shape = len(written), frames_layout.symbols, levels.LEVELS
+    key = keys.subkey(master, f"robust filler {head.salt.hex()}")
+    bits = layout.random_bits(key, 0, math.prod(shape)).reshape(shape)
     packed, room = header.pack(head, master), 2 * len(frames_layout.header)
     for line, frame in zip(bits, written, strict=True):
         line[frames_layout.pilots] = frames_layout.pilot_bits(first_frame + frame)
@@ -211,6 +212,16 @@ def _decodable(llr: np.ndarray, bits: np.ndarray, size: float) -> float:
     return 0.0
 
 
+def _of_layer(layer: Layer, symbols, sent: np.ndarray, read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(log-likelihood ratios, bits) of a layer whose coarser levels are known; `sent`: see `_filled`."""
+    flat = sent.reshape(-1, levels.LEVELS)
+    reading, everywhere = _Reading(*read.reshape(3, -1)), np.arange(len(flat))
+    reading.know(Layer(QUARTER, 1, ""), everywhere, flat[:, :2])
+    for level in range(2, layer.levels[0]):
+        reading.know(Layer((level,), 1, ""), everywhere, flat[:, level : level + 1])
+    return reading.llr(layer, symbols), flat[symbols][:, np.array(layer.levels)].ravel()
+
+
 class Sender:
     """Hides segments of at most SEGMENT frames."""
 
@@ -276,17 +287,22 @@ class Sender:
             raise UserError("nothing of the secret fits into this cover: use larger or more frames")
         head = head._replace(rooms=tuple(rooms))
         bits = fill(head)
+        self._carry(messages, head, places, bits, own)
+        return write(own, bits, how)
+
+    def _carry(self, messages: list[bytes], head: Header, places: _Places, bits, own) -> None:
+        """Puts the messages of all layers into `bits` and into `own`, those of the fine carriers."""
         flat = bits.reshape(-1, levels.LEVELS)
         cipher = _layer_key(self._master, head.salt)
-        for i, (layer, message, room) in enumerate(zip(self._layers, messages, rooms, strict=True)):
-            if room:
-                carried = code.build(places.bits(i), 8 * room).encode(_seal(cipher, i, message, room))
-                if layer.levels == FINE:
-                    own[places.symbols[i]] = carried.reshape(-1, fine.BITS)
-                    continue
+        for i, (layer, message, room) in enumerate(zip(self._layers, messages, head.rooms, strict=True)):
+            if not room:
+                continue
+            carried = code.build(places.bits(i), 8 * room).encode(_seal(cipher, i, message, room))
+            if layer.levels == FINE:
+                own[places.symbols[i]] = carried.reshape(-1, fine.BITS)
+            else:
                 chosen = carried.reshape(-1, len(layer.levels))
                 flat[places.symbols[i][:, None], np.array(layer.levels)] = chosen
-        return write(own, bits, how)
 
     def _write(self, cover: np.ndarray, pilots, own: np.ndarray, bits, how: Modulation) -> np.ndarray:
         """The stego of bits, and of those of the fine carriers, if there is a layer of them."""
@@ -339,11 +355,17 @@ class Sender:
 
     def _rooms(self, sent: _Sent, places: _Places, rate: Fraction) -> list[int]:
         """Bytes that each layer can carry through its rung, found by sending these bits through it."""
-        received, rooms = {}, []
+        rooms = []
+        received = cache(lambda rung: passage.run(passage.named(rung), sent.stego, rate).frames)
+        read = cache(lambda rung: self._reading(received(rung), sent.how, sent.bits, sent.references))
         for layer, symbols in zip(places.layers, places.symbols, strict=True):
-            if layer.rung not in received:
-                received[layer.rung] = passage.run(passage.named(layer.rung), sent.stego, rate).frames
-            llr, bits = self._of_layer(layer, symbols, sent, received[layer.rung])
+            if layer.levels == FINE:
+                llr = self._fine.llr(luma_of(received(layer.rung)), sent.own, sent.fine_pilots)[
+                    symbols
+                ].ravel()
+                bits = sent.own[symbols].ravel()
+            else:
+                llr, bits = _of_layer(layer, symbols, sent.bits, read(layer.rung))
             size = code.reached_size(len(bits), levels.information(llr, bits))
             if layer.levels == QUARTER:
                 size = _decodable(llr, bits, size)
@@ -351,21 +373,13 @@ class Sender:
             rooms.append(min(room, header.ROOM_UNIT * (2**16 - 1)) if room >= LEAST_ROOM else 0)
         return rooms
 
-    def _of_layer(self, layer: Layer, symbols, sent: _Sent, received) -> tuple[np.ndarray, np.ndarray]:
-        """(log-likelihood ratios, bits) of a layer whose coarser levels are known."""
-        if layer.levels == FINE:
-            llr = self._fine.llr(luma_of(received), sent.own, sent.fine_pilots)
-            return llr[symbols].ravel(), sent.own[symbols].ravel()
-        flat = sent.bits.reshape(-1, levels.LEVELS)
-        found = self._reading(received, sent.how, sent.bits, sent.references)
-        reading, everywhere = _Reading(*found.reshape(3, -1)), np.arange(len(flat))
-        reading.know(Layer(QUARTER, 1, ""), everywhere, flat[:, :2])
-        for level in range(2, layer.levels[0]):
-            reading.know(Layer((level,), 1, ""), everywhere, flat[:, level : level + 1])
-        return reading.llr(layer, symbols), flat[symbols][:, np.array(layer.levels)].ravel()
-
 
 # --- receiver ------------------------------------------------------------------------------------
+
+
+def _not_found_at_end(received: list[_Received]) -> list[_Received]:
+    """Those after the last one that was found, in order."""
+    return list(takewhile(lambda x: x.number is None, reversed(received)))[::-1]
 
 
 class Receiver:
@@ -397,10 +411,8 @@ class Receiver:
         if number is not None and number // SEGMENT != self._segment:
             parts, self._segment = self.finish(), number // SEGMENT
         self._received.append(_Received(luma, number, step))
-        if number is None:
-            lost = sum(1 for _ in takewhile(lambda x: x.number is None, reversed(self._received)))
-            if lost > _KEPT:
-                del self._received[-_KEPT - 1]
+        if len(_not_found_at_end(self._received)) > _KEPT:
+            del self._received[-_KEPT - 1]
         return parts
 
     def finish(self) -> list[Part]:
@@ -408,7 +420,7 @@ class Receiver:
         received, number = self._received, self._segment
         # Those that were not found at the end may belong to the next segment as well.
         self._segment = None
-        self._received = list(takewhile(lambda x: x.number is None, reversed(received)))[::-1]
+        self._received = _not_found_at_end(received)
         if number is None:
             return []
         part = self._read(number, received)
