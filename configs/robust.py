@@ -37,7 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.carriers = ((4, 1), (9, 4), (9, 8), (9, 16))
 
     # Shares of a frame's symbols that are known (pilots, and as many references), and that the header takes.
-    config.overhead = ConfigDict({"pilots": 1 / 40, "header": 0.1})
+    config.overhead = ConfigDict({"pilots": 1 / 40, "header": 0.12})
 
     # Carriers of the layer "fine": coefficients of a block above the others, in every frame, and their D.
     config.fine = ConfigDict({"coefficients": 10, "step": 8.0})
@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ("fine", 1.0, "C2"),
     )
     config.growth = 1.7  # D gets smaller where H.264 of the stego would take so many times the cover's bits
-    config.margin = 0.9  # share that is used of what a layer could carry through its rung
+    config.margin = 0.85  # share that is used of what a layer could carry through its rung
 
     config.video.crf = 18  # of an H.264 stego, x264's constant rate factor
     config.video.jpeg_quality = 90  # of a JPEG stego

@@ -35,18 +35,18 @@ def nearest_step(step: float) -> float:
 class Finder:
     """Numbers frames as they come, in rising order."""
 
-    def __init__(self, frames_layout: Layout, count: int):
-        """`count`: symbols of a block in the layout."""
-        self._layout, self._count = frames_layout, count
+    def __init__(self, frames_layout: Layout, count: int, holds: list[int]):
+        """`count`: symbols of a block in the layout; `holds`: how many frames may share theirs."""
+        self._layout, self._count, self._holds = frames_layout, count, holds
         self._angles: dict[int, np.ndarray] = {}
         self._last, self._step = -1, None
         self._passed = 0  # frames since the last one that was found
         self._seen = 0
 
-    def find(self, luma: np.ndarray) -> tuple[int, float] | None:
-        """(number of the frame, step D) of luma [h, w]; None if it carries nothing of this key."""
+    def find(self, values: np.ndarray) -> tuple[int, float] | None:
+        """(number of the frame, step D) of what its pilots read; None if it carries nothing of this key."""
         self._seen += 1
-        values, following = self._values(luma), self._last + 1
+        following = self._last + 1
         found = self._best(values, range(max(0, self._last), following + AHEAD), STEPS)
         if not found and self._step:
             due = range(
@@ -60,13 +60,43 @@ class Finder:
         self._passed = 0 if found else self._passed + 1
         return found
 
-    def _values(self, luma: np.ndarray) -> np.ndarray:
-        """What the pilots read, in grey levels."""
+    def find_lost(self, values: np.ndarray) -> tuple[int, float] | None:
+        """(number of the first one, step D) of frames [n, pilots] that `find` did not know one by one."""
+        following = self._last + 1
+        starts = range(following - AHEAD, following + (AHEAD if self._step else FIRST))
+        found = self.together(values, starts, STEPS)
+        if found:
+            self._last, self._step, self._passed = found[0] + len(values) - 1, found[1], 0
+        return found
+
+    def together(self, values: np.ndarray, starts: range, steps: np.ndarray) -> tuple[int, float] | None:
+        """(number of the first one, step D) of frames that follow each other, [n, pilots].
+
+        They are found in sqrt(n) times the noise in which one is, be it that each shows its own pilots or
+        those of the first frame of the group that shares symbols. None if it could be chance.
+        """
+        points = np.exp(2j * np.pi * values / steps[:, None, None]).astype(np.complex64)
+        n, frames = len(values), np.arange(len(values))
+        numbers = range(starts.start - max(self._holds), starts.stop + n - 1)
+        expected = np.stack([self._expected(number) for number in numbers])
+        each = (points @ expected.T).real * np.sqrt(2 / values.shape[1] / n)
+        shown = np.asarray(starts)[:, None] + frames
+        scores = [each[:, frames, shown // hold * hold - numbers.start].sum(-1) for hold in self._holds]
+        scores = np.max(scores, axis=0)
+        step, start = np.unravel_index(np.argmax(scores), scores.shape)
+        if scores[step, start] < _beyond_chance(scores.size * len(self._holds)):
+            return None
+        return starts[start], float(steps[step])
+
+    def read(self, luma: np.ndarray) -> np.ndarray:
+        """What the pilots of luma [h, w] read, in grey levels."""
         coefficients = np.asarray(robust.coefficients(luma))[..., robust.places(self._count)]
         return np.moveaxis(coefficients, -1, 0).reshape(-1)[self._layout.pilots]
 
     def _expected(self, number: int) -> np.ndarray:
         """A frame's pilots as points on the unit circle, conjugated."""
+        if number < 0:  # before the first frame; agrees with nothing
+            return np.zeros(len(self._layout.pilots), np.complex64)
         if number not in self._angles:
             if len(self._angles) > 2 * FIRST:
                 self._angles.clear()
@@ -79,19 +109,25 @@ class Finder:
         points = np.exp(2j * np.pi * values / steps[:, None]).astype(np.complex64)
         expected = np.stack([self._expected(number) for number in numbers])
         scores = (points @ expected.T).real * np.sqrt(2 / len(values))  # of deviation 1 by chance
-        least = least or np.sqrt(SURE**2 + 2 * np.log(scores.size))
+        least = least or _beyond_chance(scores.size)
         step, number = np.unravel_index(np.argmax(scores), scores.shape)
         return (numbers[number], float(steps[step])) if scores[step, number] > least else None
 
 
-def placings(numbers: list[int | None], first: int, length: int) -> list[dict[int, int]]:
+def _beyond_chance(candidates: int) -> float:
+    """The score that none of so many will have by chance."""
+    return np.sqrt(SURE**2 + 2 * np.log(candidates))
+
+
+def placings(numbers: list[int | None], start: int | None, first: int, length: int) -> list[dict[int, int]]:
     """Which received frames are which of a segment, the likelier answer first.
 
     On a cover that stands still a codec may show the pilots of another frame nearby. The first answer takes
-    it that no frame is lost, and the shift that most frames agree on; the second one takes what was found.
+    it that no frame is lost, the second one takes what was found.
 
     Args:
         numbers: of received frames; None of those that were not found.
+        start: number of the first one if none is lost, see `Finder.find_together`; None: not known.
         first: number of the first frame of the segment.
         length: its frames.
 
@@ -99,10 +135,10 @@ def placings(numbers: list[int | None], first: int, length: int) -> list[dict[in
         For each answer, index of a received frame -> its place in the segment.
     """
     found = {i: n - first for i, n in enumerate(numbers) if n is not None and 0 <= n - first < length}
-    shifts = [i - n for i, n in found.items()]
-    start = max(sorted(set(shifts)), key=shifts.count)
-    steady = {i: i - start for i in range(len(numbers)) if 0 <= i - start < length}
     filled = found | _just_between(found)
+    if start is None:
+        return [filled]
+    steady = {i: i + start - first for i in range(len(numbers)) if 0 <= i + start - first < length}
     return [steady] if steady == filled else [steady, filled]
 
 

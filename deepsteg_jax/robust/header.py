@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import struct
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -12,13 +11,27 @@ from deepsteg_jax import keys
 from deepsteg_jax.robust import code
 from deepsteg_jax.robust.layout import keystream
 
-SALT_BYTES, TAG_BYTES = 12, 8
-ROOM_UNIT = 8  # bytes in which the room of a layer is counted
+SALT_BYTES, TAG_BYTES = 6, 4
 MOST_LAYERS = 6
-_BODY = struct.Struct(f"<BBBBIHHIHHH{MOST_LAYERS}H")
-BITS = 8 * (SALT_BYTES + _BODY.size + TAG_BYTES)
-_VERSION = 2
-_TURNED = 1
+_VERSION = 3
+_MANTISSA, _EXPONENT, _UNIT = 8, 4, 2  # bits, bits and bytes: rooms are floats, rounded down
+# Bits of each field, as few as will do: a header has to survive worse channels than any layer.
+_FIELDS = {
+    "version": 3,
+    "turned": 1,
+    "length": 6,
+    "count": 6,
+    "hold": 6,
+    "frames": 24,
+    "width": 16,
+    "height": 16,
+    "rate": 17,
+    "per": 10,
+    "wide": 10,
+    "high": 10,
+} | {f"room {i}": _MANTISSA + _EXPONENT for i in range(MOST_LAYERS)}
+_BODY_BYTES = -(-sum(_FIELDS.values()) // 8)
+BITS = 8 * (SALT_BYTES + _BODY_BYTES + TAG_BYTES)
 
 
 class Description(NamedTuple):
@@ -43,27 +56,43 @@ class Header(NamedTuple):
     description: Description
 
 
+def room_within(size: int) -> int:
+    """The most bytes up to `size` that a header can say a layer has."""
+    return _room_of(_said_room(size))
+
+
+def _said_room(size: int) -> int:
+    units = max(size, 0) // _UNIT
+    exponent = max(0, units.bit_length() - _MANTISSA)
+    return min(exponent << _MANTISSA | units >> exponent, 2 ** (_MANTISSA + _EXPONENT) - 1)
+
+
+def _room_of(said: int) -> int:
+    return _UNIT * (said % 2**_MANTISSA << (said >> _MANTISSA))
+
+
+def _fraction(value: Fraction, above: str, below: str) -> Fraction:
+    """The nearest one whose terms fit into two fields."""
+    largest, most = (2 ** _FIELDS[name] - 1 for name in (above, below))
+    value = min(max(value, Fraction(1, most)), Fraction(largest))
+    return value.limit_denominator(min(most, int(largest / max(value, 1))))
+
+
 def pack(header: Header, master: bytes) -> np.ndarray:
-    """The bits of a header, uint8 [BITS]; nobody without the key can tell them from random ones."""
+    """The bits of a header, uint8 [BITS]; nobody without the key can tell them from random ones.
+
+    Rooms are rounded down by `room_within`, fractions to terms that fit.
+    """
     about = header.description
-    rate = about.rate.limit_denominator(2**16 - 1)
-    aspect = about.aspect.limit_denominator(2**16 - 1)
-    rooms = [room // ROOM_UNIT for room in header.rooms]
-    rooms += [0] * (MOST_LAYERS - len(rooms))
-    body = _BODY.pack(
-        _VERSION << 4 | _TURNED * about.turned,
-        header.length,
-        header.count,
-        header.hold,
-        about.frames,
-        about.width,
-        about.height,
-        min(rate.numerator, 2**32 - 1),
-        rate.denominator,
-        min(aspect.numerator, 2**16 - 1),
-        aspect.denominator,
-        *rooms,
-    )
+    rate, aspect = _fraction(about.rate, "rate", "per"), _fraction(about.aspect, "wide", "high")
+    values = [_VERSION, about.turned, header.length, header.count, header.hold]
+    values += [about.frames, about.width, about.height]
+    values += [rate.numerator, rate.denominator, aspect.numerator, aspect.denominator]
+    values += [_said_room(room) for room in header.rooms] + [0] * (MOST_LAYERS - len(header.rooms))
+    number = 0
+    for value, bits in zip(values, _FIELDS.values(), strict=True):
+        number = number << bits | value
+    body = number.to_bytes(_BODY_BYTES, "big")
     return np.unpackbits(np.frombuffer(header.salt + _sealed(body, header.salt, master), np.uint8))
 
 
@@ -71,18 +100,18 @@ def unpack(bits: np.ndarray, master: bytes) -> Header | None:
     """The header of bits, None if they are not one of this key."""
     data = np.packbits(bits).tobytes()
     salt, sealed = data[:SALT_BYTES], data[SALT_BYTES:]
-    body = _masked(sealed[: _BODY.size], salt, master)
+    body = _masked(sealed[:_BODY_BYTES], salt, master)
     if not hmac.compare_digest(_sealed(body, salt, master), sealed):
         return None
-    fields = _BODY.unpack(body)
-    (first, *needed), rooms = fields[:-MOST_LAYERS], fields[-MOST_LAYERS:]
-    if first >> 4 != _VERSION or not all(needed):
+    number, values = int.from_bytes(body, "big"), []
+    for bits_of_field in reversed(_FIELDS.values()):
+        values.insert(0, number % 2**bits_of_field)
+        number >>= bits_of_field
+    version, turned, length, count, hold, frames, width, height, rate, per, wide, high, *rooms = values
+    if version != _VERSION or not all((length, count, hold, frames, width, height, rate, per, wide, high)):
         return None
-    length, count, hold, frames, width, height, rate, per, wide, high = needed
-    about = Description(
-        frames, width, height, bool(first & _TURNED), Fraction(rate, per), Fraction(wide, high)
-    )
-    return Header(salt, length, count, hold, tuple(ROOM_UNIT * room for room in rooms), about)
+    about = Description(frames, width, height, bool(turned), Fraction(rate, per), Fraction(wide, high))
+    return Header(salt, length, count, hold, tuple(map(_room_of, rooms)), about)
 
 
 def _masked(body: bytes, salt: bytes, master: bytes) -> bytes:

@@ -8,11 +8,11 @@ Receiver:  frames -> which of the stego they are -> header -> layers, from the m
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from functools import cache, partial
 from itertools import takewhile
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +38,8 @@ LEAST_INFORMATION = 0.012  # bits per pixel, with which a secret can be made out
 LEAST_ROOM = 64  # bytes; layers of less are left out
 _TAG, _LENGTH = 16, 3  # bytes around a layer's message: of the cipher, and its length
 _AROUND = _TAG + _LENGTH
-_SMALLER = 0.85  # what is tried after a size that cannot be decoded
+_SMALLER = 0.95  # what is tried after a size that cannot be decoded
+_TRIES = 3  # salts
 _OPTIMISM = 0.95  # of the limit of information; what would need more is not even tried
 _FINE_OPTIMISM = 1.4  # of fine carriers, whose errors are nearer to Gaussian than assumed
 _RESTORED_TOGETHER = 4  # frames
@@ -49,6 +50,7 @@ class _Received(NamedTuple):
     """A frame as it arrived."""
 
     luma: np.ndarray
+    pilots: np.ndarray  # what they read
     number: int | None  # in the stego, where that was found
     step: float | None
 
@@ -150,8 +152,12 @@ def _of_no_layer(places: _Places, rooms, filled: np.ndarray) -> tuple[np.ndarray
     return np.flatnonzero(free), filled[free][:, :2]
 
 
-def _layer_key(master: bytes, salt: bytes) -> ChaCha20Poly1305:
-    return ChaCha20Poly1305(keys.subkey(master, f"robust layers {salt.hex()}"))
+def _salt() -> bytes:
+    return os.urandom(header.SALT_BYTES)
+
+
+def _layer_key(master: bytes, segment: int, salt: bytes) -> ChaCha20Poly1305:
+    return ChaCha20Poly1305(keys.subkey(master, f"robust layers {segment} {salt.hex()}"))
 
 
 def _seal(cipher: ChaCha20Poly1305, number: int, message: bytes, room: int) -> np.ndarray:
@@ -198,18 +204,20 @@ def _choose(trials: list[_Trial], most: float, least: float) -> _Trial:
     return min(rich, key=attrgetter("size_bytes")) if rich else max(trials, key=attrgetter("bits"))
 
 
-def _decodable(llr: np.ndarray, bits: np.ndarray, size: float) -> float:
-    """The first of `size` and ever less message bits that are decoded if these bits are received so.
+def _is_decoded(llr: np.ndarray, bits: np.ndarray, size: int) -> bool:
+    """Whether these bits, received so, are decoded if they are `size` message bits coded.
 
     The code is linear: any word errs as the one of zeros does.
     """
-    of_zeros = llr * (1 - 2.0 * bits)
-    while size >= 8 * LEAST_ROOM:
-        found = code.build(len(bits), int(size)).decode(of_zeros)
-        if found is not None and not found.any():
-            return size
+    found = code.build(len(bits), size).decode(llr * (1 - 2.0 * bits))
+    return found is not None and not found.any()
+
+
+def _decodable(llr: np.ndarray, bits: np.ndarray, size: float) -> float:
+    """The first of `size` and ever less message bits that are decoded if these bits are received so."""
+    while size >= 8 * LEAST_ROOM and not _is_decoded(llr, bits, int(size)):
         size *= _SMALLER
-    return 0.0
+    return size if size >= 8 * LEAST_ROOM else 0.0
 
 
 def _of_layer(layer: Layer, symbols, sent: np.ndarray, read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -260,41 +268,58 @@ class Sender:
         """
         first, rate, blocks = number * SEGMENT, description.rate, blocks_of(*cover.shape[1:3])
         frames_layout = layout.make(self._master, self._fewest * blocks, header.BITS, self._overhead)
-        salt, nothing = os.urandom(header.SALT_BYTES), (0,) * len(self._layers)
-        head = Header(salt, len(cover), self._fewest, 1, nothing, description)
-
-        def fill(head):
-            return _filled(frames_layout.extended(head.count * blocks), first, head, self._master)
-
-        own = self._fine.filled(salt, len(cover), blocks)
         fine_pilots, fine_data = self._fine.places(number, len(cover), blocks)
         pilot_bits = np.stack([frames_layout.pilot_bits(first + i) for i in range(len(cover))])
         write = partial(self._write, cover, (frames_layout.pilots, levels.to_phases(pilot_bits)))
 
-        def trial(count, hold):
-            return fill(head._replace(count=count, hold=hold))
+        def fill(head):
+            here = frames_layout.extended(head.count * blocks)
+            return _filled(here, first, head, self._master), self._fine.filled(head.salt, len(cover), blocks)
 
-        how = self._modulation(cover, partial(write, own), trial, frames_layout.references, rate)
+        def sent(head, how, messages=()):
+            bits, own = fill(head)
+            self._carry(messages, number, head, places, bits, own)
+            return _Sent(write(own, bits, how), how, bits, references, own, fine_pilots)
+
+        def trial(count, hold):
+            return fill(head._replace(count=count, hold=hold))[0]
+
+        head = Header(_salt(), len(cover), self._fewest, 1, (0,) * len(self._layers), description)
+        references = frames_layout.references
+        how = self._modulation(cover, partial(write, fill(head)[1]), trial, references, rate)
         head = head._replace(count=how.count, hold=how.hold)
-        bits = fill(head)
-        here = frames_layout.extended(how.count * blocks)
-        places = _places(self._layers, here, number, head, fine_data)
-        sent = _Sent(write(own, bits, how), how, bits, here.references, own, fine_pilots)
-        rooms = self._rooms(sent, places, rate)
+        places = _places(self._layers, frames_layout.extended(how.count * blocks), number, head, fine_data)
+        rooms = self._rooms(sent(head, how), places, rate)
         messages = code_layers(secret, [room - _AROUND for room in rooms], rate)
         rooms = [room if message else 0 for room, message in zip(rooms, messages, strict=True)]
         if not any(rooms) and not number:  # a short last segment may well be empty
             raise UserError("nothing of the secret fits into this cover: use larger or more frames")
         head = head._replace(rooms=tuple(rooms))
-        bits = fill(head)
-        self._carry(messages, head, places, bits, own)
-        return write(own, bits, how)
+        salted = (sent(head._replace(salt=_salt()), how, messages) for _ in range(_TRIES))
+        return self._most_readable(salted, places, rooms, rate).stego
 
-    def _carry(self, messages: list[bytes], head: Header, places: _Places, bits, own) -> None:
+    def _most_readable(self, salted: Iterable[_Sent], places: _Places, rooms: list[int], rate) -> _Sent:
+        """The first one all of whose coarse layers are read through their rungs, or that with the most.
+
+        What a codec leaves varies with every bit, on some covers much; another salt is another chance.
+        """
+        coarse = [i for i, layer in enumerate(places.layers) if layer.levels == QUARTER and rooms[i]]
+        best, most = None, -1
+        for sent in salted:
+            read = self._reader(sent, rate)
+            count = sum(_is_decoded(*read(places, i), 8 * rooms[i]) for i in coarse)
+            if count > most:
+                best, most = sent, count
+            if most == len(coarse):
+                break
+        return best
+
+    def _carry(self, messages, segment: int, head: Header, places: _Places, bits, own) -> None:
         """Puts the messages of all layers into `bits` and into `own`, those of the fine carriers."""
         flat = bits.reshape(-1, levels.LEVELS)
-        cipher = _layer_key(self._master, head.salt)
-        for i, (layer, message, room) in enumerate(zip(self._layers, messages, head.rooms, strict=True)):
+        cipher = _layer_key(self._master, segment, head.salt)
+        for i, (layer, message) in enumerate(zip(self._layers, messages, strict=False)):
+            room = head.rooms[i]
             if not room:
                 continue
             carried = code.build(places.bits(i), 8 * room).encode(_seal(cipher, i, message, room))
@@ -353,24 +378,30 @@ class Sender:
         reading = self._modem.read(held_means(luma_of(frames), how.hold), how.step, references, known)
         return reading[..., : bits.shape[1]]
 
+    def _reader(self, sent: _Sent, rate: Fraction) -> Callable[[_Places, int], tuple[np.ndarray, np.ndarray]]:
+        """Gives (log-likelihood ratios, bits) of a layer after its rung; coarser levels count as known."""
+        received = cache(lambda rung: passage.run(passage.named(rung), sent.stego, rate).frames)
+        demodulated = cache(lambda rung: self._reading(received(rung), sent.how, sent.bits, sent.references))
+
+        def read(places: _Places, number: int):
+            layer, symbols = places.layers[number], places.symbols[number]
+            if layer.levels != FINE:
+                return _of_layer(layer, symbols, sent.bits, demodulated(layer.rung))
+            llr = self._fine.llr(luma_of(received(layer.rung)), sent.own, sent.fine_pilots)
+            return llr[symbols].ravel(), sent.own[symbols].ravel()
+
+        return read
+
     def _rooms(self, sent: _Sent, places: _Places, rate: Fraction) -> list[int]:
         """Bytes that each layer can carry through its rung, found by sending these bits through it."""
-        rooms = []
-        received = cache(lambda rung: passage.run(passage.named(rung), sent.stego, rate).frames)
-        read = cache(lambda rung: self._reading(received(rung), sent.how, sent.bits, sent.references))
-        for layer, symbols in zip(places.layers, places.symbols, strict=True):
-            if layer.levels == FINE:
-                llr = self._fine.llr(luma_of(received(layer.rung)), sent.own, sent.fine_pilots)[
-                    symbols
-                ].ravel()
-                bits = sent.own[symbols].ravel()
-            else:
-                llr, bits = _of_layer(layer, symbols, sent.bits, read(layer.rung))
+        rooms, read = [], self._reader(sent, rate)
+        for number, layer in enumerate(places.layers):
+            llr, bits = read(places, number)
             size = code.reached_size(len(bits), levels.information(llr, bits))
-            if layer.levels == QUARTER:
+            if layer.levels != FINE:  # whose errors vary little
                 size = _decodable(llr, bits, size)
-            room = int(self._margin * size) // 8 // header.ROOM_UNIT * header.ROOM_UNIT
-            rooms.append(min(room, header.ROOM_UNIT * (2**16 - 1)) if room >= LEAST_ROOM else 0)
+            room = header.room_within(int(self._margin * size) // 8)
+            rooms.append(room if room >= LEAST_ROOM else 0)
         return rooms
 
 
@@ -398,7 +429,7 @@ class Receiver:
         self._holds = sorted({hold for _, hold in carriers})
         self._master, self._blocks = master, blocks_of(height, width)
         self._layout = layout.make(master, fewest * self._blocks, header.BITS, config.overhead)
-        self._finder = alignment.Finder(self._layout, fewest)
+        self._finder = alignment.Finder(self._layout, fewest, self._holds)
         self._fine = fine.make(config.fine, config.model.coefficients, master)
         self._restore = jax.jit(partial(robust.restore, config.model, params["restoration"]))
         self._segment, self._received = None, []
@@ -406,17 +437,41 @@ class Receiver:
     def take(self, frame: np.ndarray) -> list[Part]:
         """Takes the next frame, uint8 [h, w, 3]; returns what segments it completes, in their order."""
         luma = luma_of(frame)
-        number, step = self._finder.find(luma) or (None, None)
-        parts = []
-        if number is not None and number // SEGMENT != self._segment:
-            parts, self._segment = self.finish(), number // SEGMENT
-        self._received.append(_Received(luma, number, step))
-        if len(_not_found_at_end(self._received)) > _KEPT:
+        pilots = self._finder.read(luma)
+        number, step = self._finder.find(pilots) or (None, None)
+        parts = self._add(_Received(luma, pilots, number, step))
+        lost = len(_not_found_at_end(self._received))
+        if lost and lost % SEGMENT == 0:
+            parts += self._find_lost()
+        if lost > _KEPT:
             del self._received[-_KEPT - 1]
         return parts
 
     def finish(self) -> list[Part]:
         """What there is of the segment at the end."""
+        return self._find_lost() + self._complete()
+
+    def _add(self, received: _Received) -> list[Part]:
+        """Takes note of a frame; returns the segment that ended before it, if one did."""
+        parts, number = [], received.number
+        if number is not None and number // SEGMENT != self._segment:
+            parts, self._segment = self._complete(), number // SEGMENT
+        self._received.append(received)
+        return parts
+
+    def _find_lost(self) -> list[Part]:
+        """Numbers those at the end that were not found one by one, where all of them together can be."""
+        lost = _not_found_at_end(self._received)
+        found = self._finder.find_lost(np.stack([x.pilots for x in lost])) if lost else None
+        if not found:
+            return []
+        start, step = found
+        del self._received[-len(lost) :]
+        numbered = (x._replace(number=start + i, step=step) for i, x in enumerate(lost) if start + i >= 0)
+        return [part for x in numbered for part in self._add(x)]
+
+    def _complete(self) -> list[Part]:
+        """Reads what there is of the segment."""
         received, number = self._received, self._segment
         # Those that were not found at the end may belong to the next segment as well.
         self._segment = None
@@ -428,20 +483,30 @@ class Receiver:
 
     def _read(self, number: int, received: list[_Received]) -> Part | None:
         steps = [x.step for x in received if x.step is not None]
-        step, first, parts = max(set(steps), key=steps.count), number * SEGMENT, []
-        for placed in alignment.placings([x.number for x in received], first, SEGMENT):
+        step, first, found = max(set(steps), key=steps.count), number * SEGMENT, []
+        starts = range(first - len(received) + 1, first + SEGMENT)
+        pilots = np.stack([x.pilots for x in received])
+        start, _ = self._finder.together(pilots, starts, np.array([step])) or (None, None)
+        for placed in alignment.placings([x.number for x in received], start, first, SEGMENT):
             lumas: dict[int, list[np.ndarray]] = {}  # of each frame of the segment; some may come twice
             for i, at in sorted(placed.items()):
                 lumas.setdefault(at, []).append(received[i].luma)
-            for hold in self._holds:
-                reading = self._read_symbols(first, lumas, hold, step)
-                head = self._read_header(reading)
-                if head is not None and head.hold == hold:
-                    parts.append(self._read_part(number, head, reading, lumas))
-                    break
-            if parts and parts[-1] and parts[-1].layers == parts[-1].of:
-                break
-        return max(filter(None, parts), key=attrgetter("layers"), default=None)
+            found += self._with_header(first, lumas, step)
+        for _, head, reading, lumas in sorted(found, key=itemgetter(0), reverse=True):
+            if part := self._read_part(number, head, reading, lumas):
+                return part
+        return None
+
+    def _with_header(self, first: int, lumas: dict[int, list], step: float) -> list[tuple]:
+        """(information, bits; header; symbols; `lumas`) if a header can be read of frames placed so."""
+        for hold in self._holds:
+            reading = self._read_symbols(first, lumas, hold, step)
+            llr = levels.quarter_llr(*reading[:, :, self._layout.header])
+            bits = header.decode(llr.reshape(SEGMENT, -1))
+            head = None if bits is None else header.unpack(bits, self._master)
+            if head is not None and head.hold == hold:
+                return [(levels.expected_information(llr) * llr.size, head, reading, lumas)]
+        return []
 
     def _read_symbols(self, first: int, lumas: dict[int, list], hold: int, step: float) -> np.ndarray:
         """See `Modem.read`; of all groups of a segment, at their first frames, [3, SEGMENT, symbols]."""
@@ -467,7 +532,7 @@ class Receiver:
         places = _places(
             self._layers, here, number, head, self._fine.places(number, head.length, self._blocks)[1]
         )
-        shown, count = self._read_layers(places, head, _Reading(*flat), own, filled, shape)
+        shown, count = self._read_layers(places, number, head, _Reading(*flat), own, filled, shape)
         if shown is None:
             return None
         frames = self._restored(shown)
@@ -486,15 +551,11 @@ class Receiver:
             llr[there] = found.reshape(len(there), *llr.shape[1:])
         return llr.reshape(-1, fine.BITS)
 
-    def _read_header(self, reading: np.ndarray) -> Header | None:
-        """The header, of which every frame has a piece."""
-        llr = levels.quarter_llr(*reading[:, :, self._layout.header])
-        bits = header.decode(llr.reshape(SEGMENT, -1))
-        return None if bits is None else header.unpack(bits, self._master)
-
-    def _read_layers(self, places: _Places, head, reading: _Reading, own, filled: np.ndarray, shape):
+    def _read_layers(
+        self, places: _Places, segment: int, head, reading: _Reading, own, filled: np.ndarray, shape
+    ):
         """(the finest secret that can be read or None, how many layers could); `own`: see `_read_fine`."""
-        cipher = _layer_key(self._master, head.salt)
+        cipher = _layer_key(self._master, segment, head.salt)
         shown, count, unbroken, coarse_known = None, 0, True, True
         reading.know(Layer(QUARTER, 1, ""), *_of_no_layer(places, head.rooms, filled))
         for i, (layer, symbols, room) in enumerate(

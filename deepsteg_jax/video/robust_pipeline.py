@@ -25,7 +25,6 @@ from deepsteg_jax.video.pipeline import DEFAULTS, Report, Settings
 
 GREY = 128  # what stands for frames at the start that could not be read
 _AHEAD = 4  # frames read ahead
-_LARGEST = 2**16 - 1  # terms of the fractions in a description
 _MOST_CRF, _MOST_QUALITY = 51, 100
 
 
@@ -101,15 +100,13 @@ def hide(
 
 def _describe(plan: pipeline.Plan, settings: Settings) -> segments.Description:
     paired = timing.by_number(plan.cover_clock, plan.secret_clock, settings.align)
-    rate = (plan.secret_clock if paired else plan.cover_clock).rate.limit_denominator(_LARGEST)
-    aspect = (plan.secret.aspect or Fraction(1)).limit_denominator(_LARGEST)
     return segments.Description(
         frames=len(plan.schedule.numbers),
         width=plan.fit.width,
         height=plan.fit.height,
         turned=plan.fit.turned,
-        rate=max(rate, Fraction(1, _LARGEST)),
-        aspect=aspect if 0 < aspect.numerator <= _LARGEST else Fraction(1),
+        rate=(plan.secret_clock if paired else plan.cover_clock).rate,
+        aspect=plan.secret.aspect or Fraction(1),
     )
 
 

@@ -29,9 +29,20 @@ def _stego(numbers, noise=0.0, step=STEP):
     return made, modem.luma_of(np.clip(stego, 0, 255))
 
 
+HOLDS = [1, 4]
+
+
+def _finder(made):
+    return alignment.Finder(made, COUNT, HOLDS)
+
+
 def _found(made, lumas):
-    finder = alignment.Finder(made, COUNT)
-    return [finder.find(luma) for luma in lumas]
+    finder = _finder(made)
+    return [finder.find(finder.read(luma)) for luma in lumas]
+
+
+def _pilots(made, lumas):
+    return np.stack([_finder(made).read(luma) for luma in lumas])
 
 
 @pytest.mark.parametrize(
@@ -71,25 +82,46 @@ def test_impossible_steps_are_refused(step):
         alignment.nearest_step(step)
 
 
-def _placings(numbers, first=32, length=8):
-    return alignment.placings(numbers, first, length)
+@pytest.mark.parametrize("start", [0, 5, 40])
+def test_frames_together_are_found_in_more_noise_than_one(start):
+    made, lumas = _stego(range(start, start + 24), noise=20)
+    assert None in _found(made, lumas)
+    assert _finder(made).find_lost(_pilots(made, lumas)) == (start, STEP)
 
 
-def test_frames_that_were_not_found_are_placed_between_and_around_others():
+def test_frames_that_show_the_first_of_their_group_are_found_together():
+    made, lumas = _stego([i // 4 * 4 for i in range(24)], noise=20)
+    assert _finder(made).find_lost(_pilots(made, lumas)) == (0, STEP)
+
+
+def test_frames_before_the_first_one_do_no_harm():
+    made, lumas = _stego(range(16), noise=4)
+    pilots = _pilots(made, [lumas[0]] * 3 + list(lumas))
+    assert _finder(made).together(pilots, range(-8, 8), alignment.STEPS) == (-3, STEP)
+
+
+def test_nothing_is_found_together_where_nothing_is():
+    made, lumas = _stego(range(24))
+    other = layout.make(OTHER, made.symbols, 64, OVERHEAD)
+    assert _finder(other).find_lost(_pilots(other, lumas)) is None
+
+
+def _placings(numbers, start=None, first=32, length=8):
+    return alignment.placings(numbers, start, first, length)
+
+
+def test_where_no_frame_is_lost_all_are_placed():
     whole = {i + 1: i for i in range(8)}
-    assert _placings([None, None, None, 34, None, None, 37, None, None, None])[0] == whole
-    assert _placings([31, 32, 33, 34, 35, 36, 37, 38, 39, 40]) == [whole]
+    assert _placings([None, None, None, 34, None, None, 37, None, None, None], start=31)[0] == whole
+    assert _placings([31, 32, 33, 34, 35, 36, 37, 38, 39, 40], start=31) == [whole]
+    assert _placings([32, 32, 32, 35, 36, 36, 38, 38], start=32)[0] == {i: i for i in range(8)}
 
 
 def test_where_frames_are_lost_what_was_found_and_gaps_that_just_fit_are_the_other_answer():
-    assert _placings([None, 33, None, 35, 37, None, None])[1] == {1: 1, 2: 2, 3: 3, 4: 5}
-    assert _placings([33, None, None, 39])[1] == {0: 1, 3: 7}
-    assert _placings([33, 33, 34])[1] == {0: 1, 1: 1, 2: 2}
-
-
-def test_pilots_of_a_frame_nearby_do_not_move_the_others():
-    assert _placings([32, 32, 32, 35, 36, 36, 38, 38])[0] == {i: i for i in range(8)}
+    assert _placings([None, 33, None, 35, 37, None, None], start=32)[1] == {1: 1, 2: 2, 3: 3, 4: 5}
+    assert _placings([33, None, None, 39]) == [{0: 1, 3: 7}]
+    assert _placings([33, 33, 34]) == [{0: 1, 1: 1, 2: 2}]
 
 
 def test_a_wrong_number_keeps_the_others():
-    assert _placings([32, 33, None, 38, None, 37])[1] == {0: 0, 1: 1, 3: 6, 5: 5}
+    assert _placings([32, 33, None, 38, None, 37]) == [{0: 0, 1: 1, 3: 6, 5: 5}]
