@@ -76,17 +76,28 @@ class Finder:
         those of the first frame of the group that shares symbols. None if it could be chance.
         """
         points = np.exp(2j * np.pi * values / steps[:, None, None]).astype(np.complex64)
-        n, frames = len(values), np.arange(len(values))
-        numbers = range(starts.start - max(self._holds), starts.stop + n - 1)
-        expected = np.stack([self._expected(number) for number in numbers])
-        each = (points @ expected.T).real * np.sqrt(2 / values.shape[1] / n)
-        shown = np.asarray(starts)[:, None] + frames
-        scores = [each[:, frames, shown // hold * hold - numbers.start].sum(-1) for hold in self._holds]
-        scores = np.max(scores, axis=0)
-        step, start = np.unravel_index(np.argmax(scores), scores.shape)
-        if scores[step, start] < _beyond_chance(scores.size * len(self._holds)):
-            return None
-        return starts[start], float(steps[step])
+        best, count = (-np.inf, 0, 0.0), len(starts) * len(steps) * len(self._holds)
+        for hold in self._holds:
+            for some in (starts[i:][::hold] for i in range(min(hold, len(starts)))):
+                scores = self._scores(points, np.array(some), hold)
+                step, start = np.unravel_index(np.argmax(scores), scores.shape)
+                best = max(best, (scores[step, start], some[start], float(steps[step])))
+        return best[1:] if best[0] > _beyond_chance(count) else None
+
+    def _scores(self, points: np.ndarray, starts: np.ndarray, hold: int) -> np.ndarray:
+        """How well points [steps, n, pilots] agree with frames from each start on, of deviation 1 by chance.
+
+        All `starts` are as far from the beginning of a group. Still frames err alike, so that it is the sum
+        of a group's points that is compared.
+        """
+        groups = np.arange(starts[0], starts[0] + points.shape[1]) // hold
+        sums = np.add.reduceat(points, np.flatnonzero(np.diff(groups, prepend=groups[0] - 1)), axis=1)
+        deviation = np.sqrt((np.abs(sums) ** 2).sum((1, 2)) / 2)
+        first = starts // hold
+        numbers = range(first[0], first[-1] + sums.shape[1])
+        each = (sums @ np.stack([self._expected(hold * i) for i in numbers]).T).real
+        places = (first - first[0])[:, None] + np.arange(sums.shape[1])
+        return each[:, np.arange(sums.shape[1]), places].sum(-1) / deviation[:, None]
 
     def read(self, luma: np.ndarray) -> np.ndarray:
         """What the pilots of luma [h, w] read, in grey levels."""

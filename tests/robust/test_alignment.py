@@ -29,7 +29,7 @@ def _stego(numbers, noise=0.0, step=STEP):
     return made, modem.luma_of(np.clip(stego, 0, 255))
 
 
-HOLDS = [1, 4]
+HOLDS = [1, 4, 16]
 
 
 def _finder(made):
@@ -98,6 +98,14 @@ def test_frames_before_the_first_one_do_no_harm():
     made, lumas = _stego(range(16), noise=4)
     pilots = _pilots(made, [lumas[0]] * 3 + list(lumas))
     assert _finder(made).together(pilots, range(-8, 8), alignment.STEPS) == (-3, STEP)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_found_in_frames_that_stand_still(seed):
+    """Their errors are alike and must not add up."""
+    made, _ = _stego([0])
+    still = modem.luma_of(np.repeat(smooth(1, *SIZE, seed=seed), 32, axis=0))
+    assert _finder(made).find_lost(_pilots(made, still)) is None
 
 
 def test_nothing_is_found_together_where_nothing_is():
