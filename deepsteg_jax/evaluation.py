@@ -158,7 +158,7 @@ def wrong_key_psnr(side: pipeline.Side, files: Files) -> float:
     stego = np.stack([frames["stego"] for frames in together])
     words = keys.key_words(keys.random_key())
     revealed = np.asarray(side.codec.reveal(side.params, words, 0, stego))
-    return float(np.mean([metrics.psnr(f["secret"], r) for f, r in zip(together, revealed, strict=True)]))
+    return metrics.mean_psnr((frames["secret"] for frames in together), revealed)
 
 
 def hide_and_reveal(hider: pipeline.Side, revealer: pipeline.Side, files: Files) -> dict[str, float]:
@@ -181,7 +181,7 @@ def hide_and_reveal_robust(hide: Callable, reveal: Callable, files: Files) -> di
     hidden = hide(key, files.cover, files.secret, files.stego, quiet)
     shown = reveal(key, files.stego, files.revealed, quiet)
     secret = [frames["secret"] for frames in read_together(files)]
-    grey = float(np.mean([metrics.psnr(frame, np.full_like(frame, 128)) for frame in secret]))
+    grey = metrics.mean_psnr(secret, (np.full_like(frame, 128) for frame in secret))
     return {"wrong_key_psnr_db": grey, "hide_fps": hidden.fps, "reveal_fps": shown.fps}
 
 

@@ -33,10 +33,6 @@ def tiles(count):
     return np.repeat(np.kron(small, np.ones((1, 8, 8, 1), np.uint8)), count, axis=0)
 
 
-def mean_psnr(a, b):
-    return np.mean([metrics.psnr(x, y) for x, y in zip(a, b, strict=True)])
-
-
 @pytest.mark.parametrize("reach", [0, 1, 2, 3])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 9])
 def test_neighbours_are_those_of_a_mirrored_stream(count, reach):
@@ -56,13 +52,13 @@ def test_denoising_a_noisy_clip_brings_it_nearer(count, window):
     dirty = noisy(clean, 3)
     done = list(denoise(dirty, 4, window))
     assert len(done) == count and all(f.shape == clean[0].shape and f.dtype == np.uint8 for f in done)
-    assert mean_psnr(clean, done) > mean_psnr(clean, dirty) + 2
+    assert metrics.mean_psnr(clean, done) > metrics.mean_psnr(clean, dirty) + 2
 
 
 def test_more_frames_remove_more_noise():
     clean = tiles(7)
     dirty = noisy(clean, 3)
-    one, five = (mean_psnr(clean, list(denoise(dirty, 4, window))) for window in (1, 5))
+    one, five = (metrics.mean_psnr(clean, list(denoise(dirty, 4, window))) for window in (1, 5))
     assert five > one + 0.5
 
 

@@ -93,3 +93,11 @@ def test_ssimulacra2_falls_with_noise():
     values = [metrics.ssimulacra2(*pair(24, 32, noise=noise)) for noise in (0, 2, 6, 20)]
     assert all(isinstance(value, float) for value in values)
     assert np.all(np.diff(values) < -3)
+
+
+def test_mean_psnr_is_the_mean_of_db():
+    frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    others = np.stack([frames[0], frames[1] ^ 1, frames[2] ^ 4])
+    assert metrics.mean_psnr(frames, iter(others)) == pytest.approx((100 + 48.1308 + 36.0896) / 3, abs=1e-3)
+    with pytest.raises(ValueError):
+        metrics.mean_psnr(frames, others[:2])

@@ -47,14 +47,14 @@ class Finder:
         """(number of the frame, step D) of what its pilots read; None if it carries nothing of this key."""
         self._seen += 1
         following = self._last + 1
-        found = self._best(values, range(max(0, self._last), following + AHEAD), STEPS)
+        alone = values[None]
+        found = self._best(alone, range(max(0, self._last), following + AHEAD), STEPS)
         if not found and self._step:
-            due = range(
-                self._last, following + self._passed + 1
-            )  # where nothing moves a codec shows the last one again
-            found = self._best(values, due, np.array([self._step]), EXPECTED)
+            # From the last one on: where nothing moves a codec shows it again.
+            due = range(self._last, following + self._passed + 1)
+            found = self._best(alone, due, np.array([self._step]), least=EXPECTED)
         if not found and (self._seen < PATIENCE or self._seen % PATIENCE == 0):
-            found = self._best(values, range(following, following + FIRST), STEPS)
+            found = self._best(alone, range(following, following + FIRST), STEPS)
         if found:
             self._last, self._step = found
         self._passed = 0 if found else self._passed + 1
@@ -75,14 +75,19 @@ class Finder:
         They are found in sqrt(n) times the noise in which one is, be it that each shows its own pilots or
         those of the first frame of the group that shares symbols. None if it could be chance.
         """
+        return self._best(values, starts, steps, self._holds)
+
+    def _best(self, values, starts: range, steps: np.ndarray, holds=(1,), least: float | None = None):
+        """The likeliest number of the first of frames [n, pilots] and step, None if that could be chance."""
         points = np.exp(2j * np.pi * values / steps[:, None, None]).astype(np.complex64)
-        best, count = (-np.inf, 0, 0.0), len(starts) * len(steps) * len(self._holds)
-        for hold in self._holds:
+        best = -np.inf, 0, 0.0
+        for hold in holds:
             for some in (starts[i:][::hold] for i in range(min(hold, len(starts)))):
                 scores = self._scores(points, np.array(some), hold)
                 step, start = np.unravel_index(np.argmax(scores), scores.shape)
                 best = max(best, (scores[step, start], some[start], float(steps[step])))
-        return best[1:] if best[0] > _beyond_chance(count) else None
+        least = least or _beyond_chance(len(starts) * len(steps) * len(holds))
+        return best[1:] if best[0] > least else None
 
     def _scores(self, points: np.ndarray, starts: np.ndarray, hold: int) -> np.ndarray:
         """How well points [steps, n, pilots] agree with frames from each start on, of deviation 1 by chance.
@@ -115,15 +120,6 @@ class Finder:
             self._angles[number] = np.exp(-2j * np.pi * phases).astype(np.complex64)
         return self._angles[number]
 
-    def _best(self, values, numbers: range, steps: np.ndarray, least: float | None = None):
-        """The likeliest number and step, None if that could be chance."""
-        points = np.exp(2j * np.pi * values / steps[:, None]).astype(np.complex64)
-        expected = np.stack([self._expected(number) for number in numbers])
-        scores = (points @ expected.T).real * np.sqrt(2 / len(values))  # of deviation 1 by chance
-        least = least or _beyond_chance(scores.size)
-        step, number = np.unravel_index(np.argmax(scores), scores.shape)
-        return (numbers[number], float(steps[step])) if scores[step, number] > least else None
-
 
 def _beyond_chance(candidates: int) -> float:
     """The score that none of so many will have by chance."""
@@ -138,7 +134,7 @@ def placings(numbers: list[int | None], start: int | None, first: int, length: i
 
     Args:
         numbers: of received frames; None of those that were not found.
-        start: number of the first one if none is lost, see `Finder.find_together`; None: not known.
+        start: number of the first one if none is lost, see `Finder.together`; None: not known.
         first: number of the first frame of the segment.
         length: its frames.
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepsteg_jax import keys
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.robust import code
 from deepsteg_jax.robust.layout import keystream
 
@@ -82,6 +83,9 @@ def pack(header: Header, master: bytes) -> np.ndarray:
     """The bits of a header, uint8 [BITS]; nobody without the key can tell them from random ones.
 
     Rooms are rounded down by `room_within`, fractions to terms that fit.
+
+    Raises:
+        UserError: the secret has more frames or larger ones than a header can say.
     """
     about = header.description
     rate, aspect = _fraction(about.rate, "rate", "per"), _fraction(about.aspect, "wide", "high")
@@ -90,7 +94,9 @@ def pack(header: Header, master: bytes) -> np.ndarray:
     values += [rate.numerator, rate.denominator, aspect.numerator, aspect.denominator]
     values += [_said_room(room) for room in header.rooms] + [0] * (MOST_LAYERS - len(header.rooms))
     number = 0
-    for value, bits in zip(values, _FIELDS.values(), strict=True):
+    for value, (name, bits) in zip(values, _FIELDS.items(), strict=True):
+        if value >= 2**bits:
+            raise UserError(f"the secret's {name}, {value}, can be {2**bits - 1} at most: take a smaller one")
         number = number << bits | value
     body = number.to_bytes(_BODY_BYTES, "big")
     return np.unpackbits(np.frombuffer(header.salt + _sealed(body, header.salt, master), np.uint8))

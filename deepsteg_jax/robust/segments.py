@@ -273,20 +273,22 @@ class Sender:
         write = partial(self._write, cover, (frames_layout.pilots, levels.to_phases(pilot_bits)))
 
         def fill(head):
-            here = frames_layout.extended(head.count * blocks)
-            return _filled(here, first, head, self._master), self._fine.filled(head.salt, len(cover), blocks)
+            return _filled(frames_layout.extended(head.count * blocks), first, head, self._master)
+
+        def fill_fine(head):
+            return self._fine.filled(head.salt, len(cover), blocks)
 
         def sent(head, how, messages=()):
-            bits, own = fill(head)
+            bits, own = fill(head), fill_fine(head)
             self._carry(messages, number, head, places, bits, own)
             return _Sent(write(own, bits, how), how, bits, references, own, fine_pilots)
 
         def trial(count, hold):
-            return fill(head._replace(count=count, hold=hold))[0]
+            return fill(head._replace(count=count, hold=hold))
 
         head = Header(_salt(), len(cover), self._fewest, 1, (0,) * len(self._layers), description)
         references = frames_layout.references
-        how = self._modulation(cover, partial(write, fill(head)[1]), trial, references, rate)
+        how = self._modulation(cover, partial(write, fill_fine(head)), trial, references, rate)
         head = head._replace(count=how.count, hold=how.hold)
         places = _places(self._layers, frames_layout.extended(how.count * blocks), number, head, fine_data)
         rooms = self._rooms(sent(head, how), places, rate)
@@ -306,8 +308,8 @@ class Sender:
         coarse = [i for i, layer in enumerate(places.layers) if layer.levels == QUARTER and rooms[i]]
         best, most = None, -1
         for sent in salted:
-            read = self._reader(sent, rate)
-            count = sum(_is_decoded(*read(places, i), 8 * rooms[i]) for i in coarse)
+            read = self._reader(sent, places, rate)
+            count = sum(_is_decoded(*read(i), 8 * rooms[i]) for i in coarse)
             if count > most:
                 best, most = sent, count
             if most == len(coarse):
@@ -318,8 +320,7 @@ class Sender:
         """Puts the messages of all layers into `bits` and into `own`, those of the fine carriers."""
         flat = bits.reshape(-1, levels.LEVELS)
         cipher = _layer_key(self._master, segment, head.salt)
-        for i, (layer, message) in enumerate(zip(self._layers, messages, strict=False)):
-            room = head.rooms[i]
+        for i, (layer, message, room) in enumerate(zip(self._layers, messages, head.rooms, strict=False)):
             if not room:
                 continue
             carried = code.build(places.bits(i), 8 * room).encode(_seal(cipher, i, message, room))
@@ -378,12 +379,15 @@ class Sender:
         reading = self._modem.read(held_means(luma_of(frames), how.hold), how.step, references, known)
         return reading[..., : bits.shape[1]]
 
-    def _reader(self, sent: _Sent, rate: Fraction) -> Callable[[_Places, int], tuple[np.ndarray, np.ndarray]]:
-        """Gives (log-likelihood ratios, bits) of a layer after its rung; coarser levels count as known."""
+    def _reader(self, sent: _Sent, places: _Places, rate: Fraction):
+        """Gives (log-likelihood ratios, bits) of a layer, by its number, after its rung.
+
+        Coarser levels count as known.
+        """
         received = cache(lambda rung: passage.run(passage.named(rung), sent.stego, rate).frames)
         demodulated = cache(lambda rung: self._reading(received(rung), sent.how, sent.bits, sent.references))
 
-        def read(places: _Places, number: int):
+        def read(number: int) -> tuple[np.ndarray, np.ndarray]:
             layer, symbols = places.layers[number], places.symbols[number]
             if layer.levels != FINE:
                 return _of_layer(layer, symbols, sent.bits, demodulated(layer.rung))
@@ -394,9 +398,9 @@ class Sender:
 
     def _rooms(self, sent: _Sent, places: _Places, rate: Fraction) -> list[int]:
         """Bytes that each layer can carry through its rung, found by sending these bits through it."""
-        rooms, read = [], self._reader(sent, rate)
+        rooms, read = [], self._reader(sent, places, rate)
         for number, layer in enumerate(places.layers):
-            llr, bits = read(places, number)
+            llr, bits = read(number)
             size = code.reached_size(len(bits), levels.information(llr, bits))
             if layer.levels != FINE:  # whose errors vary little
                 size = _decodable(llr, bits, size)

@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.robust import header
 from deepsteg_jax.robust.header import Description, Header
 
@@ -46,6 +47,13 @@ def test_fractions_are_said_as_well_as_they_can_be(rate, said):
     about = DESCRIPTION._replace(rate=rate)
     found = header.unpack(header.pack(HEADER._replace(description=about), KEY), KEY).description.rate
     assert abs(found / said - 1) < 0.001 and abs(min(rate, 2**17 - 1) / found - 1) < 0.001
+
+
+@pytest.mark.parametrize("field", ["frames", "width", "height"])
+def test_what_a_header_cannot_say_is_refused(field):
+    about = DESCRIPTION._replace(**{field: 2**24})
+    with pytest.raises(UserError, match=f"the secret's {field}, {2**24}, can be"):
+        header.pack(HEADER._replace(description=about), KEY)
 
 
 def test_another_key_or_a_wrong_bit_gives_nothing():
