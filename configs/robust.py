@@ -44,9 +44,9 @@ def get_config(variant: str = "") -> ConfigDict:
 
     # From the most robust to the finest: levels of the symbols, share of them, rung that it is to survive.
     config.layers = (
-        ("01", 0.22, "CRF28"),
-        ("01", 0.28, "CRF26"),
-        ("01", 0.50, "CRF24"),
+        ("01", 0.20, "CRF28"),
+        ("01", 0.27, "CRF26"),
+        ("01", 0.53, "CRF24"),
         ("2", 1.0, "CRF18"),
         ("3", 1.0, "C4"),
         ("fine", 1.0, "C2"),

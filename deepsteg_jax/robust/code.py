@@ -87,12 +87,15 @@ class Parts(NamedTuple):
         return np.concatenate(found)[: self.size]
 
 
-def reached_size(length: int, information: float) -> int:
-    """Message bits that are decoded from `length` bits received with so much information each, in bits."""
+def reached_size(length: int, information: float, short: float = _SHORT) -> int:
+    """Message bits that are decoded from `length` bits received with so much information each, in bits.
+
+    `short`: what short codes are taken to lose, over the square root of their size.
+    """
     limit = length * max(0.0, information)
     size = limit * float(np.interp(information, _INFORMATION, _SHARE))
     part = size / _parts(length, int(size))
-    return int(size * (1 - _SHORT / np.sqrt(max(part, _SHORT**2))))
+    return int(size * (1 - short / np.sqrt(max(part, short**2, 1))))
 
 
 def build(length: int, size: int) -> Code | Parts:

@@ -10,26 +10,24 @@ import numpy as np
 from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.robust import code
-from deepsteg_jax.robust.layout import keystream
+from deepsteg_jax.robust.layout import keystream, random_bits
 
 SALT_BYTES, TAG_BYTES = 6, 4
 MOST_LAYERS = 6
-_VERSION = 3
+_VERSION = 4
 _MANTISSA, _EXPONENT, _UNIT = 8, 4, 2  # bits, bits and bytes: rooms are floats, rounded down
 # Bits of each field, as few as will do: a header has to survive worse channels than any layer.
 _FIELDS = {
     "version": 3,
     "turned": 1,
     "length": 6,
-    "count": 6,
-    "hold": 6,
-    "frames": 24,
-    "width": 16,
-    "height": 16,
+    "frames": 22,
+    "width": 13,
+    "height": 13,
     "rate": 17,
     "per": 10,
-    "wide": 10,
-    "high": 10,
+    "wide": 8,
+    "high": 8,
 } | {f"room {i}": _MANTISSA + _EXPONENT for i in range(MOST_LAYERS)}
 _BODY_BYTES = -(-sum(_FIELDS.values()) // 8)
 BITS = 8 * (SALT_BYTES + _BODY_BYTES + TAG_BYTES)
@@ -89,8 +87,7 @@ def pack(header: Header, master: bytes) -> np.ndarray:
     """
     about = header.description
     rate, aspect = _fraction(about.rate, "rate", "per"), _fraction(about.aspect, "wide", "high")
-    values = [_VERSION, about.turned, header.length, header.count, header.hold]
-    values += [about.frames, about.width, about.height]
+    values = [_VERSION, about.turned, header.length, about.frames, about.width, about.height]
     values += [rate.numerator, rate.denominator, aspect.numerator, aspect.denominator]
     values += [_said_room(room) for room in header.rooms] + [0] * (MOST_LAYERS - len(header.rooms))
     number = 0
@@ -99,22 +96,26 @@ def pack(header: Header, master: bytes) -> np.ndarray:
             raise UserError(f"the secret's {name}, {value}, can be {2**bits - 1} at most: take a smaller one")
         number = number << bits | value
     body = number.to_bytes(_BODY_BYTES, "big")
-    return np.unpackbits(np.frombuffer(header.salt + _sealed(body, header.salt, master), np.uint8))
+    sealed = _sealed(body, header.salt, header.count, header.hold, master)
+    return np.unpackbits(np.frombuffer(header.salt + sealed, np.uint8))
 
 
-def unpack(bits: np.ndarray, master: bytes) -> Header | None:
-    """The header of bits, None if they are not one of this key."""
+def unpack(bits: np.ndarray, count: int, hold: int, master: bytes) -> Header | None:
+    """The header of bits, None if they are not one of this key, `count` and `hold`.
+
+    Those two it does not say: the receiver has to try which of them it can be read with.
+    """
     data = np.packbits(bits).tobytes()
     salt, sealed = data[:SALT_BYTES], data[SALT_BYTES:]
     body = _masked(sealed[:_BODY_BYTES], salt, master)
-    if not hmac.compare_digest(_sealed(body, salt, master), sealed):
+    if not hmac.compare_digest(_sealed(body, salt, count, hold, master), sealed):
         return None
     number, values = int.from_bytes(body, "big"), []
     for bits_of_field in reversed(_FIELDS.values()):
         values.insert(0, number % 2**bits_of_field)
         number >>= bits_of_field
-    version, turned, length, count, hold, frames, width, height, rate, per, wide, high, *rooms = values
-    if version != _VERSION or not all((length, count, hold, frames, width, height, rate, per, wide, high)):
+    version, turned, length, frames, width, height, rate, per, wide, high, *rooms = values
+    if version != _VERSION or not all((length, frames, width, height, rate, per, wide, high)):
         return None
     about = Description(frames, width, height, bool(turned), Fraction(rate, per), Fraction(wide, high))
     return Header(salt, length, count, hold, tuple(map(_room_of, rooms)), about)
@@ -125,8 +126,8 @@ def _masked(body: bytes, salt: bytes, master: bytes) -> bytes:
     return (np.frombuffer(body, np.uint8) ^ keystream(key, 0, len(body))).tobytes()
 
 
-def _sealed(body: bytes, salt: bytes, master: bytes) -> bytes:
-    key = keys.subkey(master, "robust header tag")
+def _sealed(body: bytes, salt: bytes, count: int, hold: int, master: bytes) -> bytes:
+    key = keys.subkey(master, f"robust header tag {count} {hold}")
     tag = hmac.new(key, salt + body, hashlib.sha256).digest()[:TAG_BYTES]
     return _masked(body, salt, master) + tag
 
@@ -137,13 +138,24 @@ def _code() -> tuple[code.Code, np.ndarray]:
     return inner, np.argsort(np.random.Philox(1).random_raw(inner.length), kind="stable")
 
 
-def carried_bits(bits: np.ndarray, frame: int, count: int) -> np.ndarray:
-    """What frame `frame` of a segment carries of the coded header in `count` bits; together they repeat."""
+def carried_bits(bits: np.ndarray, frame: int, count: int, master: bytes) -> np.ndarray:
+    """What frame `frame` of a segment carries of the coded header in `count` bits; together they repeat.
+
+    Each repetition lies under another keystream: where a codec turns all symbols into the same few, errors
+    would otherwise add up.
+    """
     inner, order = _code()
-    return inner.encode(bits)[order[(frame * count + np.arange(count)) % inner.length]]
+    repeated = inner.encode(bits)[order[(frame * count + np.arange(count)) % inner.length]]
+    return repeated ^ _mask(frame, count, master)
 
 
-def decode(llr: np.ndarray) -> np.ndarray | None:
+def decode(llr: np.ndarray, master: bytes) -> np.ndarray | None:
     """The bits of a header from the log-likelihood ratios of all frames, [frames, count]; None: not found."""
     inner, order = _code()
-    return inner.decode(np.bincount(np.resize(order, llr.size), llr.ravel(), inner.length))
+    masks = np.stack([_mask(frame, llr.shape[1], master) for frame in range(len(llr))])
+    unmasked = llr * (1 - 2.0 * masks)
+    return inner.decode(np.bincount(np.resize(order, llr.size), unmasked.ravel(), inner.length))
+
+
+def _mask(frame: int, count: int, master: bytes) -> np.ndarray:
+    return random_bits(keys.subkey(master, "robust header mask"), frame, count)

@@ -5,8 +5,8 @@ that share symbols some to references, by which it measures the noise, and the q
 some to the header. The other quarters, in an order of its own for every segment, are dealt out to the layers
 that use quarters. Finer levels belong to one layer each.
 
-A frame's symbols lie coefficient by coefficient, in each the blocks row by row. Pilots, references and header
-are among those of the fewest coefficients that a segment may use: they are found before it is known how many.
+A frame's symbols lie coefficient by coefficient, in each the blocks row by row. Pilots and references are
+among those of the fewest coefficients that a segment may use: they are found before it is known how many.
 """
 
 from typing import NamedTuple
@@ -85,9 +85,12 @@ class Layout(NamedTuple):
     pilot_key: bytes
 
     def extended(self, symbols: int) -> "Layout":
-        """The same with so many symbols in a frame, the further ones for data."""
+        """The same with so many symbols in a frame, of the further ones as large a share for the header."""
+        further = symbols - self.symbols
+        order = self.symbols + permutation(keys.subkey(self.order_key, "further"), 0, further)
+        header, data = np.split(order, [round(further * len(self.header) / self.symbols)])
         return self._replace(
-            symbols=symbols, data=np.append(self.data, np.arange(self.symbols, symbols, dtype=int))
+            symbols=symbols, header=np.append(self.header, header), data=np.append(self.data, data)
         )
 
     def pilot_bits(self, frame: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Hides and reveals a secret segment by segment, each of them by itself.
 
 Sender:    cover + random symbols -> real codecs -> what each layer would carry
-           secret -> AV1 in as many bytes, layer by layer -> sealed -> error-correcting code -> symbols
+           secret -> thumbnail or AV1 in as many bytes, layer by layer -> sealed -> error-correcting code
+           -> symbols
 Receiver:  frames -> which of the stego they are -> header -> layers, from the most robust to the finest
            -> the finest secret that can be read -> restored by the network
 """
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from ml_collections import ConfigDict
 
 from deepsteg_jax import keys
@@ -35,9 +36,9 @@ from deepsteg_jax.video import passage
 MASTER_SALT = b"deepsteg robust\0"  # public: there is no place for another before the key is known
 GROWTH_RUNG = "C6"  # where the stego's bits are compared with the cover's
 LEAST_INFORMATION = 0.012  # bits per pixel, with which a secret can be made out
-LEAST_ROOM = 64  # bytes; layers of less are left out
-_TAG, _LENGTH = 16, 3  # bytes around a layer's message: of the cipher, and its length
-_AROUND = _TAG + _LENGTH
+LEAST_ROOM = 20  # bytes; layers of less are left out
+_TAG, _END = 8, b"\x80"  # of a layer's message: bytes of the cipher, and what marks its end
+_AROUND = _TAG + len(_END)
 _SMALLER = 0.95  # what is tried after a size that cannot be decoded
 _TRIES = 3  # salts
 _OPTIMISM = 0.95  # of the limit of information; what would need more is not even tried
@@ -96,7 +97,9 @@ def _written(head: Header) -> range:
 def _filled(frames_layout: Layout, first_frame: int, head: Header, master: bytes) -> np.ndarray:
     """Bits of a segment as they are before layers are written, uint8 [groups, symbols, LEVELS].
 
-    Pilots, header, and for all else a keystream: what no layer uses is known to the receiver too.
+    Pilots, header, and for all else a keystream that layers are added to: what no layer uses is known to the
+    receiver too, and where a codec turns all symbols into the same few, errors of a code's repetitions do not
+    add up.
     """
     written = _written(head)
     shape = len(written), frames_layout.symbols, levels.LEVELS
@@ -106,7 +109,7 @@ def _filled(frames_layout: Layout, first_frame: int, head: Header, master: bytes
     for line, frame in zip(bits, written, strict=True):
         line[frames_layout.pilots] = frames_layout.pilot_bits(first_frame + frame)
         line[frames_layout.references] = frames_layout.reference_bits(first_frame + frame)
-        line[frames_layout.header, :2] = header.carried_bits(packed, frame, room).reshape(-1, 2)
+        line[frames_layout.header, :2] = header.carried_bits(packed, frame, room, master).reshape(-1, 2)
     return bits
 
 
@@ -156,22 +159,22 @@ def _salt() -> bytes:
     return os.urandom(header.SALT_BYTES)
 
 
-def _layer_key(master: bytes, segment: int, salt: bytes) -> ChaCha20Poly1305:
-    return ChaCha20Poly1305(keys.subkey(master, f"robust layers {segment} {salt.hex()}"))
+def _layer_key(master: bytes, segment: int, salt: bytes) -> AESCCM:
+    return AESCCM(keys.subkey(master, f"robust layers {segment} {salt.hex()}"), tag_length=_TAG)
 
 
-def _seal(cipher: ChaCha20Poly1305, number: int, message: bytes, room: int) -> np.ndarray:
+def _seal(cipher: AESCCM, number: int, message: bytes, room: int) -> np.ndarray:
     """A layer's message as its bits, uint8 [8 * room]."""
-    filled = (len(message).to_bytes(_LENGTH, "little") + message).ljust(room - _TAG, b"\0")
+    filled = (message + _END).ljust(room - _TAG, b"\0")
     return np.unpackbits(np.frombuffer(cipher.encrypt(number.to_bytes(12, "little"), filled, None), np.uint8))
 
 
-def _open(cipher: ChaCha20Poly1305, number: int, bits: np.ndarray) -> bytes | None:
+def _open(cipher: AESCCM, number: int, bits: np.ndarray) -> bytes | None:
     try:
         filled = cipher.decrypt(number.to_bytes(12, "little"), np.packbits(bits).tobytes(), None)
     except InvalidTag:
         return None
-    return filled[_LENGTH : _LENGTH + int.from_bytes(filled[:_LENGTH], "little")]
+    return filled.rstrip(b"\0").removesuffix(_END)
 
 
 # --- sender --------------------------------------------------------------------------------------
@@ -325,10 +328,10 @@ class Sender:
                 continue
             carried = code.build(places.bits(i), 8 * room).encode(_seal(cipher, i, message, room))
             if layer.levels == FINE:
-                own[places.symbols[i]] = carried.reshape(-1, fine.BITS)
+                own[places.symbols[i]] ^= carried.reshape(-1, fine.BITS)
             else:
                 chosen = carried.reshape(-1, len(layer.levels))
-                flat[places.symbols[i][:, None], np.array(layer.levels)] = chosen
+                flat[places.symbols[i][:, None], np.array(layer.levels)] ^= chosen
 
     def _write(self, cover: np.ndarray, pilots, own: np.ndarray, bits, how: Modulation) -> np.ndarray:
         """The stego of bits, and of those of the fine carriers, if there is a layer of them."""
@@ -347,7 +350,7 @@ class Sender:
         """
         if not self._growth or len(cover) == 1:
             count, hold = self._carriers[0]
-            return Modulation(self._steps(count)[0], count, hold if len(cover) > 1 else 1)
+            return Modulation(self._steps(count)[0], count, hold)
         rung, trials = passage.named(GROWTH_RUNG), []
         most = self._growth * passage.run(rung, cover, rate).size_bytes
         for count, hold in self._carriers:
@@ -401,9 +404,11 @@ class Sender:
         rooms, read = [], self._reader(sent, places, rate)
         for number, layer in enumerate(places.layers):
             llr, bits = read(number)
-            size = code.reached_size(len(bits), levels.information(llr, bits))
-            if layer.levels != FINE:  # whose errors vary little
-                size = _decodable(llr, bits, size)
+            information = levels.information(llr, bits)
+            if layer.levels == FINE:  # whose errors vary little
+                size = code.reached_size(len(bits), information)
+            else:
+                size = _decodable(llr, bits, code.reached_size(len(bits), information, short=0))
             room = header.room_within(int(self._margin * size) // 8)
             rooms.append(room if room >= LEAST_ROOM else 0)
         return rooms
@@ -430,10 +435,10 @@ class Receiver:
         self._modem = Modem(config.model, params)
         self._layers, carriers = layout.layers_of(config), carriers_of(config)
         fewest = min(count for count, _ in carriers)
-        self._holds = sorted({hold for _, hold in carriers})
         self._master, self._blocks = master, blocks_of(height, width)
         self._layout = layout.make(master, fewest * self._blocks, header.BITS, config.overhead)
-        self._finder = alignment.Finder(self._layout, fewest, self._holds)
+        self._extended = {some: self._layout.extended(some[0] * self._blocks) for some in carriers}
+        self._finder = alignment.Finder(self._layout, fewest, sorted({hold for _, hold in carriers}))
         self._fine = fine.make(config.fine, config.model.coefficients, master)
         self._restore = jax.jit(partial(robust.restore, config.model, params["restoration"]))
         self._segment, self._received = None, []
@@ -503,12 +508,13 @@ class Receiver:
 
     def _with_header(self, first: int, lumas: dict[int, list], step: float) -> list[tuple]:
         """(information, bits; header; symbols; `lumas`) if a header can be read of frames placed so."""
-        for hold in self._holds:
-            reading = self._read_symbols(first, lumas, hold, step)
-            llr = levels.quarter_llr(*reading[:, :, self._layout.header])
-            bits = header.decode(llr.reshape(SEGMENT, -1))
-            head = None if bits is None else header.unpack(bits, self._master)
-            if head is not None and head.hold == hold:
+        read = cache(partial(self._read_symbols, first, lumas, step=step))
+        for (count, hold), here in self._extended.items():
+            reading = read(hold)
+            llr = levels.quarter_llr(*reading[:, :, here.header])
+            bits = header.decode(llr.reshape(SEGMENT, -1), self._master)
+            head = None if bits is None else header.unpack(bits, count, hold, self._master)
+            if head is not None:
                 return [(levels.expected_information(llr) * llr.size, head, reading, lumas)]
         return []
 
@@ -528,7 +534,7 @@ class Receiver:
         return reading
 
     def _read_part(self, number: int, head: Header, reading: np.ndarray, lumas) -> Part | None:
-        here = self._layout.extended(head.count * self._blocks)
+        here = self._extended[head.count, head.hold]
         flat = reading[:, np.array(_written(head)), : here.symbols].reshape(3, -1)
         shape = (head.length, head.description.height, head.description.width, 3)
         filled = _filled(here, number * SEGMENT, head, self._master).reshape(-1, levels.LEVELS)
@@ -543,7 +549,7 @@ class Receiver:
         return Part(number, head.description, frames, count, sum(room > 0 for room in head.rooms))
 
     def _read_fine(self, number: int, head: Header, lumas: dict[int, list]) -> np.ndarray:
-        """Log-likelihood ratios of all fine symbols, 0 for frames that are not there."""
+        """Log-likelihood ratios of what was added to all fine symbols, 0 for frames that are not there."""
         there = [i for i in lumas if i < head.length]
         llr = np.zeros((head.length, self._blocks * self._fine.count, fine.BITS))
         if there:
@@ -552,7 +558,7 @@ class Receiver:
             found = self._fine.llr(
                 np.stack([lumas[i][0] for i in there]), known.reshape(-1, fine.BITS), pilots
             )
-            llr[there] = found.reshape(len(there), *llr.shape[1:])
+            llr[there] = found.reshape(known.shape) * (1 - 2.0 * known)
         return llr.reshape(-1, fine.BITS)
 
     def _read_layers(
@@ -568,11 +574,15 @@ class Receiver:
             finer = layer.levels not in (QUARTER, FINE)
             if finer and not coarse_known:
                 continue
+            before = None if layer.levels == FINE else filled[symbols][:, np.array(layer.levels)].ravel()
             if not room:
                 if finer:
-                    reading.know(layer, symbols, filled[symbols][:, np.array(layer.levels)])
+                    reading.know(layer, symbols, before)
                 continue
-            llr = own()[symbols].ravel() if layer.levels == FINE else reading.llr(layer, symbols)
+            if layer.levels == FINE:
+                llr = own()[symbols].ravel()
+            else:
+                llr = reading.llr(layer, symbols) * (1 - 2.0 * before)
             book = code.build(places.bits(i), 8 * room)
             hope = _FINE_OPTIMISM if layer.levels == FINE else _OPTIMISM
             enough = hope * levels.expected_information(llr) * len(llr) > 8 * room
@@ -582,7 +592,7 @@ class Receiver:
                 unbroken = coarse_known = False
                 continue
             if layer.levels != FINE:
-                reading.know(layer, symbols, book.encode(found))
+                reading.know(layer, symbols, book.encode(found) ^ before)
             decoded = decode_layer(message, shown if unbroken else None, shape)
             if decoded is not None:
                 shown, count, unbroken = decoded, count + 1, True

@@ -15,10 +15,14 @@ HEADER = Header(b"a salt", 30, 9, 4, (160, 0, 8000), DESCRIPTION)
 PADDED = HEADER._replace(rooms=(160, 0, 8000, 0, 0, 0))
 
 
+def unpacked(bits, key=KEY, count=9, hold=4):
+    return header.unpack(bits, count, hold, key)
+
+
 def test_round_trip():
     bits = header.pack(HEADER, KEY)
     assert bits.shape == (header.BITS,)
-    assert header.unpack(bits, KEY) == PADDED
+    assert unpacked(bits) == PADDED
 
 
 @pytest.mark.parametrize(
@@ -27,7 +31,7 @@ def test_round_trip():
 )
 def test_rooms_are_rounded_down(size, said):
     assert header.room_within(size) == said == header.room_within(said)
-    assert header.unpack(header.pack(HEADER._replace(rooms=(size,)), KEY), KEY).rooms[0] == said
+    assert unpacked(header.pack(HEADER._replace(rooms=(size,)), KEY)).rooms[0] == said
 
 
 def test_rooms_lose_less_than_a_hundredth():
@@ -45,7 +49,7 @@ def test_rooms_lose_less_than_a_hundredth():
 )
 def test_fractions_are_said_as_well_as_they_can_be(rate, said):
     about = DESCRIPTION._replace(rate=rate)
-    found = header.unpack(header.pack(HEADER._replace(description=about), KEY), KEY).description.rate
+    found = unpacked(header.pack(HEADER._replace(description=about), KEY)).description.rate
     assert abs(found / said - 1) < 0.001 and abs(min(rate, 2**17 - 1) / found - 1) < 0.001
 
 
@@ -58,11 +62,16 @@ def test_what_a_header_cannot_say_is_refused(field):
 
 def test_another_key_or_a_wrong_bit_gives_nothing():
     bits = header.pack(HEADER, KEY)
-    assert header.unpack(bits, OTHER) is None
+    assert unpacked(bits, OTHER) is None
     for place in range(0, header.BITS, 37):
         wrong = bits.copy()
         wrong[place] ^= 1
-        assert header.unpack(wrong, KEY) is None
+        assert unpacked(wrong) is None
+
+
+@pytest.mark.parametrize(("count", "hold"), [(4, 4), (9, 8)])
+def test_other_carriers_give_nothing(count, hold):
+    assert unpacked(header.pack(HEADER, KEY), count=count, hold=hold) is None
 
 
 def test_the_same_header_looks_different_under_another_salt():
@@ -75,16 +84,24 @@ def test_a_few_frames_are_enough(kept):
     bits, count = header.pack(HEADER, KEY), 700
     llr = np.zeros((32, count))
     for i in kept:
-        llr[i] = 5 * (1 - 2.0 * header.carried_bits(bits, i, count))
-    assert np.array_equal(header.decode(llr), bits)
+        llr[i] = 5 * (1 - 2.0 * header.carried_bits(bits, i, count, KEY))
+    assert np.array_equal(header.decode(llr, KEY), bits)
 
 
 def test_all_frames_together_survive_much_noise():
     bits, count = header.pack(HEADER, KEY), 700
-    word = np.stack([header.carried_bits(bits, i, count) for i in range(32)])
+    word = np.stack([header.carried_bits(bits, i, count, KEY) for i in range(32)])
     received = 1 - 2.0 * word + np.random.default_rng(0).normal(0, 4, word.shape)
-    assert np.array_equal(header.decode(2 * received / 16), bits)
+    assert np.array_equal(header.decode(2 * received / 16, KEY), bits)
+
+
+def test_a_channel_that_shows_one_symbol_too_often_does_no_harm():
+    bits, count = header.pack(HEADER, KEY), 700
+    word = np.stack([header.carried_bits(bits, i, count, KEY) for i in range(32)])
+    shown = np.random.default_rng(0).random(word.shape)
+    received = np.where(shown < 0.6, 0, word)
+    assert np.array_equal(header.decode(0.4 * (1 - 2.0 * received), KEY), bits)
 
 
 def test_noise_alone_gives_nothing():
-    assert header.decode(np.random.default_rng(0).normal(0, 2, (32, 700))) is None
+    assert header.decode(np.random.default_rng(0).normal(0, 2, (32, 700)), KEY) is None

@@ -25,3 +25,11 @@ def test_layers_refine_or_replace_each_other():
         assert psnr > reached
         reached = psnr
     assert reached > 28
+
+
+def test_next_to_no_room_holds_a_thumbnail():
+    secret = smooth(8, 64, 96) // 2 + 60
+    (message,) = secret_layers.code_layers(secret, [60], Fraction(25))
+    assert 40 < len(message) <= 60
+    shown = secret_layers.decode_layer(message, None, secret.shape)
+    assert metrics.mean_psnr(secret, shown) > metrics.mean_psnr(secret, 0 * secret + 128) + 3
