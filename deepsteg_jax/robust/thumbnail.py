@@ -65,22 +65,27 @@ def decode(message: bytes, count: int, height: int, width: int) -> np.ndarray:
 
 
 def _finest(coefficients: np.ndarray, spread: int, room: int) -> tuple[float, bytes]:
-    """(squared error, message) with the smallest step that fits; (inf, b"") if none does."""
+    """(squared error, message) with about the smallest step that fits; (inf, b"") if none does."""
     best, low, high = (np.inf, b""), 0, len(STEPS) - 1
     while low <= high:
         step = (low + high) // 2
-        scales, coded = _scales(coefficients.shape[:3], spread, step)
-        parts = coefficients[coded] / STEPS[step]
-        numbers = np.sign(parts) * np.minimum(np.floor(np.abs(parts) + 1 - _ROUNDED_UP), _LARGEST)
-        encoder = constriction.stream.queue.RangeEncoder()
-        encoder.encode(numbers.astype(np.int32), _LAPLACE, np.zeros(len(scales)), scales)
-        message = bytes([spread * len(STEPS) + step]) + encoder.get_compressed().astype("<u4").tobytes()
+        error, message = _quantised(coefficients, spread, step)
         if len(message) <= room:
-            error = ((parts - numbers) ** 2).sum() * STEPS[step] ** 2 + (coefficients[~coded] ** 2).sum()
             best, low = min(best, (error, message)), step + 1
         else:
             high = step - 1
     return best
+
+
+def _quantised(coefficients: np.ndarray, spread: int, step: int) -> tuple[float, bytes]:
+    """(squared error, message)."""
+    scales, coded = _scales(coefficients.shape[:3], spread, step)
+    parts = coefficients[coded] / STEPS[step]
+    numbers = np.sign(parts) * np.minimum(np.floor(np.abs(parts) + 1 - _ROUNDED_UP), _LARGEST)
+    error = ((parts - numbers) ** 2).sum() * STEPS[step] ** 2 + (coefficients[~coded] ** 2).sum()
+    encoder = constriction.stream.queue.RangeEncoder()
+    encoder.encode(numbers.astype(np.int32), _LAPLACE, np.zeros(len(scales)), scales)
+    return error, bytes([spread * len(STEPS) + step]) + encoder.get_compressed().astype("<u4").tobytes()
 
 
 def _scales(shape: tuple[int, ...], spread: int, step: int) -> tuple[np.ndarray, np.ndarray]:
