@@ -18,7 +18,7 @@ LEAST_RATE = 0.25  # of a code that is not repeated
 MOST_LENGTH = 2**15  # of a part, but for
 LEAST_SIZE = 20_000  # message bits, since short ones lose more
 DEGREES = ((0.6, 3), (0.25, 8), (0.15, 20))  # share of the message bits, checks that they take part in
-EXACT_BELOW = 0.5  # rates for which belief propagation is exact; above, the min-sum rule is as good
+EXACT_BELOW = 0.5  # rates for which belief propagation is exact; above, the min-sum rule goes first
 ITERATIONS = 150  # 60 lose a tenth of the rate
 MIN_SUM_SCALE = 0.75  # makes up for the optimism of the min-sum rule (Chen and Fossorier 2002)
 MOST_LLR = 20.0
@@ -50,17 +50,21 @@ class Code(NamedTuple):
         llr = np.bincount(np.arange(len(llr)) % inner, llr, inner)
         hard = (llr < 0).astype(np.uint8)
         doubt = 1 / (1 + np.exp(np.clip(np.abs(llr), 1e-3, MOST_LLR)))
+        # The quicker rule leaves single bits undecided now and then, which the exact one decides.
         exact = self.size < EXACT_BELOW * inner
-        decoder = BpDecoder(
-            self.checks,
-            error_channel=doubt.tolist(),
-            max_iter=ITERATIONS,
-            bp_method="product_sum" if exact else "minimum_sum",
-            ms_scaling_factor=MIN_SUM_SCALE,
-            input_vector_type="syndrome",
-        )
-        errors = decoder.decode((self.checks @ hard % 2).astype(np.uint8))
-        return (hard ^ errors)[: self.size] if decoder.converge else None
+        for method in ("product_sum",) if exact else ("minimum_sum", "product_sum"):
+            decoder = BpDecoder(
+                self.checks,
+                error_channel=doubt.tolist(),
+                max_iter=ITERATIONS,
+                bp_method=method,
+                ms_scaling_factor=MIN_SUM_SCALE,
+                input_vector_type="syndrome",
+            )
+            errors = decoder.decode((self.checks @ hard % 2).astype(np.uint8))
+            if decoder.converge:
+                return (hard ^ errors)[: self.size]
+        return None
 
 
 class Parts(NamedTuple):
