@@ -75,14 +75,15 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.coefficients = 14
         config.model.step = 32.0
         config.carriers = ((14, 1),)
-        config.growth, config.margin = 0.0, 0.92
+        config.growth, config.margin = 0.0, 0.88
         config.overhead.pilots, config.overhead.header = (
             1 / 80,
             0.06,
         )  # a frame alone, which need not be found
         config.data.frames = 1
         config.layers = (
-            ("01", 1.0, "C9-75"),
+            ("01", 0.06, "C9-50"),
+            ("01", 0.94, "C9-75"),
             ("2", 1.0, "C9-90"),
             ("3", 1.0, "C2"),
             ("45", 1.0, "C2"),

@@ -7,7 +7,6 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # silences the start-up notes, not the errors
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # nothing here uses it; on, it prints a note
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # nor Keras, whose import takes a quarter of TensorFlow's
 
 import tensorflow as tf  # noqa: E402
 
