@@ -75,7 +75,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.coefficients = 14
         config.model.step = 32.0
         config.carriers = ((14, 1),)
-        config.growth, config.margin = 0.0, 0.88
+        config.growth, config.margin = 0.0, 0.90
         config.overhead.pilots, config.overhead.header = (
             1 / 80,
             0.06,

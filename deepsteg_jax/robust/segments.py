@@ -40,8 +40,8 @@ LEAST_ROOM = 20  # bytes; layers of less are left out
 _TAG, _END = 8, b"\x80"  # of a layer's message: bytes of the cipher, and what marks its end
 _AROUND = _TAG + len(_END)
 _SMALLER = 0.95  # what is tried after a size that cannot be decoded
-_TRIES = 3  # salts
-_OPTIMISM = 0.95  # of the limit of information; what would need more is not even tried
+_TRIES, _STILL_TRIES = 3, 12  # salts; of a frame alone, which is tried quickly, more
+_OPTIMISM = 1.3  # of the information expected; what would need more is not even tried
 _FINE_OPTIMISM = 1.4  # of fine carriers, whose errors are nearer to Gaussian than assumed
 _RESTORED_TOGETHER = 4  # frames
 _KEPT = 2 * SEGMENT  # frames that are kept of those that were not found again
@@ -300,7 +300,8 @@ class Sender:
         if not any(rooms) and not number:  # a short last segment may well be empty
             raise UserError("nothing of the secret fits into this cover: use larger or more frames")
         head = head._replace(rooms=tuple(rooms))
-        salted = (sent(head._replace(salt=_salt()), how, messages) for _ in range(_TRIES))
+        tries = _TRIES if len(cover) > 1 else _STILL_TRIES
+        salted = (sent(head._replace(salt=_salt()), how, messages) for _ in range(tries))
         return self._most_readable(salted, places, rooms, rate).stego
 
     def _most_readable(self, salted: Iterable[_Sent], places: _Places, rooms: list[int], rate) -> _Sent:
