@@ -25,6 +25,7 @@ def sign_changes(x, axis):
 def test_dct_matrix_against_scipy(size):
     expected = dct(np.eye(size), axis=0, norm="ortho")
     np.testing.assert_allclose(transforms.dct_matrix(size), expected, atol=1e-6)
+    np.testing.assert_array_equal(transforms.dct_matrix(size, 1), transforms.dct_matrix(size)[:1])
 
 
 @pytest.mark.parametrize("size", [2, 4, 8])

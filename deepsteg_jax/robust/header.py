@@ -45,7 +45,7 @@ class Description(NamedTuple):
 
 
 class Header(NamedTuple):
-    """A segment's own."""
+    """A segment's own; `count` and `hold` are bound to its tag, not said."""
 
     salt: bytes  # of its keys
     length: int  # frames

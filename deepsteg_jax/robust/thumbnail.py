@@ -9,7 +9,9 @@ training clips.
 import constriction
 import numpy as np
 
+from deepsteg_jax.codec_channel import colours
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.transforms import dct_matrix
 
 MOST = (12, 48, 64)  # coefficients in time, height and width
 STEPS = 64.0 * 2 ** (-np.arange(64) / 6)  # of the quantiser, in grey levels of a whole picture
@@ -20,7 +22,7 @@ _LEAST = 0.1  # scale, in steps, of coefficients that are coded
 _ROUNDED_UP = 0.65  # part of a step from which on it counts as one: zeros are cheap
 _LARGEST = 1000  # number
 _LAPLACE = constriction.stream.model.QuantizedLaplace(-_LARGEST, _LARGEST)
-_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+_COLOURS = colours("bt601_full").matrix
 _GREY = 128
 
 
@@ -100,18 +102,12 @@ def _scales(shape: tuple[int, ...], spread: int, step: int) -> tuple[np.ndarray,
     return scales[coded] / STEPS[step], coded
 
 
-def _waves(count: int, length: int) -> np.ndarray:
-    """The lowest `count` cosine waves, [count, length]; orthogonal, their mean square 1."""
-    at = np.pi / length * np.outer(np.arange(count), np.arange(length) + 0.5)
-    return np.cos(at) * np.where(np.arange(count) > 0, np.sqrt(2), 1)[:, None]
-
-
 def _transform(frames: np.ndarray) -> np.ndarray:
-    """The lowest coefficients of frames, [t, y, x, 3]: means of their products with the waves."""
-    found = (frames - np.float32(_GREY)) @ _YCBCR.T.astype(np.float32)
-    for axis in (2, 1, 0):
+    """The lowest coefficients of frames, [t, y, x, 3], in grey levels of a whole picture."""
+    found = (frames - np.float32(_GREY)) @ _COLOURS.T
+    for axis in (2, 1, 0):  # the longest first
         length = frames.shape[axis]
-        waves = _waves(min(MOST[axis], length), length).astype(np.float32) / length
+        waves = dct_matrix(length, min(MOST[axis], length)) / np.sqrt(length)
         found = np.moveaxis(np.tensordot(waves, found, (1, axis)), 0, axis)
     return found.astype(float)
 
@@ -119,7 +115,6 @@ def _transform(frames: np.ndarray) -> np.ndarray:
 def _inverse(coefficients: np.ndarray, *lengths: int) -> np.ndarray:
     shown = coefficients
     for axis, length in enumerate(lengths):
-        waves = _waves(coefficients.shape[axis], length)
+        waves = dct_matrix(length, coefficients.shape[axis]) * np.sqrt(length)
         shown = np.moveaxis(np.tensordot(waves, shown, (0, axis)), 0, axis)
-    colours = shown @ np.linalg.inv(_YCBCR).T + _GREY
-    return np.round(np.clip(colours, 0, 255)).astype(np.uint8)
+    return np.round(np.clip(shown @ np.linalg.inv(_COLOURS).T + _GREY, 0, 255)).astype(np.uint8)
