@@ -422,12 +422,34 @@ def _encode(pictures, codec, pixel_format, options, rate, container) -> bytes:
                 stream = file.add_stream(codec, rate=rate, options=options)
                 stream.height, stream.width = picture.height, picture.width
                 stream.pix_fmt = pixel_format
+                with _usual_priorities():
+                    file.start_encoding()
             picture = picture.reformat(format=pixel_format)
             picture.pts, picture.time_base = number, 1 / rate
             picture.pict_type = 0  # a decoded one would force its own type
             file.mux(stream.encode(picture))
         file.mux(stream.encode(None))
     return buffer.getvalue()
+
+
+@contextmanager
+def _usual_priorities():
+    """Lets no encoder opened in this context change how threads are scheduled.
+
+    For root, SVT-AV1 makes its threads, and the one that opens it with all that this one starts later,
+    real-time threads of the highest priority: two encoders at once then bring a machine to a standstill.
+    """
+    if not hasattr(os, "sched_setscheduler"):  # not Linux, where it does no such thing
+        yield
+        return
+    usual = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for task in Path("/proc/self/task").iterdir():
+            with suppress(OSError):  # it has ended
+                if os.sched_getscheduler(int(task.name)) == os.SCHED_FIFO:
+                    os.sched_setscheduler(int(task.name), *usual)
 
 
 def decompress(data: bytes, container: str | None = None) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -477,6 +478,23 @@ def test_compress_obeys_its_options():
     errors = [np.mean(np.square(np.subtract(io.decompress(data), frames, dtype=float))) for data in coded]
     assert len(coded[0]) > len(coded[1]) > len(coded[2])
     assert errors[0] == 0 < errors[1] < errors[2]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="threads have no such policies here")
+@pytest.mark.skipif(not io.has_encoder("libsvtav1"), reason="this build of FFmpeg lacks SVT-AV1")
+def test_no_thread_of_an_encoder_is_of_real_time(monkeypatch):
+    """Only root can see it fail."""
+    monkeypatch.setenv("SVT_LOG", "1")
+    found, usual = [], os.sched_getscheduler(0)
+
+    def frames():
+        for frame in clip(3, 64, 96):
+            tasks = Path("/proc/self/task").iterdir()
+            found.append({os.sched_getscheduler(int(task.name)) for task in tasks})
+            yield frame
+
+    io.compress(frames(), "libsvtav1", "yuv420p", {"crf": "50", "preset": "10"})
+    assert found == [{usual}] * 3 and os.sched_getscheduler(0) == usual
 
 
 def test_decompress_refuses_what_is_no_video():
