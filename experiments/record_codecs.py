@@ -110,7 +110,6 @@ def main() -> int:
     arguments = parser.parse_args()
     kind = "clips" if arguments.clips else "images"
     config = get_config("image" if kind == "images" else "")
-    secret_codec.quiet()
     try:
         items = evaluation.list_items(arguments.clips or arguments.images)
     except UserError as error:

@@ -1,6 +1,5 @@
 """A secret coded to a number of bytes, by AV1 at the size and frame rate that suit it best."""
 
-import os
 from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
@@ -52,11 +51,6 @@ _USUAL = (
 )  # bits per pixel from which on a size is best
 
 
-def quiet() -> None:
-    """SVT-AV1 prints on stderr what FFmpeg's log level cannot turn off."""
-    os.environ.setdefault("SVT_LOG", "1")
-
-
 def code(frames: np.ndarray, room: int, rate: Fraction = io.FOLDER_RATE) -> bytes:
     """The best coding of a secret in at most so many bytes.
 
@@ -74,7 +68,6 @@ def code(frames: np.ndarray, room: int, rate: Fraction = io.FOLDER_RATE) -> byte
     Raises:
         UserError: it does not fit at any size, or this build of FFmpeg has no AV1 encoder.
     """
-    quiet()
     bits_per_pixel = 8 * room / float(np.prod(frames.shape[:3]))
     start = sum(bits_per_pixel < least for least in _USUAL)
     tried: dict[int, tuple[float, bytes | None]] = {}

@@ -41,8 +41,7 @@ _TAG, _END = 8, b"\x80"  # of a layer's message: bytes of the cipher, and what m
 _AROUND = _TAG + len(_END)
 _SMALLER = 0.95  # what is tried after a size that cannot be decoded
 _TRIES, _STILL_TRIES = 3, 12  # salts; of a frame alone, which is tried quickly, more
-_OPTIMISM = 1.3  # of the information expected; what would need more is not even tried
-_FINE_OPTIMISM = 1.4  # of fine carriers, whose errors are nearer to Gaussian than assumed
+_OPTIMISM = 1.4  # of the information expected, which tends to be too little; what needs more is not tried
 _RESTORED_TOGETHER = 4  # frames
 _KEPT = 2 * SEGMENT  # frames that are kept of those that were not found again
 
@@ -169,12 +168,19 @@ def _seal(cipher: AESCCM, number: int, message: bytes, room: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(cipher.encrypt(number.to_bytes(12, "little"), filled, None), np.uint8))
 
 
-def _open(cipher: AESCCM, number: int, bits: np.ndarray) -> bytes | None:
+def _open(cipher: AESCCM, number: int, llr: np.ndarray, room: int) -> tuple[bytes, np.ndarray] | None:
+    """A layer's message and its coded bits; None if these log-likelihood ratios do not give them."""
+    if _OPTIMISM * levels.expected_information(llr) * len(llr) <= 8 * room:
+        return None
+    book = code.build(len(llr), 8 * room)
+    bits = book.decode(llr)
+    if bits is None:
+        return None
     try:
         filled = cipher.decrypt(number.to_bytes(12, "little"), np.packbits(bits).tobytes(), None)
     except InvalidTag:
         return None
-    return filled.rstrip(b"\0").removesuffix(_END)
+    return filled.rstrip(b"\0").removesuffix(_END), book.encode(bits)
 
 
 # --- sender --------------------------------------------------------------------------------------
@@ -567,33 +573,29 @@ class Receiver:
     ):
         """(the finest secret that can be read or None, how many layers could); `own`: see `_read_fine`."""
         cipher = _layer_key(self._master, segment, head.salt)
-        shown, count, unbroken, coarse_known = None, 0, True, True
+        shown, count, unbroken, coarser_known = None, 0, True, True
         reading.know(Layer(QUARTER, 1, ""), *_of_no_layer(places, head.rooms, filled))
         for i, (layer, symbols, room) in enumerate(
             zip(self._layers, places.symbols, head.rooms, strict=False)
         ):
             finer = layer.levels not in (QUARTER, FINE)
-            if finer and not coarse_known:
+            if finer and not coarser_known:
                 continue
             before = None if layer.levels == FINE else filled[symbols][:, np.array(layer.levels)].ravel()
             if not room:
                 if finer:
                     reading.know(layer, symbols, before)
                 continue
-            if layer.levels == FINE:
-                llr = own()[symbols].ravel()
-            else:
-                llr = reading.llr(layer, symbols) * (1 - 2.0 * before)
-            book = code.build(places.bits(i), 8 * room)
-            hope = _FINE_OPTIMISM if layer.levels == FINE else _OPTIMISM
-            enough = hope * levels.expected_information(llr) * len(llr) > 8 * room
-            found = book.decode(llr) if enough else None
-            message = None if found is None else _open(cipher, i, found)
-            if message is None:
-                unbroken = coarse_known = False
+            llr = (
+                own()[symbols].ravel() if before is None else reading.llr(layer, symbols) * (1 - 2.0 * before)
+            )
+            opened = _open(cipher, i, llr, room)
+            if opened is None:
+                unbroken = coarser_known = False
                 continue
-            if layer.levels != FINE:
-                reading.know(layer, symbols, book.encode(found) ^ before)
+            message, coded = opened
+            if before is not None:
+                reading.know(layer, symbols, coded ^ before)
             decoded = decode_layer(message, shown if unbroken else None, shape)
             if decoded is not None:
                 shown, count, unbroken = decoded, count + 1, True

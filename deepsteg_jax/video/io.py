@@ -414,6 +414,7 @@ def recompress(
 
 def _encode(pictures, codec, pixel_format, options, rate, container) -> bytes:
     _check_encoder(codec)
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints what FFmpeg's log level cannot turn off
     buffer = BytesIO()
     with av.open(buffer, "w", format=container) as file:
         stream = None

@@ -10,7 +10,6 @@ thread, and x264 without AVX-512, with which its rate control gives other bytes 
 run gives the same figures.
 """
 
-import os
 from fractions import Fraction
 from io import BytesIO
 from typing import NamedTuple
@@ -154,7 +153,6 @@ def _even(length):
 
 
 def _through_ffmpeg(passage, frames, rate):
-    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints what FFmpeg's log level cannot turn off
     how = passage.codec, passage.pixel_format, passage.options, rate
     data = io.compress(frames, *how)
     for _ in range(passage.times - 1):

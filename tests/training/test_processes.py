@@ -24,7 +24,7 @@ from deepsteg_jax.training.logs import JSON_LINES
 from deepsteg_jax.training.state import create_optimizer, create_state
 
 ROOT = Path(__file__).parents[2]
-STEPS, SAVE_EVERY, RATE = 40, 5, 3e-3
+STEPS, SAVE_EVERY, RATE = 50, 10, 3e-3
 
 
 def _by_flags(port, process):
@@ -71,7 +71,7 @@ def _start(folder, workdir, join, count=2):
     }
     settings = {"data.path": folder / "clips", "data.validation_path": folder / "clips"}
     settings |= {"optimizer.num_steps": STEPS, "optimizer.learning_rate": RATE, "optimizer.ema_decay": 0.9}
-    settings |= {"train.save_every_steps": SAVE_EVERY, "train.validate_every_steps": SAVE_EVERY}
+    settings |= {f"train.{what}_every_steps": SAVE_EVERY for what in ("save", "validate")}
     command = [sys.executable, "main.py", "--config=configs/video.py:tiny", "--mode=train"]
     command += [f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in settings.items())]
     children = []
