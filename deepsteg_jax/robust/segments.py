@@ -586,9 +586,10 @@ class Receiver:
                 if finer:
                     reading.know(layer, symbols, before)
                 continue
-            llr = (
-                own()[symbols].ravel() if before is None else reading.llr(layer, symbols) * (1 - 2.0 * before)
-            )
+            if before is None:
+                llr = own()[symbols].ravel()
+            else:
+                llr = reading.llr(layer, symbols) * (1 - 2.0 * before)
             opened = _open(cipher, i, llr, room)
             if opened is None:
                 unbroken = coarser_known = False

@@ -440,17 +440,18 @@ def _usual_priorities():
     For root, SVT-AV1 makes its threads, and the one that opens it with all that this one starts later,
     real-time threads of the highest priority: two encoders at once then bring a machine to a standstill.
     """
-    if not hasattr(os, "sched_setscheduler"):  # not Linux, where it does no such thing
+    threads = Path("/proc/self/task")
+    if not threads.is_dir():  # not Linux, where it does no such thing
         yield
         return
     usual = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         yield
     finally:
-        for task in Path("/proc/self/task").iterdir():
+        for thread in threads.iterdir():
             with suppress(OSError):  # it has ended
-                if os.sched_getscheduler(int(task.name)) == os.SCHED_FIFO:
-                    os.sched_setscheduler(int(task.name), *usual)
+                if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
+                    os.sched_setscheduler(int(thread.name), *usual)
 
 
 def decompress(data: bytes, container: str | None = None) -> list[np.ndarray]:

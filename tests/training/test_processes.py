@@ -71,7 +71,7 @@ def _start(folder, workdir, join, count=2):
     }
     settings = {"data.path": folder / "clips", "data.validation_path": folder / "clips"}
     settings |= {"optimizer.num_steps": STEPS, "optimizer.learning_rate": RATE, "optimizer.ema_decay": 0.9}
-    settings |= {f"train.{what}_every_steps": SAVE_EVERY for what in ("save", "validate")}
+    settings |= {"train.save_every_steps": SAVE_EVERY, "train.validate_every_steps": SAVE_EVERY}
     command = [sys.executable, "main.py", "--config=configs/video.py:tiny", "--mode=train"]
     command += [f"--workdir={workdir}", *(f"--config.{name}={value}" for name, value in settings.items())]
     children = []
