@@ -28,21 +28,22 @@ def _build_toy(config) -> models.Model:
     return models.Model(init, hide, reveal)
 
 
-_CACHE = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """What several tests of a process compile, it compiles once."""
+    folder = tmp_path_factory.mktemp("cache")
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()  # takes up the folder
+    return folder
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Runs of one config compile once."""
-    before = {name: getattr(jax.config, name) for name in _CACHE}
-    compilation_cache.reset_cache()
-    folder = tmp_path_factory.mktemp("cache")
-    for name, value in zip(_CACHE, (str(folder), 0.0), strict=True):
-        jax.config.update(name, value)
-    yield folder
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
+def quick_compilation():
+    """Halves the time of tests that compile much and run little."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from deepsteg_jax import channel
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.video import io
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(3)
 
 

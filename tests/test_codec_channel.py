@@ -14,6 +14,7 @@ from deepsteg_jax import channel
 from deepsteg_jax import codec_channel as codecs
 from deepsteg_jax.video import io
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(5)
 
 

@@ -301,12 +301,9 @@ def _start(stand_in, workdir, *options):
 
 
 def _wait_for(path, process):
-    for _ in range(1000):
-        if path.exists():
-            return
+    while not path.exists():
         assert process.poll() is None
         time.sleep(0.02)
-    raise AssertionError(f"no {path}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -316,7 +313,7 @@ def test_a_signal_reaches_main_as_sigterm_and_the_sweep_goes_on_later(run, stand
     point = workdir / "model.classes=99,seed=0"
     _wait_for(point / "ready", process)
     os.killpg(process.pid, number)  # Ctrl-C goes to the whole group
-    assert process.wait(timeout=20) == 128 + number
+    assert process.wait() == 128 + number
     assert "stopped and saved at step 1" in (point / "output.txt").read_text()
     assert _states(workdir) == {point.name: "unfinished"}  # and the next one was not begun
     assert _table(workdir)[1][-1] == "unfinished: step 1 of 10"

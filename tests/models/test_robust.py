@@ -11,6 +11,7 @@ from deepsteg_jax import models
 from deepsteg_jax.models import robust
 from tests.synthetic import noise, smooth
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 CONFIG = get_config("tiny").model
 
 

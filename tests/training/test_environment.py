@@ -34,7 +34,7 @@ def repository(tmp_path):
     return tmp_path
 
 
-def test_every_start_is_one_line(cache, toy, image_folder, tmp_path, monkeypatch):
+def test_every_start_is_one_line(toy, image_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")  # XLA has read its flags already
     toy.data.path, toy.seed = str(image_folder), 11
     for steps in (2, 3, 3):

@@ -33,7 +33,7 @@ TIMES = ("images_per_s", "data_wait", "save_wait")
 
 
 @pytest.fixture
-def config(cache, toy, image_folder):
+def config(toy, image_folder):
     """The toy config of a run of 6 steps that saves and logs every second one."""
     toy.data.path = str(image_folder)
     return toy

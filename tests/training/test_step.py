@@ -17,6 +17,8 @@ from deepsteg_jax.training.step import (
 )
 from tests.records import build_listener, listen, write_pictures, write_symbols
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def _batch(size=4, seed=0, shape=(8, 8, 3)):
     rng = np.random.default_rng(seed)

@@ -19,7 +19,7 @@ NAMES = {"validation_loss", "validation_stego_psnr_db", "validation_secret_psnr_
 
 
 @pytest.fixture
-def config(cache, toy, image_folder):
+def config(toy, image_folder):
     """The toy config of a run of 5 steps that validates every second one."""
     toy.data.path = toy.data.validation_path = str(image_folder)
     toy.optimizer.num_steps = 5
