@@ -11,7 +11,7 @@ import sys
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from deepsteg_jax import modes
+from deepsteg_jax import commands
 from deepsteg_jax.errors import PartialError, UserError
 
 USAGE, PARTIAL = 2, 3  # exit codes
@@ -25,7 +25,7 @@ NEEDED = {
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The config, for example configs/video.py.", lock_config=True)
-flags.DEFINE_enum("mode", "roundtrip", modes.MODES, "What to do.")
+flags.DEFINE_enum("mode", "roundtrip", commands.MODES, "What to do.")
 flags.DEFINE_string(
     "workdir", None, "Folder for what roundtrip, train, evaluate and export write. Default: runs/CONFIG."
 )
@@ -70,7 +70,7 @@ def _reason(error: Exception) -> str:
     return f"the config cannot be read: {lines[-1]}" if len(lines) > 2 else " ".join(lines)
 
 
-def _parse(argv: list[str]) -> modes.Options:
+def _parse(argv: list[str]) -> commands.Options:
     """Parses the flags; raises `flags.Error` for every mistake in them."""
     try:
         rest = FLAGS(argv)[1:]
@@ -90,8 +90,8 @@ def _parse(argv: list[str]) -> modes.Options:
         raise flags.Error(f"--mode {FLAGS.mode} needs {' and '.join('--' + name for name in missing)}")
     name = config_flags.get_config_filename(FLAGS["config"]).rpartition("/")[2].partition(".py")[0]
     workdir = FLAGS.workdir or f"runs/{name}"
-    values = {name: FLAGS[name].value for name in modes.Options._fields}
-    return modes.Options(**values | {"workdir": workdir})
+    values = {name: FLAGS[name].value for name in commands.Options._fields}
+    return commands.Options(**values | {"workdir": workdir})
 
 
 def main(argv: list[str]) -> int:
@@ -109,7 +109,7 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):  # unwind, so that unfinished files are removed
         signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
-        modes.load(FLAGS.mode).run(FLAGS.config, options)
+        commands.load(FLAGS.mode).run(FLAGS.config, options)
     except UserError as error:
         return _fail(str(error), 1)
     except PartialError as error:

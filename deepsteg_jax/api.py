@@ -16,13 +16,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike, NDArray
 
-from deepsteg_jax import keys, samples
+from deepsteg_jax import keys, sample_clips
+from deepsteg_jax.commands import common
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.keys import Credential
-from deepsteg_jax.modes import common
+from deepsteg_jax.media.memory import Clip
+from deepsteg_jax.pipeline import Report
 from deepsteg_jax.training import checkpoints
-from deepsteg_jax.video.memory import Clip
-from deepsteg_jax.video.pipeline import Report
 
 SHIPPED = {"video": "video", "image": "image", "robust": "robust", "robust_image": "robust:image"}
 """Shipped checkpoints and their configs, file:variant."""
@@ -194,7 +194,7 @@ def hide_video(
     Raises:
         UserError: bad input; nothing is left under the output's name.
     """
-    cover, secret = (samples.resolve(fspath(path)) for path in (cover, secret))
+    cover, secret = (sample_clips.resolve(fspath(path)) for path in (cover, secret))
     settings = common.settings_of(model.config, loop_cover)
     return model.hider(_checked(key), cover, secret, fspath(output), progress, settings)
 

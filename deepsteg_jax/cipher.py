@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deepsteg_jax.dct import from_blocks, to_blocks
 from deepsteg_jax.shuffle import keystream, permutation
-from deepsteg_jax.transforms import from_blocks, to_blocks
 
 BLOCK = 8
 ROUNDS = 6  # rotations of the rows, then of the columns, and so on

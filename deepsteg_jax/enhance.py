@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from deepsteg_jax import media
 from deepsteg_jax.errors import PartialError, UserError
-from deepsteg_jax.video import io
-from deepsteg_jax.video.background import read_ahead, write_behind
+from deepsteg_jax.media.background import read_ahead, write_behind
 
 SOUND_BIT_RATE = 128_000  # bits per second, of sound that goes beside a folder of images
 
@@ -167,26 +167,26 @@ def enhance_file(
     Raises:
         UserError: bad input; nothing is left under the output's name.
     """
-    info, steps = io.probe(path), partial(enhance, settings=settings)
+    info, steps = media.probe(path), partial(enhance, settings=settings)
     check(settings)
-    io.check_output(output, (path,), info.is_image, True, (info.width, info.height))
-    sequence = io.is_sequence(output) and not info.is_image
+    media.check_output(output, (path,), info.is_image, True, (info.width, info.height))
+    sequence = media.is_sequence(output) and not info.is_image
     times, count = deque(), 0
 
     def frames():
-        for frame, at in io.read_timed(path):
+        for frame, at in media.read_timed(path):
             times.append(at)
             yield frame
 
     with (
-        io.Writer(
+        media.Writer(
             output,
             info.rate,
             time_base=info.time_base,
             aspect=info.aspect,
             tracks_from=path if info.tracks and not sequence else None,
             image=info.is_image,
-            lossy=io.Lossy(),
+            lossy=media.Lossy(),
         ) as writer,
         closing(read_ahead(steps(frames()))) as enhanced,
     ):
@@ -195,7 +195,7 @@ def enhance_file(
                 put((frame, times.popleft()))
                 progress(1)
                 count += 1
-        if sequence and (sound := io.encode_sound(path, SOUND_BIT_RATE) if info.tracks else None):
+        if sequence and (sound := media.encode_sound(path, SOUND_BIT_RATE) if info.tracks else None):
             with sound.file:
                 writer.add_sound(sound)
     return count
@@ -217,8 +217,8 @@ def after(reveal: Callable, settings: ConfigDict) -> Callable:
     names = check(settings)
 
     def reveal_and_enhance(credential, stego, output, progress):
-        image = io.probe(stego, []).is_image
-        io.check_output(output, (stego,), image=image)
+        image = media.probe(stego, []).is_image
+        media.check_output(output, (stego,), image=image)
         with _folder_beside(output) as folder:
             plain, partial_error = Path(folder) / ("plain.png" if image else "plain.mkv"), None
             try:

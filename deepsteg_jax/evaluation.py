@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepsteg_jax import keys, metrics
+from deepsteg_jax import keys, media, metrics, pipeline
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.video import io, pipeline
 
 WORKERS = 2
 PERCEPTUAL_EVERY = 5  # SSIMULACRA2 takes ten times as long as the rest: of one frame in five
@@ -38,15 +37,15 @@ def read_together(
     `numbers` of the secret's frames, which never fall, say what the revealed ones are to show, if that is not
     one after the other.
     """
-    cover_info, secret_info = io.probe(files.cover), io.probe(files.secret)
+    cover_info, secret_info = media.probe(files.cover), media.probe(files.secret)
     streams = {
-        "revealed": io.read_frames(files.revealed),
-        "cover": io.read_frames(files.cover),
-        "stego": io.read_frames(files.stego),
+        "revealed": media.read_frames(files.revealed),
+        "cover": media.read_frames(files.cover),
+        "stego": media.read_frames(files.stego),
         "secret": pipeline.read_fitted(files.secret, secret_info, cover_info.width, cover_info.height),
     }
     if numbers is not None:
-        timed = (io.Timed(frame, 0) for frame in streams["secret"])
+        timed = (media.Timed(frame, 0) for frame in streams["secret"])
         streams["secret"] = (shown.frame for _, shown in pipeline.picked(timed, numbers))
     for together in islice(zip(*streams.values(), strict=False), frames):
         yield dict(zip(streams, together, strict=True))
@@ -90,8 +89,8 @@ def mean_of_frames(files: Files, values: list[dict[str, float]]) -> dict[str, fl
     `capacity_bpp` is the size of the secret, 24 bits a pixel, per pixel of cover that carries it.
     """
     means = {name: float(np.mean([v[name] for v in values if name in v])) for name in values[0]}
-    cover = io.probe(files.cover)
-    width, height = pipeline.fitted_size(io.probe(files.secret), cover.width, cover.height)
+    cover = media.probe(files.cover)
+    width, height = pipeline.fitted_size(media.probe(files.secret), cover.width, cover.height)
     capacity = 24 * width * height / (cover.width * cover.height)
     return {**means, "capacity_bpp": capacity, "frames": len(values)}
 
@@ -141,11 +140,11 @@ def prepare(path: Path, settings: ConfigDict) -> list[np.ndarray]:
     Raises:
         UserError: it cannot be read, or an image is smaller than the crop.
     """
-    info = io.probe(path)
+    info = media.probe(path)
     if not info.is_image:
         last = settings.first_frame + settings.frames
-        return list(io.read_frames(path, settings.first_frame, last, settings.width, settings.height))
-    image = next(io.read_frames(path))
+        return list(media.read_frames(path, settings.first_frame, last, settings.width, settings.height))
+    image = next(media.read_frames(path))
     top, left = (image.shape[0] - settings.height) // 2, (image.shape[1] - settings.width) // 2
     if min(top, left) < 0:
         raise UserError(f"{path} is smaller than the {settings.width}x{settings.height} crop: leave it out")
@@ -207,10 +206,10 @@ def evaluate_folder(
             following = items[(i + 1) % len(items)]
             cover, secret = prepare(path, settings), prepare(following, settings)
             count = min(len(cover), len(secret))
-            suffix = ".png" if io.probe(path).is_image else ".mkv"
+            suffix = ".png" if media.probe(path).is_image else ".mkv"
             files = Files(*(Path(folder) / f"{name}{suffix}" for name in Files._fields))
-            io.write_frames(files.cover, cover[:count])
-            io.write_frames(files.secret, secret[:count])
+            media.write_frames(files.cover, cover[:count])
+            media.write_frames(files.secret, secret[:count])
             figures = {**run(files), **measure(files, perceptual=settings.perceptual)}
             figures["stego_bytes"] = files.stego.stat().st_size
             results.append({"cover": path.name, "secret": following.name, **figures})

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepsteg_jax import keys, samples
+from deepsteg_jax import keys, media, sample_clips
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.video import io, sideinfo
-from deepsteg_jax.video.background import read_ahead
+from deepsteg_jax.media.background import read_ahead
+from deepsteg_jax.schemes import metadata
 
 WINDOW_S = 1.5  # frames/s and latency are those of so many seconds
 KEPT_BYTES = 2**27  # a secret that takes no more is decoded once
@@ -90,8 +90,8 @@ class Session:
             UserError: the secret cannot be read, the model needs longer groups, or there is no checkpoint.
         """
         self.group, self.width, self.height = check(config, width, height), width, height
-        secret = samples.resolve(secret)
-        self._secrets = read_ahead(_repeated(secret, io.probe(secret), width, height))
+        secret = sample_clips.resolve(secret)
+        self._secrets = read_ahead(_repeated(secret, media.probe(secret), width, height))
         self._waiting: list[tuple[np.ndarray, float]] = []  # frames of the cover, when they came
         self._done: deque[tuple[float, list[float]]] = deque()  # when a group was done, its latencies
         self._sender, self._receiver = _parties(config, key)
@@ -226,20 +226,20 @@ def check(config: ConfigDict, width: int, height: int) -> int:
     Raises:
         UserError: it hides in seconds of frames, or frames of this size are too small or too large.
     """
-    from deepsteg_jax.modes import is_robust
+    from deepsteg_jax.commands import is_robust
 
     if is_robust(config):
         raise UserError(
             "the model robust hides in segments of 32 frames and tries encoders on the way: "
             "use configs/image.py or configs/video.py live"
         )
-    sideinfo.check_size(width, height)
+    metadata.check_size(width, height)
     return config.model.frames
 
 
 def _parties(config: ConfigDict, key: keys.Credential | None) -> tuple[Party, Party]:
     """Sender and receiver; they share the key and nothing else."""
-    from deepsteg_jax.modes.common import load_side
+    from deepsteg_jax.commands.common import load_side
 
     salt = keys.random_key()[: keys.SALT_BYTES]
     master = keys.derive_key(keys.random_key() if key is None else key, salt)
@@ -251,7 +251,7 @@ def _parties(config: ConfigDict, key: keys.Credential | None) -> tuple[Party, Pa
     )
 
 
-def _repeated(path: str, info: io.Info, width: int, height: int) -> Iterator[np.ndarray]:
+def _repeated(path: str, info: media.Info, width: int, height: int) -> Iterator[np.ndarray]:
     """The frames of a clip over and over, each whole within width x height, on black."""
     shown_width = info.width * (info.aspect or 1)
     scale = min(width / shown_width, height / info.height)
@@ -260,7 +260,7 @@ def _repeated(path: str, info: io.Info, width: int, height: int) -> Iterator[np.
     margins = (top, height - inner[1] - top), (left, width - inner[0] - left), (0, 0)
     while True:
         kept, count = [], 0
-        for frame in io.read_frames(path, width=inner[0], height=inner[1]):
+        for frame in media.read_frames(path, width=inner[0], height=inner[1]):
             laid = np.pad(frame, margins)
             count += 1
             if count * laid.nbytes <= KEPT_BYTES:

@@ -11,9 +11,9 @@ from zlib import crc32
 
 import numpy as np
 
+from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.block_dct import wrap_into
-from deepsteg_jax.video import io
 
 CODEC, PIXEL_FORMAT, PRESET = "libx264rgb", "rgb24", "veryslow"
 LOSSLESS = 0  # x264's constant rate factor 0
@@ -56,7 +56,7 @@ def compress_to_fit(frames: Sequence[np.ndarray], room: int) -> bytes:
     """
 
     def compress(crf):
-        return io.compress(frames, CODEC, PIXEL_FORMAT, {"preset": PRESET, "crf": str(crf)})
+        return media.compress(frames, CODEC, PIXEL_FORMAT, {"preset": PRESET, "crf": str(crf)})
 
     best = compress(LOSSLESS)
     if len(best) <= room:
@@ -122,4 +122,4 @@ def reveal(stego: np.ndarray, modulus: int) -> np.ndarray:
     Raises:
         UserError: nothing is hidden in it, or it was changed.
     """
-    return np.stack(io.decompress(extract(stego, modulus)))
+    return np.stack(media.decompress(extract(stego, modulus)))

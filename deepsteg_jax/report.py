@@ -18,11 +18,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from deepsteg_jax import plots
+from deepsteg_jax import media, plots
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.evaluation import Files
 from deepsteg_jax.training import environment
-from deepsteg_jax.video import io
 
 TEMPLATE = "report.html.jinja"
 CURVES = {"stego_psnr_db": "stego", "secret_psnr_db": "secret"}
@@ -285,7 +284,7 @@ _RULES = (
 
 
 def _lossy_rules(files: Files) -> list[str]:
-    lossless = Path(files.stego).suffix in {*io.LOSSLESS_VIDEO, *io.LOSSLESS_IMAGE}
+    lossless = Path(files.stego).suffix in {*media.LOSSLESS_VIDEO, *media.LOSSLESS_IMAGE}
     return [] if lossless else ["The stego's format is lossy, and its PSNR includes what that took away."]
 
 
@@ -340,7 +339,7 @@ def _pairs_table(pairs: list[dict], mean: dict) -> Table:
 def _files_table(files: Files) -> Table:
     rows = []
     for name, path in files._asdict().items():
-        info, size = io.probe(path), io.size_of(path)
+        info, size = media.probe(path), media.size_of(path)
         frames = 1 if info.is_image else info.frames
         rate = None if info.is_image or not frames else 8 * size * info.rate / frames
         rows.append(

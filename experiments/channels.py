@@ -24,11 +24,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from deepsteg_jax import channel, evaluation, plots  # noqa: E402
-from deepsteg_jax.codec_channel import BLOCK  # noqa: E402
+from deepsteg_jax import evaluation, plots  # noqa: E402
+from deepsteg_jax.channels import simulated  # noqa: E402
+from deepsteg_jax.channels.simulated_codecs import BLOCK  # noqa: E402
+from deepsteg_jax.dct import dct_matrix  # noqa: E402
 from deepsteg_jax.errors import UserError  # noqa: E402
-from deepsteg_jax.transforms import dct_matrix  # noqa: E402
-from deepsteg_jax.video import io  # noqa: E402
+from deepsteg_jax.media import io  # noqa: E402
 
 WIDTH, HEIGHT, FIRST, FRAMES = 448, 256, 5, 16
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -160,7 +161,7 @@ def carrier_errors(case: Case, proxy: Callable, items: dict[str, np.ndarray]) ->
 
 def compare(case: Case, items: dict[str, np.ndarray]) -> dict:
     """All figures of a proxy and of the real thing: means and every item."""
-    compiled, rows = jax.jit(channel.build((case.stage,))), []
+    compiled, rows = jax.jit(simulated.build((case.stage,))), []
 
     def proxy(frames):
         received = np.asarray(compiled(jax.random.key(0), np.float32(frames) / 255))

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from configs import robust, video  # noqa: E402
 from deepsteg_jax import evaluation, keys, metrics  # noqa: E402
+from deepsteg_jax.commands.common import hider, revealer  # noqa: E402
 from deepsteg_jax.enhance import enhance, neighbours  # noqa: E402
-from deepsteg_jax.modes.common import hider, revealer  # noqa: E402
-from deepsteg_jax.video import io  # noqa: E402
+from deepsteg_jax.media import io  # noqa: E402
 
 Frames = list[np.ndarray]
 

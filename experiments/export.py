@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from deepsteg_jax import models
-from deepsteg_jax.modes import export, is_robust
+from deepsteg_jax.commands import export, is_robust
 from deepsteg_jax.training import checkpoints
 
 

@@ -36,8 +36,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from deepsteg_jax import pipeline  # noqa: E402
 from deepsteg_jax.errors import PartialError, UserError  # noqa: E402
-from deepsteg_jax.video import io, pipeline  # noqa: E402
+from deepsteg_jax.media import io  # noqa: E402
 
 KEY, STEP, FINGERPRINT = bytes(range(32)), 3, b"fuzzing."
 WIDTH, HEIGHT, FRAMES = 48, 32, 6

@@ -23,11 +23,10 @@ from entries import ENTRIES
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from deepsteg_jax import cipher, evaluation, keys, metrics, plots, samples, shuffle
+from deepsteg_jax import cipher, evaluation, keys, media, metrics, plots, sample_clips, shuffle
+from deepsteg_jax.commands.common import load_side
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import block_dct
-from deepsteg_jax.modes.common import load_side
-from deepsteg_jax.video import io
 
 SIZE = 224
 MAP_BLOCK = 56  # of the original system's fixed map
@@ -89,8 +88,8 @@ def _one_sided(inner: np.ndarray, edge: np.ndarray, facing: np.ndarray) -> np.nd
     """
     gradients = edge - inner
     samples = np.concatenate([gradients, np.broadcast_to(EXTRA, (len(edge), *EXTRA.shape))], axis=1)
-    samples = samples - samples.mean(axis=1, keepdims=True)
-    inverse = np.linalg.inv(samples.swapaxes(1, 2) @ samples / (samples.shape[1] - 1))  # [n, 3, 3]
+    samples = samples - sample_clips.mean(axis=1, keepdims=True)
+    inverse = np.linalg.inv(sample_clips.swapaxes(1, 2) @ samples / (sample_clips.shape[1] - 1))  # [n, 3, 3]
     expected = edge + gradients.mean(axis=1, keepdims=True)
     weighted = expected @ inverse
     squares = (facing.swapaxes(1, 2) @ facing).reshape(-1, 9)
@@ -376,7 +375,7 @@ def shown_rows() -> list[tuple]:
     """What `draw` takes: the attacks of SHOWN on a frame of a sample clip."""
     frames = []
     for sample in PICTURE:
-        frame = next(io.read_frames(samples.resolve(sample), start=40))
+        frame = next(media.read_frames(sample_clips.resolve(sample), start=40))
         top, left = (frame.shape[0] - SIZE) // 2, (frame.shape[1] - SIZE) // 2
         frames.append(np.ascontiguousarray(frame[top : top + SIZE, left : left + SIZE]))
     attacks = [(VICTIMS[number], size, attack(VICTIMS[number], PICTURE, frames)[1]) for number, size in SHOWN]

@@ -29,9 +29,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from configs import image, video  # noqa: E402
-from deepsteg_jax import samples  # noqa: E402
+from deepsteg_jax import sample_clips  # noqa: E402
 from deepsteg_jax.live import Session, stream  # noqa: E402
-from deepsteg_jax.video import camera  # noqa: E402
+from deepsteg_jax.media import camera  # noqa: E402
 
 SIZES = ((224, 224), (448, 256))  # width, height
 CAMERA_FPS = 25
@@ -89,7 +89,7 @@ def streamed(session: Session, source, start: float) -> dict[str, float]:
 
 def measure(config, width: int, height: int, seconds: float) -> dict[str, dict[str, float]]:
     """All ways, of one config at one size."""
-    clip = camera.read_clip(samples.resolve("sample:bikes.mp4"), width, height, paced=False)
+    clip = camera.read_clip(sample_clips.resolve("sample:bikes.mp4"), width, height, paced=False)
     frames = [captured.frame for captured in islice(clip, CLIP_FRAMES)]
     with Session(config, "sample:bigbuckbunny.mp4", width, height) as session:
         one_by_one(session, frames, 1)  # decodes the start of the secret

@@ -29,10 +29,9 @@ from entries import ENTRIES, Entry, file_name
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from deepsteg_jax import costs, evaluation, lsb_codec, models, plots
+from deepsteg_jax import costs, evaluation, lsb_codec, media, models, plots
+from deepsteg_jax.commands.common import load_side
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.modes.common import load_side
-from deepsteg_jax.video import io
 
 STEPS = (2, 3, 4, 5)
 SHUFFLES = (  # besides the default
@@ -101,11 +100,11 @@ def lsb_row(modulus: int, settings: ConfigDict, workdir: Path, progress) -> tupl
     """Measures the baseline: (figures, pictures); its frame rates include the search for the rate."""
 
     def run(files: evaluation.Files) -> dict[str, float]:
-        cover, secret = (io.read_stack(path) for path in (files.cover, files.secret))
+        cover, secret = (media.read_stack(path) for path in (files.cover, files.secret))
         start = time.monotonic()
-        io.write_frames(files.stego, lsb_codec.hide(cover, secret, modulus))
+        media.write_frames(files.stego, lsb_codec.hide(cover, secret, modulus))
         hidden = time.monotonic()
-        io.write_frames(files.revealed, lsb_codec.reveal(io.read_stack(files.stego), modulus))
+        media.write_frames(files.revealed, lsb_codec.reveal(media.read_stack(files.stego), modulus))
         return {
             "hide_fps": len(cover) / (hidden - start),
             "reveal_fps": len(cover) / (time.monotonic() - hidden),

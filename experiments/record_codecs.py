@@ -24,11 +24,11 @@ from tqdm import tqdm
 
 from configs.robust import get_config
 from deepsteg_jax import evaluation
+from deepsteg_jax.channels import ladder
+from deepsteg_jax.channels.ladder import jpeg, x264
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models import robust
-from deepsteg_jax.robust import secret_codec
-from deepsteg_jax.video import passage
-from deepsteg_jax.video.passage import jpeg, x264
+from deepsteg_jax.models import symbols as symbol_model
+from deepsteg_jax.schemes.robust import secret_codec
 
 FRAMES = 32  # of a record
 SIZE = {"clips": (256, 448), "images": (256, 256)}
@@ -38,11 +38,11 @@ HOLDS = {"clips": (1, 1, 1, 2, 4, 8), "images": (1,)}  # each as likely
 BITS_PER_PIXEL = {"clips": (0.0015, 0.08), "images": (0.05, 1.5)}  # of a coded secret, likewise
 PASSAGES = {
     "clips": [
-        *passage.VIDEO,
+        *ladder.VIDEO,
         *(x264(f"crf{crf}", crf) for crf in (*range(14, 32), *range(20, 30))),
         *(x264(f"twice{crf}", crf, times=2) for crf in (18, 23)),
     ],
-    "images": [*passage.VIDEO[:3], *(jpeg(f"jpeg{quality}", quality) for quality in range(40, 98, 2))],
+    "images": [*ladder.VIDEO[:3], *(jpeg(f"jpeg{quality}", quality) for quality in range(40, 98, 2))],
 }
 
 
@@ -73,13 +73,13 @@ def symbols_record(kind: str, frames: np.ndarray, config: ConfigDict, random: np
     counts = sorted({count for count, _ in config.carriers})
     count, hold = int(random.choice(counts)), int(random.choice(HOLDS[kind]))
     step = log_uniform(random, *STEPS[kind]) * np.sqrt(counts[0] / count)
-    rows, columns = (length // robust.BLOCK for length in frames.shape[1:3])
+    rows, columns = (length // symbol_model.BLOCK for length in frames.shape[1:3])
     frames = frames[: len(frames) // hold * hold]
     shape = len(frames) // hold, rows, columns, config.model.coefficients
     symbols = random.uniform(-0.5, 0.5, shape).astype(np.float32)
-    stego = np.asarray(robust.write_held(frames, symbols[..., :count], step, hold)).astype(np.uint8)
+    stego = np.asarray(symbol_model.write_held(frames, symbols[..., :count], step, hold)).astype(np.uint8)
     rung = PASSAGES[kind][random.integers(len(PASSAGES[kind]))]
-    received = np.asarray(robust.luma_of(passage.run(rung, stego).frames))
+    received = np.asarray(symbol_model.luma_of(ladder.run(rung, stego).frames))
     luma = received.reshape(-1, hold, *received.shape[1:]).mean(1).astype(np.float16)
     sizes = {"step": np.float32(step), "count": np.int32(count)}
     return {"frames": luma, "symbols": symbols.astype(np.float16), **sizes}

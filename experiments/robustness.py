@@ -4,8 +4,8 @@
     python experiments/robustness.py --images FOLDER [--trained runs/benchmark] [--workdir runs/robustness]
 
 The pairs are those of quality.py (protocol Q1: item i + 1 is hidden in item i, frames 5..34 at 448x256; of
-images the 256x256 centre crop). Every entry hides once, its stego goes through every rung of the ladder of
-`deepsteg_jax.video.passage`, and so does the clean cover. RGB, 8-bit, mean over frames of per-frame dB, then
+images the 256x256 centre crop). Every entry hides once, its stego goes through every rung of
+`channels.ladder`, and so does the clean cover. RGB, 8-bit, mean over frames of per-frame dB, then
 over items. Bit rates are those of the coded pictures at 25 frames/s.
 
 An entry is hide(cover, secret, context) -> stego and reveal(received, context) -> revealed. Nothing but the
@@ -41,19 +41,26 @@ from ml_collections import ConfigDict  # noqa: E402
 from quality import learned_config, make_parser, settings_of  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from deepsteg_jax import evaluation, keys, lsb_codec, metrics  # noqa: E402
+from deepsteg_jax import (  # noqa: E402
+    evaluation,
+    held_bits,  # noqa: E402
+    keys,
+    lsb_codec,
+    metrics,
+)
+from deepsteg_jax.channels import ladder  # noqa: E402
+from deepsteg_jax.channels.ladder import Passage  # noqa: E402
+from deepsteg_jax.commands.common import load_robust, load_side  # noqa: E402
 from deepsteg_jax.errors import UserError  # noqa: E402
-from deepsteg_jax.modes.common import load_robust, load_side  # noqa: E402
-from deepsteg_jax.robust import secret_codec  # noqa: E402
-from deepsteg_jax.robust.segments import SEGMENT, Description, Receiver, Sender  # noqa: E402
+from deepsteg_jax.held_bits import Carrier  # noqa: E402
+from deepsteg_jax.media import io  # noqa: E402
+from deepsteg_jax.schemes.robust import secret_codec  # noqa: E402
+from deepsteg_jax.schemes.robust.segments import SEGMENT, Description, Receiver, Sender  # noqa: E402
 from deepsteg_jax.training import checkpoints  # noqa: E402
-from deepsteg_jax.video import held_bits, io, passage  # noqa: E402
-from deepsteg_jax.video.held_bits import Carrier  # noqa: E402
-from deepsteg_jax.video.passage import Passage  # noqa: E402
 
 KEY = keys.key_words(bytes(range(32)))
 GREY = 128
-LADDERS = {"clips": passage.VIDEO, "images": passage.IMAGE}
+LADDERS = {"clips": ladder.VIDEO, "images": ladder.IMAGE}
 SHOWN = {"clips": "C6", "images": "C9-75"}  # the rung of the picture grid
 COVER = "cover"  # the clean one, measured like an entry
 # D of the rows of `robust`; None: the config's.
@@ -287,7 +294,7 @@ def likeness(name: str, a: np.ndarray, b: np.ndarray) -> dict[str, float]:
 
 def measure_cover(rung: Passage, pair: Pair) -> dict[str, float]:
     """The clean cover through a codec, and what mid-grey in place of the secret would be worth."""
-    received = passage.run(rung, pair.cover)
+    received = ladder.run(rung, pair.cover)
     return {
         **likeness("after", pair.cover, received.frames),
         "size_bytes": received.size_bytes,
@@ -299,7 +306,7 @@ def measure_stego(
     system: System, rung: Passage, pair: Pair, stego: np.ndarray, pictures: Path | None
 ) -> dict[str, float]:
     """A stego through a codec; with `pictures` the middle frames side by side are saved there."""
-    received = passage.run(rung, stego)
+    received = ladder.run(rung, stego)
     revealed = np.asarray(system.reveal(received.frames, pair.context()))
     if pictures:
         middle = len(stego) // 2
@@ -388,8 +395,8 @@ def item_figures(stego: dict, cover: dict) -> dict:
     result |= {"cover_psnr_db": clean["after_psnr_db"], "cover_ssim": clean["after_ssim"]}
     result |= {"grey_psnr_db": clean["grey_psnr_db"], "ratio": figures["size_bytes"] / clean["size_bytes"]}
     for prefix, size in (("", figures["size_bytes"]), ("cover_", clean["size_bytes"])):
-        result[f"{prefix}kbit_s"] = passage.bit_rate(size, pair["shape"][0]) / 1000
-        result[f"{prefix}bpp"] = passage.bits_per_pixel(size, pair["shape"])
+        result[f"{prefix}kbit_s"] = ladder.bit_rate(size, pair["shape"][0]) / 1000
+        result[f"{prefix}bpp"] = ladder.bits_per_pixel(size, pair["shape"])
     return result
 
 
@@ -546,11 +553,11 @@ def report(
 
 def rungs_of(kind: str) -> list[Passage]:
     """All rungs that this build of FFmpeg can do; says on stderr which are left out."""
-    rungs = [*LADDERS[kind], *(passage.CURVE if kind == "clips" else ())]
+    rungs = [*LADDERS[kind], *(ladder.CURVE if kind == "clips" else ())]
     for rung in rungs:
-        if not passage.is_available(rung):
+        if not ladder.is_available(rung):
             print(f"{rung.name} is left out: no encoder {rung.codec} in this build", file=sys.stderr)
-    return [rung for rung in rungs if passage.is_available(rung)]
+    return [rung for rung in rungs if ladder.is_available(rung)]
 
 
 def parse() -> argparse.Namespace:

@@ -20,9 +20,8 @@ import av
 import numpy as np
 from entries import ENTRIES
 
-from deepsteg_jax import evaluation, keys, metrics, samples
-from deepsteg_jax.modes.common import load_side
-from deepsteg_jax.video import io, pipeline
+from deepsteg_jax import evaluation, keys, media, metrics, pipeline, sample_clips
+from deepsteg_jax.commands.common import load_side
 
 COVER, SECRET = "sample:bikes.mp4", "sample:bigbuckbunny.mp4"
 RATE = Fraction(25)
@@ -31,12 +30,12 @@ SAMPLE_SECONDS = Fraction(5)  # the sound of the sample is repeated after this
 
 def make_clip(path: Path, sample: str, frames: int, width: int, height: int, sound: bool) -> Path:
     """Writes `frames` frames of a sample clip, forwards and backwards in turn, with its sound repeated."""
-    sample = samples.resolve(sample)
-    source = list(io.read_frames(sample, stop=100, width=width, height=height))
+    sample = sample_clips.resolve(sample)
+    source = list(media.read_frames(sample, stop=100, width=width, height=height))
     passes = int(np.ceil(frames / RATE / SAMPLE_SECONDS))
     rest = frames / RATE - (passes - 1) * SAMPLE_SECONDS
-    loop = io.Loop(passes, SAMPLE_SECONDS, rest)
-    with io.Writer(path, RATE, tracks_from=sample if sound else None, loop=loop) as writer:
+    loop = media.Loop(passes, SAMPLE_SECONDS, rest)
+    with media.Writer(path, RATE, tracks_from=sample if sound else None, loop=loop) as writer:
         for frame in islice(cycle(chain(source, reversed(source))), frames):
             writer.write(frame)
     return path
@@ -46,7 +45,7 @@ def bare(hider: pipeline.Side, revealer: pipeline.Side, cover: Path, secret: Pat
     """PSNR of stego and secret in dB with nothing but the model."""
     key, number = keys.key_words(keys.random_key()), 0
     found = {"stego_psnr_db": [], "secret_psnr_db": []}
-    pairs = zip(io.read_frames(cover), io.read_frames(secret), strict=True)
+    pairs = zip(media.read_frames(cover), media.read_frames(secret), strict=True)
     for chunk in pipeline.chunks(pairs, hider.codec.frames):
         covers, secrets = (np.stack(frames) for frames in zip(*chunk, strict=True))
         stego = np.asarray(hider.codec.hide(hider.params, key, number, covers, secrets))
@@ -74,7 +73,7 @@ def packets(file) -> list[bytes]:
 
 def sound_report(files: evaluation.Files, bit_rate: int) -> dict:
     """How large the hidden sound is, and whether it came back to the bit."""
-    coded = io.encode_sound(files.secret, bit_rate)
+    coded = media.encode_sound(files.secret, bit_rate)
     sent, received = packets(coded.file), packets(str(files.revealed))
     return {"sound_bytes": coded.size, "packets": len(sent), "sound_is_exact": sent == received}
 

@@ -32,19 +32,18 @@ import jax.numpy as jnp
 import numpy as np
 from entries import ENTRIES
 
-from deepsteg_jax import costs, models, samples
-from deepsteg_jax.modes.common import load_side
+from deepsteg_jax import costs, media, models, pipeline, sample_clips
+from deepsteg_jax.commands.common import load_side
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import make_train_step
-from deepsteg_jax.video import io, pipeline
 
 REPEATS = 3
 
 
 def make_clip(path: Path, sample: str, frames: int, width: int, height: int) -> Path:
     """Writes `frames` frames of a sample clip, forwards and backwards in turn."""
-    source = list(io.read_frames(samples.resolve(sample), stop=100, width=width, height=height))
-    io.write_frames(path, islice(cycle(chain(source, reversed(source))), frames))
+    source = list(media.read_frames(sample_clips.resolve(sample), stop=100, width=width, height=height))
+    media.write_frames(path, islice(cycle(chain(source, reversed(source))), frames))
     return path
 
 
@@ -62,7 +61,7 @@ def elapsed(work) -> float:
 
 def drain(path: Path) -> None:
     """Decodes a clip and drops it."""
-    for _ in io.read_frames(path):
+    for _ in media.read_frames(path):
         pass
 
 
@@ -83,7 +82,7 @@ def measure_speed(config, folder: Path, frames: int, width: int, height: int) ->
     for _ in range(REPEATS):
         whole["hide"] = max(whole["hide"], pipeline.hide(hider, "speed", cover, secret, stego, quiet).fps)
         whole["reveal"] = max(whole["reveal"], pipeline.reveal(revealer, "speed", stego, revealed, quiet).fps)
-    covers, secrets, stegos = (list(io.read_frames(path)) for path in (cover, secret, stego))
+    covers, secrets, stegos = (list(media.read_frames(path)) for path in (cover, secret, stego))
     size = config.model.frames * max(1, pipeline.CHUNK_FRAMES // config.model.frames)
     key = np.zeros(8, np.uint32)
     hide = lambda i, c: hider.codec.hide(hider.params, key, i, c, np.stack(secrets[i : i + size]))  # noqa: E731
@@ -93,10 +92,10 @@ def measure_speed(config, folder: Path, frames: int, width: int, height: int) ->
         "decode cover": rate(lambda: drain(cover), frames),
         "decode secret": rate(lambda: drain(secret), frames),
         "bare hide": rate(lambda: bare(hide, covers, size), usable),
-        "encode stego": rate(lambda: io.write_frames(folder / "again.mkv", stegos), frames),
+        "encode stego": rate(lambda: media.write_frames(folder / "again.mkv", stegos), frames),
         "decode stego": rate(lambda: drain(stego), frames),
         "bare reveal": rate(lambda: bare(reveal, stegos, size), usable),
-        "encode revealed": rate(lambda: io.write_frames(folder / "again.mkv", secrets), frames),
+        "encode revealed": rate(lambda: media.write_frames(folder / "again.mkv", secrets), frames),
     }
     slowest = {
         "hide": min(list(stages.values())[:4]),

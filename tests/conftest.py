@@ -1,5 +1,8 @@
 """Fixtures of the tests of training: a model that compiles in no time, its config, a folder of images."""
 
+import os
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +12,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from deepsteg_jax import models
+
+CACHE = Path(__file__).parents[1] / ".cache" / f"jax-{jax.__version__}"
+
+
+def pytest_configure() -> None:
+    """Has this process and all that it starts share one compilation cache."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 
 
 def _build_toy(config) -> models.Model:
@@ -29,13 +39,11 @@ def _build_toy(config) -> models.Model:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    """What several tests of a process compile, it compiles once."""
-    folder = tmp_path_factory.mktemp("cache")
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+def compiled_once():
+    """What any process of any run compiles, it compiles once: the folder is set by `pytest_configure`."""
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compilation_cache.reset_cache()  # takes up the folder
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from deepsteg_jax.video import io
+from deepsteg_jax import media
 
 
 def smooth(count=6, height=32, width=48, seed=0):
@@ -30,7 +30,7 @@ def noise(count=6, height=32, width=48, seed=0, low=0, high=256):
 
 def save(path, frames, rate=25):
     """Writes a clip, or an image if the suffix is that of one; returns the path."""
-    io.write_frames(path, frames, rate)
+    media.write_frames(path, frames, rate)
     return path
 
 

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
-from deepsteg_jax import cipher, transforms
+from deepsteg_jax import cipher, dct
 
 KEY = np.random.default_rng(7).integers(0, 2**32, 8, dtype=np.uint32)
 
@@ -246,7 +246,7 @@ def planes(frames):
     """[n, frequency, block] of the whole blocks, about mid-grey."""
     n, h, w, _ = frames.shape
     whole = jnp.asarray(frames)[:, : h // 8 * 8, : w // 8 * 8] - 0.5
-    return np.asarray(transforms.to_blocks(whole, 8)).reshape(n, -1, 192).swapaxes(1, 2)
+    return np.asarray(dct.to_blocks(whole, 8)).reshape(n, -1, 192).swapaxes(1, 2)
 
 
 def margin(frames):
@@ -281,7 +281,7 @@ def test_every_frequency_has_a_permutation_and_signs_of_its_own():
     rows, columns = BIG[1] // 8, BIG[2] // 8
     count = rows * columns
     numbered = np.broadcast_to((1 + np.arange(count)) / count, (192, count)).T.reshape(1, rows, columns, 192)
-    frame = transforms.from_blocks(jnp.asarray(numbered, jnp.float32), 8) + 0.5
+    frame = dct.from_blocks(jnp.asarray(numbered, jnp.float32), 8) + 0.5
     after = planes(COEFFICIENTS[0](frame, KEY, 0))[0] * count / cipher.HEADROOM
     orders = np.round(np.abs(after)).astype(int) - 1
     np.testing.assert_allclose(np.abs(after), orders + 1, atol=1e-3)

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from configs import video
-from deepsteg_jax import metrics
+from deepsteg_jax import media, metrics
 from deepsteg_jax.enhance import after, denoise, enhance, enhance_file, neighbours, sharpen
 from deepsteg_jax.errors import PartialError, UserError
-from deepsteg_jax.video import io
-from deepsteg_jax.video.pipeline import Report
+from deepsteg_jax.pipeline import Report
 from tests.synthetic import Sound, film, hiss, noise, packets, save, smooth
 
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV")
@@ -130,9 +129,9 @@ def test_a_file_keeps_its_times_and_its_sound(tmp_path):
     )
     count = enhance_file(path, tmp_path / "done.mkv", settings(strength=3.0), lambda n: None)
     assert count == 5
-    read = list(io.read_timed(tmp_path / "done.mkv"))
+    read = list(media.read_timed(tmp_path / "done.mkv"))
     assert [at for _, at in read] == times
-    expected = list(denoise(list(io.read_frames(path)), 3.0))
+    expected = list(denoise(list(media.read_frames(path)), 3.0))
     np.testing.assert_array_equal([frame for frame, _ in read], expected)
     assert packets(tmp_path / "done.mkv") == packets(path)
 
@@ -151,11 +150,11 @@ def test_revealed_files_are_enhanced_in_place(tmp_path, name):
     stego, output = save(tmp_path / f"stego_{name}", plain), tmp_path / name
 
     def reveal(credential, stego, output, progress):
-        io.write_frames(output, plain)
+        media.write_frames(output, plain)
         return Report(len(plain), 48, 32, Fraction(25), 1.0, len(plain), ("a note",))
 
     report = after(reveal, settings(strength=3.0))("key", stego, output, lambda n: None)
-    np.testing.assert_array_equal(list(io.read_frames(output)), list(denoise(plain, 3.0)))
+    np.testing.assert_array_equal(list(media.read_frames(output)), list(denoise(plain, 3.0)))
     assert report.notes == ("a note", "enhanced: denoise") and report.seconds > 1
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([stego.name, name])
 
@@ -164,12 +163,12 @@ def test_what_a_damaged_stego_gives_is_enhanced_too(tmp_path):
     stego, output = save(tmp_path / "stego.mkv", smooth(2)), tmp_path / "revealed.mkv"
 
     def reveal(credential, stego, output, progress):
-        io.write_frames(output, smooth(2))
+        media.write_frames(output, smooth(2))
         raise PartialError(f"cut short: {output} has the first 2 of 4 frames")
 
     with pytest.raises(PartialError, match=f"cut short: {output} has"):
         after(reveal, settings())("key", stego, output, lambda n: None)
-    assert len(list(io.read_frames(output))) == 2
+    assert len(list(media.read_frames(output))) == 2
 
 
 def test_nothing_is_left_where_reveal_refuses(tmp_path):
@@ -184,8 +183,8 @@ def test_nothing_is_left_where_reveal_refuses(tmp_path):
 
 
 def test_opencv_is_imported_only_when_something_is_enhanced():
-    code = (
-        "import sys; import deepsteg_jax.modes.common, deepsteg_jax.modes.reveal, deepsteg_jax.modes.hide; "
+    names = ", ".join(
+        f"deepsteg_jax.commands.{name}" for name in ("common", "reveal", "hide", "live", "enhance")
     )
-    code += "import deepsteg_jax.modes.live, deepsteg_jax.modes.enhance; sys.exit('cv2' in sys.modules)"
+    code = f"import sys; import {names}; sys.exit('cv2' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

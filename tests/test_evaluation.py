@@ -5,8 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 from skimage.metrics import structural_similarity
 
-from deepsteg_jax import evaluation
-from deepsteg_jax.video import io, pipeline
+from deepsteg_jax import evaluation, media, pipeline
 from tests.synthetic import noise, save
 
 
@@ -71,7 +70,7 @@ def test_only_hidden_frames_count(tmp_path):
 
 def test_a_large_secret_is_measured_as_it_was_hidden(tmp_path):
     secret = noise(3, 64, 60)  # fits into 48x32 as 34x32, turned
-    revealed = np.stack([io.resize(frame, 32, 34) for frame in secret])
+    revealed = np.stack([media.resize(frame, 32, 34) for frame in secret])
     cover = noise(3)
     report = evaluation.measure(make(tmp_path, cover=cover, stego=cover, secret=secret, revealed=revealed))
     assert report["secret_psnr_db"] == 100
@@ -144,9 +143,9 @@ def clips_folder(folder, count=3):
 
 def run_by_hand(files):
     """A stego one level away, the secret exact; names the first sample of both."""
-    cover, secret = io.read_stack(files.cover), io.read_stack(files.secret)
-    io.write_frames(files.stego, cover + 1)
-    io.write_frames(files.revealed, secret)
+    cover, secret = media.read_stack(files.cover), media.read_stack(files.secret)
+    media.write_frames(files.stego, cover + 1)
+    media.write_frames(files.revealed, secret)
     return {"hide_fps": 5.0, "cover_sample": int(cover[0, 0, 0, 0]), "secret_sample": int(secret[0, 0, 0, 0])}
 
 

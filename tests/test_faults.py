@@ -14,8 +14,8 @@ import av
 import numpy as np
 import pytest
 
+from deepsteg_jax import media, pipeline
 from deepsteg_jax.errors import PartialError, UserError
-from deepsteg_jax.video import io, pipeline
 from experiments.fuzz import PlainCodec
 from tests.synthetic import noise, save, smooth, tone
 
@@ -38,7 +38,7 @@ def names(folder):
 
 
 def load(path):
-    return np.stack(list(io.read_frames(path)))
+    return np.stack(list(media.read_frames(path)))
 
 
 def reveal(stego, folder):

@@ -147,7 +147,7 @@ def test_the_robust_model_and_missing_secrets_are_refused(secret, tmp_path):
 
 
 def test_the_receiver_opens_each_stego_as_that_frame_of_a_video(tmp_path, monkeypatch):
-    from deepsteg_jax.modes.common import load_side
+    from deepsteg_jax.commands.common import load_side
 
     path = str(save(tmp_path / "secret.mkv", smooth(3, HEIGHT, WIDTH, seed=5)))
     drawn = iter([bytes(range(32)), bytes(range(32, 64))])

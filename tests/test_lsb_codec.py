@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from deepsteg_jax import lsb_codec
+from deepsteg_jax import lsb_codec, media
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.video import io
 
 MODULI = [2, 3, 5]
 
@@ -124,21 +123,21 @@ def test_black_video_is_refused():
 def test_compress_to_fit_is_lossless_where_there_is_room():
     secret = moving()
     coded = lsb_codec.compress_to_fit(secret, 10**6)
-    np.testing.assert_array_equal(io.decompress(coded), secret)
+    np.testing.assert_array_equal(media.decompress(coded), secret)
     exactly = lsb_codec.compress_to_fit(secret, len(coded))
-    np.testing.assert_array_equal(io.decompress(exactly), secret)
+    np.testing.assert_array_equal(media.decompress(exactly), secret)
 
 
 def test_compress_to_fit_takes_the_finest_that_fits():
     secret = moving()
     whole = len(lsb_codec.compress_to_fit(secret, 10**6))
-    codings = [io.compress(secret, "libx264rgb", "rgb24", coding(crf)) for crf in range(0, 52, 3)]
+    codings = [media.compress(secret, "libx264rgb", "rgb24", coding(crf)) for crf in range(0, 52, 3)]
     errors = []
     for room in (whole - 1, 2 * whole // 3, whole // 2):
         coded = lsb_codec.compress_to_fit(secret, room)
         fitting = [len(other) for other in codings if len(other) <= room]
         assert max(fitting) <= len(coded) <= room and len(fitting) > 2
-        errors.append(squared_error(np.stack(io.decompress(coded)), secret))
+        errors.append(squared_error(np.stack(media.decompress(coded)), secret))
     assert 0 < errors[0] < errors[1] < errors[2]
 
 

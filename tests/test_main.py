@@ -18,10 +18,10 @@ from ml_collections import config_flags
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from deepsteg_jax import keys, models, modes
+from deepsteg_jax import commands, keys, media, models
+from deepsteg_jax.schemes import metadata
 from deepsteg_jax.training import checkpoints
 from deepsteg_jax.training.state import create_optimizer, create_state
-from deepsteg_jax.video import io, sideinfo
 from tests.synthetic import noise, save, smooth, tone
 
 ROOT = Path(__file__).parent.parent
@@ -124,7 +124,7 @@ def run(monkeypatch, capfd, cache, checkpoint):
         for name in list(flags.FLAGS):
             if name.startswith("config."):
                 delattr(flags.FLAGS, name)
-        for name in ("config", "mode", *modes.Options._fields):
+        for name in ("config", "mode", *commands.Options._fields):
             flags.FLAGS[name].unparse()
 
     def run_main(*arguments, config=(TINY, f"--config.checkpoint={checkpoint}")):
@@ -163,7 +163,7 @@ def process(*arguments, env=None, cwd=ROOT):
 def test_help():
     result = process("--help")
     assert result.code == 0 and result.err == ""
-    for flag in ("config", "mode", *modes.Options._fields):
+    for flag in ("config", "mode", *commands.Options._fields):
         assert f"--{flag}" in result.out or f"--[no]{flag}" in result.out
     assert "hides a video in a video" in result.out
     assert process("--helpfull").code == 0
@@ -231,7 +231,7 @@ def test_usage_errors(tmp_path, arguments, part):
 
 
 def test_config_variant_and_overrides_reach_the_mode(run, monkeypatch):
-    from deepsteg_jax.modes import train
+    from deepsteg_jax.commands import train
 
     seen = []
     monkeypatch.setattr(train, "run", lambda *passed: seen.append(passed))
@@ -277,7 +277,7 @@ def test_hide_and_reveal_a_video(run, monkeypatch, tmp_path):
     assert frames.shape == before.shape
     assert psnr(frames, before) > 45 and (frames[5:] != before[5:]).any()
     assert sound_of(stego) == sound_of(cover) != b""
-    np.testing.assert_array_equal(np.stack(list(io.read_frames(stego))), frames)
+    np.testing.assert_array_equal(np.stack(list(media.read_frames(stego))), frames)
     assert decode(revealed).shape == (5, 32, 48, 3) and rate_of(revealed) == 25
     assert psnr(decode(revealed), decode(secret)) > 41.5
     for result in (hidden, shown):
@@ -319,7 +319,7 @@ def test_folders_of_images(run, folder, output, pattern):
     shown = run(*arguments("reveal", stego="images", output="revealed/"))
     assert shown.code == 0, shown.err
     assert names(folder / "revealed") == [f"frame_{number:05d}.png" for number in range(5)]
-    assert psnr(io.read_stack(folder / "revealed"), decode(folder / "secret.mkv")) > 41.5
+    assert psnr(media.read_stack(folder / "revealed"), decode(folder / "secret.mkv")) > 41.5
     again = run(*arguments("reveal", stego="images", output="revealed/"))
     assert again.code == 1 and "has files in it" in again.line
 
@@ -461,7 +461,7 @@ def test_shipped_checkpoint(run, tmp_path, name, suffix, frames, least):
     assert hidden.code == 0, hidden.err
     shown = run("--mode=reveal", f"--stego={stego}", f"--output={revealed}", config=config)
     assert shown.code == 0, shown.err
-    assert psnr(io.read_stack(revealed), io.read_stack(secret)) > least
+    assert psnr(media.read_stack(revealed), media.read_stack(secret)) > least
 
 
 # --- bad inputs -----------------------------------------------------------------------------------
@@ -756,7 +756,7 @@ def test_whatever_is_wrong_reveal_says_the_same(run, folder, other_checkpoint, m
     ):
         result = run(*arguments_)
         check_failure(result, folder, before)
-        assert result.line == f"main.py: {sideinfo.NOTHING}"
+        assert result.line == f"main.py: {metadata.NOTHING}"
 
 
 def test_lossless_copy_of_a_stego(run, folder):

@@ -70,11 +70,11 @@ def test_what_is_shipped():
 def test_the_tiny_variant_runs(tmp_path, monkeypatch):
     for package in ("nbformat", "nbclient", "ipykernel"):
         pytest.importorskip(package, reason="nbformat, nbclient and ipykernel run the notebook")
-    from deepsteg_jax.robust import secret_codec
-    from deepsteg_jax.video import io
+    from deepsteg_jax import media
+    from deepsteg_jax.schemes.robust import secret_codec
     from experiments.run_tutorial import execute
 
-    if not (io.has_encoder("libx264") and io.has_encoder(secret_codec.CODEC)):
+    if not (media.has_encoder("libx264") and media.has_encoder(secret_codec.CODEC)):
         pytest.skip("this build of FFmpeg lacks x264 or SVT-AV1")
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))

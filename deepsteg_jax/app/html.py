@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from deepsteg_jax.app import words, work
+from deepsteg_jax.app import messages, work
 from deepsteg_jax.app.files import url
 from deepsteg_jax.app.jobs import WAITING, Status
 
@@ -52,9 +52,9 @@ def card(clip: work.Clip) -> str:
     info = clip.info
     facts = [f"{info.width} × {info.height}"]
     if not info.is_image:
-        facts += [words.precise(clip.seconds)] if clip.seconds else []
+        facts += [messages.precise(clip.seconds)] if clip.seconds else []
         facts += [f"{float(info.rate):.3g} frames/s"]
-    facts.append(words.size(clip.path.stat().st_size))
+    facts.append(messages.size(clip.path.stat().st_size))
     return (
         f"<div class='card'><img alt='' src='{_data(clip.first)}'>"
         f"<div><strong>{escape(clip.path.name)}</strong><br>{escape(', '.join(facts))}</div></div>"
@@ -81,7 +81,7 @@ def bar(status: Status) -> str:
     """How far a job is."""
     if status.state == WAITING or not status.share:  # it may compile first, or take long for the first part
         return "<div class='unknown' role='progressbar' aria-label='progress'></div>"
-    left = "" if status.left_s is None else f", about {words.duration(status.left_s)} left"
+    left = "" if status.left_s is None else f", about {messages.duration(status.left_s)} left"
     return (
         f"<progress class='bar' aria-label='progress' max='1' value='{status.share:.3f}'></progress>"
         f"<p class='quiet' aria-hidden='true'>{100 * status.share:.0f} %{left}</p>"
@@ -95,7 +95,7 @@ def _show(path, label: str) -> str:
 
 
 def _get(path, text: str) -> str:
-    name, size = escape(path.name), words.size(path.stat().st_size)
+    name, size = escape(path.name), messages.size(path.stat().st_size)
     return f"<a class='get' href='{url(path)}?download=1' download='{name}'>{escape(text)} ({size})</a>"
 
 
@@ -110,7 +110,7 @@ def stego(hidden: work.Hidden, survives: bool) -> str:
             "code it again destroy the secret."
         )
     played = "" if hidden.watched == hidden.stego else " What plays here is a copy for watching only."
-    notes = "".join(note(words.advised(f"{text}.")) for text in hidden.report.notes)
+    notes = "".join(note(messages.advised(f"{text}.")) for text in hidden.report.notes)
     return (
         f"<section aria-label='Stego'>{_show(hidden.watched, 'stego')}"
         f"<p>{_get(hidden.stego, f'Download {name}')}</p>{notes}"

@@ -17,7 +17,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from ml_collections import ConfigDict
 from PIL import Image
 
-from deepsteg_jax.app import words
+from deepsteg_jax.app import messages
 from deepsteg_jax.errors import UserError
 
 SIZES = ((320, 240), (640, 480))  # that the page offers
@@ -51,7 +51,7 @@ class Camera:
             except WebSocketDisconnect:
                 pass
             except UserError as error:
-                await self._refuse(connection, words.plain(error, secret.parent.parent.parent))
+                await self._refuse(connection, messages.plain(error, secret.parent.parent.parent))
             finally:
                 self._busy = False
 

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from deepsteg_jax.app import html, words, work
+from deepsteg_jax.app import html, messages, work
 from deepsteg_jax.app.files import Desk, Store
 from deepsteg_jax.app.jobs import CANCELLED, DONE, FAILED, Job, Worker
 from deepsteg_jax.errors import PartialError, UserError
@@ -181,7 +181,7 @@ class Page:
     def _words(self, error: Exception) -> str:
         if not isinstance(error, UserError | PartialError):
             traceback.print_exception(error)
-        return words.plain(error, self._visitors.store.root)
+        return messages.plain(error, self._visitors.store.root)
 
     async def _follow(self, visitor: Visitor, do: Callable, shown: "Shown") -> AsyncIterator[dict]:
         """Queues work and says how it stands until it ends; nothing is said of the result."""

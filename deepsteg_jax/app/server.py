@@ -21,8 +21,8 @@ from deepsteg_jax.app import live
 from deepsteg_jax.app.files import Store
 from deepsteg_jax.app.jobs import Worker
 from deepsteg_jax.app.work import Models
+from deepsteg_jax.commands import Options
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.modes import Options
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 # What the page needs of gradio. All else that it serves is closed, above all `file=` and `proxy=`, which hand

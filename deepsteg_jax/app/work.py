@@ -13,18 +13,18 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
+from deepsteg_jax import media
 from deepsteg_jax.app.files import Desk
 from deepsteg_jax.app.jobs import Job
+from deepsteg_jax.commands import is_robust
 from deepsteg_jax.errors import PartialError, UserError
-from deepsteg_jax.modes import is_robust
-from deepsteg_jax.video import io
-from deepsteg_jax.video.sideinfo import NOTHING
+from deepsteg_jax.schemes.metadata import NOTHING
 
 STEPS = (2, 3, 4, 5)  # D of block_dct that the page offers and tries
 KEPT = 8  # hiders and revealers
 WATCHED = 1280  # pixels of the longest side of a copy for watching
 PICTURES, PICTURE = 240, 640  # the most frames that a comparison shows, pixels of their longest side
-LOSSLESS = (*io.LOSSLESS_VIDEO, *io.LOSSLESS_IMAGE)
+LOSSLESS = (*media.LOSSLESS_VIDEO, *media.LOSSLESS_IMAGE)
 _WATCHED_CRF = 20
 
 
@@ -67,7 +67,7 @@ class Models:
 
     def side(self, side: str, survives: bool, is_image: bool, step: float | None = None) -> Callable:
         """`modes.common.hider` or `revealer`, for "hide" or "reveal"; raises UserError as they do."""
-        from deepsteg_jax.modes import common
+        from deepsteg_jax.commands import common
 
         config = self.config(survives, is_image, step)
         key = side, survives, is_image, config.model.step
@@ -86,7 +86,7 @@ class Clip(NamedTuple):
     """A dropped file."""
 
     path: Path
-    info: io.Info
+    info: media.Info
     first: np.ndarray  # its first frame, small; uint8 [h, w, 3]
 
     @property
@@ -101,12 +101,12 @@ def look(path: Path) -> Clip:
     Raises:
         UserError: no video or image that can be hidden or hide something.
     """
-    info = io.probe(path, [])
+    info = media.probe(path, [])
     width, height = within(info, 320, even=False)
-    return Clip(path, info, next(io.read_frames(path, 0, 1, width, height)))
+    return Clip(path, info, next(media.read_frames(path, 0, 1, width, height)))
 
 
-def within(info: io.Info, longest: int, even: bool) -> tuple[int, int]:
+def within(info: media.Info, longest: int, even: bool) -> tuple[int, int]:
     """The size (width, height) of frames scaled down to a longest side; 0: as they are.
 
     `even`: both sides are made even, which H.264 needs.
@@ -151,13 +151,13 @@ def hide(
     """
     with desk.in_use(), _Made(desk) as made:
         job.stage("Looking at the files")
-        info = io.probe(cover)
+        info = media.probe(cover)
         cover = _fitted_cover(job, made, cover, info, choice)
         stego = made.new(f"stego{_stego_suffix(info.is_image, choice.survives)}")
         job.stage("Getting ready")
         run = models.side("hide", choice.survives, info.is_image, choice.step)
         settings = _settings(models.config(choice.survives, info.is_image), choice)
-        job.stage("Hiding", _frames_to_hide(info, io.probe(secret), choice))
+        job.stage("Hiding", _frames_to_hide(info, media.probe(secret), choice))
         report = run(passphrase, str(cover), str(secret), str(stego), job.progress, settings)
         watched = _watched(job, made, stego)
         numbers = _numbers(cover, secret, settings) if choice.survives else None
@@ -166,14 +166,14 @@ def hide(
 
 
 def _settings(config: ConfigDict, choice: Choice) -> Any:
-    from deepsteg_jax.modes.common import settings_of
+    from deepsteg_jax.commands.common import settings_of
 
     return settings_of(config, choice.loop_cover)._replace(**{} if choice.sound else {"sound_bit_rate": 0})
 
 
 def _numbers(cover: Path, secret: Path, settings: Any) -> np.ndarray:
     """Which frames of the secret the model `robust` reveals."""
-    from deepsteg_jax.video import pipeline
+    from deepsteg_jax import pipeline
 
     return pipeline.make_plan(str(cover), str(secret), settings).schedule.numbers
 
@@ -184,21 +184,21 @@ def _stego_suffix(is_image: bool, survives: bool) -> str:
     return ".mp4" if survives else ".mkv"
 
 
-def _frames_to_hide(cover: io.Info, secret: io.Info, choice: Choice) -> int | None:
+def _frames_to_hide(cover: media.Info, secret: media.Info, choice: Choice) -> int | None:
     """How many frames the stego will have by the headers; None: not known."""
     if not choice.loop_cover or not cover.frames or not secret.frames:
         return cover.frames
     return max(cover.frames, round(secret.frames / secret.rate * cover.rate))
 
 
-def _fitted_cover(job: Job, made: "_Made", cover: Path, info: io.Info, choice: Choice) -> Path:
+def _fitted_cover(job: Job, made: "_Made", cover: Path, info: media.Info, choice: Choice) -> Path:
     """The cover, scaled down if that was chosen or H.264 needs even sides."""
     width, height = within(info, choice.longest, even=choice.survives and not info.is_image)
     if (width, height) == (info.width, info.height):
         return cover
     job.stage("Making the cover smaller", info.frames)
     path = made.new(f"{cover.stem}{'.png' if info.is_image else '.mkv'}")
-    with io.Writer(
+    with media.Writer(
         path,
         info.rate,
         time_base=info.time_base,
@@ -206,8 +206,8 @@ def _fitted_cover(job: Job, made: "_Made", cover: Path, info: io.Info, choice: C
         tracks_from=None if info.is_image else cover,
         image=info.is_image,
     ) as writer:
-        for frame, time in io.read_timed(cover):
-            writer.write(io.resize(frame, width, height), None if info.is_image else time)
+        for frame, time in media.read_timed(cover):
+            writer.write(media.resize(frame, width, height), None if info.is_image else time)
             job.progress(1)
     return path
 
@@ -232,7 +232,7 @@ def reveal(job: Job, desk: Desk, models: Models, stego: Path, passphrase: str) -
     """
     with desk.in_use(), _Made(desk) as made:
         job.stage("Looking at the file")
-        info = io.probe(stego, [])
+        info = media.probe(stego, [])
         revealed = made.new(f"revealed{'.png' if info.is_image else '.mkv'}")
         report = _first_that_opens(job, models, info, stego, revealed, passphrase)
         watched = _watched(job, made, revealed)
@@ -240,7 +240,7 @@ def reveal(job: Job, desk: Desk, models: Models, stego: Path, passphrase: str) -
         return Revealed(revealed, watched, report)
 
 
-def _first_that_opens(job, models: Models, info: io.Info, stego: Path, revealed: Path, passphrase: str):
+def _first_that_opens(job, models: Models, info: media.Info, stego: Path, revealed: Path, passphrase: str):
     for number, (survives, step) in enumerate(ways_to_reveal(models, stego, info.is_image)):
         job.stage("Looking further" if number else "Revealing", info.frames)
         run = models.side("reveal", survives, info.is_image, step)
@@ -291,7 +291,7 @@ def compare(job: Job, desk: Desk, files: Any, numbers: np.ndarray | None = None)
     from deepsteg_jax import evaluation, metrics
 
     with desk.in_use(), _Made(desk) as made:
-        total = io.probe(files.revealed).frames or 1
+        total = media.probe(files.revealed).frames or 1
         job.stage("Comparing", total)
         every = -(-total // PICTURES)
         done, folder = Compared([], [], [], [], total), made.new("pictures").parent
@@ -357,8 +357,8 @@ class _Made:
 
 def _watched(job: Job, made: _Made, path: Path) -> Path:
     """A copy that browsers play: H.264 in MP4, with the sound; the file itself if it is one, or a picture."""
-    info = io.probe(path, [])
-    if info.is_image or path.suffix in io.PLAYABLE_VIDEO:
+    info = media.probe(path, [])
+    if info.is_image or path.suffix in media.PLAYABLE_VIDEO:
         return path
     watched = made.new(f"{path.stem}.mp4")
     try:
@@ -370,13 +370,13 @@ def _watched(job: Job, made: _Made, path: Path) -> Path:
     return watched
 
 
-def _write_watched(job: Job, watched: Path, path: Path, info: io.Info, tracks: Path | None) -> None:
+def _write_watched(job: Job, watched: Path, path: Path, info: media.Info, tracks: Path | None) -> None:
     job.stage("Making a copy for watching", info.frames)
     width, height = within(info, WATCHED, even=True)
-    lossy = io.Lossy(crf=_WATCHED_CRF)
-    with io.Writer(
+    lossy = media.Lossy(crf=_WATCHED_CRF)
+    with media.Writer(
         watched, info.rate, time_base=info.time_base, aspect=info.aspect, tracks_from=tracks, lossy=lossy
     ) as writer:
-        for frame, time in io.read_timed(path, []):
-            writer.write(io.resize(frame, width, height), time)
+        for frame, time in media.read_timed(path, []):
+            writer.write(media.resize(frame, width, height), time)
             job.progress(1)

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from deepsteg_jax import media
 from deepsteg_jax.data.examples import (
     Draws,
     Source,
@@ -21,7 +22,6 @@ from deepsteg_jax.data.examples import (
     report_unreadable,
 )
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.video import io
 
 _SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"}
 
@@ -82,7 +82,7 @@ def _decode_clip(path: Path, place: float, config: ConfigDict, train: bool) -> n
     """Decode uint8 [n, cache_height, cache_width, 3]; None if unreadable or shorter than one example."""
     count = config.max_frames if train else config.frames
     try:
-        info = io.probe(path)
+        info = media.probe(path)
         start = round(place * max(0, (info.frames or 0) - count))
         clip = _read(path, start, count, info, config)
         if len(clip) < config.frames and start:  # the file holds fewer frames than it says
@@ -92,14 +92,14 @@ def _decode_clip(path: Path, place: float, config: ConfigDict, train: bool) -> n
     return clip if len(clip) >= config.frames else None
 
 
-def _read(path: Path, start: int, count: int, info: io.Info, config: ConfigDict) -> np.ndarray:
+def _read(path: Path, start: int, count: int, info: media.Info, config: ConfigDict) -> np.ndarray:
     target = (config.cache_height, config.cache_width)
     scale = max(target[0] / info.height, target[1] / info.width)
     height, width = max(target[0], round(info.height * scale)), max(target[1], round(info.width * scale))
     top, left = (height - target[0]) // 2, (width - target[1]) // 2
     clip = np.empty((count, *target, 3), np.uint8)
     read = 0
-    frames = io.read_frames(path, start, start + count, width, height)
+    frames = media.read_frames(path, start, start + count, width, height)
     for read, frame in enumerate(islice(frames, count), 1):
         clip[read - 1] = frame[top : top + target[0], left : left + target[1]]
     return clip if read == count else clip[:read].copy()

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from deepsteg_jax.data.examples import open_folder, report_unreadable
 from deepsteg_jax.data.pairs import WHOLE, Batch, Share
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.video.background import read_ahead
+from deepsteg_jax.media.background import read_ahead
 
 BLOCK = 8  # pixels; crops begin and end at whole blocks
 

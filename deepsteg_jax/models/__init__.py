@@ -5,14 +5,14 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models import block_dct, invertible, prep_hide_reveal, robust
+from deepsteg_jax.models import block_dct, invertible, prep_hide_reveal, symbols
 from deepsteg_jax.models.base import Model, Params
 
 MODELS: dict[str, Callable[[ConfigDict], Model]] = {
     "block_dct": block_dct.build,
     "invertible": invertible.build,
     "prep_hide_reveal": prep_hide_reveal.build,
-    "robust": robust.build,
+    "robust": symbols.build,
 }
 
 

@@ -32,16 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from deepsteg_jax.dct import dct_matrix, diagonal_frequencies, einsum, from_blocks, pad_to_blocks, to_blocks
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
-from deepsteg_jax.transforms import (
-    dct_matrix,
-    diagonal_frequencies,
-    einsum,
-    from_blocks,
-    pad_to_blocks,
-    to_blocks,
-)
 
 BLOCK = 8
 PAIRS = 3 * BLOCK * BLOCK // 2

@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsteg_jax.dct import diagonal_frequencies, from_blocks, pad_to_blocks, to_blocks
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
-from deepsteg_jax.transforms import diagonal_frequencies, from_blocks, pad_to_blocks, to_blocks
 
 CLAMP = 2.0  # bound of log scales, as in HiNet
 SWAP_POWER = 2e-4  # mean power of the hidden coefficients, [0, 1] pixels squared

@@ -10,8 +10,8 @@ import optax
 from jax import lax
 from ml_collections import ConfigDict
 
-from deepsteg_jax import channel as channels
 from deepsteg_jax import losses, steganography
+from deepsteg_jax.channels import simulated as channels
 from deepsteg_jax.models import Model
 from deepsteg_jax.training.state import TrainState, current_learning_rate, update_ema
 

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 from configs import image, invertible, robust, video
+from deepsteg_jax import media
 from deepsteg_jax.app import work
 from deepsteg_jax.app.files import Store
 from deepsteg_jax.app.jobs import CANCELLED, DONE, FAILED, Job
+from deepsteg_jax.commands import common
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.evaluation import Files
-from deepsteg_jax.modes import common
-from deepsteg_jax.video import io
-from deepsteg_jax.video.pipeline import Report
-from deepsteg_jax.video.sideinfo import NOTHING
+from deepsteg_jax.pipeline import Report
+from deepsteg_jax.schemes.metadata import NOTHING
 from tests.synthetic import Sound, film, hiss, noise, save, smooth
 
 
@@ -36,12 +36,12 @@ def calls(monkeypatch):
     def hider(config):
         def hide(credential, cover, secret, output, progress, settings):
             made["hide"].append((config, cover, settings))
-            lossy = io.Lossy() if config.model.name == "robust" else None
-            info = io.probe(cover)
+            lossy = media.Lossy() if config.model.name == "robust" else None
+            info = media.probe(cover)
             tracks = cover if info.tracks else None
-            writer = io.Writer(output, info.rate, image=info.is_image, lossy=lossy, tracks_from=tracks)
+            writer = media.Writer(output, info.rate, image=info.is_image, lossy=lossy, tracks_from=tracks)
             with writer:
-                for frame in io.read_frames(cover):
+                for frame in media.read_frames(cover):
                     writer.write(frame)
                     progress(1)
             return Report(info.frames, info.width, info.height, Fraction(25), 1.0, info.frames)
@@ -53,7 +53,7 @@ def calls(monkeypatch):
             made["reveal"].append((config.model.name, config.model.step))
             if not made["opens"](config):
                 raise UserError(NOTHING)
-            io.write_frames(output, io.read_frames(stego))
+            media.write_frames(output, media.read_frames(stego))
             progress(1)
             if made["partial"]:
                 raise PartialError("cut")
@@ -79,7 +79,7 @@ def put(desk, name, frames):
 
 
 def size_of(path):
-    return io.probe(path)[:2]
+    return media.probe(path)[:2]
 
 
 # --- configs --------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_sides_are_kept_and_not_without_end(models, calls):
     ],
 )
 def test_sizes(size, longest, even, expected):
-    assert work.within(io.Info(*size, 1, Fraction(25), False), longest, even) == expected
+    assert work.within(media.Info(*size, 1, Fraction(25), False), longest, even) == expected
 
 
 def test_a_cover_is_scaled_down_with_its_sound(desk, models, calls):
@@ -145,7 +145,7 @@ def test_a_cover_is_scaled_down_with_its_sound(desk, models, calls):
     secret = put(desk, "secret.mkv", smooth(6, 48, 64, seed=1))
     hidden = ran(work.hide, desk, models, path, secret, "key", work.Choice(longest=32, step=4, sound=False))
     assert size_of(hidden.cover) == size_of(hidden.stego) == size_of(hidden.watched) == (32, 24)
-    assert io.probe(hidden.watched).tracks == 1 and hidden.watched.suffix == ".mp4"
+    assert media.probe(hidden.watched).tracks == 1 and hidden.watched.suffix == ".mp4"
     assert hidden.numbers is None
     config, _, settings = calls["hide"][0]
     assert config.model.step == 4 and settings.sound_bit_rate == 0 and not settings.loop_cover

@@ -7,9 +7,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from deepsteg_jax import media
 from deepsteg_jax.data import create_pairs, create_validation
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.video import io
 
 HEIGHT, WIDTH = 24, 32
 
@@ -129,7 +129,7 @@ def test_other_shapes_are_scaled_to_cover_and_cut_at_the_centre(tmp_path):
 def test_video_files(tmp_path):
     path = tmp_path / "a.mkv"
     y, x = np.mgrid[:HEIGHT, :WIDTH]
-    with io.Writer(path, 25) as writer:
+    with media.Writer(path, 25) as writer:
         for f in range(9):
             writer.write(np.stack([np.full_like(x, 20 * f), y, x], -1).astype(np.uint8))
     clips = _covers(_config(tmp_path))
@@ -150,8 +150,8 @@ def test_unusable_clips_are_skipped_with_a_warning(tmp_path, caplog):
 def test_clip_shorter_than_it_says(tmp_path, monkeypatch):
     _write(tmp_path / "a", 5)
     _write(tmp_path / "b", 5, value=100)
-    probe = io.probe
-    monkeypatch.setattr(io, "probe", lambda path: probe(path)._replace(frames=500))
+    probe = media.probe
+    monkeypatch.setattr(media, "probe", lambda path: probe(path)._replace(frames=500))
     firsts = {int(c[0, 0, 0, 0]) for c in _covers(_config(tmp_path))}
     assert firsts == {0, 1, 100, 101}
 

@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 from scipy.fft import dctn
 
 from deepsteg_jax import metrics
+from deepsteg_jax.dct import pad_to_blocks
 from deepsteg_jax.losses import mean_squared_error
 from deepsteg_jax.models import block_dct
-from deepsteg_jax.transforms import pad_to_blocks
 
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles fast
 STEPS = (2, 3, 4, 5, 6, 7, 8)

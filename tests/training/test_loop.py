@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from configs.video import get_config
-from deepsteg_jax import data, models, modes
+from deepsteg_jax import commands, data, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training import checkpoints, logs, loop
 from deepsteg_jax.training.logs import JSON_LINES
@@ -272,7 +272,7 @@ def run_mode(config, monkeypatch, tmp_path):
 
     def run(trained):
         monkeypatch.setattr(loop, "train", trained)
-        modes.load("train").run(config, modes.Options(str(tmp_path)))
+        commands.load("train").run(config, commands.Options(str(tmp_path)))
 
     yield run
     signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,174 @@
+"""What happens to a stego between sender and receiver: real codecs, as sites, cameras and players use them.
+
+A `Passage` is one way to get across, `run` sends frames through it. `VIDEO` and `IMAGE` are the ladders of
+the benchmark, from lossless to a coarse codec; `CURVE` is x264 at finer steps.
+
+FFmpeg's swscale turns RGB to YUV and back in its default way: BT.601, limited range (MJPEG and Pillow's
+JPEG: full range). Its way from 4:2:0 to RGB rounds down: what arrives is a level too dark in the mean, here
+as in every player that uses it. A second coding starts from the YUV of the first. Encoders run on one
+thread, and x264 without AVX-512, with which its rate control gives other bytes in every run: so that a second
+run gives the same figures.
+"""
+
+from fractions import Fraction
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from deepsteg_jax import media
+from deepsteg_jax.errors import UserError
+
+JPEG = "jpeg"  # Pillow's, every frame for itself
+
+
+class Passage(NamedTuple):
+    """One way from sender to receiver."""
+
+    name: str  # short, such as "C6"
+    title: str
+    codec: str  # FFmpeg's name of an encoder, or `JPEG`
+    pixel_format: str  # that the encoder takes
+    options: dict[str, str]  # the encoder's own
+    times: int = 1  # how often it is decoded and coded anew
+    scale: float = 1.0  # frames are resized to this part of their size and back before they are coded
+
+
+class Received(NamedTuple):
+    """What arrives."""
+
+    frames: np.ndarray  # uint8 [n, h, w, 3], as many and as large as were sent
+    size_bytes: int  # of the coded pictures, without what a container adds; of the last coding
+
+
+def x264(name: str, crf: int, title: str = "", **changes) -> Passage:
+    """H.264 at a constant rate factor, preset medium, 4:2:0; `changes` to other fields of a `Passage`."""
+    options = {"preset": "medium", "crf": str(crf), "x264-params": "threads=1:asm=avx2"}
+    return Passage(name, title or f"x264 CRF {crf}", "libx264", "yuv420p", options, **changes)
+
+
+def jpeg(name: str, quality: int) -> Passage:
+    """Pillow's JPEG, 4:2:0."""
+    return Passage(name, f"JPEG quality {quality}", JPEG, "yuvj420p", {"quality": str(quality)})
+
+
+_FFV1 = {"threads": "1"}
+_X265 = {
+    "preset": "medium",
+    "crf": "23",
+    # With AVX x265 writes past its buffers where frames are narrow; the bytes are the same without it.
+    "x265-params": "log-level=none:pools=none:frame-threads=1:asm=sse4.1",
+}
+# At these rate factors 10 clips of the training data took 1.03 and 0.99 times the bits of C6.
+_VP9 = {"crf": "33", "b": "0", "deadline": "good", "cpu-used": "2", "threads": "1"}
+_AV1 = {"crf": "31", "preset": "8", "svtav1-params": "lp=1"}
+
+VIDEO = (
+    Passage("C0", "lossless RGB", "ffv1", "bgr0", _FFV1),
+    Passage("C1", "4:4:4, lossless", "ffv1", "yuv444p", _FFV1),
+    Passage("C2", "4:2:0, lossless", "ffv1", "yuv420p", _FFV1),
+    Passage("C3", "MJPEG, q 2", "mjpeg", "yuvj420p", {"qmin": "2", "qmax": "2", "threads": "1"}),
+    x264("C4", 10),
+    x264("C5", 18),
+    x264("C6", 23),
+    Passage("C7", "x265 CRF 23", "libx265", "yuv420p", _X265),
+    Passage("C8-vp9", "VP9 CRF 33", "libvpx-vp9", "yuv420p", _VP9),
+    Passage("C8-av1", "AV1 CRF 31", "libsvtav1", "yuv420p", _AV1),
+    x264("C10", 23, "x264 CRF 23, twice", times=2),
+    x264("C11", 23, "75 % and back, x264 CRF 23", scale=0.75),
+)
+CURVE = tuple(x264(f"CRF{crf}", crf) for crf in (20, 22, 24, 26, 28))
+IMAGE = (*VIDEO[:3], *(jpeg(f"C9-{quality}", quality) for quality in (90, 75, 50)))
+
+
+_BY_NAME = {passage.name: passage for passage in (*VIDEO, *IMAGE)}
+
+
+def named(name: str) -> Passage:
+    """A rung of the ladders, "CRF24" for any rate factor of x264, or "C9-80" for any quality of JPEG.
+
+    Raises:
+        UserError: there is no such rung.
+    """
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    for prefix, make in (("CRF", x264), ("C9-", jpeg)):
+        number = name.removeprefix(prefix)
+        if number != name and number.isdigit():
+            return make(name, int(number))
+    raise UserError(f"there is no rung {name!r}: give one such as {', '.join(_BY_NAME)}, CRF24 or C9-80")
+
+
+def is_available(passage: Passage) -> bool:
+    """Whether this build of FFmpeg has the encoder."""
+    return passage.codec == JPEG or media.has_encoder(passage.codec)
+
+
+def run(passage: Passage, frames: np.ndarray, rate: Fraction = media.FOLDER_RATE) -> Received:
+    """Sends frames through a passage.
+
+    Args:
+        passage: one of the ladders or any other.
+        frames: uint8 [n, h, w, 3], n > 0; odd sizes are padded at the edge for 4:2:0 and cropped again.
+        rate: frames per second; constant rate factors look at it.
+
+    Raises:
+        UserError: this build of FFmpeg has no such encoder.
+    """
+    height, width = frames.shape[1:3]
+    sent = _rescaled(frames, passage.scale)
+    if "420" in passage.pixel_format:
+        sent = np.pad(sent, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
+    received, size = (_through_jpeg if passage.codec == JPEG else _through_ffmpeg)(passage, sent, rate)
+    if received.shape != sent.shape:
+        raise RuntimeError(f"{passage.name} made {received.shape} of frames {sent.shape}")
+    return Received(np.ascontiguousarray(received[:, :height, :width]), size)
+
+
+def bit_rate(size_bytes: int, frames: int, rate: Fraction = media.FOLDER_RATE) -> float:
+    """Bits per second of so many coded frames."""
+    return float(size_bytes * 8 * rate / frames)
+
+
+def bits_per_pixel(size_bytes: int, shape: tuple[int, ...]) -> float:
+    """Bits of a coded pixel; `shape` is that of the frames, (n, h, w, 3)."""
+    return size_bytes * 8 / float(np.prod(shape[:3]))
+
+
+def _resized(frames, height, width):
+    return np.stack([media.resize(frame, width, height) for frame in frames])
+
+
+def _rescaled(frames, scale):
+    """Frames of the same size with the detail of smaller ones."""
+    if scale == 1:
+        return frames
+    height, width = frames.shape[1:3]
+    return _resized(_resized(frames, _even(height * scale), _even(width * scale)), height, width)
+
+
+def _even(length):
+    return max(2, 2 * round(length / 2))
+
+
+def _through_ffmpeg(passage, frames, rate):
+    how = passage.codec, passage.pixel_format, passage.options, rate
+    data = media.compress(frames, *how)
+    for _ in range(passage.times - 1):
+        data = media.recompress(data, *how)
+    return np.stack(media.decompress(data)), media.coded_size(data)
+
+
+def _through_jpeg(passage, frames, rate):
+    del rate
+    quality, received, size = int(passage.options["quality"]), [], 0
+    for frame in frames:
+        for _ in range(passage.times):
+            file = BytesIO()
+            Image.fromarray(frame).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+            with Image.open(file) as image:
+                frame = np.array(image)
+        received.append(frame)
+        size += file.tell()
+    return np.stack(received), size

@@ -1,0 +1,25 @@
+"""`--mode reveal`: the secret out of a stego file."""
+
+from ml_collections import ConfigDict
+
+from deepsteg_jax import keys, media
+from deepsteg_jax.commands import Options
+
+
+def run(config: ConfigDict, options: Options) -> None:
+    """Reveals `--stego` and writes `--output`.
+
+    Raises:
+        UserError: see `pipeline.reveal` and `robust_pipeline.reveal`; also a missing passphrase or key.
+        PartialError: see there.
+    """
+    info = media.probe(options.stego, [])
+    media.check_output(options.output, (options.stego,), image=info.is_image)
+    credential = keys.read_credential(options.passphrase_file, options.key_file)
+
+    from deepsteg_jax.commands.common import progress_bar, revealer
+
+    reveal = revealer(config)
+    with progress_bar("reveal") as bar:
+        report = reveal(credential, options.stego, options.output, bar.update)
+    print(f"{options.output}: {report.summary()}")

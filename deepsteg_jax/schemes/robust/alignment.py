@@ -1,0 +1,155 @@
+"""Which frame of a stego a received one is, found from its pilots; with it the step D that was used.
+
+A container's times and counts say nothing that would survive. Pilots do: the symbols of every frame hold
+some that only the key holder can tell, and that are other ones in every frame.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.models import symbols as symbol_model
+from deepsteg_jax.schemes.robust import levels
+from deepsteg_jax.schemes.robust.layout import Layout
+
+STEPS = 16.0 * 2 ** (np.arange(21) / 8)  # the steps D that there are: 16 to 90.5
+AHEAD = 48  # frames that may be missing between two
+FIRST = 2048  # frames that may be missing at the start
+EXPECTED = 3.0  # deviations of what chance would give that convince of a frame that is due
+SURE = 4.5  # the same of any other, were it the only candidate
+PATIENCE = 32  # frames after which a far one is looked for in one frame of so many only
+
+
+def nearest_step(step: float) -> float:
+    """The one of STEPS that is nearest.
+
+    Raises:
+        UserError: there is none near.
+    """
+    if not 15 < step < 96:
+        raise UserError(f"config.model.step is 16 to 90 for the model robust, not {step}")
+    return float(STEPS[np.argmin(np.abs(np.log(STEPS / step)))])
+
+
+class Finder:
+    """Numbers frames as they come, in rising order."""
+
+    def __init__(self, frames_layout: Layout, count: int, holds: list[int]):
+        """`count`: symbols of a block in the layout; `holds`: how many frames may share theirs."""
+        self._layout, self._count, self._holds = frames_layout, count, holds
+        self._angles: dict[int, np.ndarray] = {}
+        self._last, self._step = -1, None
+        self._passed = 0  # frames since the last one that was found
+        self._seen = 0
+
+    def find(self, values: np.ndarray) -> tuple[int, float] | None:
+        """(number of the frame, step D) of what its pilots read; None if it carries nothing of this key."""
+        self._seen += 1
+        following = self._last + 1
+        alone = values[None]
+        found = self._best(alone, range(max(0, self._last), following + AHEAD), STEPS)
+        if not found and self._step:
+            # From the last one on: where nothing moves a codec shows it again.
+            due = range(self._last, following + self._passed + 1)
+            found = self._best(alone, due, np.array([self._step]), least=EXPECTED)
+        if not found and (self._seen < PATIENCE or self._seen % PATIENCE == 0):
+            found = self._best(alone, range(following, following + FIRST), STEPS)
+        if found:
+            self._last, self._step = found
+        self._passed = 0 if found else self._passed + 1
+        return found
+
+    def find_lost(self, values: np.ndarray) -> tuple[int, float] | None:
+        """(number of the first one, step D) of frames [n, pilots] that `find` did not know one by one."""
+        following = self._last + 1
+        starts = range(following - AHEAD, following + (AHEAD if self._step else FIRST))
+        found = self.together(values, starts, STEPS)
+        if found:
+            self._last, self._step, self._passed = found[0] + len(values) - 1, found[1], 0
+        return found
+
+    def together(self, values: np.ndarray, starts: range, steps: np.ndarray) -> tuple[int, float] | None:
+        """(number of the first one, step D) of frames that follow each other, [n, pilots].
+
+        They are found in sqrt(n) times the noise in which one is, be it that each shows its own pilots or
+        those of the first frame of the group that shares symbols. None if it could be chance.
+        """
+        return self._best(values, starts, steps, self._holds)
+
+    def _best(self, values, starts: range, steps: np.ndarray, holds=(1,), least: float | None = None):
+        """The likeliest number of the first of frames [n, pilots] and step, None if that could be chance."""
+        points = np.exp(2j * np.pi * values / steps[:, None, None]).astype(np.complex64)
+        best = -np.inf, 0, 0.0
+        for hold in holds:
+            for some in (starts[i:][::hold] for i in range(min(hold, len(starts)))):
+                scores = self._scores(points, np.array(some), hold)
+                step, start = np.unravel_index(np.argmax(scores), scores.shape)
+                best = max(best, (scores[step, start], some[start], float(steps[step])))
+        least = least or _beyond_chance(len(starts) * len(steps) * len(holds))
+        return best[1:] if best[0] > least else None
+
+    def _scores(self, points: np.ndarray, starts: np.ndarray, hold: int) -> np.ndarray:
+        """How well points [steps, n, pilots] agree with frames from each start on, of deviation 1 by chance.
+
+        All `starts` are as far from the beginning of a group. Still frames err alike, so that it is the sum
+        of a group's points that is compared.
+        """
+        groups = np.arange(starts[0], starts[0] + points.shape[1]) // hold
+        sums = np.add.reduceat(points, np.flatnonzero(np.diff(groups, prepend=groups[0] - 1)), axis=1)
+        deviation = np.sqrt((np.abs(sums) ** 2).sum((1, 2)) / 2)
+        first = starts // hold
+        numbers = range(first[0], first[-1] + sums.shape[1])
+        each = (sums @ np.stack([self._expected(hold * i) for i in numbers]).T).real
+        places = (first - first[0])[:, None] + np.arange(sums.shape[1])
+        return each[:, np.arange(sums.shape[1]), places].sum(-1) / deviation[:, None]
+
+    def read(self, luma: np.ndarray) -> np.ndarray:
+        """What the pilots of luma [h, w] read, in grey levels."""
+        coefficients = np.asarray(symbol_model.coefficients(luma))[..., symbol_model.places(self._count)]
+        return np.moveaxis(coefficients, -1, 0).reshape(-1)[self._layout.pilots]
+
+    def _expected(self, number: int) -> np.ndarray:
+        """A frame's pilots as points on the unit circle, conjugated."""
+        if number < 0:  # before the first frame; agrees with nothing
+            return np.zeros(len(self._layout.pilots), np.complex64)
+        if number not in self._angles:
+            if len(self._angles) > 2 * FIRST:
+                self._angles.clear()
+            phases = levels.to_phases(self._layout.pilot_bits(number))
+            self._angles[number] = np.exp(-2j * np.pi * phases).astype(np.complex64)
+        return self._angles[number]
+
+
+def _beyond_chance(candidates: int) -> float:
+    """The score that none of so many will have by chance."""
+    return np.sqrt(SURE**2 + 2 * np.log(candidates))
+
+
+def placings(numbers: list[int | None], start: int | None, first: int, length: int) -> list[dict[int, int]]:
+    """Which received frames are which of a segment, the likelier answer first.
+
+    On a cover that stands still a codec may show the pilots of another frame nearby. The first answer takes
+    it that no frame is lost, the second one takes what was found.
+
+    Args:
+        numbers: of received frames; None of those that were not found.
+        start: number of the first one if none is lost, see `Finder.together`; None: not known.
+        first: number of the first frame of the segment.
+        length: its frames.
+
+    Returns:
+        For each answer, index of a received frame -> its place in the segment.
+    """
+    found = {i: n - first for i, n in enumerate(numbers) if n is not None and 0 <= n - first < length}
+    filled = found | _just_between(found)
+    if start is None:
+        return [filled]
+    steady = {i: i + start - first for i in range(len(numbers)) if 0 <= i + start - first < length}
+    return [steady] if steady == filled else [steady, filled]
+
+
+def _just_between(found: dict[int, int]) -> dict[int, int]:
+    """Places of frames that just fill the gap between two that were found."""
+    gaps = [((i, n), j) for (i, n), (j, m) in pairwise(found.items()) if j - i == m - n]
+    return {i + k: n + k for (i, n), j in gaps for k in range(1, j - i)}

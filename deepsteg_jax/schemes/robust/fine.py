@@ -1,0 +1,83 @@
+"""Carriers of the finest layer: small steps in further coefficients, in every frame.
+
+They are too small for a codec to spend bits on, and what a lossy codec does ends them. On a lossless channel
+they hold many times what the large steps below them do. Each symbol says two bits, a quarter of the circle.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepsteg_jax import keys
+from deepsteg_jax.models import symbols as symbol_model
+from deepsteg_jax.schemes.robust import layout, levels
+
+BITS = 2  # of a symbol
+_PILOT_SHARE = 1 / 32
+_SCALE, _LOST = 1 / 16, 1e-3  # of the error of a phase, before pilots tell better
+_MOST_PILOTS = 2048  # of a frame that calibrate
+
+
+@partial(jax.jit, static_argnames="skip")
+def _write(frames, symbols, step, skip):
+    return symbol_model.write_symbols(frames, symbols, step, skip=skip).astype(jnp.uint8)
+
+
+@partial(jax.jit, static_argnames=("count", "skip"))
+def _read(luma, step, count, skip):
+    return symbol_model.read_phases(luma, step, count, skip)
+
+
+class Fine(NamedTuple):
+    """The fine carriers of frames for the holder of a key."""
+
+    count: int  # symbols of a block
+    step: float  # D
+    skip: int  # coefficients below them
+    key: bytes
+
+    def filled(self, salt: bytes, frames: int, blocks: int) -> np.ndarray:
+        """Bits of a segment before a layer is written, uint8 [frames * blocks * count, BITS]: a keystream."""
+        key = keys.subkey(self.key, f"robust fine {salt.hex()}")
+        return layout.random_bits(key, 0, frames * blocks * self.count * BITS).reshape(-1, BITS)
+
+    def places(self, segment: int, frames: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which symbols of a segment are pilots, int [frames, m], and which are free for data, in order."""
+        symbols = blocks * self.count
+        order = layout.permutation(self.key, segment, symbols)
+        pilots, data = np.split(order, [max(1, round(symbols * _PILOT_SHARE))])
+        first = symbols * np.arange(frames)[:, None]
+        # One permutation of all would take long; frames, taken by turns, spread a burst as well.
+        return first + pilots, (first + data).T.ravel()
+
+    def write(self, frames: np.ndarray, bits: np.ndarray) -> np.ndarray:
+        """Frames uint8 [n, h, w, 3] with these bits."""
+        rows, columns = (length // symbol_model.BLOCK for length in frames.shape[1:3])
+        phases = levels.quarter_starts(bits) + 1 / 8
+        return np.asarray(_write(frames, phases.reshape(-1, rows, columns, self.count), self.step, self.skip))
+
+    def llr(self, luma: np.ndarray, known: np.ndarray, pilots: np.ndarray) -> np.ndarray:
+        """Log-likelihood ratios, positive for 0, [n * blocks * count, BITS].
+
+        Args:
+            luma: of received frames, [n, h, w].
+            known: the bits of `filled`, of which those of pilots are used.
+            pilots: see `places`.
+        """
+        phase = np.asarray(_read(luma, self.step, self.count, self.skip), np.float64).reshape(len(luma), -1)
+        some = pilots[:, :_MOST_PILOTS]
+        error = phase.reshape(-1)[some] - levels.quarter_starts(known[some]) - 1 / 8
+        scale, lost = np.full(error.shape, _SCALE), np.full(error.shape, _LOST)
+        factor, loss = symbol_model.calibrate(error - np.round(error), scale, lost)
+        factor, loss = factor[:, None, None], loss[:, None, None]
+        scale, lost = symbol_model.adjusted(scale[:, :1], lost[:, :1], factor, loss)
+        scale, lost = (np.broadcast_to(np.asarray(x[:, 0], np.float64), phase.shape) for x in (scale, lost))
+        return levels.quarter_llr(phase, scale, lost).reshape(-1, BITS)
+
+
+def make(config: Any, skip: int, master: bytes) -> Fine:
+    """The fine carriers of a config's section `fine`, above `skip` coefficients."""
+    return Fine(config.coefficients, config.step, skip, keys.subkey(master, "robust fine"))

@@ -1,0 +1,138 @@
+"""Where in the symbols of a segment pilots, header and layers lie; only the key holder can tell.
+
+Every frame gives some symbols to pilots, by which the receiver knows the frame again, every group of frames
+that share symbols some to references, by which it measures the noise, and the quarters (levels 0 and 1) of
+some to the header. The other quarters, in an order of its own for every segment, are dealt out to the layers
+that use quarters. Finer levels belong to one layer each.
+
+A frame's symbols lie coefficient by coefficient, in each the blocks row by row. Pilots and references are
+among those of the fewest coefficients that a segment may use: they are found before it is known how many.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from ml_collections import ConfigDict
+
+from deepsteg_jax import keys
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.schemes.robust.levels import LEVELS
+
+SEGMENT = 32  # frames hidden and revealed together
+LEAST_PILOTS = 80  # of a frame, and as many references
+
+
+QUARTER = (0, 1)  # the levels that say a quarter
+FINE = ()  # stands for carriers of their own, see `robust.fine`
+
+
+class Layer(NamedTuple):
+    """One layer of a secret: each codes it for a worse or a better channel."""
+
+    levels: tuple[int, ...]  # QUARTER, consecutive ones from 2 on, or FINE
+    share: float  # of the symbols whose quarters are free, for QUARTER
+    rung: str  # the passage that it is to survive, see `video.passage`
+
+
+def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
+    """The layers of a config's `layers`, from the most robust to the finest.
+
+    Raises:
+        UserError: levels do not follow each other, or shares do not make a whole.
+    """
+    named = [
+        (FINE if levels == "fine" else tuple(map(int, levels)), *rest) for levels, *rest in config.layers
+    ]
+    layers = tuple(Layer(*fields) for fields in named)
+    used = [level for layer in layers if layer.levels != QUARTER for level in layer.levels]
+    coarse = sum(layer.share for layer in layers if layer.levels == QUARTER)
+    fine = [layer.levels for layer in layers[:-1]].count(FINE)
+    if used != list(range(2, 2 + len(used))) or len(used) > LEVELS - 2 or not 0 < coarse <= 1 + 1e-9 or fine:
+        raise UserError(
+            'config.layers: first layers of the levels "01" whose shares add up to at most 1, then "2", "3", '
+            '... in this order, each level once, at last perhaps "fine"'
+        )
+    return layers
+
+
+def keystream(key: bytes, number: int, count: int) -> np.ndarray:
+    """`count` random bytes for number `number` (ChaCha20, RFC 8439), uint8."""
+    nonce = bytes(4) + number.to_bytes(12, "little")
+    stream = Cipher(algorithms.ChaCha20(key, nonce), None).encryptor()
+    return np.frombuffer(stream.update(bytes(count)), np.uint8)
+
+
+def random_bits(key: bytes, number: int, count: int) -> np.ndarray:
+    """`count` random bits for number `number`, uint8."""
+    return np.unpackbits(keystream(key, number, -(-count // 8)))[:count]
+
+
+def permutation(key: bytes, number: int, count: int) -> np.ndarray:
+    """A random order of `count` things."""
+    return np.argsort(keystream(key, number, 8 * count).view("<u8"), kind="stable")
+
+
+class Layout(NamedTuple):
+    """Of frames with `symbols` symbols each."""
+
+    symbols: int
+    pilots: np.ndarray  # int: which symbols of a frame
+    references: np.ndarray
+    header: np.ndarray
+    data: np.ndarray
+    order_key: bytes
+    pilot_key: bytes
+
+    def extended(self, symbols: int) -> "Layout":
+        """The same with so many symbols in a frame, of the further ones as large a share for the header."""
+        further = symbols - self.symbols
+        order = self.symbols + permutation(keys.subkey(self.order_key, "further"), 0, further)
+        header, data = np.split(order, [round(further * len(self.header) / self.symbols)])
+        return self._replace(
+            symbols=symbols, header=np.append(self.header, header), data=np.append(self.data, data)
+        )
+
+    def pilot_bits(self, frame: int) -> np.ndarray:
+        """All bits of a frame's pilots, uint8 [pilots, LEVELS]."""
+        return self._known_bits(2 * frame)
+
+    def reference_bits(self, frame: int) -> np.ndarray:
+        """All bits of the references of the group that begins with a frame, uint8 [references, LEVELS]."""
+        return self._known_bits(2 * frame + 1)
+
+    def _known_bits(self, number: int) -> np.ndarray:
+        return random_bits(self.pilot_key, number, LEVELS * len(self.pilots)).reshape(-1, LEVELS)
+
+    def quarters(self, segment: int, frames: int, shares: list[float]) -> list[np.ndarray]:
+        """Which symbols of a segment [frames * symbols] belong to each layer that uses quarters."""
+        of_frames = (np.arange(frames)[:, None] * self.symbols + self.data).ravel()
+        shuffled = of_frames[permutation(self.order_key, 2 * segment, len(of_frames))]
+        ends = np.round(np.cumsum(shares) * len(shuffled)).astype(int)
+        return np.split(shuffled, ends)[: len(shares)]
+
+    def finer(self, segment: int, frames: int) -> np.ndarray:
+        """The symbols of a segment, all but pilots and references, in the order of the finer levels."""
+        of_frames = (np.arange(frames)[:, None] * self.symbols + np.append(self.header, self.data)).ravel()
+        return of_frames[permutation(self.order_key, 2 * segment + 1, len(of_frames))]
+
+
+def make(master: bytes, symbols: int, header_bits: int, overhead: ConfigDict) -> Layout:
+    """The layout of frames with so many symbols for the holder of a key.
+
+    Args:
+        master: key.
+        symbols: of a frame.
+        header_bits: how many a header has.
+        overhead: shares of the symbols, `pilots`, as many of which are references, and `header`.
+
+    Raises:
+        UserError: frames are too small for pilots and header.
+    """
+    pilots = max(round(symbols * overhead.pilots), LEAST_PILOTS)
+    header = max(round(symbols * overhead.header), min(header_bits, symbols // 4))
+    if 2 * pilots + header >= symbols:
+        raise UserError("these frames are too small to carry anything: use larger ones")
+    order = permutation(keys.subkey(master, "robust places"), 0, symbols)
+    parts = np.split(order, [pilots, 2 * pilots, 2 * pilots + header])
+    return Layout(symbols, *parts, keys.subkey(master, "robust order"), keys.subkey(master, "robust pilots"))

@@ -1,0 +1,70 @@
+"""A secret in layers, each a coding of it that is finer than the one below.
+
+A layer holds the secret anew, as a video or as a thumbnail, or what is missing to the one below it, whichever
+comes nearer. So the revealed secret gets coarser layer by layer as the channel gets worse.
+"""
+
+from contextlib import suppress
+from fractions import Fraction
+from operator import itemgetter
+
+import numpy as np
+
+from deepsteg_jax import metrics
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.schemes.robust import secret_codec, thumbnail
+
+KIND_BYTES = 1  # before the coder's message
+MOST_THUMBNAIL = 2000  # bytes; of more, a video codec makes more
+_WHOLE, _REFINEMENT, _THUMBNAIL = range(3)  # what a layer holds
+
+
+def _refine(below: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    return np.clip(below + difference.astype(np.int16) - 128, 0, 255).astype(np.uint8)
+
+
+def code_layers(secret: np.ndarray, rooms: list[int], rate: Fraction) -> list[bytes]:
+    """A secret in layers.
+
+    Args:
+        secret: uint8 [n, h, w, 3].
+        rooms: bytes for each layer's message; 0 or less leaves it out.
+        rate: frames per second.
+
+    Returns:
+        A message for each, not longer than its room; empty where there is none, or where it would not help.
+    """
+    messages, below, reached, room_below = [], None, -np.inf, 0
+    for room in rooms:
+        best = (reached, b"", below)
+        for message in _codings(secret, below, room, room_below, rate) if room > KIND_BYTES else ():
+            decoded = decode_layer(message, below, secret.shape)
+            best = max(best, (metrics.mean_psnr(secret, decoded), message, decoded), key=itemgetter(0))
+        reached, message, below = best
+        room_below = room if message else room_below
+        messages.append(message)
+    return messages
+
+
+def _codings(secret: np.ndarray, below: np.ndarray | None, room: int, room_below: int, rate: Fraction):
+    """The messages that a layer of so much room may hold; hopeless ones are left out."""
+    growth, coders = room / max(room_below, 1), []
+    if growth > 1.35:
+        coders.append((_WHOLE, lambda most: secret_codec.code(secret, most, rate)))
+        if room < MOST_THUMBNAIL:
+            coders.append((_THUMBNAIL, lambda most: thumbnail.code(secret, most)))
+    if below is not None and growth < 3:
+        missing = np.clip(secret.astype(np.int16) - below + 128, 0, 255).astype(np.uint8)
+        coders.append((_REFINEMENT, lambda most: secret_codec.code(missing, most, rate)))
+    for kind, code in coders:
+        with suppress(UserError):  # does not fit
+            yield bytes([kind]) + code(room - KIND_BYTES)
+
+
+def decode_layer(message: bytes, below: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """What a layer's message shows, on top of what is shown below; uint8 of `shape`, None without."""
+    coder = thumbnail if message[0] == _THUMBNAIL else secret_codec
+    decoded = coder.decode(message[KIND_BYTES:], *shape[:3])
+    if message[0] != _REFINEMENT:
+        return decoded
+    return None if below is None else _refine(below, decoded)

@@ -1,1 +1,0 @@
-"""Reading and writing of video clips and still images."""

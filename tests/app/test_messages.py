@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepsteg_jax import pipeline, timing
+from deepsteg_jax.app import messages
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.schemes.metadata import NOTHING
+
+ROOT = Path("/tmp/deepsteg_app_x")
+COVER = f"{ROOT}/DESK/TOKEN/my cover.mp4"
+
+
+def complaint(frames, rates=(25, 25)):
+    """What the pipeline says of a cover that is too short."""
+    clocks = [timing.Clock(np.arange(n) / rate, rate, True) for n, rate in zip(frames, rates, strict=True)]
+    with pytest.raises(UserError) as caught:
+        timing.schedule(*clocks, "time", False, COVER)
+    return caught.value
+
+
+@pytest.mark.parametrize("rates", [(25, 25), (25, 10)])
+def test_a_cover_that_is_too_short(rates):
+    said = messages.plain(complaint((5, 50), rates), ROOT)
+    assert said.startswith("The cover my cover.mp4 is too short")
+    assert "Tick “Repeat the cover”" in said
+    assert "--" not in said and str(ROOT) not in said
+
+
+def test_a_cover_that_turns_out_to_be_too_short():
+    with pytest.raises(UserError) as caught:
+        pipeline.check_carried(COVER, 3, 9)
+    said = messages.plain(caught.value, ROOT)
+    assert "Tick “Repeat the cover”" in said and "--" not in said and str(ROOT) not in said
+
+
+def test_other_errors():
+    assert messages.plain(UserError(NOTHING), ROOT) == messages.NOTHING_FOUND
+    assert messages.plain(ValueError(f"in {COVER}"), ROOT) == messages.OUR_FAULT
+    kept = UserError("holiday.mp4 is interlaced: make its frames whole first (ffmpeg -vf bwdif)")
+    assert messages.plain(kept, ROOT) == f"{kept}."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "0 s"), (59.4, "59 s"), (61, "1 min 1 s"), (3599.9, "1 h 0 min"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds, said):
+    assert messages.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "1 kB"), (830_000, "830 kB"), (12_400_000, "12.4 MB"), (1.24e9, "1.2 GB")]
+)
+def test_sizes(count, said):
+    assert messages.size(count) == said

@@ -1,0 +1,107 @@
+"""The header: what goes in comes out, for the key holder only, from whatever frames are left."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.schemes.robust import header
+from deepsteg_jax.schemes.robust.header import Description, Header
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+DESCRIPTION = Description(1234, 448, 256, True, Fraction(30000, 1001), Fraction(64, 45))
+HEADER = Header(b"a salt", 30, 9, 4, (160, 0, 8000), DESCRIPTION)
+PADDED = HEADER._replace(rooms=(160, 0, 8000, 0, 0, 0))
+
+
+def unpacked(bits, key=KEY, count=9, hold=4):
+    return header.unpack(bits, count, hold, key)
+
+
+def test_round_trip():
+    bits = header.pack(HEADER, KEY)
+    assert bits.shape == (header.BITS,)
+    assert unpacked(bits) == PADDED
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(0, 0), (1, 0), (511, 510), (1000, 1000), (1003, 1000), (10**5, 99840), (2**40, 255 << 16)],
+)
+def test_rooms_are_rounded_down(size, said):
+    assert header.room_within(size) == said == header.room_within(said)
+    assert unpacked(header.pack(HEADER._replace(rooms=(size,)), KEY)).rooms[0] == said
+
+
+def test_rooms_lose_less_than_a_hundredth():
+    sizes = np.unique(np.logspace(2.5, 7, 500).astype(int))
+    assert all(0.99 * size <= header.room_within(int(size)) <= size for size in sizes)
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (Fraction(240000, 1001), Fraction(120000, 500)),
+        (Fraction(10**6, 7), Fraction(2**17 - 1)),
+        (Fraction(12, 5), Fraction(12, 5)),
+    ],
+)
+def test_fractions_are_said_as_well_as_they_can_be(rate, said):
+    about = DESCRIPTION._replace(rate=rate)
+    found = unpacked(header.pack(HEADER._replace(description=about), KEY)).description.rate
+    assert abs(found / said - 1) < 0.001 and abs(min(rate, 2**17 - 1) / found - 1) < 0.001
+
+
+@pytest.mark.parametrize("field", ["frames", "width", "height"])
+def test_what_a_header_cannot_say_is_refused(field):
+    about = DESCRIPTION._replace(**{field: 2**24})
+    with pytest.raises(UserError, match=f"the secret's {field}, {2**24}, can be"):
+        header.pack(HEADER._replace(description=about), KEY)
+
+
+def test_another_key_or_a_wrong_bit_gives_nothing():
+    bits = header.pack(HEADER, KEY)
+    assert unpacked(bits, OTHER) is None
+    for place in range(0, header.BITS, 37):
+        wrong = bits.copy()
+        wrong[place] ^= 1
+        assert unpacked(wrong) is None
+
+
+@pytest.mark.parametrize(("count", "hold"), [(4, 4), (9, 8)])
+def test_other_carriers_give_nothing(count, hold):
+    assert unpacked(header.pack(HEADER, KEY), count=count, hold=hold) is None
+
+
+def test_the_same_header_looks_different_under_another_salt():
+    a, b = (header.pack(HEADER._replace(salt=salt), KEY) for salt in (b"a" * 6, b"b" * 6))
+    assert 0.3 < np.mean(a[48:] != b[48:]) < 0.7
+
+
+@pytest.mark.parametrize("kept", [range(0, 3), range(20, 24), range(1, 32, 7)])
+def test_a_few_frames_are_enough(kept):
+    bits, count = header.pack(HEADER, KEY), 700
+    llr = np.zeros((32, count))
+    for i in kept:
+        llr[i] = 5 * (1 - 2.0 * header.carried_bits(bits, i, count, KEY))
+    assert np.array_equal(header.decode(llr, KEY), bits)
+
+
+def test_all_frames_together_survive_much_noise():
+    bits, count = header.pack(HEADER, KEY), 700
+    word = np.stack([header.carried_bits(bits, i, count, KEY) for i in range(32)])
+    received = 1 - 2.0 * word + np.random.default_rng(0).normal(0, 4, word.shape)
+    assert np.array_equal(header.decode(2 * received / 16, KEY), bits)
+
+
+def test_a_channel_that_shows_one_symbol_too_often_does_no_harm():
+    bits, count = header.pack(HEADER, KEY), 700
+    word = np.stack([header.carried_bits(bits, i, count, KEY) for i in range(32)])
+    shown = np.random.default_rng(0).random(word.shape)
+    received = np.where(shown < 0.6, 0, word)
+    assert np.array_equal(header.decode(0.4 * (1 - 2.0 * received), KEY), bits)
+
+
+def test_noise_alone_gives_nothing():
+    assert header.decode(np.random.default_rng(0).normal(0, 2, (32, 700)), KEY) is None

@@ -1,0 +1,66 @@
+"""Where things lie: each symbol once, for the key holder only."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs.robust import get_config
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.schemes.robust import layout
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+OVERHEAD = get_config().overhead
+
+
+def test_every_symbol_of_a_frame_has_one_use():
+    made = layout.make(KEY, 7168, 416, OVERHEAD)
+    uses = np.concatenate([made.pilots, made.references, made.header, made.data])
+    assert np.array_equal(np.sort(uses), np.arange(7168))
+    assert len(made.pilots) == len(made.references) == 179 and len(made.header) == 860
+    more = made.extended(9000)
+    assert np.array_equal(more.pilots, made.pilots) and set(more.header) > set(made.header)
+    assert abs(len(more.header) / 9000 - len(made.header) / 7168) < 1e-3
+    uses = np.concatenate([more.pilots, more.references, more.header, more.data])
+    assert np.array_equal(np.sort(uses), np.arange(9000))
+
+
+def test_quarters_are_dealt_out_once():
+    made = layout.make(KEY, 1000, 416, OVERHEAD)
+    parts = made.quarters(3, 5, [0.2, 0.3, 0.5])
+    assert [len(part) for part in parts] == [len(made.data), 1.5 * len(made.data), 2.5 * len(made.data)]
+    places = np.concatenate(parts)
+    assert len(np.unique(places)) == len(places)
+    assert set(places % 1000) == set(made.data)
+    finer = made.finer(3, 5)
+    assert len(np.unique(finer)) == len(finer) == 5 * (1000 - 2 * len(made.pilots))
+    assert not set(finer % 1000) & {*made.pilots, *made.references}
+
+
+def test_key_segment_and_frame_decide():
+    a, b = (layout.make(key, 1000, 416, OVERHEAD) for key in (KEY, OTHER))
+    assert not np.array_equal(a.pilots, b.pilots)
+    assert not np.array_equal(a.pilot_bits(0), b.pilot_bits(0))
+    assert not np.array_equal(a.pilot_bits(0), a.pilot_bits(1))
+    assert not np.array_equal(a.pilot_bits(0), a.reference_bits(0))
+    assert not np.array_equal(a.finer(0, 2), a.finer(1, 2))
+    assert np.array_equal(a.finer(1, 2), layout.make(KEY, 1000, 416, OVERHEAD).finer(1, 2))
+
+
+def test_frames_too_small_are_refused():
+    with pytest.raises(UserError, match="too small"):
+        layout.make(KEY, 100, 416, OVERHEAD)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (("01", 0.7, "CRF28"), ("01", 0.7, "CRF24")),
+        (("01", 1.0, "CRF28"), ("3", 1.0, "CRF18")),
+        (("2", 1.0, "CRF18"),),
+        (("01", 1.0, "CRF28"), ("23456", 1.0, "C2")),
+        (("01", 1.0, "CRF28"), ("fine", 1.0, "C2"), ("2", 1.0, "C2")),
+    ],
+)
+def test_layers_that_make_no_sense_are_refused(layers):
+    with pytest.raises(UserError, match=r"config\.layers"):
+        layout.layers_of(ConfigDict({"layers": layers}))

@@ -1,0 +1,139 @@
+"""Held bits: exact without a codec, through real codecs, and nothing but one clear line otherwise."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from deepsteg_jax import held_bits, metrics
+from deepsteg_jax.channels import ladder
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.held_bits import Carrier, embed, extract
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+RUNGS = {rung.name: rung for rung in (*ladder.VIDEO, *ladder.CURVE)}
+
+
+def _clip(n=16, h=96, w=128, seed=0):
+    """A pattern of all frequencies that moves a little, and never saturates."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(h + 16, w + 16, 3))
+    spectrum = np.fft.fft2(noise, axes=(0, 1))
+    y, x = np.meshgrid(np.fft.fftfreq(h + 16), np.fft.fftfreq(w + 16), indexing="ij")
+    picture = np.fft.ifft2(spectrum / (0.02 + np.hypot(y, x))[..., None], axes=(0, 1)).real
+    picture = 128 + 30 * (picture - picture.mean()) / picture.std()
+    frames = [picture[i // 2 : i // 2 + h, i : i + w] for i in np.arange(n) % 16]
+    return np.clip(np.round(frames), 40, 215).astype(np.uint8)
+
+
+def _message(carrier, shape, seed=1):
+    return np.random.default_rng(seed).bytes(carrier.capacity(shape))
+
+
+@pytest.mark.parametrize("shape", [(16, 96, 128), (11, 50, 61), (1, 64, 64)])
+def test_round_trip(shape):
+    cover = _clip(*shape)
+    for message in (b"", b"x", _message(Carrier(), cover.shape)):
+        stego = embed(cover, KEY, message, Carrier())
+        assert stego.shape == cover.shape and stego.dtype == np.uint8
+        assert extract(stego, KEY, Carrier()) == message
+
+
+def test_capacity_is_what_the_code_leaves_of_the_carriers():
+    carrier = Carrier(coefficients=5, hold=4, rate=0.5)
+    assert carrier.bits((9, 40, 47, 3)) == 3 * 5 * 5 * 5
+    assert carrier.capacity((9, 40, 47, 3)) == int(375 * 0.5) // 8 - held_bits.HEADER
+
+
+def test_what_lies_outside_whole_blocks_stays():
+    cover = _clip(8, 50, 61)
+    stego = embed(cover, KEY, b"secret", Carrier())
+    assert np.array_equal(stego[:, 48:], cover[:, 48:]) and np.array_equal(stego[:, :, 56:], cover[:, :, 56:])
+
+
+def test_frames_of_a_group_move_alike():
+    cover = _clip(8)
+    move = embed(cover, KEY, b"secret", Carrier()).astype(int) - cover
+    assert np.abs(move - move[:1]).max() <= 1 and np.abs(move[0]).mean() > 2  # rounding
+
+
+@pytest.mark.parametrize("step, coefficients", [(44.0, 9), (64.0, 4)])
+def test_stego_quality_is_that_of_a_uniform_error(step, coefficients):
+    cover = _clip()
+    stego = embed(cover, KEY, _message(Carrier(), cover.shape)[:50], Carrier(coefficients, step))
+    expected = 10 * np.log10(255**2 / (coefficients / 64 * step**2 / 12))
+    assert metrics.mean_psnr(cover, stego) == pytest.approx(expected, abs=0.3)
+
+
+@pytest.mark.parametrize("name", ["C1", "C2", "C3", "C5", "C6", "C7", "C10"])
+def test_codecs(name):
+    if not ladder.is_available(RUNGS[name]):
+        pytest.skip(f"this build of FFmpeg lacks {RUNGS[name].codec}")
+    cover = _clip()
+    message = _message(Carrier(), cover.shape)
+    received = ladder.run(RUNGS[name], embed(cover, KEY, message, Carrier())).frames
+    assert extract(received, KEY, Carrier()) == message
+
+
+def test_the_code_mends_what_the_codec_broke():
+    """So many carriers are read wrongly that the message survives by the code alone."""
+    cover, carrier = _clip(), Carrier()
+    stego = embed(cover, KEY, _message(carrier, cover.shape), carrier)
+    received = ladder.run(RUNGS["CRF24"], stego).frames
+    sides = [held_bits._coefficients(x, carrier) % carrier.step > carrier.step / 2 for x in (stego, received)]
+    assert np.mean(sides[0] != sides[1]) > 0.005
+    assert extract(received, KEY, carrier) == _message(carrier, cover.shape)
+
+
+def test_black_and_white_covers():
+    cover = np.repeat([0, 255], 8)[:, None, None, None] * np.ones((1, 128, 128, 3), int)
+    for frames in (cover[:8], cover[8:]):
+        message = b"in the dark"
+        assert extract(
+            embed(frames.astype(np.uint8), KEY, message, Carrier(4, 64.0)), KEY, Carrier(4, 64.0)
+        ) == (message)
+
+
+@pytest.mark.parametrize("frames, key", [("stego", OTHER), ("cover", KEY), ("grey", KEY), ("noise", KEY)])
+def test_no_message(frames, key):
+    cover = _clip(8)
+    shown = {
+        "stego": embed(cover, KEY, b"secret", Carrier()),
+        "cover": cover,
+        "grey": np.full_like(cover, 128),
+        "noise": np.random.default_rng(2).integers(0, 256, cover.shape, np.uint8),
+    }
+    with pytest.raises(UserError, match="no message is left"):
+        extract(shown[frames], key, Carrier())
+
+
+def test_the_key_scatters_the_bits():
+    cover = _clip(8)
+    moves = [
+        embed(cover, key, b"secret", Carrier()).astype(float).ravel() - cover.ravel() for key in (KEY, OTHER)
+    ]
+    assert abs(np.corrcoef(moves)[0, 1]) < 0.6  # the cover's part of a move is common to both
+
+
+def test_a_message_that_is_too_long():
+    cover = _clip(8, 64, 64)
+    room = Carrier().capacity(cover.shape)
+    with pytest.raises(UserError, match=f"{room + 1} bytes do not fit: these frames carry {room}"):
+        embed(cover, KEY, bytes(room + 1), Carrier())
+
+
+def test_frames_that_are_too_small():
+    for shape in ((8, 8, 8, 3), (8, 4, 4, 3)):
+        with pytest.raises(UserError, match="carry 0|too small"):
+            embed(np.zeros(shape, np.uint8), KEY, b"x", Carrier())
+        with pytest.raises(UserError, match="too small|no message"):
+            extract(np.zeros(shape, np.uint8), KEY, Carrier())
+
+
+def test_the_code_never_changes():
+    """Stego files must open after an upgrade."""
+    code = held_bits._code(1000, 400)
+    digest = hashlib.sha256(code.checks.sorted_indices().indices.astype("<i4").tobytes()).hexdigest()
+    assert digest[:16] == "7b17c17ab579d043"
+    word = code.encode(np.arange(400, dtype=np.uint8) % 2)
+    assert not (code.checks @ word % 2).any()
