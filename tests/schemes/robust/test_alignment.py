@@ -5,6 +5,7 @@ import pytest
 
 from configs.robust import get_config
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes.robust import alignment, layout, levels, modem
 from tests.synthetic import smooth
 
