@@ -12,7 +12,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.frames = 1
     config.data.source = "images"
     config.data.path = "data/train/images"
-    config.data.frames = 1
     config.data.cache = True  # keeps the decoded images in memory
     config.train.batch_size *= 4  # as many blocks in a batch as there are with 4 frames
     config.evaluate.path = "data/val/images"

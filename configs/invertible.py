@@ -16,7 +16,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model = ConfigDict({"name": "invertible", "frames": 1, "block": 2, "start": "identity"})
     config.model.couplings = 6
     config.model.features = 24
-    config.model.layers = 2
+    config.model.depth = 2
     config.model.update(dtype="float32", remat=False)  # as in configs/video.py
     config.shuffle.moves = "secret"
     config.shuffle.cipher = "blocks"
@@ -24,18 +24,17 @@ def get_config(variant: str = "") -> ConfigDict:
     config.losses.secret_db = config.losses.penalty = 0.0
     config.optimizer.learning_rate = 3e-4
     config.optimizer.clip_norm = 0.05  # usual norms are below; couplings that blow up are tamed
-    config.data.frames = 1
     config.data.height = config.data.width = 64
     if variant == "swap":
         config.model.block = 8
         config.model.start = "swap"
         config.model.couplings = 3
         config.model.features = 64
-        config.model.layers = 1
+        config.model.depth = 1
     elif variant == "tiny":
         config.model.couplings = 2
         config.model.features = 4
-        config.model.layers = 1
+        config.model.depth = 1
         config.data.height = config.data.width = 32
     elif variant:
         raise ValueError(f"configs/invertible.py has the variants swap and tiny, not {variant!r}")

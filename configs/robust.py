@@ -9,9 +9,9 @@ from configs.video import get_config as get_video_config
 
 _TINY = {
     "model.features": 8,
-    "model.layers": 1,
+    "model.depth": 1,
     "model.restoration_features": 8,
-    "model.restoration_layers": 1,
+    "model.restoration_depth": 1,
 }
 
 
@@ -25,25 +25,25 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model = ConfigDict()
     config.model.name = "robust"
     # D of the fewest carriers: a larger one survives more; stego of about 71 - 20 log10(D) dB.
-    config.model.step = 64.0
+    config.model.spacing = 64.0
     config.model.coefficients = 9  # most AC coefficients of a block that carry symbols, by rising frequency
     config.model.features = 48  # of the reliability network
-    config.model.layers = 3
+    config.model.depth = 3
     config.model.restoration_features = 32
-    config.model.restoration_layers = 4
+    config.model.restoration_depth = 4
     config.model.dtype = "float32"
 
     # So many coefficients of a block, and frames that share them; each segment takes what carries most.
-    config.carriers = ((4, 1), (9, 4), (9, 8), (9, 16))
+    config.modulations = ((4, 1), (9, 4), (9, 8), (9, 16))
 
     # Shares of a frame's symbols that are known (pilots, and as many references), and that the header takes.
     config.overhead = ConfigDict({"pilots": 1 / 40, "header": 0.12})
 
     # Carriers of the layer "fine": coefficients of a block above the others, in every frame, and their D.
-    config.fine = ConfigDict({"coefficients": 10, "step": 8.0})
+    config.fine = ConfigDict({"coefficients": 10, "spacing": 8.0})
 
     # From the most robust to the finest: levels of the symbols, share of them, rung that it is to survive.
-    config.layers = (
+    config.secret_layers = (
         ("01", 0.20, "CRF28"),
         ("01", 0.27, "CRF26"),
         ("01", 0.53, "CRF24"),
@@ -73,15 +73,15 @@ def get_config(variant: str = "") -> ConfigDict:
 
     if variant == "image":
         config.model.coefficients = 14
-        config.model.step = 32.0
-        config.carriers = ((14, 1),)
+        config.model.spacing = 32.0
+        config.modulations = ((14, 1),)
         config.growth, config.margin = 0.0, 0.90
         config.overhead.pilots, config.overhead.header = (
             1 / 80,
             0.06,
         )  # a frame alone, which need not be found
         config.data.frames = 1
-        config.layers = (
+        config.secret_layers = (
             ("01", 0.06, "C9-50"),
             ("01", 0.94, "C9-75"),
             ("2", 1.0, "C9-90"),

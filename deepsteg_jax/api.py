@@ -58,7 +58,7 @@ def load(
     Args:
         model: the name of a shipped checkpoint ("video", "image", "robust" or "robust_image"), a folder that
             `--mode train` wrote, or a config.
-        changes: values for fields of the config, such as {"model.step": 4}.
+        changes: values for fields of the config, such as {"model.modulus": 4}.
 
     Returns:
         What the other functions take as `model`. Loading takes a second or so; each new size of frames is

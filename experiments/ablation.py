@@ -34,10 +34,10 @@ VARIANTS = {
     "seed 2": {"seed": 2},
     "codebook not trained (power law)": {"optimizer.num_steps": 1, "optimizer.learning_rate": 0.0},
     "8 classes": {"model.classes": 8},
-    "t = 1": {"model.frames": 1, "data.frames": 1, "train.batch_size": 32},
-    "t = 8": {"model.frames": 8, "data.frames": 8, "train.batch_size": 4},
-    WITH_NETWORK: {"model.layers": 4, "optimizer.learning_rate": 3e-3},
-    "D = 2, trained at D = 2": {"model.step": 2},
+    "t = 1": {"model.frames": 1, "train.batch_size": 32},
+    "t = 8": {"model.frames": 8, "train.batch_size": 4},
+    WITH_NETWORK: {"model.depth": 4, "optimizer.learning_rate": 3e-3},
+    "D = 2, trained at D = 2": {"model.modulus": 2},
 }
 RULE = (
     "`python experiments/ablation.py --train FOLDER --clips FOLDER --steps {steps}`\n\n"
@@ -118,7 +118,7 @@ def prediction_bound(config: ConfigDict, params: dict, clips: list[np.ndarray]) 
     The prediction would save log2(rms of DC / rms of its residual) bits for each DC coefficient, taken
     within each class of cells; spread over all coefficients, a bit is worth 6.02 dB.
     """
-    quantiser = block_dct.make_quantiser(config.model.step)
+    quantiser = block_dct.make_quantiser(config.model.modulus)
     codebook = jnp.asarray(params["hide"]["codebook"])
     classify = jax.jit(lambda s: block_dct.classify(codebook, s, quantiser)[:2])
     saved, coefficients = 0.0, 0
@@ -149,7 +149,7 @@ def row(config: ConfigDict, figures: dict) -> dict:
     """A variant's figures with its cost."""
     model = models.build(config.model)
     gmac = costs.gmac_per_frame(model, config.model.frames, HEIGHT, WIDTH)
-    return {**figures, "gmac": sum(gmac.values()), "step": config.model.step}
+    return {**figures, "gmac": sum(gmac.values()), "step": config.model.modulus}
 
 
 def rows_of(name: str, arguments, clips: list[np.ndarray]) -> dict[str, dict]:
@@ -160,16 +160,16 @@ def rows_of(name: str, arguments, clips: list[np.ndarray]) -> dict[str, dict]:
     params = load(folder, config)
     rows = {name: row(config, measure_model(config, params, clips))}
     if name == WITH_NETWORK:
-        config.model.layers = 0
+        config.model.depth = 0
         rows["the same codebook without the network"] = row(config, measure_model(config, params, clips))
     if name != "default":
         return rows
     clipped, one_level = (f(config, params, clips) for f in (measure_clipped, measure_one_level))
     rows["saturated samples clipped, not moved to the next valid value"] = row(config, clipped)
     rows["one water level for all cells"] = row(config, one_level)
-    config.model.step = 2
+    config.model.modulus = 2
     rows["D = 2, trained at D = 3"] = row(config, measure_model(config, params, clips))
-    config.model.step = 3
+    config.model.modulus = 3
     bound = prediction_bound(config, params, clips)
     rows["prediction of DC, upper bound"] = {"gain_bound_db": bound, "step": 3}
     return rows

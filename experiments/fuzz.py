@@ -419,7 +419,7 @@ def side_of(real: bool) -> pipeline.Side:
     from deepsteg_jax import models
     from deepsteg_jax.steganography import Codec
 
-    names = {"name": "block_dct", "step": STEP, "frames": 4, "classes": 8, "features": 8, "layers": 0}
+    names = {"name": "block_dct", "modulus": STEP, "frames": 4, "classes": 8, "features": 8, "depth": 0}
     shuffle = ConfigDict({"moves": "cover", "cipher": "coefficients", "block_size": 8})
     model = models.build(ConfigDict(names))
     params = model.init(jax.random.key(0))

@@ -135,14 +135,14 @@ def measure_sources(data_dir: Path, photos: Path, clips: Path | None) -> dict[st
     folder.data.path = str(photos)
     report = {}
     for config in (original, small):
-        report[f"imagenet_{config.data.height}"] = measure_source(config.data)
+        report[f"imagenet_{config.data.height}"] = measure_source(data.section(config))
     for cache in (False, True):
         folder.data.cache = cache
         name = f"images{'_cached' if cache else ''}_{folder.data.height}"
-        report[name] = measure_source(folder.data)
+        report[name] = measure_source(data.section(folder))
     if clips:
         video.data.path = str(clips)
-        report[f"clips_{video.data.height}"] = measure_source(video.data)
+        report[f"clips_{video.data.height}"] = measure_source(data.section(video))
     return report
 
 
@@ -255,7 +255,7 @@ def measure_waiting(config: ConfigDict, steps: int) -> dict[str, float]:
     model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
     state = create_state(model, optimizer, jax.random.key(0))
     step = jax.jit(make_train_step(model, optimizer, config, jax.random.key(0)))
-    open_pairs = lambda: data.create_pairs(config.data, seed=0, batch_size=config.train.batch_size)  # noqa: E731
+    open_pairs = lambda: data.create_pairs(data.section(config), seed=0, batch_size=config.train.batch_size)  # noqa: E731
     run = lambda batch: jax.block_until_ready(step(state, batch))  # noqa: E731
     with closing(open_pairs()) as batches:
         fixed = next(batches)
@@ -316,7 +316,7 @@ def main() -> None:
     data_dir = arguments.workdir / "tfds"
     write_archives(arguments.photos, data_dir / "downloads" / "manual")
     config = use_imagenet(Entry("imagenet").load(), data_dir)
-    report = measure_stages(config.data)
+    report = measure_stages(data.section(config))
     print(table({name.replace("_", " "): {"": value} for name, value in report.items()}), flush=True)
     sections = [measure_sources(data_dir, arguments.photos, arguments.clips)]
     print(table(sections[0]), flush=True)

@@ -150,7 +150,7 @@ def range_test(config: ConfigDict, low: float, high: float, steps: int, smoothin
     step = jax.jit(make_train_step(model, optimizer, config, jax.random.fold_in(key, 1)))
     rates = [float(schedule(number)) for number in range(steps)]
     with closing(
-        data.create_pairs(config.data, seed=config.seed, batch_size=config.train.batch_size)
+        data.create_pairs(data.section(config), seed=config.seed, batch_size=config.train.batch_size)
     ) as pairs:
         return run_test(step, state, pairs, rates, smoothing, lambda line: print(line, flush=True))
 

@@ -125,12 +125,12 @@ def learned_config(entry: Entry, checkpoint: str | None, **changes) -> ConfigDic
 def rows_of(kind: str, settings: ConfigDict, trained: Path | None) -> dict[str, Callable]:
     """Every row by its name: a function of (workdir, progress)."""
     ours = ENTRIES["block_dct" if kind == "clips" else "block_dct_image"]
-    configs = {f"block_dct D={step}": learned_config(ours, None, model__step=step) for step in STEPS}
+    configs = {f"block_dct D={step}": learned_config(ours, None, model__modulus=step) for step in STEPS}
     for moves, cipher in SHUFFLES:
         name = f"block_dct D=3, shuffle moves {moves}"
         name += "" if moves == "nothing" else f" by {cipher}"
         changes = {"shuffle__moves": moves, "shuffle__cipher": cipher}
-        configs[name] = learned_config(ours, None, model__step=3, **changes)
+        configs[name] = learned_config(ours, None, model__modulus=3, **changes)
     for name, entry in ENTRIES.items():
         if trained and not name.startswith("block_dct") and (trained / name / "checkpoints").is_dir():
             configs[name] = learned_config(entry, str(trained / name))

@@ -70,7 +70,7 @@ def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
 
 def symbols_record(kind: str, frames: np.ndarray, config: ConfigDict, random: np.random.Generator) -> dict:
     """What arrived of random symbols."""
-    counts = sorted({count for count, _ in config.carriers})
+    counts = sorted({count for count, _ in config.modulations})
     count, hold = int(random.choice(counts)), int(random.choice(HOLDS[kind]))
     step = log_uniform(random, *STEPS[kind]) * np.sqrt(counts[0] / count)
     rows, columns = (length // symbol_model.BLOCK for length in frames.shape[1:3])

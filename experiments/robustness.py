@@ -206,10 +206,10 @@ def robust_rows(kind: str, trained: Path | None) -> dict[str, Row]:
     rows = {}
     for step in ROBUST_STEPS[kind]:
         config = Entry("robust", "image" if kind == "images" else "").load()
-        config.model.step = step or config.model.step
+        config.model.spacing = step or config.model.spacing
         config.checkpoint = str(own) if own and own.is_dir() else config.checkpoint
         with suppress(UserError):  # no parameters
-            settings = {"model": config.model.to_dict(), "layers": config.layers}
+            settings = {"model": config.model.to_dict(), "secret_layers": config.secret_layers}
             settings |= {
                 "margin": config.margin,
                 "growth": config.growth,

@@ -46,7 +46,7 @@ RESULTS = ROOT / "experiments/results/scaling.json"
 
 ENTRIES = {
     "block_dct": Entry("video"),
-    "block_dct, 2 layers": Entry("video", overrides={"model.layers": 2}),
+    "block_dct, 2 layers": Entry("video", overrides={"model.depth": 2}),
     "block_dct, images": Entry("image"),
     "invertible": Entry("invertible"),
     "invertible:swap": Entry("invertible", "swap"),
@@ -73,13 +73,13 @@ def load(name: str, frames: int | None = None, **model):
     config = ENTRIES[name].load()
     config.model.update(model)
     if frames:
-        config.data.frames = config.model.frames = frames
+        config.model.frames = frames
     return config
 
 
 def shapes(config, batch: int, height: int, width: int) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch of training, as shapes."""
-    frames = config.data.frames
+    frames = config.model.frames
     shape = (batch, height, width, 3) if frames == 1 else (batch, frames, height, width, 3)
     return {name: jax.ShapeDtypeStruct(shape, jnp.uint8) for name in ("cover", "secret")}
 
@@ -126,7 +126,7 @@ def kept_bytes(config, height: int, width: int) -> dict[str, dict]:
     """
     found = {}
     for name, fields in VARIANTS.items():
-        if found and config.model.get("layers") == 0:  # no network, all variants are the same
+        if found and config.model.get("depth") == 0:  # no network, all variants are the same
             found[name] = found["float32"]
             continue
         changed = config.copy_and_resolve_references()
@@ -160,7 +160,7 @@ def temporary_bytes(config) -> dict[str, float]:
 
 def count_sizes(config) -> dict:
     """By size: multiply-adds of hide and reveal, what an example adds to a step; what is fixed in it."""
-    model, frames = models.build(config.model), config.data.frames
+    model, frames = models.build(config.model), config.model.frames
     steps = {size: step_work(config, 1, *shape) for size, shape in SIZES.items()}
     size = "224x224"
     two = step_work(config, 2, *SIZES[size])
@@ -182,7 +182,7 @@ def measure_costs(found: dict, save: Callable, names: list[str]) -> None:
         loss, params = loss_of(config)
         found[name] = {
             "parameters": sum(costs.parameter_counts(models.build(config.model)).values()),
-            "frames": config.data.frames,
+            "frames": config.model.frames,
             "rounds": costs.loop_rounds(loss, params, shapes(config, 1, 64, 64)),
             **count_sizes(config),
             "temporary": temporary_bytes(config),
@@ -307,7 +307,7 @@ def measure_saving(found: dict, save: Callable, clips: Path) -> None:
         line = train_shortly(clips, Path(folder) / "run")
         found["run"] = {name: line[name] for name in ("step", "images_per_s", "data_wait", "save_wait")}
         config = load("block_dct")
-        seconds = config.train.batch_size * config.data.frames / line["images_per_s"]
+        seconds = config.train.batch_size * config.model.frames / line["images_per_s"]
         found["run"]["seconds per step"] = seconds
         found["saves"] = {
             name: time_saves(name, Path(folder) / str(i))

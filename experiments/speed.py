@@ -141,8 +141,8 @@ def measure_step(config) -> dict[str, float]:
     model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
     state = create_state(model, optimizer, jax.random.key(0))
     step = make_train_step(model, optimizer, config, jax.random.key(0))
-    shape = (config.train.batch_size, config.data.frames, config.data.height, config.data.width, 3)
-    shape = shape if config.data.frames > 1 else (shape[0], *shape[2:])
+    shape = (config.train.batch_size, config.model.frames, config.data.height, config.data.width, 3)
+    shape = shape if config.model.frames > 1 else (shape[0], *shape[2:])
     batch = {name: np.random.default_rng(0).integers(0, 256, shape, np.uint8) for name in ("cover", "secret")}
     gflop = costs.flops(step, state, batch) / 1e9
     compiled = jax.jit(step).lower(state, batch).compile()

@@ -29,7 +29,7 @@ def cpu_seconds_per_step(config: ConfigDict) -> float:
     model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
     state = create_state(model, optimizer, jax.random.key(0))
     step = jax.jit(make_train_step(model, optimizer, config, jax.random.key(0)))
-    pairs = data.create_pairs(config.data, seed=config.seed, batch_size=config.train.batch_size, start_step=0)
+    pairs = data.create_pairs(data.section(config), seed=config.seed, batch_size=config.train.batch_size)
     state, _ = jax.block_until_ready(step(state, next(pairs)))
     start = time.process_time()
     for _ in range(TIMED_STEPS):

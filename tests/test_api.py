@@ -101,7 +101,7 @@ def test_a_cut_stego_gives_what_is_left(model):
 
 def test_a_wrong_key_and_a_wrong_model_are_one_line(model):
     stego = deepsteg_jax.hide(model, noise(4, 32, 48), smooth(4, 32, 48), KEY)
-    other = deepsteg_jax.load("video", {"model.step": 4})
+    other = deepsteg_jax.load("video", {"model.modulus": 4})
     lines = set()
     for receiver, frames, key in (
         (model, stego, OTHER),
@@ -146,7 +146,7 @@ def test_bad_arrays_and_keys_are_one_line(model, cover, secret, key, words):
 )
 def test_robust_arrays_are_those_of_files(tmp_path):
     """A picture through a JPEG, which the pipeline of files knows nothing of."""
-    model = deepsteg_jax.load("robust_image", {"layers": (("01", 1.0, "C9-90"),)})
+    model = deepsteg_jax.load("robust_image", {"secret_layers": (("01", 1.0, "C9-90"),)})
     cover = smooth(1, 192, 192)[0] // 2 + 50 + noise(1, 192, 192, high=24)[0]
     secret = smooth(1, 60, 80, seed=3)[0]
     stego = deepsteg_jax.hide(model, cover.astype(np.uint8), secret, KEY)
@@ -211,18 +211,18 @@ def test_another_package_called_configs_is_one_line(monkeypatch):
 
 def test_a_config_is_taken_and_left_as_it_is(model):
     config = get_config()
-    other = deepsteg_jax.load(config, {"model.step": 5})
-    assert config.model.step == 3 and other.config.model.step == 5 and other.name == "video"
+    other = deepsteg_jax.load(config, {"model.modulus": 5})
+    assert config.model.modulus == 3 and other.config.model.modulus == 5 and other.name == "video"
     assert repr(other) == "LoadedModel(name='video')"
 
 
 def test_a_folder_that_train_wrote(tmp_path):
     """Its own config is taken, not one of configs/."""
     config = get_config()
-    config.model.step = 7
+    config.model.modulus = 7
     checkpoints.export("video", tmp_path / "checkpoints", models.build(config.model), config)
     trained = deepsteg_jax.load(tmp_path)
-    assert trained.config.model.step == 7 and trained.name == str(tmp_path)
+    assert trained.config.model.modulus == 7 and trained.name == str(tmp_path)
     (tmp_path / "checkpoints/2122/config/metadata").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         deepsteg_jax.load(tmp_path)
@@ -234,8 +234,8 @@ def test_a_folder_that_train_wrote(tmp_path):
         ("", None, "no checkpoint"),
         ("vidoe", None, "no checkpoint 'vidoe'"),
         (7, None, "a model is video, image"),
-        ("video", {"model.steps": 3}, "steps"),
-        ("video", {"model.step": "three"}, "step"),
+        ("video", {"model.moduluss": 3}, "steps"),
+        ("video", {"model.modulus": "three"}, "modulus"),
         ("video", {"model.name": "unknown"}, "unknown model"),
         ("video", {"checkpoint": "image"}, "does not fit"),
     ],

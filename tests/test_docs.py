@@ -153,7 +153,7 @@ def test_commands_name_files_flags_and_fields_that_exist(page):
 def test_commands_are_found_and_wrong_ones_too():
     assert len(commands(ROOT / "README.md")) > 15 and len(commands(ROOT / "docs/TRAINING.md")) > 15
     for line, wrong in (
-        ("python main.py --config configs/video.py --config.model.step=4 --mode hide", []),
+        ("python main.py --config configs/video.py --config.model.modulus=4 --mode hide", []),
         ("python main.py --config=configs/video.py --config.model.stop=4", ["--config.model.stop"]),
         ("python main.py --config configs/video.py --secrets a", ["--secrets"]),
         ("python experiments/none.py --x", ["experiments/none.py does not exist"]),

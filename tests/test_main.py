@@ -194,7 +194,7 @@ USAGE_ERRORS = {
     "typo in a flag": (["--config=configs/video.py", "--mode=hide", "--cove=a"], "cove"),
     "typo in a config field": (["--config=configs/video.py", "--config.modle.name=x"], "modle"),
     "unknown config field": (["--config=configs/video.py", "--config.model.zzz=1"], "zzz"),
-    "wrong type": (["--config=configs/video.py", "--config.model.step=many"], "config.model.step"),
+    "wrong type": (["--config=configs/video.py", "--config.model.modulus=many"], "config.model.modulus"),
     "section as a value": (["--config=configs/video.py", "--config.model=3"], "config.model"),
     "unknown mode": (["--config=configs/video.py", "--mode=reveil"], "roundtrip"),
     "mode without a value": (["--config=configs/video.py", "--mode"], "--mode"),
@@ -708,7 +708,7 @@ def test_models_and_checkpoints(run, folder, mode, foreign_checkpoint, monkeypat
         (f"--config.checkpoint={folder}", "no checkpoint"),
         (f"--config.checkpoint={foreign_checkpoint}", "prep_hide_reveal", "block_dct"),
         ("--config.model.classes=9", "does not fit"),
-        ("--config.model.layers=2", "does not fit"),
+        ("--config.model.depth=2", "does not fit"),
         ("--config.shuffle.moves=pixels", "pixels"),
     ]:
         check_failure(run(*arguments(mode), flag), folder, before, *parts)
@@ -749,7 +749,7 @@ def test_whatever_is_wrong_reveal_says_the_same(run, folder, other_checkpoint, m
         [*arguments("reveal"), "--passphrase_file=wrong.txt"],
         [*arguments("reveal"), "--key_file=wrong.key"],
         [*arguments("reveal"), f"--config.checkpoint={other_checkpoint}"],
-        [*arguments("reveal"), "--config.model.step=4"],
+        [*arguments("reveal"), "--config.model.modulus=4"],
         arguments("reveal", stego="cover.mkv"),
         arguments("reveal", stego="secret.mkv"),
         arguments("reveal", stego="recoded.mkv"),

@@ -61,7 +61,7 @@ def side():
     """Both sides of an untrained block_dct."""
     shuffle = ConfigDict({"moves": "cover", "cipher": "blocks", "block_size": 8})
     config = ConfigDict(
-        {"name": "block_dct", "step": STEP, "frames": GROUP, "classes": 8, "features": 8, "layers": 1}
+        {"name": "block_dct", "modulus": STEP, "frames": GROUP, "classes": 8, "features": 8, "depth": 1}
     )
     model = models.build(config)
     params = model.init(jax.random.key(0))

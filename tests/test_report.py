@@ -226,7 +226,7 @@ def test_figures_of_a_round_trip(tmp_path, files):
     assert not any("lossy" in text for text in reader.text_of("li"))
     assert reader.text_of("code") == [f"python main.py '{EVIL}'"]
     cells = reader.text_of("bdi")
-    for text in ("config.model.step", "config.channel", "(('round', 8),)", "jax", "python", "deepsteg_jax"):
+    for text in ("config.seed", "config.channel", "(('round', 8),)", "jax", "python", "deepsteg_jax"):
         assert text in cells
     size = files.stego.stat().st_size
     assert f"{size / 1024:,.1f} KiB" in cells

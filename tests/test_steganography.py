@@ -64,7 +64,7 @@ def nibbles(shapes=None):
 @functools.cache
 def block_dct():
     """The main model, untrained, and its params."""
-    settings = {"name": "block_dct", "step": 3, "frames": 4, "classes": 8, "features": 8, "layers": 0}
+    settings = {"name": "block_dct", "modulus": 3, "frames": 4, "classes": 8, "features": 8, "depth": 0}
     model = models.build(ConfigDict(settings))
     return model, jax.jit(model.init)(jax.random.key(0))
 

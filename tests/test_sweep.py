@@ -176,7 +176,7 @@ def test_samples_are_a_seeded_part_of_the_grid(sweep, monkeypatch):
     grid = [
         f"--config={CONFIG}",
         "--grid=model.classes=1,2,3,4,5,6",
-        "--grid=model.step=2,3,4,5",
+        "--grid=model.modulus=2,3,4,5",
         "--seeds=0,1",
     ]
 

@@ -62,7 +62,7 @@ class Models:
         """A copy of the config that suits, with D = `step` if that is given."""
         config = self._configs[survives, is_image].copy_and_resolve_references()
         if step is not None:
-            config.model.step = float(step) if survives else int(step)
+            config.model.update({"spacing": float(step)} if survives else {"modulus": int(step)})
         return config
 
     def side(self, side: str, survives: bool, is_image: bool, step: float | None = None) -> Callable:
@@ -70,7 +70,7 @@ class Models:
         from deepsteg_jax.commands import common
 
         config = self.config(survives, is_image, step)
-        key = side, survives, is_image, config.model.step
+        key = side, survives, is_image, config.model.to_json()
         if key not in self._ready:
             while len(self._ready) >= KEPT:
                 self._ready.pop(next(iter(self._ready)))
@@ -256,7 +256,7 @@ def _first_that_opens(job, models: Models, info: media.Info, stego: Path, reveal
 
 def ways_to_reveal(models: Models, stego: Path, is_image: bool) -> list[tuple[bool, float | None]]:
     """(survives codecs, D) to try, the likeliest first; the model `robust` finds D itself."""
-    first = models.config(False, is_image).model.step
+    first = models.config(False, is_image).model.modulus
     plain = [(False, step) for step in sorted({first, *STEPS}, key=lambda step: (step != first, step))]
     survivor = [(True, None)]
     return plain + survivor if stego.suffix.lower() in LOSSLESS else survivor + plain

@@ -103,7 +103,7 @@ def _cases(config: ConfigDict, keyed: list, shape: tuple[int, int, int]) -> list
         if is_robust(config):
             inputs |= {
                 "stego": cover,
-                "step": np.array(config.model.step, np.float32),
+                "step": np.array(config.model.spacing, np.float32),
                 "coded": secret // 8 * 8 + 4,
             }
         else:

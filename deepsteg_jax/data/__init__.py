@@ -12,6 +12,6 @@ import tensorflow as tf  # noqa: E402
 
 tf.config.set_visible_devices([], "GPU")  # the accelerator belongs to JAX
 
-from deepsteg_jax.data.pairs import Share, create_pairs, create_validation, has_validation  # noqa: E402
+from deepsteg_jax.data.pairs import Share, create_pairs, create_validation, has_validation, section  # noqa: E402
 
-__all__ = ["Share", "create_pairs", "create_validation", "has_validation"]
+__all__ = ["Share", "create_pairs", "create_validation", "has_validation", "section"]

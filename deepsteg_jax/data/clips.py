@@ -61,7 +61,7 @@ def _check(config: ConfigDict) -> None:
             "data.cache_height and data.cache_width must not be smaller than data.height and width"
         )
     if config.max_frames < config.frames:
-        raise UserError(f"data.max_frames is {config.max_frames}, less than data.frames = {config.frames}")
+        raise UserError(f"data.max_frames is {config.max_frames}, less than model.frames = {config.frames}")
 
 
 def _may_be_clip(path: Path) -> bool:

@@ -106,7 +106,7 @@ def _resize(picture: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
 def require_single_frame(config: ConfigDict) -> None:
     """Raise UserError if a source of still images is asked for clips."""
     if config.frames != 1:
-        raise UserError(f"data.frames is {config.frames}, but images have one: use data.source = 'clips'")
+        raise UserError(f"model.frames is {config.frames}, but images have one: use data.source = 'clips'")
 
 
 def open_folder(path: str) -> Path:

@@ -35,6 +35,11 @@ class Share(NamedTuple):
 WHOLE = Share()  # of a process that is alone
 
 
+def section(config: ConfigDict) -> ConfigDict:
+    """Section `data` of a config; examples are as long as the model's groups unless it says otherwise."""
+    return ConfigDict({"frames": config.model.get("frames"), **config.data})
+
+
 def create_pairs(
     config: ConfigDict, *, seed: int, batch_size: int, start_step: int = 0, share: Share = WHOLE
 ) -> Iterator[Batch]:
@@ -48,8 +53,8 @@ def create_pairs(
     batch of a single process.
 
     Args:
-        config: the `data` section; `source` is 'imagenet', 'images' or 'clips', and the function
-            `open_<source>` lists the fields it uses, or 'records', for which see `create_records`.
+        config: from `section`; `source` is 'imagenet', 'images' or 'clips', and the function `open_<source>`
+            lists the fields it uses, or 'records', for which see `create_records`.
         seed: of order and augmentation, at least 0.
         batch_size: pairs in a batch, over all processes.
         start_step: the first step to yield.

@@ -178,7 +178,7 @@ def _hide_one(config: ConfigDict, model: models.Model) -> Callable:
     """`model.hide` for a batch of one, without batched scatters, which jax2onnx does not know."""
     if config.model.name != "block_dct":
         return model.hide
-    quantiser = block_dct.make_quantiser(config.model.step)
+    quantiser = block_dct.make_quantiser(config.model.modulus)
 
     def hide(params, cover, secret):
         group = cover.reshape(-1, *cover.shape[-3:]), secret.reshape(-1, *secret.shape[-3:])

@@ -516,16 +516,16 @@ def _as_video(x: jax.Array) -> jax.Array:
 
 
 def build(config) -> Model:
-    """The model of `config`: step, frames, classes, layers, features, dtype, remat (see configs/video.py).
+    """The model of `config`: modulus, frames, classes, depth, features, dtype, remat (see configs/video.py).
 
     Raises:
-        UserError: `step` is out of range, or `dtype` unknown.
+        UserError: `modulus` is out of range, or `dtype` unknown.
     """
-    if not 2 <= config.step <= MAX_STEP:
-        raise UserError(f"config.model.step is a whole number from 2 to {MAX_STEP}, not {config.step}")
-    quantiser = make_quantiser(config.step)
+    if not 2 <= config.modulus <= MAX_STEP:
+        raise UserError(f"config.model.modulus is a whole number from 2 to {MAX_STEP}, not {config.modulus}")
+    quantiser = make_quantiser(config.modulus)
     refinement, dtype = rematerialise(Refinement, config), compute_dtype(config)
-    network = refinement(config.features, config.layers, dtype) if config.layers else None
+    network = refinement(config.features, config.depth, dtype) if config.depth else None
 
     def init(key):
         codebook_key, network_key = jax.random.split(key)

@@ -135,7 +135,7 @@ def _swap_back(x1, lost, order, gains):
 
 
 def build(config) -> Model:
-    """The model of `config`: block, start, couplings, features, layers, dtype, remat; frame by frame.
+    """The model of `config`: block, start, couplings, features, depth, dtype, remat; frame by frame.
 
     Raises:
         UserError: `start` is unknown.
@@ -144,7 +144,7 @@ def build(config) -> Model:
         raise UserError(f"config.model.start is identity or swap, not {config.start!r}")
     channels = 3 * config.block**2
     coupling = rematerialise(Coupling, config, ("__call__", "inverse"))
-    make = partial(coupling, config.features, config.layers, channels, compute_dtype(config))
+    make = partial(coupling, config.features, config.depth, channels, compute_dtype(config))
     network = Couplings(config.couplings, make)
     swaps = config.start == "swap"
     plan = swap_plan(config.block)

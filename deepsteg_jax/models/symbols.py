@@ -246,8 +246,8 @@ def networks(config) -> tuple[Reliability, Restoration]:
     """The two networks of a config's section `model`."""
     dtype = compute_dtype(config)
     return (
-        Reliability(config.coefficients, config.features, config.layers, dtype),
-        Restoration(config.restoration_features, config.restoration_layers, dtype),
+        Reliability(config.coefficients, config.features, config.depth, dtype),
+        Restoration(config.restoration_features, config.restoration_depth, dtype),
     )
 
 
@@ -327,11 +327,11 @@ def build(config) -> Model:
         }
 
     def hide(params, cover, symbols):
-        return write_symbols(255 * cover, symbols, config.step) / 255
+        return write_symbols(255 * cover, symbols, config.spacing) / 255
 
     def reveal(params, stego):
         luma = luma_of(255 * stego)
-        return demodulate(config, params["reliability"], luma, jnp.full(len(luma), config.step))
+        return demodulate(config, params["reliability"], luma, jnp.full(len(luma), config.spacing))
 
     def tie(params):
         return {"hide": {"reliability": params["reveal"]["reliability"]}, "reveal": params["reveal"]}

@@ -100,8 +100,9 @@ def _open_log(config, workdir, step):
 
 
 def _pairs_from(config, step):
+    settings, batch_size = data.section(config), config.train.batch_size
     return data.create_pairs(
-        config.data, seed=config.seed, batch_size=config.train.batch_size, start_step=step, share=_share()
+        settings, seed=config.seed, batch_size=batch_size, start_step=step, share=_share()
     )
 
 
@@ -151,7 +152,7 @@ class Run(NamedTuple):
     def _write_line(self, step: int, logs: dict, watch: Stopwatch) -> None:
         logs = {name: float(value) for name, value in logs.items()}
         self._check_finite(logs["loss"], "loss", step)
-        images_per_step = self.config.train.batch_size * self.config.data.frames
+        images_per_step = self.config.train.batch_size * data.section(self.config).frames
         self.log.scalars(step, logs | watch.lap(step, images_per_step))
 
     def _validate(self, state: TrainState) -> None:

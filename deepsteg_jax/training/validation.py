@@ -74,6 +74,6 @@ def open_validation(
         raise UserError(f"config.train.best_metric is loss for a model of records, not {metric!r}")
     if metric not in VALIDATED:
         raise UserError(f"config.train.best_metric is one of {', '.join(VALIDATED)}, not {metric!r}")
-    batches = data.create_validation(config.data, batch_size=config.train.batch_size, share=share)
+    batches = data.create_validation(data.section(config), batch_size=config.train.batch_size, share=share)
     step = parallelise(make_validation_step(model, config, key, AXIS), donate=False)
     return Validation(config, batches, step, manager, checkpoints.read_best(manager))

@@ -50,7 +50,7 @@ def calls(monkeypatch):
 
     def revealer(config):
         def reveal(credential, stego, output, progress):
-            made["reveal"].append((config.model.name, config.model.step))
+            made["reveal"].append((config.model.name, config.model.get("modulus")))
             if not made["opens"](config):
                 raise UserError(NOTHING)
             media.write_frames(output, media.read_frames(stego))
@@ -108,9 +108,9 @@ def test_a_step_changes_a_copy():
     given.lock()
     before = given.to_json_best_effort()
     models = work.Models(given)
-    assert models.config(False, False, 5).model.step == 5
-    assert models.config(True, False, 32).model.step == 32.0
-    assert models.config(False, False).model.step == given.model.step == 3
+    assert models.config(False, False, 5).model.modulus == 5
+    assert models.config(True, False, 32).model.spacing == 32.0
+    assert models.config(False, False).model.modulus == given.model.modulus == 3
     assert given.to_json_best_effort() == before
 
 
@@ -148,7 +148,7 @@ def test_a_cover_is_scaled_down_with_its_sound(desk, models, calls):
     assert media.probe(hidden.watched).tracks == 1 and hidden.watched.suffix == ".mp4"
     assert hidden.numbers is None
     config, _, settings = calls["hide"][0]
-    assert config.model.step == 4 and settings.sound_bit_rate == 0 and not settings.loop_cover
+    assert config.model.modulus == 4 and settings.sound_bit_rate == 0 and not settings.loop_cover
 
 
 def test_odd_sides_are_made_even_for_h264(desk, models, calls):

@@ -130,7 +130,7 @@ def test_block_dct_in_other_runtimes(name):
         got, wanted = serialised(graph, inputs, has(name))[1], mode.call(graph, inputs)[0].astype(int)
         assert got.dtype == np.uint8
         # Another rounding of a coefficient or class may change digits, and move a sample of the stego by D.
-        assert abs(got - wanted).max() <= (config.model.step if graph.name == "hide" else 1)
+        assert abs(got - wanted).max() <= (config.model.modulus if graph.name == "hide" else 1)
         assert np.mean(got != wanted) < 0.01
         inputs["stego"] = wanted.astype(np.uint8)
 

@@ -25,7 +25,7 @@ def quantiser_of(step):
 @functools.cache
 def model_of(step=4, frames=4, classes=8):
     """(model, params, compiled hide, compiled reveal), untrained."""
-    settings = {"step": step, "frames": frames, "classes": classes, "features": 8, "layers": 1}
+    settings = {"modulus": step, "frames": frames, "classes": classes, "features": 8, "depth": 1}
     model = block_dct.build(ConfigDict(settings))
     return model, quick(model.init)(jax.random.key(0)), quick(model.hide), quick(model.reveal)
 

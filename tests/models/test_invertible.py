@@ -16,7 +16,7 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 
 
 def build(start="identity", block=2, features=3):
-    settings = {"start": start, "block": block, "couplings": 2, "features": features, "layers": 1}
+    settings = {"start": start, "block": block, "couplings": 2, "features": features, "depth": 1}
     return models.build(ConfigDict({"name": "invertible", **settings}))
 
 

@@ -13,8 +13,8 @@ from deepsteg_jax.losses import mean_squared_error
 from deepsteg_jax.models import prep_hide_reveal
 
 SETTINGS = {
-    "block_dct": {"step": 4, "frames": 2, "classes": 8, "features": 4, "layers": 2},
-    "invertible": {"start": "swap", "block": 4, "couplings": 2, "features": 2, "layers": 2},
+    "block_dct": {"modulus": 4, "frames": 2, "classes": 8, "features": 4, "depth": 2},
+    "invertible": {"start": "swap", "block": 4, "couplings": 2, "features": 2, "depth": 2},
     "prep_hide_reveal": {"features": 2},
 }
 MOVED = {"block_dct": 0.1, "invertible": 0.03, "prep_hide_reveal": 0.1}  # deviation from fresh parameters
@@ -146,7 +146,7 @@ def test_bfloat16_does_not_touch_what_is_no_network(name):
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("dtype", ["float16", "bf16", ""])
 def test_unknown_dtype(name, dtype):
-    for changes in ({}, {"layers": 0}):
+    for changes in ({}, {"depth": 0}):
         with pytest.raises(UserError, match="float32 or bfloat16") as caught:
             build(name, dtype=dtype, **changes)
         assert repr(dtype) in str(caught.value)

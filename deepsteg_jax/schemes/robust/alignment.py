@@ -28,7 +28,7 @@ def nearest_step(step: float) -> float:
         UserError: there is none near.
     """
     if not 15 < step < 96:
-        raise UserError(f"config.model.step is 16 to 90 for the model robust, not {step}")
+        raise UserError(f"config.model.spacing is 16 to 90 for the model robust, not {step}")
     return float(STEPS[np.argmin(np.abs(np.log(STEPS / step)))])
 
 

@@ -80,4 +80,4 @@ class Fine(NamedTuple):
 
 def make(config: Any, skip: int, master: bytes) -> Fine:
     """The fine carriers of a config's section `fine`, above `skip` coefficients."""
-    return Fine(config.coefficients, config.step, skip, keys.subkey(master, "robust fine"))
+    return Fine(config.coefficients, config.spacing, skip, keys.subkey(master, "robust fine"))

@@ -10,10 +10,9 @@ import numpy as np
 from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.robust import code
-from deepsteg_jax.schemes.robust.layout import keystream, random_bits
+from deepsteg_jax.schemes.robust.layout import MOST_LAYERS, keystream, random_bits
 
 SALT_BYTES, TAG_BYTES = 6, 4
-MOST_LAYERS = 6
 _VERSION = 4
 _MANTISSA, _EXPONENT, _UNIT = 8, 4, 2  # bits, bits and bytes: rooms are floats, rounded down
 # Bits of each field, as few as will do: a header has to survive worse channels than any layer.

@@ -20,6 +20,7 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.robust.levels import LEVELS
 
 SEGMENT = 32  # frames hidden and revealed together
+MOST_LAYERS = 6  # that a header has room for
 LEAST_PILOTS = 80  # of a frame, and as many references
 
 
@@ -36,22 +37,23 @@ class Layer(NamedTuple):
 
 
 def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
-    """The layers of a config's `layers`, from the most robust to the finest.
+    """The layers of a config's `secret_layers`, from the most robust to the finest.
 
     Raises:
-        UserError: levels do not follow each other, or shares do not make a whole.
+        UserError: levels do not follow each other, shares do not make a whole, or there are too many layers.
     """
-    named = [
-        (FINE if levels == "fine" else tuple(map(int, levels)), *rest) for levels, *rest in config.layers
-    ]
+    given = config.secret_layers
+    if len(given) > MOST_LAYERS:
+        raise UserError(f"config.secret_layers: at most {MOST_LAYERS} layers, not {len(given)}")
+    named = [(FINE if levels == "fine" else tuple(map(int, levels)), *rest) for levels, *rest in given]
     layers = tuple(Layer(*fields) for fields in named)
     used = [level for layer in layers if layer.levels != QUARTER for level in layer.levels]
     coarse = sum(layer.share for layer in layers if layer.levels == QUARTER)
     fine = [layer.levels for layer in layers[:-1]].count(FINE)
     if used != list(range(2, 2 + len(used))) or len(used) > LEVELS - 2 or not 0 < coarse <= 1 + 1e-9 or fine:
         raise UserError(
-            'config.layers: first layers of the levels "01" whose shares add up to at most 1, then "2", "3", '
-            '... in this order, each level once, at last perhaps "fine"'
+            'config.secret_layers: first layers of the levels "01" whose shares add up to at most 1, then '
+            '"2", "3", ... in this order, each level once, at last perhaps "fine"'
         )
     return layers
 

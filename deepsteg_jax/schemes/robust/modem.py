@@ -89,16 +89,16 @@ def blocks_of(height: int, width: int) -> int:
 
 
 def carriers_of(config: ConfigDict) -> list[tuple[int, int]]:
-    """(symbols of a block, frames that share them) of a config's `carriers`.
+    """(symbols of a block, frames that share them) of a config's `modulations`.
 
     Raises:
         UserError: there are none, or they are out of range.
     """
-    carriers = [(int(count), int(hold)) for count, hold in config.carriers]
+    carriers = [(int(count), int(hold)) for count, hold in config.modulations]
     most = config.model.coefficients
     if not carriers or any(not (0 < n <= most and 0 < hold <= SEGMENT) for n, hold in carriers):
         raise UserError(
-            f"config.carriers: pairs of 1 to config.model.coefficients={most} coefficients of a block and "
+            f"config.modulations: pairs of 1 to config.model.coefficients={most} coefficients of a block and "
             f"1 to {SEGMENT} frames that share them"
         )
     return carriers

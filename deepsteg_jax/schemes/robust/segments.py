@@ -246,7 +246,7 @@ class Sender:
         """`config`: the whole config; `params` of the hide side; `master`: see MASTER_SALT.
 
         Raises:
-            UserError: `config.layers`, `carriers`, the step, `growth` or `margin` makes no sense.
+            UserError: `config.secret_layers`, `modulations`, `spacing`, `growth` or `margin` makes no sense.
         """
         if not (config.growth >= 0 and 0 < config.margin <= 1):
             raise UserError("config.growth is 0 or more, config.margin more than 0 and at most 1")
@@ -254,7 +254,7 @@ class Sender:
         self._layers, self._carriers = layout.layers_of(config), carriers_of(config)
         self._fewest = min(count for count, _ in self._carriers)
         self._fine = fine.make(config.fine, config.model.coefficients, master)
-        self._step, self._growth = alignment.nearest_step(config.model.step), config.growth
+        self._step, self._growth = alignment.nearest_step(config.model.spacing), config.growth
         self._margin, self._overhead = config.margin, config.overhead
         self._master = master
 
@@ -436,8 +436,8 @@ class Receiver:
         """`config`: the whole config; `params` of the reveal side; size of the frames to come.
 
         Raises:
-            UserError: `config.layers` or `carriers` makes no sense, or the frames are too small to carry
-                anything.
+            UserError: `config.secret_layers` or `modulations` makes no sense, or the frames are too small to
+                carry anything.
         """
         self._modem = Modem(config.model, params)
         self._layers, carriers = layout.layers_of(config), carriers_of(config)

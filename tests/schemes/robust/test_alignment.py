@@ -78,7 +78,7 @@ def test_steps_are_the_nearest():
 
 @pytest.mark.parametrize("step", [-1, 0, 8, 200, float("nan")])
 def test_impossible_steps_are_refused(step):
-    with pytest.raises(UserError, match=r"config\.model\.step is 16 to 90"):
+    with pytest.raises(UserError, match=r"config\.model\.spacing is 16 to 90"):
         alignment.nearest_step(step)
 
 

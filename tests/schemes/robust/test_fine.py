@@ -9,7 +9,7 @@ from deepsteg_jax.schemes.robust import fine, levels, modem
 from tests.synthetic import smooth
 
 KEY, SALT = bytes(range(32)), b"twelve bytes"
-CONFIG = ConfigDict({"coefficients": 5, "step": 8.0})
+CONFIG = ConfigDict({"coefficients": 5, "spacing": 8.0})
 FRAMES, SIZE, BLOCKS = 3, (48, 64), 48
 
 

@@ -59,8 +59,9 @@ def test_frames_too_small_are_refused():
         (("2", 1.0, "CRF18"),),
         (("01", 1.0, "CRF28"), ("23456", 1.0, "C2")),
         (("01", 1.0, "CRF28"), ("fine", 1.0, "C2"), ("2", 1.0, "C2")),
+        (("01", 0.1, "CRF28"),) * 7,
     ],
 )
 def test_layers_that_make_no_sense_are_refused(layers):
-    with pytest.raises(UserError, match=r"config\.layers"):
-        layout.layers_of(ConfigDict({"layers": layers}))
+    with pytest.raises(UserError, match=r"config\.secret_layers"):
+        layout.layers_of(ConfigDict({"secret_layers": layers}))

@@ -25,8 +25,8 @@ ABOUT = Description(FRAMES, 100, 60, False, Fraction(25), Fraction(1))
 
 def _config():
     config = get_config()
-    config.layers = (("01", 0.5, "CRF24"), ("01", 0.5, "CRF16"), ("2", 1.0, "C2"), ("3", 1.0, "C2"))
-    config.growth, config.model.step = 0.0, 76.0
+    config.secret_layers = (("01", 0.5, "CRF24"), ("01", 0.5, "CRF16"), ("2", 1.0, "C2"), ("3", 1.0, "C2"))
+    config.growth, config.model.spacing = 0.0, 76.0
     return config
 
 
