@@ -145,6 +145,25 @@ def derive_key(credential: Credential, salt: bytes) -> bytes:
     return argon.derive(credential.encode("utf-8"))
 
 
+class Deriver:
+    """Derives the master keys of one credential, each of them once."""
+
+    def __init__(self, credential: Credential):
+        """`credential`: a passphrase or the bytes of a key file."""
+        self._credential, self._known = credential, {}
+
+    def __call__(self, salt: bytes) -> bytes:
+        """Return `derive_key` of this salt."""
+        if salt not in self._known:
+            self._known[salt] = derive_key(self._credential, salt)
+        return self._known[salt]
+
+    @property
+    def count(self) -> int:
+        """Count the derivations so far."""
+        return len(self._known)
+
+
 def subkey(key: bytes, purpose: str) -> bytes:
     """An independent 256-bit key for one purpose (HKDF-Expand with SHA-256, RFC 5869)."""
     return HKDFExpand(hashes.SHA256(), KEY_BYTES, f"deepsteg {purpose}".encode()).derive(key)

@@ -1,0 +1,248 @@
+"""One interface between files and mathematics.
+
+Pipeline, library, page, camera and evaluation know a `Scheme`, the `Sender` and the `Receiver` that it makes,
+and nothing of what is inside:
+
+    sender = scheme.sender(plan, keys, settings)    with sender: stego += sender.send(pair) ... sender.finish()
+    found = scheme.probe(stego, keys)               None: there is nothing for this key
+    receiver = scheme.receiver(found)               secret += receiver.receive(frame) ... receiver.finish()
+
+A sender and a receiver take one frame at a time and answer with the frames, or bytes, that are ready: they
+buffer as many as they hide together.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from deepsteg_jax import media
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.keys import Deriver
+from deepsteg_jax.plan import Plan
+
+Purpose = Literal["file", "post", "live"]
+
+NOTHING = (
+    "no hidden video for this passphrase or key: it is wrong, or the checkpoint or config is another, "
+    "or nothing is hidden, or the file was recoded"
+)
+
+Frame = Any
+"""A frame in a scheme's domain: RGB uint8 [h, w, 3], or `media.Planes`."""
+
+
+class Settings(NamedTuple):
+    """What the sender may choose; see section `video` of the config."""
+
+    align: str = "time"
+    loop_cover: bool = False
+    sound_bit_rate: int = 64_000  # bits per second; 0 leaves the secret's sound out
+
+
+class Cost(NamedTuple):
+    """What hiding will take, known before the work."""
+
+    seconds: float  # on two cores
+    memory_bytes: int  # at the peak
+    stego_bytes: int
+
+
+class Metadata(NamedTuple):
+    """What every receiver is told of the secret, sealed."""
+
+    width: int  # pixels, as it lies in the stego
+    height: int
+    frames: int
+    cover_frames: int  # frames of the stego that carry it, from the first one on
+    rate: Fraction  # frames per second; of a timed secret its ticks per second
+    timed: bool  # every frame of the secret has a time of its own
+    turned: bool  # left by 90 degrees, to fit better
+    aspect: Fraction  # of a pixel, width over height; of the secret as it was
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the secret, upright."""
+        return (self.height, self.width) if self.turned else (self.width, self.height)
+
+
+class Pair(NamedTuple):
+    """A frame of the cover and what it is to carry."""
+
+    cover: Frame
+    secret: np.ndarray | None  # uint8 [h', w', 3] as it lies, no larger than the cover; None: bytes travel
+    number: int = 0  # of the secret's frame
+    time: int = 0  # its ticks
+
+
+class Timed(NamedTuple):
+    """A frame of the secret, and when it is shown if it has a time of its own."""
+
+    frame: np.ndarray  # uint8 [h, w, 3], upright
+    time: int | None = None  # ticks
+
+
+@dataclass
+class Stego:
+    """A stego as it is opened: its frames can be read from the start as often as it takes."""
+
+    info: media.Info
+    frames: Callable[[], Iterator[Frame]]
+
+
+@dataclass
+class Found:
+    """What a probe found for a key: everything that a receiver needs."""
+
+    metadata: Metadata
+    state: Any = field(repr=False)  # of the scheme
+    read: int = 0  # frames that the probe has passed on to the receiver already
+
+
+class Sender(ABC):
+    """Hides one secret; a context manager that lets go of what it holds."""
+
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
+
+    @abstractmethod
+    def send(self, pair: Pair) -> list[Frame]:
+        """Take the next frame of the cover; return the frames of the stego that are ready, in order."""
+
+    @abstractmethod
+    def finish(self) -> list[Frame]:
+        """Return the rest of the stego."""
+
+    def __enter__(self) -> "Sender":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Let go of temporary files."""
+
+
+class Receiver(ABC):
+    """Reveals one secret; a context manager as a sender is."""
+
+    metadata: Metadata
+    received = 0  # frames of the stego
+    written = 0  # frames of the secret that it has given
+    notes: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def complete(self) -> bool:
+        """Whether nothing more is to come, so that the rest of the stego need not be read."""
+
+    @abstractmethod
+    def receive(self, frame: Frame) -> list[Timed] | list[bytes]:
+        """Take the next frame of the stego; return the pieces of the secret that are ready, in order."""
+
+    @abstractmethod
+    def finish(self) -> list[Timed] | list[bytes]:
+        """Return the rest of the secret."""
+
+    @abstractmethod
+    def complaint(self, stego: str, output: str, damaged: Sequence[int]) -> str | None:
+        """Say in one line what is missing or wrong; None: nothing.
+
+        Args:
+            stego: its name.
+            output: the name of what was written.
+            damaged: frames of the stego that could not be decoded whole.
+        """
+
+    def sound(self) -> media.Sound | None:
+        """Return the secret's sound as far as it arrived; valid until the context ends."""
+        return None
+
+    def __enter__(self) -> "Receiver":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Let go of temporary files."""
+
+
+class Scheme(ABC):
+    """A way of hiding: a config, its parameters, and compiled programs that are kept for many files."""
+
+    name: str
+    purpose: Purpose
+    """"file": survives exact copies; "post": survives codecs; "live": frame by frame."""
+
+    domain: Literal["rgb", "planes"] = "rgb"
+    accepts: Literal["pictures", "bytes"] = "pictures"
+    slots = 1
+    """The largest number of secrets, each with a key of its own, in one cover."""
+
+    still = False
+    """Whether it is made for single images."""
+
+    @abstractmethod
+    def cost(self, height: int, width: int, frames: int) -> Cost:
+        """Predict what hiding in a cover of this size takes."""
+
+    def check(self, info: media.Info) -> None:  # noqa: B027
+        """Raise UserError where a cover cannot carry anything, before any work."""
+
+    def pass_numbers(self, plan: Plan) -> np.ndarray:
+        """Return the number of the secret's frame that each frame of the cover carries, to the secret's end.
+
+        In the rest of a longer cover they come again from the start.
+        """
+        return plan.schedule.numbers
+
+    def shown_numbers(self, plan: Plan) -> np.ndarray | None:
+        """Return the numbers of the secret's frames that the revealed ones show; None: each of them once."""
+        return None
+
+    def measure(self, cover: Iterable[Frame]) -> Any:
+        """Look at the whole cover before the first frame is sent; the sender is given what this returns."""
+        return None
+
+    @abstractmethod
+    def sender(
+        self, plan: Plan, keys: Sequence[str | bytes], settings: Settings, measured: Any = None
+    ) -> Sender:
+        """Make the sender of one stego.
+
+        Args:
+            plan: what is hidden in what.
+            keys: a passphrase or a key file's content for each secret.
+            settings: see there.
+            measured: what `measure` returned.
+
+        Raises:
+            UserError: the secret does not fit.
+        """
+
+    @abstractmethod
+    def probe(self, stego: Stego, keys: Deriver) -> Found | None:
+        """Look for a secret of a key with bounded work; None: there is none."""
+
+    @abstractmethod
+    def receiver(self, found: Found) -> Receiver:
+        """Make the receiver of what `probe` found."""
+
+    def reveal_blindly(self, stego: np.ndarray, key: bytes) -> np.ndarray | None:
+        """Reveal frames [n, h, w, 3] with any key, past the probe; None: only the right key gives anything."""
+        return None
+
+    def session(self, key: str | bytes, height: int, width: int) -> tuple[Any, Any]:
+        """Return the two parties of a live session, sender and receiver.
+
+        Raises:
+            UserError: it hides too many frames at once to be live.
+        """
+        raise UserError(
+            f"the scheme {self.name} hides in seconds of frames and tries encoders on the way: "
+            "use configs/image.py or configs/video.py live"
+        )
+
+    def complexity(self, height: int, width: int) -> dict[str, dict[str, float]]:
+        """Count what the networks cost: {"gmac_per_frame": {side: ...}, "parameters": {side: ...}}."""
+        return {"gmac_per_frame": {"hide": 0.0, "reveal": 0.0}, "parameters": {"hide": 0, "reveal": 0}}
