@@ -3,9 +3,9 @@
 Pipeline, library, page, camera and evaluation know a `Scheme`, the `Sender` and the `Receiver` that it makes,
 and nothing of what is inside:
 
-    sender = scheme.sender(plan, keys, settings)    with sender: stego += sender.send(pair) ... sender.finish()
+    sender = scheme.sender(plan, keys, settings)    stego += sender.send(pair) ..., sender.finish()
     found = scheme.probe(stego, keys)               None: there is nothing for this key
-    receiver = scheme.receiver(found)               secret += receiver.receive(frame) ... receiver.finish()
+    receiver = scheme.receiver(found)               secret += receiver.receive(frame) ..., receiver.finish()
 
 A sender and a receiver take one frame at a time and answer with the frames, or bytes, that are ready: they
 buffer as many as they hide together.
@@ -120,7 +120,7 @@ class Sender(ABC):
         """Return itself."""
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: object) -> None:  # noqa: B027
         """Let go of temporary files."""
 
 
@@ -163,7 +163,7 @@ class Receiver(ABC):
         """Return itself."""
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *exception: object) -> None:  # noqa: B027
         """Let go of temporary files."""
 
 
@@ -229,7 +229,7 @@ class Scheme(ABC):
         """Make the receiver of what `probe` found."""
 
     def reveal_blindly(self, stego: np.ndarray, key: bytes) -> np.ndarray | None:
-        """Reveal frames [n, h, w, 3] with any key, past the probe; None: only the right key gives anything."""
+        """Reveal frames [n, h, w, 3] with any key, past the probe; None: no other key gives anything."""
         return None
 
     def session(self, key: str | bytes, height: int, width: int) -> tuple[Any, Any]:
