@@ -66,7 +66,7 @@ def side():
     model = models.build(config)
     params = model.init(jax.random.key(0))
     codec = Codec(model, shuffle, GROUP)
-    fingerprint = checkpoints.fingerprint(params["reveal"])
+    fingerprint = models.fingerprint(params["reveal"])
     hider = pipeline.Side(codec, params["hide"], model.step, fingerprint, "some")
     return hider, hider._replace(params=params["reveal"])
 

@@ -56,7 +56,7 @@ def load_side(config: ConfigDict, side: str) -> Side:
     _return_large_buffers()
     model = models.build(config.model)
     reveal = checkpoints.restore_params(config.checkpoint, model, config.model, "reveal")
-    fingerprint = checkpoints.fingerprint(reveal)
+    fingerprint = models.fingerprint(reveal)
     params = reveal
     if side == "hide":
         params = checkpoints.restore_params(config.checkpoint, model, config.model, "hide")

@@ -295,12 +295,11 @@ def describe(config: ConfigDict, params: dict, rows: list[dict]) -> dict:
     import jax
 
     from deepsteg_jax import models
-    from deepsteg_jax.training import checkpoints
 
     return {
         "model": config.model.name,
         "checkpoint": Path(config.checkpoint).name,
-        "fingerprint": checkpoints.fingerprint(params["reveal"]).hex(),
+        "fingerprint": models.fingerprint(params["reveal"]).hex(),
         "step": models.build(config.model).step,
         "group": config.data.frames if is_robust(config) else config.model.frames,
         "shuffle": config.shuffle.to_dict(),

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import block_dct, invertible, prep_hide_reveal, symbols
-from deepsteg_jax.models.base import Model, Params
+from deepsteg_jax.models.base import Model, Params, fingerprint
 
 MODELS: dict[str, Callable[[ConfigDict], Model]] = {
     "block_dct": block_dct.build,
@@ -27,4 +27,4 @@ def build(config: ConfigDict) -> Model:
     return MODELS[config.name](config)
 
 
-__all__ = ["MODELS", "Model", "Params", "build"]
+__all__ = ["MODELS", "Model", "Params", "build", "fingerprint"]

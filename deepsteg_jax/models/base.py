@@ -1,11 +1,13 @@
 """What a model is."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
@@ -66,3 +68,11 @@ class Model(NamedTuple):
     loss: Callable[[Params, dict[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]] | None = None
     """loss(params, batch) -> (scalar, logs) of a batch of records (`data.records`), the logs scalars that are
     means over the batch. A model that has it is trained from records, not by hiding and revealing."""
+
+
+def fingerprint(params: Any) -> bytes:
+    """Return 8 bytes that differ between any two sets of parameters."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.digest()[:8]

@@ -21,7 +21,7 @@ import numpy as np
 
 from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.keys import Deriver
+from deepsteg_jax.keys import Credential, Deriver
 from deepsteg_jax.plan import Plan
 
 Purpose = Literal["file", "post", "live"]
@@ -206,13 +206,13 @@ class Scheme(ABC):
 
     @abstractmethod
     def sender(
-        self, plan: Plan, keys: Sequence[str | bytes], settings: Settings, measured: Any = None
+        self, plan: Plan, credentials: Sequence[Credential], settings: Settings, measured: Any = None
     ) -> Sender:
         """Make the sender of one stego.
 
         Args:
             plan: what is hidden in what.
-            keys: a passphrase or a key file's content for each secret.
+            credentials: a passphrase or a key file's content for each secret.
             settings: see there.
             measured: what `measure` returned.
 
@@ -221,7 +221,7 @@ class Scheme(ABC):
         """
 
     @abstractmethod
-    def probe(self, stego: Stego, keys: Deriver) -> Found | None:
+    def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
         """Look for a secret of a key with bounded work; None: there is none."""
 
     @abstractmethod
@@ -232,7 +232,7 @@ class Scheme(ABC):
         """Reveal frames [n, h, w, 3] with any key, past the probe; None: no other key gives anything."""
         return None
 
-    def session(self, key: str | bytes, height: int, width: int) -> tuple[Any, Any]:
+    def session(self, key: Credential, height: int, width: int) -> tuple[Any, Any]:
         """Return the two parties of a live session, sender and receiver.
 
         Raises:
@@ -246,3 +246,15 @@ class Scheme(ABC):
     def complexity(self, height: int, width: int) -> dict[str, dict[str, float]]:
         """Count what the networks cost: {"gmac_per_frame": {side: ...}, "parameters": {side: ...}}."""
         return {"gmac_per_frame": {"hide": 0.0, "reveal": 0.0}, "parameters": {"hide": 0, "reveal": 0}}
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Return 1, 2, 3, 7 as '1-3, 7'; at most five ranges."""
+    runs = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    shown = [str(a) if a == b else f"{a}-{b}" for a, b in runs[:5]]
+    return ", ".join(shown) + (", ..." if len(runs) > 5 else "")

@@ -7,7 +7,6 @@ optimiser state, and the raw parameters beside averaged ones; absent from shippe
 together, in a folder that all of them see.
 """
 
-import hashlib
 import json
 import logging
 from functools import partial
@@ -206,14 +205,6 @@ def export(source: str, target: str | Path, model: Model, config: ConfigDict) ->
         step = max(int(p.name) for p in locate(source).iterdir() if p.name.isdigit())
         if not manager.save(step, args=_arguments(params, config)):
             raise UserError(f"{target} already holds step {manager.latest_step()}: choose an empty folder")
-
-
-def fingerprint(params: Any) -> bytes:
-    """8 bytes that differ between any two sets of parameters."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.digest()[:8]
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, target: dict[str, Any]) -> dict[str, Any]:

@@ -312,13 +312,13 @@ def test_export_of_nothing(toy, tmp_path):
 def test_fingerprint_tells_parameters_apart(toy, saved):
     state, folder = saved
     params = state.params["reveal"]
-    prints = {checkpoints.fingerprint(params)}
-    assert {checkpoints.fingerprint(_restore_params(toy, folder, "reveal"))} == prints
-    assert {checkpoints.fingerprint(jax.tree.map(np.asarray, params))} == prints
+    prints = {models.fingerprint(params)}
+    assert {models.fingerprint(_restore_params(toy, folder, "reveal"))} == prints
+    assert {models.fingerprint(jax.tree.map(np.asarray, params))} == prints
     for name, place in [("bias", 0), ("bias", 2), ("unmix", 0), ("unmix", 450), ("unmix", 899)]:
         changed = jax.tree.map(np.array, params)
         changed[name].view(np.uint32).flat[place] ^= 1  # the last bit counts
-        prints.add(checkpoints.fingerprint(changed))
+        prints.add(models.fingerprint(changed))
     assert len(prints) == 6 and all(len(p) == 8 for p in prints)
     swapped = {**params, "unmix": params["unmix"][::-1]}
-    assert checkpoints.fingerprint(swapped) not in prints
+    assert models.fingerprint(swapped) not in prints

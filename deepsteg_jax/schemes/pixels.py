@@ -1,0 +1,458 @@
+"""The scheme `pixels`: a picture model hides frames in frames, under a keyed cipher, on a lossless channel.
+
+Which frame of the secret comes when, and its sound, travel as sealed metadata in low bits, see `metadata`.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
+from io import SEEK_END
+from tempfile import TemporaryFile
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from deepsteg_jax import keys, media, models
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.keys import Deriver
+from deepsteg_jax.media.temporary import temporary_files
+from deepsteg_jax.plan import Plan, tick_rate
+from deepsteg_jax.schemes import metadata
+from deepsteg_jax.schemes.base import (
+    Cost,
+    Found,
+    Metadata,
+    Pair,
+    Receiver,
+    Scheme,
+    Sender,
+    Settings,
+    Stego,
+    Timed,
+    ranges,
+)
+from deepsteg_jax.schemes.metadata import PACKET_HEAD, Header, Packet, Packets
+from deepsteg_jax.steganography import Codec
+
+CHUNK_FRAMES = 4  # frames in one call of the compiled graph, or one group where groups are longer
+LEAST_SOUND, MOST_SOUND = 6_000, 512_000  # bits per second; what Opus can do
+OGG_HEAD = 160  # bytes; no less in a packet of large frames, so that one holds the head of the Ogg file
+
+# Measured with block_dct on two cores, file to file; other models take longer.
+_SECONDS_PER_PIXEL = 3e-7
+_BYTES_PER_PIXEL, _BYTES = 3_000, 600e6  # memory: of a pixel of one frame, and of the process
+_STEGO_BYTES_PER_PIXEL = 1.7  # FFV1 with noise in its low bits
+
+
+class PixelScheme(Scheme):
+    """A model of pictures with the parameters of both sides, each loaded when it is first used."""
+
+    name, purpose = "pixels", "file"
+
+    def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
+        """`load_params` gives the parameters of "hide" or "reveal".
+
+        Raises:
+            UserError: there is no such model.
+        """
+        self.config, self._load = config, load_params
+        self.still = config.model.frames == 1
+        self._codecs: dict[tuple, Codec] = {}
+        self.model = models.build(config.model)
+
+    @cached_property
+    def hide_params(self) -> Any:
+        """The parameters of the hide side, on the device."""
+        return jax.device_put(self._load("hide"))
+
+    @cached_property
+    def reveal_params(self) -> Any:
+        """The parameters of the reveal side, on the device."""
+        return jax.device_put(self._load("reveal"))
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """8 bytes that tell these parameters from any others."""
+        return models.fingerprint(self.reveal_params)
+
+    def codec(self, modulus: int | None = None, group: int | None = None, **shuffle: Any) -> Codec:
+        """Return the compiled programs for these settings, those of the config where they are not given."""
+        shuffle = ConfigDict({**self.config.shuffle, **shuffle})
+        model, group = (
+            self.config.model.copy_and_resolve_references().unlock(),
+            group or self.config.model.frames,
+        )
+        modulus = modulus or self.model.step
+        key = modulus, group, shuffle.moves, shuffle.cipher, shuffle.block_size
+        if key not in self._codecs:
+            model.frames = group
+            if "step" in model:
+                model.step = modulus
+            self._codecs[key] = Codec(models.build(model), shuffle, group)
+        return self._codecs[key]
+
+    def cost(self, height: int, width: int, frames: int) -> Cost:
+        """Predict from figures measured with block_dct."""
+        pixels = height * width
+        return Cost(
+            pixels * frames * _SECONDS_PER_PIXEL,
+            int(_BYTES + _BYTES_PER_PIXEL * pixels),
+            int(_STEGO_BYTES_PER_PIXEL * pixels * frames),
+        )
+
+    def check(self, info: media.Info) -> None:
+        """Raise UserError unless frames of this size hold the metadata."""
+        metadata.check_size(info.width, info.height)
+
+    def sender(
+        self, plan: Plan, keys: Sequence[str | bytes], settings: Settings, measured: Any = None
+    ) -> Sender:
+        """Make the sender of one stego, see `Scheme.sender`."""
+        (credential,) = keys
+        return PixelSender(self, plan, credential, settings)
+
+    def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
+        """Open the header in the first two frames; two derivations, three where the first is damaged."""
+        heads = [frame for frame, _ in zip(stego.frames(), range(2), strict=False)]
+        header = metadata.open_header(heads, deriver)
+        if header is None or header.fingerprint != self.fingerprint:
+            return None
+        return Found(header.secret, (header, deriver(header.salt), heads[0].shape[:2]))
+
+    def receiver(self, found: Found) -> Receiver:
+        """Make the receiver of what `probe` found."""
+        return PixelReceiver(self, *found.state)
+
+    def reveal_blindly(self, stego: np.ndarray, key: bytes) -> np.ndarray:
+        """Reveal a group of frames with a key of any kind."""
+        return np.asarray(self.codec().reveal(self.reveal_params, keys.key_words(key), 0, stego))
+
+    def session(self, key: str | bytes, height: int, width: int) -> tuple["Party", "Party"]:
+        """Return sender and receiver of a live session; they share the key and nothing else."""
+        metadata.check_size(width, height)
+        master = keys.derive_key(key, keys.random_key()[: keys.SALT_BYTES])
+        words, codec = keys.key_words(keys.subkey(master, "shuffle")), self.codec()
+        return Party(codec.hide, self.hide_params, words), Party(codec.reveal, self.reveal_params, words)
+
+    def complexity(self, height: int, width: int) -> dict[str, dict[str, float]]:
+        """Count multiply-adds in the compiled program and parameters."""
+        from deepsteg_jax import costs
+
+        gmac = costs.gmac_per_frame(self.model, self.config.model.frames, height, width)
+        return {"gmac_per_frame": gmac, "parameters": costs.parameter_counts(self.model)}
+
+
+class Party:
+    """One side of a live session: its parameters, the key, and the number of frames that went by."""
+
+    def __init__(self, run: Callable, params: Any, words: np.ndarray):
+        """`run` is `hide` or `reveal` of a `Codec`, `words` the key of its keystreams, uint32 [8]."""
+        self._run, self._params, self._words, self._frames = run, params, words, 0
+
+    def work(self, *stacks: np.ndarray) -> np.ndarray:
+        """Run the next group: uint8 [t, h, w, 3] each (cover and secret, or stego) -> uint8 [t, h, w, 3]."""
+        done = np.asarray(self._run(self._params, self._words, self._frames, *stacks))
+        self._frames += len(done)
+        return done
+
+    def warm_up(self, *stacks: np.ndarray) -> None:
+        """Compile for such stacks."""
+        np.asarray(self._run(self._params, np.zeros_like(self._words), 0, *stacks))
+
+
+class _Runner:
+    """Runs the compiled graph over chunks of a stream, one ahead of the one that is used."""
+
+    def __init__(self, run: Callable, words: np.ndarray, group: int):
+        """`run`: (words, first_frame, *stacks) -> frames [n, h, w, 3]."""
+        self._run, self._words = run, words
+        self._size = group * max(1, CHUNK_FRAMES // group)
+        self._group, self._waiting, self._running, self._number = group, [], None, 0
+
+    def warm_up(self, lengths: Sequence[int], height: int, width: int, inputs: int) -> None:
+        """Compile for streams of these lengths, so that reported times are those of the work."""
+        for size in {size for length in lengths for size in self._sizes(length)}:
+            blank = np.zeros((size, height, width, 3), np.uint8)
+            np.asarray(self._run(np.zeros(8, np.uint32), 0, *[blank] * inputs))
+
+    def _sizes(self, length: int) -> set[int]:
+        rest = length % self._size
+        whole = rest // self._group * self._group
+        return {size for size in (self._size * (length >= self._size), whole, rest - whole) if size}
+
+    def take(self, item: Any, stacks: tuple[np.ndarray, ...]) -> list[tuple[Any, np.ndarray]]:
+        """Take the next frame of every stack; return (item, frame) of those that are ready."""
+        self._waiting.append((item, stacks))
+        return self._start(self._size) if len(self._waiting) == self._size else []
+
+    def cut(self) -> list[tuple[Any, np.ndarray]]:
+        """End a group here: run all that waits, the last of it as a shorter group."""
+        whole = len(self._waiting) // self._group * self._group
+        done = self._start(whole) if whole else []
+        return done + (self._start(len(self._waiting)) if self._waiting else [])
+
+    def drop_cut_group(self) -> None:
+        """Drop what waits of a group that is not whole."""
+        del self._waiting[len(self._waiting) // self._group * self._group :]
+
+    def finish(self) -> list[tuple[Any, np.ndarray]]:
+        """Return what is running."""
+        running, self._running = self._running, None
+        return [] if running is None else list(zip(running[0], np.array(running[1]), strict=True))
+
+    def _start(self, count: int) -> list[tuple[Any, np.ndarray]]:
+        items, stacks = zip(*self._waiting[:count], strict=True)
+        del self._waiting[:count]
+        # The last chunk is fetched first: two at a time would take twice the memory, now and then.
+        done = self.finish()
+        stacked = [np.stack(frames) for frames in zip(*stacks, strict=True)]
+        self._running = items, self._run(self._words, self._number, *stacked)
+        self._number += count
+        return done
+
+
+# --- sender ---------------------------------------------------------------------------------------
+
+
+class PixelSender(Sender):
+    """Hides a video in a video, or an image in an image."""
+
+    def __init__(self, scheme: PixelScheme, plan: Plan, credential: keys.Credential, settings: Settings):
+        """Compile, and encode the secret's sound.
+
+        Raises:
+            UserError: the cover is too small for sound or times, or the sound is damaged.
+        """
+        self._plan, info = plan, plan.cover
+        self._length, self._sent = len(plan.schedule.numbers), 0
+        self._salts = [keys.random_key()[: keys.SALT_BYTES] for _ in range(2)]
+        self._masters = [keys.derive_key(credential, salt) for salt in self._salts]
+        capacity = _sound_bit_rate(info.width * info.height * 3, plan.cover_clock.rate)
+        self._sound = _encoded_sound(plan, settings.sound_bit_rate, capacity)
+        try:
+            self._header = _header(scheme, plan, self._sound, self._salts[0])
+            self._packets = Packets(self._masters[0], self._header.packet_bytes, self._header.modulus)
+            words = keys.key_words(keys.subkey(self._masters[0], "shuffle"))
+            codec = scheme.codec()
+            self._runner = _Runner(partial(codec.hide, scheme.hide_params), words, codec.frames)
+            tail = max(0, len(plan.cover_clock.times) - self._length) % self._length
+            self._runner.warm_up((self._length, tail), info.height, info.width, 2)
+        except BaseException:
+            self.__exit__()
+            raise
+        self._taken = 0
+
+    def send(self, pair: Pair) -> list[np.ndarray]:
+        """Take the next pair of frames; see `Sender.send`."""
+        height, width = pair.cover.shape[:2]
+        margins = (0, height - pair.secret.shape[0]), (0, width - pair.secret.shape[1]), (0, 0)
+        secret = np.pad(pair.secret, margins, mode="edge")
+        done = self._runner.take(pair, (pair.cover, secret))
+        self._taken += 1
+        if self._taken % self._length == 0:  # the secret begins again in the tail, with a group of its own
+            done += self._runner.cut()
+        return [self._marked(*one) for one in done]
+
+    def finish(self) -> list[np.ndarray]:
+        """Return the rest of the stego."""
+        return [self._marked(*one) for one in self._runner.cut() + self._runner.finish()]
+
+    def _marked(self, pair: Pair, stego: np.ndarray) -> np.ndarray:
+        """Embed the next frame's metadata."""
+        number, header = self._sent, self._header
+        self._sent += 1
+        if number < len(self._salts):
+            salt, master = self._salts[number], self._masters[number]
+            stego = metadata.embed_header(stego, pair.cover, salt, master, header)
+        if number and header.packet_bytes:
+            packet = Packet(pair.number, pair.time, self._share(number))
+            stego = self._packets.embed(stego, pair.cover, number, packet)
+        return stego
+
+    def _share(self, number: int) -> bytes:
+        """Return the sound of one packet; none in the tail.
+
+        The last one repeats the first one, which holds the head of the Ogg file.
+        """
+        if self._sound is None or number >= self._length:
+            return b""
+        if number == self._length - 1:
+            self._sound.file.seek(0)
+        return self._sound.file.read(self._header.packet_bytes - PACKET_HEAD.size)
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the temporary file of the sound."""
+        if self._sound is not None:
+            self._sound.file.close()
+
+
+def _sound_bit_rate(frame_size: int, rate: Any) -> int:
+    """Return the bits per second that frames hold at most, with half of the capacity left over."""
+    share = metadata.packet_capacity(frame_size) // 2 - PACKET_HEAD.size
+    return int(8 * share * rate)
+
+
+def _encoded_sound(plan: Plan, bit_rate: int, capacity: int) -> media.Sound | None:
+    """Encode the secret's sound at `bit_rate`, or as much of it as fits; None: there is none."""
+    if not bit_rate or not plan.secret.tracks:
+        return None
+    if not LEAST_SOUND <= bit_rate <= MOST_SOUND:
+        raise UserError(f"config.video.sound_bit_rate is {LEAST_SOUND} to {MOST_SOUND} bits/s, or 0")
+    with temporary_files():
+        return media.encode_sound(plan.secret_path, max(LEAST_SOUND, min(bit_rate, capacity)))
+
+
+def _header(scheme: PixelScheme, plan: Plan, sound: media.Sound | None, salt: bytes) -> Header:
+    timed, shuffle = not plan.secret_clock.constant, scheme.config.shuffle
+    secret = Metadata(
+        width=plan.fit.width,
+        height=plan.fit.height,
+        frames=len(plan.secret_clock.times),
+        cover_frames=len(plan.schedule.numbers),
+        rate=tick_rate(plan.secret) if timed else plan.secret_clock.rate,
+        timed=timed,
+        turned=plan.fit.turned,
+        aspect=plan.secret.aspect or 1,
+    )
+    return Header(
+        secret,
+        packet_bytes=_packet_bytes(plan, sound),
+        sound_start=0 if sound is None else sound.start,
+        sound_bytes=0 if sound is None else sound.size,
+        modulus=scheme.model.step,
+        group=scheme.config.model.frames,
+        moves=shuffle.moves,
+        cipher=shuffle.cipher,
+        block_size=shuffle.block_size,
+        fingerprint=scheme.fingerprint,
+        salt=salt,
+    )
+
+
+def _packet_bytes(plan: Plan, sound: media.Sound | None) -> int:
+    """Return the size of a packet's content; UserError if the frames cannot hold it."""
+    frames = len(plan.schedule.numbers)
+    capacity = metadata.packet_capacity(plan.cover.width * plan.cover.height * 3)
+    share = 0 if sound is None else max(min(OGG_HEAD, capacity // 4), -(-sound.size // max(1, frames - 2)))
+    size = PACKET_HEAD.size + share if plan.needs_numbers or sound else 0
+    if size > capacity or (sound and frames < 3):
+        raise UserError(
+            "the cover is too small for the secret's sound: use larger or more frames, or leave the sound "
+            "out with --config.video.sound_bit_rate=0"
+            if sound
+            else "the cover is too small for the times of the secret's frames: use larger frames"
+        )
+    if sound and abs(sound.start) >= 2**31:
+        raise UserError("the secret's sound and pictures are hours apart: repair it first")
+    return size
+
+
+# --- receiver -------------------------------------------------------------------------------------
+
+
+class PixelReceiver(Receiver):
+    """Reveals a video or an image, puts its frames into their order and collects its sound."""
+
+    def __init__(self, scheme: PixelScheme, header: Header, master: bytes, size: tuple[int, int]):
+        """`size`: height and width of the stego's frames."""
+        self.metadata, self._header = header.secret, header
+        self.lost: list[int] = []  # frames whose packet is damaged
+        self._packets = Packets(master, header.packet_bytes, header.modulus)
+        self._number, self._time, self._last, self._taken = -1, -1, None, 0
+        shuffle = {"moves": header.moves, "cipher": header.cipher, "block_size": header.block_size}
+        codec = scheme.codec(header.modulus, header.group, **shuffle)
+        words = keys.key_words(keys.subkey(master, "shuffle"))
+        self._runner = _Runner(partial(codec.reveal, scheme.reveal_params), words, codec.frames)
+        self._runner.warm_up((header.secret.cover_frames,), *size, 1)
+        with temporary_files():
+            self._sound = TemporaryFile()  # noqa: SIM115, closed by __exit__
+
+    @property
+    def complete(self) -> bool:
+        """Whether all frames that carry the secret have come."""
+        return self._taken == self.metadata.cover_frames
+
+    def receive(self, frame: np.ndarray) -> list[Timed]:
+        """Take the next frame of the stego; see `Receiver.receive`."""
+        self._taken += 1
+        return self._added(self._runner.take(frame, (frame,)))
+
+    def finish(self) -> list[Timed]:
+        """Return the rest; of a stego that is cut short only whole groups count."""
+        if not self.complete:
+            self._runner.drop_cut_group()
+        added = self._added(self._runner.cut() + self._runner.finish())
+        whole = self.received == self.metadata.cover_frames and not self.metadata.timed
+        filled = self._fill(self.metadata.frames) if whole else []
+        self.written += len(filled)
+        return added + filled
+
+    def _added(self, revealed: list[tuple[np.ndarray, np.ndarray]]) -> list[Timed]:
+        added = []
+        for stego, frame in revealed:
+            packet = self._packet(stego)
+            self.received += 1
+            if packet.number <= self._number:
+                continue
+            frame = frame[: self.metadata.height, : self.metadata.width]
+            frame = np.ascontiguousarray(np.rot90(frame, -1) if self.metadata.turned else frame)
+            if self.metadata.timed:
+                added.append(Timed(frame, packet.time))
+            else:
+                added += [*self._fill(packet.number), Timed(frame, packet.number)]
+            self._number, self._time, self._last = packet.number, packet.time, frame
+        self.written += len(added)
+        return added
+
+    def _fill(self, number: int) -> list[Timed]:
+        """Return the last frame once more for every frame before `number` that no frame carried."""
+        if self._last is None:
+            return []
+        return [Timed(self._last, missing) for missing in range(self._number + 1, number)]
+
+    def _packet(self, stego: np.ndarray) -> Packet:
+        following = Packet(min(self._number + 1, self.metadata.frames - 1), self._time + 1, b"")
+        if not self._header.packet_bytes:
+            return following
+        if not self.received:
+            return Packet(0, 0, b"")
+        packet = self._packets.extract(stego, self.received)
+        if packet is None:
+            self.lost.append(self.received)
+        share = self._header.packet_bytes - PACKET_HEAD.size
+        last = self.received == self.metadata.cover_frames - 1
+        with temporary_files():
+            self._sound.seek(0 if last and 1 in self.lost else (self.received - 1) * share)
+            self._sound.write(bytes(share) if packet is None else packet.sound)
+        return packet or following
+
+    def sound(self) -> media.Sound | None:
+        """Return the secret's sound as far as it arrived."""
+        if not self._header.sound_bytes:
+            return None
+        with temporary_files():
+            self._sound.truncate(min(self._sound.seek(0, SEEK_END), self._header.sound_bytes))
+        sound = media.Sound(self._sound, self._header.sound_bytes, self._header.sound_start)
+        return sound if media.is_sound(sound) else None
+
+    def complaint(self, stego: str, output: str, damaged: Sequence[int]) -> str | None:
+        """Say in one line what is missing or wrong."""
+        if self.received < self.metadata.cover_frames:
+            return (
+                f"{stego} is cut short: {output} has the first {self.written} of {self.metadata.frames} "
+                "frames; get a complete copy of it for the rest"
+            )
+        wrong = {number + 1 for number in [*damaged, *self.lost] if number < self.metadata.cover_frames}
+        if not wrong:
+            return None
+        return (
+            f"{stego} is damaged in frame{'s' if len(wrong) > 1 else ''} {ranges(sorted(wrong))}: {output} "
+            f"has all {self.written} frames, but is wrong about there; get an intact copy of it"
+        )
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the temporary file of the sound."""
+        with suppress(OSError):
+            self._sound.close()
