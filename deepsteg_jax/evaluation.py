@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepsteg_jax import keys, media, metrics, pipeline
+from deepsteg_jax import keys, media, metrics, pipeline, plan
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.pipeline import DEFAULTS
+from deepsteg_jax.schemes.base import GREY, Scheme, Settings
 
 WORKERS = 2
 PERCEPTUAL_EVERY = 5  # SSIMULACRA2 takes ten times as long as the rest: of one frame in five
@@ -42,11 +44,10 @@ def read_together(
         "revealed": media.read_frames(files.revealed),
         "cover": media.read_frames(files.cover),
         "stego": media.read_frames(files.stego),
-        "secret": pipeline.read_fitted(files.secret, secret_info, cover_info.width, cover_info.height),
+        "secret": plan.read_fitted(files.secret, secret_info, cover_info.width, cover_info.height),
     }
     if numbers is not None:
-        timed = (media.Timed(frame, 0) for frame in streams["secret"])
-        streams["secret"] = (shown.frame for _, shown in pipeline.picked(timed, numbers))
+        streams["secret"] = (frame for _, frame in plan.picked(streams["secret"], numbers))
     for together in islice(zip(*streams.values(), strict=False), frames):
         yield dict(zip(streams, together, strict=True))
 
@@ -90,7 +91,7 @@ def mean_of_frames(files: Files, values: list[dict[str, float]]) -> dict[str, fl
     """
     means = {name: float(np.mean([v[name] for v in values if name in v])) for name in values[0]}
     cover = media.probe(files.cover)
-    width, height = pipeline.fitted_size(media.probe(files.secret), cover.width, cover.height)
+    width, height = plan.fitted_size(media.probe(files.secret), cover.width, cover.height)
     capacity = 24 * width * height / (cover.width * cover.height)
     return {**means, "capacity_bpp": capacity, "frames": len(values)}
 
@@ -151,37 +152,34 @@ def prepare(path: Path, settings: ConfigDict) -> list[np.ndarray]:
     return [np.ascontiguousarray(image[top : top + settings.height, left : left + settings.width])]
 
 
-def wrong_key_psnr(side: pipeline.Side, files: Files) -> float:
-    """PSNR in dB between the secret and what a key other than the sender's reveals, first group."""
-    together = list(read_together(files, side.codec.frames))
+def wrong_key_psnr(scheme: Scheme, files: Files, numbers: Iterable[int] | None = None) -> float:
+    """Return the PSNR in dB between the secret and what a key other than the sender's gives.
+
+    Of a scheme that reveals with any key, of its first group of frames; where another key finds nothing, that
+    counts as mid-grey.
+    """
+    together = list(read_together(files, scheme.group, numbers))
     stego = np.stack([frames["stego"] for frames in together])
-    words = keys.key_words(keys.random_key())
-    revealed = np.asarray(side.codec.reveal(side.params, words, 0, stego))
+    revealed = scheme.reveal_blindly(stego, keys.random_key())
+    if revealed is None:
+        revealed = (np.full_like(frames["secret"], GREY) for frames in together)
     return metrics.mean_psnr((frames["secret"] for frames in together), revealed)
 
 
-def hide_and_reveal(hider: pipeline.Side, revealer: pipeline.Side, files: Files) -> dict[str, float]:
-    """Makes `files.stego` and `files.revealed` with a model; returns frames per second and wrong key."""
+def hide_and_reveal(scheme: Scheme, files: Files, settings: Settings = DEFAULTS) -> dict[str, float]:
+    """Make `files.stego` and `files.revealed`; return frames per second and the figure of a wrong key."""
     key = keys.random_key()
-    quiet = lambda frames: None  # noqa: E731
-    hidden = pipeline.hide(hider, key, files.cover, files.secret, files.stego, quiet)
-    shown = pipeline.reveal(revealer, key, files.stego, files.revealed, quiet)
-    wrong_key = wrong_key_psnr(revealer, files)
-    return {"wrong_key_psnr_db": wrong_key, "hide_fps": hidden.fps, "reveal_fps": shown.fps}
+    hidden = pipeline.hide(scheme, key, files.cover, files.secret, files.stego, _ignore, settings)
+    shown = pipeline.reveal([scheme], key, files.stego, files.revealed, _ignore)
+    return {
+        "wrong_key_psnr_db": wrong_key_psnr(scheme, files),
+        "hide_fps": hidden.fps,
+        "reveal_fps": shown.fps,
+    }
 
 
-def hide_and_reveal_robust(hide: Callable, reveal: Callable, files: Files) -> dict[str, float]:
-    """As `hide_and_reveal`, for `modes.common.hider` and `revealer` of the model `robust`.
-
-    Another key finds nothing at all, which counts as mid-grey.
-    """
-    key = keys.random_key()
-    quiet = lambda frames: None  # noqa: E731
-    hidden = hide(key, files.cover, files.secret, files.stego, quiet)
-    shown = reveal(key, files.stego, files.revealed, quiet)
-    secret = [frames["secret"] for frames in read_together(files)]
-    grey = metrics.mean_psnr(secret, (np.full_like(frame, 128) for frame in secret))
-    return {"wrong_key_psnr_db": grey, "hide_fps": hidden.fps, "reveal_fps": shown.fps}
+def _ignore(frames: int) -> None:
+    pass
 
 
 def evaluate_folder(

@@ -5,8 +5,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
 from deepsteg_jax.errors import UserError
 
 MODES = ("roundtrip", "hide", "reveal", "enhance", "live", "app", "export", "keygen", "train", "evaluate")
@@ -31,11 +29,6 @@ class Options(NamedTuple):
     port: int = 7860
     open: bool = False
     upload_limit: int = 2048  # MiB
-
-
-def is_robust(config: ConfigDict) -> bool:
-    """Whether the config's model hides what survives lossy formats."""
-    return config.model.name == "robust"
 
 
 def make_workdir(options: Options) -> Path:

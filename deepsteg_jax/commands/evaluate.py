@@ -6,7 +6,7 @@ from functools import partial
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from deepsteg_jax.commands import Options, is_robust, make_workdir
+from deepsteg_jax.commands import Options, make_workdir
 
 COLUMNS = {
     "stego_psnr_db": "stego dB",
@@ -15,9 +15,9 @@ COLUMNS = {
     "secret_ssim": "SSIM",
     "wrong_key_psnr_db": "wrong key dB",
 }
-ROBUST_NOTE = (
-    "The stego of the model robust is written without loss here, before any codec. Another key finds nothing "
-    "in it, which counts as mid-grey."
+LOSSY_NOTE = (
+    "The stego is written without loss here, before any codec. Another key finds nothing in it, which counts as "
+    "mid-grey."
 )
 
 
@@ -39,24 +39,21 @@ def run(config: ConfigDict, options: Options) -> dict:
     Raises:
         UserError: the folder or one of its items cannot be read.
     """
-    from deepsteg_jax import evaluation, plots
-    from deepsteg_jax.commands.common import command, cost, hider, load_side, revealer
+    from deepsteg_jax import evaluation, loading, plots
+    from deepsteg_jax.commands.common import command
     from deepsteg_jax.report import write_evaluation
 
     workdir = make_workdir(options)
     settings = config.evaluate
     evaluation.list_items(settings.path)  # complains before the model is loaded
-    if is_robust(config):
-        run_pair = partial(evaluation.hide_and_reveal_robust, hider(config), revealer(config))
-    else:
-        run_pair = partial(evaluation.hide_and_reveal, load_side(config, "hide"), load_side(config, "reveal"))
-    progress = lambda items: tqdm(items, desc="evaluate", unit="pair")  # noqa: E731
-    results, rows = evaluation.evaluate_folder(run_pair, settings, workdir, progress)
+    scheme = loading.load(config)
+    run_pair = partial(evaluation.hide_and_reveal, scheme, settings=loading.settings_of(config))
+    results, rows = evaluation.evaluate_folder(run_pair, settings, workdir, partial(tqdm, desc="evaluate"))
     report = {
         "model": config.model.to_dict(),
         "checkpoint": config.checkpoint,
         "mean": evaluation.mean_of(results),
-        **cost(config, settings.height, settings.width),
+        **scheme.complexity(settings.height, settings.width),
         "pairs": results,
     }
     table = markdown(results, report["mean"])
@@ -64,7 +61,7 @@ def run(config: ConfigDict, options: Options) -> dict:
     (workdir / "evaluation.md").write_text(table + "\n")
     if rows:
         plots.comparison(workdir / "evaluation.png", rows)
-    notes = (ROBUST_NOTE,) if is_robust(config) else ()
+    notes = (LOSSY_NOTE,) if scheme.lossy else ()
     write_evaluation(workdir / "report.html", config, report, rows, command(), notes)
     gmac = report["gmac_per_frame"]
     print(table)

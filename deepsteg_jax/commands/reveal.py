@@ -7,10 +7,10 @@ from deepsteg_jax.commands import Options
 
 
 def run(config: ConfigDict, options: Options) -> None:
-    """Reveals `--stego` and writes `--output`.
+    """Reveal `--stego` and write `--output`.
 
     Raises:
-        UserError: see `pipeline.reveal` and `robust_pipeline.reveal`; also a missing passphrase or key.
+        UserError: see `pipeline.reveal`; also a missing passphrase or key.
         PartialError: see there.
     """
     info = media.probe(options.stego, [])

@@ -6,7 +6,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from deepsteg_jax import keys, media, sample_clips
-from deepsteg_jax.commands import Options, is_robust, make_workdir
+from deepsteg_jax.commands import Options, make_workdir
+from deepsteg_jax.plan import make_plan
 
 
 def _print_report(report: dict, files, notes: tuple[str, ...], workdir: Path) -> None:
@@ -44,35 +45,36 @@ def _write_figures(path: Path, figures: dict) -> None:
 def run(config: ConfigDict, options: Options) -> None:
     """Hides config.video.secret in config.video.cover under --workdir and reports.
 
-    Writes stego.mkv, revealed.mkv (.png for images), comparison.png, metrics.json and report.html. Of the
-    model `robust` the stego is stego.mp4, or stego.jpg.
+    Writes stego.mkv, revealed.mkv (.png for images), comparison.png, metrics.json and report.html. Where the
+    scheme survives codecs, the stego is stego.mp4, or stego.jpg.
 
     Raises:
-        UserError: see `pipeline` and `robust_pipeline`.
-        PartialError: of the model `robust`, part of the stego cannot be read.
+        UserError: see `pipeline`.
+        PartialError: part of the stego cannot be read.
     """
     cover, secret = (Path(sample_clips.resolve(path)) for path in (config.video.cover, config.video.secret))
-    info, robust = media.probe(cover), is_robust(config)
+    info = media.probe(cover)
     workdir = make_workdir(options)
-    lossless, lossy = (".png", ".jpg") if info.is_image else (".mkv", ".mp4")
-    stego, revealed = workdir / f"stego{lossy if robust else lossless}", workdir / f"revealed{lossless}"
-    for output in (stego, revealed):
-        media.check_output(output, (cover, secret), info.is_image, robust, (info.width, info.height))
 
-    from deepsteg_jax import evaluation, pipeline, plots
-    from deepsteg_jax.commands.common import command, cost, hider, progress_bar, revealer, settings_of
+    from deepsteg_jax import evaluation, loading, pipeline, plots
+    from deepsteg_jax.commands.common import command, progress_bar, revealer
     from deepsteg_jax.report import write_roundtrip
+
+    scheme = loading.load(config)
+    exact, lossy = (".png", ".jpg") if info.is_image else (".mkv", ".mp4")
+    stego, revealed = workdir / f"stego{lossy if scheme.lossy else exact}", workdir / f"revealed{exact}"
+    for output in (stego, revealed):
+        pipeline.check_output(scheme, output, info, (cover, secret))
 
     print("drew a random key for this round trip; hide and reveal use a passphrase or a key file")
     key = keys.random_key()
-    settings = settings_of(config)
+    settings = loading.settings_of(config)
     with progress_bar("hide", info.frames) as bar:
-        hidden = hider(config)(key, cover, secret, stego, bar.update, settings)
+        hidden = pipeline.hide(scheme, key, cover, secret, stego, bar.update, settings)
     with progress_bar("reveal", hidden.frames) as bar:
-        shown = revealer(config)(key, stego, revealed, bar.update)
+        shown = revealer(config, scheme)(key, stego, revealed, bar.update)
     files = evaluation.Files(cover, stego, secret, revealed)
-    # The robust model reveals what each frame of the cover carries, not every frame of the secret.
-    numbers = pipeline.make_plan(cover, secret, settings).schedule.numbers if robust else None
+    numbers = scheme.shown_numbers(make_plan(cover, secret, settings.align, settings.loop_cover))
     with progress_bar("measure", hidden.frames) as bar:
         per_frame = evaluation.measure_frames(files, bar.update, numbers=numbers)
     rows = evaluation.picked_frames(files, 3, hidden.frames, numbers)
@@ -82,7 +84,7 @@ def run(config: ConfigDict, options: Options) -> None:
         "hide_fps": hidden.fps,
         "reveal_fps": shown.fps,
         **{f"{name}_bytes": media.size_of(path) for name, path in files._asdict().items()},
-        **cost(config, info.height, info.width),
+        **scheme.complexity(info.height, info.width),
         "per_frame": {name: [frame[name] for frame in per_frame] for name in per_frame[0]},
     }
     notes = (*hidden.notes, *shown.notes)

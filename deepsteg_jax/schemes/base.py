@@ -31,6 +31,9 @@ NOTHING = (
     "or nothing is hidden, or the file was recoded"
 )
 
+GREY = 128
+"""The level that stands for what could not be read."""
+
 Frame = Any
 """A frame in a scheme's domain: RGB uint8 [h, w, 3], or `media.Planes`."""
 
@@ -176,6 +179,12 @@ class Scheme(ABC):
 
     domain: Literal["rgb", "planes"] = "rgb"
     accepts: Literal["pictures", "bytes"] = "pictures"
+    group = 1
+    """The number of frames that are hidden together."""
+
+    lossy: media.Lossy | None = None
+    """The quality of an output in a lossy format; None: such formats destroy the secret."""
+
     slots = 1
     """The largest number of secrets, each with a key of its own, in one cover."""
 

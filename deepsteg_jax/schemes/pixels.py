@@ -58,7 +58,7 @@ class PixelScheme(Scheme):
             UserError: there is no such model.
         """
         self.config, self._load = config, load_params
-        self.still = config.model.frames == 1
+        self.group, self.still = config.model.frames, config.model.frames == 1
         self._codecs: dict[tuple, Codec] = {}
         self.model = models.build(config.model)
 
