@@ -1,11 +1,9 @@
 """The library: hide and reveal arrays and files with a shipped or a trained model.
 
-Everything here goes through the pipelines that `--mode hide` and `--mode reveal` use. So a stego made of
-arrays and written to a lossless file opens with `--mode reveal`, and the frames of a stego file open with
-`reveal`.
+Everything here goes through the pipeline that the command line uses. So a stego made of arrays and written to
+a lossless file opens with `deepsteg reveal`, and the frames of a stego file open with `reveal`.
 """
 
-import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,18 +14,26 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import ArrayLike, NDArray
 
-from deepsteg_jax import keys, sample_clips
-from deepsteg_jax.commands import common
+from deepsteg_jax import keys, loading, media, pipeline, sample_clips
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.keys import Credential
 from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.pipeline import Report
-from deepsteg_jax.training import checkpoints
+from deepsteg_jax.schemes.base import Purpose, Scheme
 
-SHIPPED = {"video": "video", "image": "image", "robust": "robust", "robust_image": "robust:image"}
-"""Shipped checkpoints and their configs, file:variant."""
+SHIPPED = ("video", "image", "robust", "robust_image")
+"""The names of the shipped checkpoints."""
 
 random_key = keys.random_key
+
+PURPOSES = {"pixels": "file", "robust": "post"}
+"""The purpose that each scheme serves."""
+
+SURVIVES = {
+    "file": "exact copies only: send it as a file, no messenger and no upload that re-encodes",
+    "post": "re-encoding at the same size",
+}
+"""What a stego survives, by purpose."""
 
 Progress = Callable[[int], Any]
 """Called with the number of frames just done."""
@@ -35,16 +41,12 @@ Progress = Callable[[int], Any]
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with the parameters of both sides, from `load`."""
+    """A model with its parameters and compiled programs, from `load`."""
 
     config: ConfigDict = field(repr=False)
     """The whole config, for reading."""
 
-    hider: Callable[..., Report] = field(repr=False)
-    """`hide` of the model's pipeline, called from the credential on."""
-
-    revealer: Callable[..., Report] = field(repr=False)
-    """`reveal` of it, called from the credential on."""
+    scheme: Scheme = field(repr=False)
 
     name: str
     """Of the checkpoint."""
@@ -53,7 +55,7 @@ class LoadedModel:
 def load(
     model: str | PathLike | ConfigDict = "video", changes: Mapping[str, Any] | None = None
 ) -> LoadedModel:
-    """Loads a model, ready to hide and reveal.
+    """Load a model, ready to hide and reveal.
 
     Args:
         model: the name of a shipped checkpoint ("video", "image", "robust" or "robust_image"), a folder that
@@ -61,36 +63,19 @@ def load(
         changes: values for fields of the config, such as {"model.modulus": 4}.
 
     Returns:
-        What the other functions take as `model`. Loading takes a second or so; each new size of frames is
-        compiled once. What is compiled is kept in JAX's compilation cache (`modes.common`).
+        The model that the other functions take. Loading takes a second or so; each new size of frames is
+        compiled once. What is compiled is kept in JAX's compilation cache (`loading`).
 
     Raises:
         UserError: there is no such model, checkpoint or field.
     """
-    config = _config_of(model).lock()
-    try:
-        config.update_from_flattened_dict(dict(changes or {}))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = str(error.args[0] if error.args else error).strip().splitlines()[0]
-        raise UserError(f"the config cannot be changed so: {reason}") from None
-    return LoadedModel(config, common.hider(config), common.revealer(config), config.checkpoint)
-
-
-def _config_of(model: str | PathLike | ConfigDict) -> ConfigDict:
     if isinstance(model, ConfigDict):
-        return model.copy_and_resolve_references()
-    if not isinstance(model, str | PathLike):
+        config = loading.changed(model, changes)
+    elif isinstance(model, str | PathLike):
+        config = loading.config_of(model, changes)
+    else:
         raise UserError(f"a model is {', '.join(SHIPPED)}, a folder or a ConfigDict, not {model!r}")
-    name = fspath(model)
-    if name in SHIPPED:
-        file, _, variant = SHIPPED[name].partition(":")
-        try:
-            return importlib.import_module(f"configs.{file}").get_config(variant)
-        except ModuleNotFoundError as error:  # another package of that name comes first
-            raise UserError(f"{error}: put the folder of deepsteg_jax first in PYTHONPATH") from None
-    config = checkpoints.read_config(name)
-    config.checkpoint = name
-    return config
+    return LoadedModel(config, loading.load(config), config.checkpoint)
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -116,7 +101,7 @@ def hide(model: LoadedModel, cover: ArrayLike, secret: ArrayLike, key: Credentia
     """
     stego = Clip("the stego array")
     clips = _clip("array", cover), _clip("array", secret)
-    model.hider(_checked(key), *clips, stego, _ignore, common.settings_of(model.config))
+    pipeline.hide(model.scheme, _checked(key), *clips, stego, _ignore, loading.settings_of(model.config))
     return _array(stego)
 
 
@@ -140,7 +125,7 @@ def reveal(model: LoadedModel, stego: ArrayLike, key: Credential) -> NDArray[np.
     """
     revealed = Clip("the revealed array")
     try:
-        model.revealer(_checked(key), _clip("the stego array", stego), revealed, _ignore)
+        pipeline.reveal([model.scheme], _checked(key), _clip("the stego array", stego), revealed, _ignore)
     except PartialError as error:
         warnings.warn(str(error), stacklevel=2)
     return _array(revealed)
@@ -195,8 +180,8 @@ def hide_video(
         UserError: bad input; nothing is left under the output's name.
     """
     cover, secret = (sample_clips.resolve(fspath(path)) for path in (cover, secret))
-    settings = common.settings_of(model.config, loop_cover)
-    return model.hider(_checked(key), cover, secret, fspath(output), progress, settings)
+    settings = loading.settings_of(model.config, loop_cover)
+    return pipeline.hide(model.scheme, _checked(key), cover, secret, fspath(output), progress, settings)
 
 
 def reveal_video(
@@ -222,7 +207,118 @@ def reveal_video(
         UserError: bad input, a wrong key or another model; nothing is left under the output's name.
         PartialError: the stego is cut short or damaged; what could be revealed is written.
     """
-    return model.revealer(_checked(key), fspath(stego), fspath(output), progress)
+    return pipeline.reveal([model.scheme], _checked(key), fspath(stego), fspath(output), progress)
+
+
+# --- files, whatever hides in them ------------------------------------------------------------------
+
+
+_shipped = loading.Shipped()
+
+
+def hide_file(
+    cover: str | PathLike,
+    secret: str | PathLike,
+    output: str | PathLike,
+    key: Credential,
+    purpose: Purpose | None = None,
+    scheme: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    loop_cover: bool = False,
+    progress: Progress = _ignore,
+) -> Report:
+    """Hide a file in a file with the shipped model that suits, as `deepsteg hide` does.
+
+    Args:
+        cover: path of a clip or an image.
+        secret: the same.
+        output: path of the stego.
+        key: a passphrase, or 32 bytes from `random_key` or a key file.
+        purpose: "file" for exact copies, "post" for what is re-encoded, "live" for the fastest; None: by the
+            suffix of `output`, .mp4, .mov and .jpg are for posting.
+        scheme: "pixels" or "robust" in place of the one that suits the purpose.
+        changes: values for fields of the config.
+        loop_cover: repeat a cover that is shorter than the secret.
+        progress: called with the number of frames just hidden.
+
+    Returns:
+        The report; its last note says what the stego survives.
+
+    Raises:
+        UserError: bad input; nothing is left under the output's name.
+    """
+    cover, secret = (sample_clips.resolve(fspath(path)) for path in (cover, secret))
+    made = _suitable(cover, fspath(output), purpose, scheme, changes)
+    settings = loading.settings_of(made.config, loop_cover)
+    report = pipeline.hide(made, _checked(key), cover, secret, fspath(output), progress, settings)
+    return report._replace(notes=(*report.notes, SURVIVES[made.purpose]))
+
+
+def reveal_file(
+    stego: str | PathLike, output: str | PathLike, key: Credential, progress: Progress = _ignore
+) -> Report:
+    """Reveal a hidden file, finding out which shipped model hid it and how, as `deepsteg reveal` does.
+
+    Args:
+        stego: path of a clip or an image.
+        output: path of the secret.
+        key: the sender's.
+        progress: called with the number of frames just read.
+
+    Raises:
+        UserError: bad input, a wrong key or a model that is not shipped; nothing is left under the output's
+            name.
+        PartialError: the stego is cut short or damaged; what could be revealed is written.
+    """
+    stego = fspath(stego)
+    info = media.probe(stego, [])
+    names = _shipped.for_stego(info, media.is_exact(stego))
+    schemes = (_shipped.scheme(name) for name in names)
+    return pipeline.reveal(schemes, _checked(key), stego, fspath(output), progress)
+
+
+def describe(path: str | PathLike, purpose: Purpose | None = None) -> str:
+    """Say what a file is and what hiding in it takes; never looks for a secret.
+
+    Args:
+        path: of a clip or an image.
+        purpose: see `hide_file`; None: all of them.
+
+    Raises:
+        UserError: it is neither.
+    """
+    path = sample_clips.resolve(fspath(path))
+    info = media.probe(path)
+    frames = len(media.frame_times(path, decode=False))
+    seconds = frames / float(info.rate)
+    lines = [
+        f"{path}: {info.width}x{info.height}, {frames} frames"
+        + ("" if info.is_image else f", {seconds:.1f} s")
+    ]
+    lines.append(f"holds a secret of up to {info.width}x{info.height}, as long as itself")
+    for name in [purpose] if purpose else ["file", "post"]:
+        made = _shipped.scheme(_shipped.for_cover(info, name))
+        cost = made.cost(info.height, info.width, frames)
+        lines.append(
+            f"--for {name} ({made.name}): about {_duration(cost.seconds)} on two cores, "
+            f"{cost.memory_bytes / 2**30:.1f} GiB of memory, a stego of {cost.stego_bytes / 2**20:.1f} MiB; "
+            f"survives {SURVIVES[made.purpose]}"
+        )
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def _suitable(cover: str, output: str, purpose: str | None, scheme: str | None, changes: Any) -> Scheme:
+    """Return the scheme for an output, with changes in its config."""
+    info = media.probe(cover)
+    if scheme not in (None, *PURPOSES):
+        raise UserError(f"there is no scheme {scheme!r}: it is one of {', '.join(PURPOSES)}")
+    purpose = PURPOSES.get(scheme) or purpose or ("file" if media.is_exact(output) else "post")
+    name = _shipped.for_cover(info, purpose)
+    return loading.load(loading.config_of(name, changes)) if changes else _shipped.scheme(name)
 
 
 def _checked(key: Credential) -> Credential:

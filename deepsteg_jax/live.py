@@ -14,15 +14,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from deepsteg_jax import keys, media, sample_clips
-from deepsteg_jax.errors import UserError
 from deepsteg_jax.media.background import read_ahead
-from deepsteg_jax.schemes import metadata
+from deepsteg_jax.schemes.base import Scheme
 
 WINDOW_S = 1.5  # frames/s and latency are those of so many seconds
 KEPT_BYTES = 2**27  # a secret that takes no more is decoded once
@@ -46,24 +44,6 @@ class Hidden(NamedTuple):
     since: tuple[float, ...]  # when each frame of the cover came, time.monotonic()
 
 
-class Party:
-    """The sender or the receiver: its half of the parameters, the key, and how many frames went by."""
-
-    def __init__(self, run: Any, params: Any, words: np.ndarray):
-        """`run` is `hide` or `reveal` of a `Codec`, `words` the key of its keystreams, uint32 [8]."""
-        self._run, self._params, self._words, self._frames = run, params, words, 0
-
-    def work(self, *stacks: np.ndarray) -> np.ndarray:
-        """The next group: uint8 [t, h, w, 3] each (cover and secret, or stego) -> uint8 [t, h, w, 3]."""
-        done = np.asarray(self._run(self._params, self._words, self._frames, *stacks))
-        self._frames += len(done)
-        return done
-
-    def warm_up(self, *stacks: np.ndarray) -> None:
-        """Compiles for such stacks."""
-        np.asarray(self._run(self._params, np.zeros_like(self._words), 0, *stacks))
-
-
 class Session:
     """One cover that comes frame by frame, one secret that repeats, one key.
 
@@ -73,12 +53,12 @@ class Session:
     """
 
     def __init__(
-        self, config: ConfigDict, secret: str, width: int, height: int, key: keys.Credential | None = None
+        self, scheme: Scheme, secret: str, width: int, height: int, key: keys.Credential | None = None
     ):
-        """Loads the model and compiles it.
+        """Compile.
 
         Args:
-            config: the whole config, of any model whose groups are a few frames.
+            scheme: one that can hide frame by frame.
             secret: path of an image or clip; each of its frames is scaled to lie whole within the cover's
                 frame, on black. One frame of it goes into one frame of the cover; a clip repeats.
             width: pixels of the cover's frames.
@@ -87,14 +67,16 @@ class Session:
                 its own.
 
         Raises:
-            UserError: the secret cannot be read, the model needs longer groups, or there is no checkpoint.
+            UserError: the secret cannot be read, or the scheme needs longer groups.
         """
-        self.group, self.width, self.height = check(config, width, height), width, height
+        self.group, self.width, self.height = scheme.group, width, height
+        self._sender, self._receiver = scheme.session(
+            keys.random_key() if key is None else key, height, width
+        )
         secret = sample_clips.resolve(secret)
         self._secrets = read_ahead(_repeated(secret, media.probe(secret), width, height))
         self._waiting: list[tuple[np.ndarray, float]] = []  # frames of the cover, when they came
         self._done: deque[tuple[float, list[float]]] = deque()  # when a group was done, its latencies
-        self._sender, self._receiver = _parties(config, key)
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -218,37 +200,6 @@ def stream(
     with closing(read_ahead(hidden(), depth=1)) as groups:
         for group, times in groups:
             yield list(zip(session.reveal(group), times, strict=True))
-
-
-def check(config: ConfigDict, width: int, height: int) -> int:
-    """Frames in a group of the config's model.
-
-    Raises:
-        UserError: it hides in seconds of frames, or frames of this size are too small or too large.
-    """
-    from deepsteg_jax.commands import is_robust
-
-    if is_robust(config):
-        raise UserError(
-            "the model robust hides in segments of 32 frames and tries encoders on the way: "
-            "use configs/image.py or configs/video.py live"
-        )
-    metadata.check_size(width, height)
-    return config.model.frames
-
-
-def _parties(config: ConfigDict, key: keys.Credential | None) -> tuple[Party, Party]:
-    """Sender and receiver; they share the key and nothing else."""
-    from deepsteg_jax.commands.common import load_side
-
-    salt = keys.random_key()[: keys.SALT_BYTES]
-    master = keys.derive_key(keys.random_key() if key is None else key, salt)
-    words = keys.key_words(keys.subkey(master, "shuffle"))
-    hider, revealer = load_side(config, "hide"), load_side(config, "reveal")
-    return (
-        Party(hider.codec.hide, hider.params, words),
-        Party(revealer.codec.reveal, revealer.params, words),
-    )
 
 
 def _repeated(path: str, info: media.Info, width: int, height: int) -> Iterator[np.ndarray]:

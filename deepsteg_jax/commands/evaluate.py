@@ -16,8 +16,8 @@ COLUMNS = {
     "wrong_key_psnr_db": "wrong key dB",
 }
 LOSSY_NOTE = (
-    "The stego is written without loss here, before any codec. Another key finds nothing in it, which counts as "
-    "mid-grey."
+    "The stego is written without loss here, before any codec. Another key finds nothing in it, which counts "
+    "as mid-grey."
 )
 
 

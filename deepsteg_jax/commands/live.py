@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepsteg_jax import media, sample_clips
+from deepsteg_jax import loading, media, sample_clips
 from deepsteg_jax.commands import Options
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.live import Session, Shown, check, stream
+from deepsteg_jax.live import Session, Shown, stream
 from deepsteg_jax.media import camera
 from deepsteg_jax.media.background import write_behind
 from deepsteg_jax.media.camera import Captured
@@ -179,14 +179,14 @@ def run(config: ConfigDict, options: Options) -> None:
     """
     cover, secret = sample_clips.resolve(options.cover), sample_clips.resolve(options.secret)
     size, names = (config.live.width, config.live.height), panels(config)
-    check(config, *size)
+    scheme = loading.load(config)
     _check_files(cover, secret, options.output, (size[0] * len(names), size[1]))
     paced = not options.output or is_stream(cover)
     source = _source(cover, *size, paced)
     with ExitStack() as stack:
         window = None if options.output else stack.enter_context(closing(Window(names, *size)))
         stop = stack.enter_context(_interruptible())
-        session = stack.enter_context(Session(config, secret, *size))
+        session = stack.enter_context(Session(scheme, secret, *size))
         frames = camera.Newest(source, session.group) if paced else source
         groups = stack.enter_context(closing(stream(session, frames, stop)))
 
