@@ -1,1 +1,1 @@
-"""Secrets that survive real codecs: coded in layers, in symbols that `models.robust` writes and reads."""
+"""Secrets that survive real codecs: coded in layers, in symbols that `models.symbols` writes and reads."""

@@ -1,4 +1,4 @@
-"""Which frame of a stego a received one is, found from its pilots; with it the step D that was used.
+"""Which frame of a stego a received one is, found from its pilots; with it the spacing D that was used.
 
 A container's times and counts say nothing that would survive. Pilots do: the symbols of every frame hold
 some that only the key holder can tell, and that are other ones in every frame.
@@ -13,7 +13,7 @@ from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes.robust import levels
 from deepsteg_jax.schemes.robust.layout import Layout
 
-STEPS = 16.0 * 2 ** (np.arange(21) / 8)  # the steps D that there are: 16 to 90.5
+SPACINGS = 16.0 * 2 ** (np.arange(21) / 8)  # the spacings D that there are: 16 to 90.5
 AHEAD = 48  # frames that may be missing between two
 FIRST = 2048  # frames that may be missing at the start
 EXPECTED = 3.0  # deviations of what chance would give that convince of a frame that is due
@@ -21,86 +21,86 @@ SURE = 4.5  # the same of any other, were it the only candidate
 PATIENCE = 32  # frames after which a far one is looked for in one frame of so many only
 
 
-def nearest_step(step: float) -> float:
-    """The one of STEPS that is nearest.
+def nearest_spacing(spacing: float) -> float:
+    """The one of SPACINGS that is nearest.
 
     Raises:
         UserError: there is none near.
     """
-    if not 15 < step < 96:
-        raise UserError(f"config.model.spacing is 16 to 90 for the model robust, not {step}")
-    return float(STEPS[np.argmin(np.abs(np.log(STEPS / step)))])
+    if not 15 < spacing < 96:
+        raise UserError(f"config.model.spacing is 16 to 90 for the model robust, not {spacing}")
+    return float(SPACINGS[np.argmin(np.abs(np.log(SPACINGS / spacing)))])
 
 
 class Finder:
     """Numbers frames as they come, in rising order."""
 
-    def __init__(self, frames_layout: Layout, count: int, holds: list[int]):
-        """`count`: symbols of a block in the layout; `holds`: how many frames may share theirs."""
-        self._layout, self._count, self._holds = frames_layout, count, holds
+    def __init__(self, frames_layout: Layout, count: int, repeats: list[int]):
+        """`count`: symbols of a block in the layout; `repeats`: how many frames may share theirs."""
+        self._layout, self._count, self._repeats = frames_layout, count, repeats
         self._angles: dict[int, np.ndarray] = {}
-        self._last, self._step = -1, None
+        self._last, self._spacing = -1, None
         self._passed = 0  # frames since the last one that was found
         self._seen = 0
 
     def find(self, values: np.ndarray) -> tuple[int, float] | None:
-        """(number of the frame, step D) of what its pilots read; None if it carries nothing of this key."""
+        """(number, spacing) of a frame from what its pilots read; None if it carries nothing of this key."""
         self._seen += 1
         following = self._last + 1
         alone = values[None]
-        found = self._best(alone, range(max(0, self._last), following + AHEAD), STEPS)
-        if not found and self._step:
+        found = self._best(alone, range(max(0, self._last), following + AHEAD), SPACINGS)
+        if not found and self._spacing:
             # From the last one on: where nothing moves a codec shows it again.
             due = range(self._last, following + self._passed + 1)
-            found = self._best(alone, due, np.array([self._step]), least=EXPECTED)
+            found = self._best(alone, due, np.array([self._spacing]), least=EXPECTED)
         if not found and (self._seen < PATIENCE or self._seen % PATIENCE == 0):
-            found = self._best(alone, range(following, following + FIRST), STEPS)
+            found = self._best(alone, range(following, following + FIRST), SPACINGS)
         if found:
-            self._last, self._step = found
+            self._last, self._spacing = found
         self._passed = 0 if found else self._passed + 1
         return found
 
     def find_lost(self, values: np.ndarray) -> tuple[int, float] | None:
-        """(number of the first one, step D) of frames [n, pilots] that `find` did not know one by one."""
+        """(number of the first one, spacing D) of frames [n, pilots] that `find` did not know one by one."""
         following = self._last + 1
-        starts = range(following - AHEAD, following + (AHEAD if self._step else FIRST))
-        found = self.together(values, starts, STEPS)
+        starts = range(following - AHEAD, following + (AHEAD if self._spacing else FIRST))
+        found = self.together(values, starts, SPACINGS)
         if found:
-            self._last, self._step, self._passed = found[0] + len(values) - 1, found[1], 0
+            self._last, self._spacing, self._passed = found[0] + len(values) - 1, found[1], 0
         return found
 
-    def together(self, values: np.ndarray, starts: range, steps: np.ndarray) -> tuple[int, float] | None:
-        """(number of the first one, step D) of frames that follow each other, [n, pilots].
+    def together(self, values: np.ndarray, starts: range, spacings: np.ndarray) -> tuple[int, float] | None:
+        """(number of the first one, spacing D) of frames that follow each other, [n, pilots].
 
         They are found in sqrt(n) times the noise in which one is, be it that each shows its own pilots or
         those of the first frame of the group that shares symbols. None if it could be chance.
         """
-        return self._best(values, starts, steps, self._holds)
+        return self._best(values, starts, spacings, self._repeats)
 
-    def _best(self, values, starts: range, steps: np.ndarray, holds=(1,), least: float | None = None):
-        """The likeliest number of the first of frames [n, pilots] and step, None if that could be chance."""
-        points = np.exp(2j * np.pi * values / steps[:, None, None]).astype(np.complex64)
+    def _best(self, values, starts: range, spacings: np.ndarray, repeats=(1,), least: float | None = None):
+        """The likeliest (number of the first of frames [n, pilots], spacing); None if it could be chance."""
+        points = np.exp(2j * np.pi * values / spacings[:, None, None]).astype(np.complex64)
         best = -np.inf, 0, 0.0
-        for hold in holds:
-            for some in (starts[i:][::hold] for i in range(min(hold, len(starts)))):
-                scores = self._scores(points, np.array(some), hold)
-                step, start = np.unravel_index(np.argmax(scores), scores.shape)
-                best = max(best, (scores[step, start], some[start], float(steps[step])))
-        least = least or _beyond_chance(len(starts) * len(steps) * len(holds))
+        for repeat in repeats:
+            for some in (starts[i:][::repeat] for i in range(min(repeat, len(starts)))):
+                scores = self._scores(points, np.array(some), repeat)
+                spacing, start = np.unravel_index(np.argmax(scores), scores.shape)
+                best = max(best, (scores[spacing, start], some[start], float(spacings[spacing])))
+        least = least or _beyond_chance(len(starts) * len(spacings) * len(repeats))
         return best[1:] if best[0] > least else None
 
-    def _scores(self, points: np.ndarray, starts: np.ndarray, hold: int) -> np.ndarray:
-        """How well points [steps, n, pilots] agree with frames from each start on, of deviation 1 by chance.
+    def _scores(self, points: np.ndarray, starts: np.ndarray, repeat: int) -> np.ndarray:
+        """Score how points [spacings, n, pilots] agree with frames from each start on; deviation 1 by chance.
 
         All `starts` are as far from the beginning of a group. Still frames err alike, so that it is the sum
         of a group's points that is compared.
         """
-        groups = np.arange(starts[0], starts[0] + points.shape[1]) // hold
+        groups = np.arange(starts[0], starts[0] + points.shape[1]) // repeat
         sums = np.add.reduceat(points, np.flatnonzero(np.diff(groups, prepend=groups[0] - 1)), axis=1)
         deviation = np.sqrt((np.abs(sums) ** 2).sum((1, 2)) / 2)
-        first = starts // hold
+        first = starts // repeat
         numbers = range(first[0], first[-1] + sums.shape[1])
-        each = (sums @ np.stack([self._expected(hold * i) for i in numbers]).T).real
+        each = (sums @ np.stack([self._expected(repeat * i) for i in numbers]).T).real
         places = (first - first[0])[:, None] + np.arange(sums.shape[1])
         return each[:, np.arange(sums.shape[1]), places].sum(-1) / deviation[:, None]
 

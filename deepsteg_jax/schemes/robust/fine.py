@@ -1,7 +1,8 @@
-"""Carriers of the finest layer: small steps in further coefficients, in every frame.
+"""Symbols of the finest layer: small spacings in further coefficients, in every frame.
 
 They are too small for a codec to spend bits on, and what a lossy codec does ends them. On a lossless channel
-they hold many times what the large steps below them do. Each symbol says two bits, a quarter of the circle.
+they hold many times what the large spacings below them do. Each symbol says two bits, a quarter of the
+circle.
 """
 
 from functools import partial
@@ -22,30 +23,30 @@ _MOST_PILOTS = 2048  # of a frame that calibrate
 
 
 @partial(jax.jit, static_argnames="skip")
-def _write(frames, symbols, step, skip):
-    return symbol_model.write_symbols(frames, symbols, step, skip=skip).astype(jnp.uint8)
+def _write(frames, symbols, spacing, skip):
+    return symbol_model.write_symbols(frames, symbols, spacing, skip=skip).astype(jnp.uint8)
 
 
 @partial(jax.jit, static_argnames=("count", "skip"))
-def _read(luma, step, count, skip):
-    return symbol_model.read_phases(luma, step, count, skip)
+def _read(luma, spacing, count, skip):
+    return symbol_model.read_phases(luma, spacing, count, skip)
 
 
 class Fine(NamedTuple):
-    """The fine carriers of frames for the holder of a key."""
+    """The fine symbols of frames for the holder of a key."""
 
     count: int  # symbols of a block
-    step: float  # D
+    spacing: float  # D
     skip: int  # coefficients below them
     key: bytes
 
-    def filled(self, salt: bytes, frames: int, blocks: int) -> np.ndarray:
-        """Bits of a segment before a layer is written, uint8 [frames * blocks * count, BITS]: a keystream."""
+    def filler(self, salt: bytes, frames: int, blocks: int) -> np.ndarray:
+        """Return the keystream under a segment's layer, uint8 [frames * blocks * count, BITS]."""
         key = keys.subkey(self.key, f"robust fine {salt.hex()}")
         return layout.random_bits(key, 0, frames * blocks * self.count * BITS).reshape(-1, BITS)
 
-    def places(self, segment: int, frames: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which symbols of a segment are pilots, int [frames, m], and which are free for data, in order."""
+    def indices(self, segment: int, frames: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return which symbols of a segment are pilots, int [frames, m], and which are free, in order."""
         symbols = blocks * self.count
         order = layout.permutation(self.key, segment, symbols)
         pilots, data = np.split(order, [max(1, round(symbols * _PILOT_SHARE))])
@@ -57,17 +58,21 @@ class Fine(NamedTuple):
         """Frames uint8 [n, h, w, 3] with these bits."""
         rows, columns = (length // symbol_model.BLOCK for length in frames.shape[1:3])
         phases = levels.quarter_starts(bits) + 1 / 8
-        return np.asarray(_write(frames, phases.reshape(-1, rows, columns, self.count), self.step, self.skip))
+        return np.asarray(
+            _write(frames, phases.reshape(-1, rows, columns, self.count), self.spacing, self.skip)
+        )
 
     def llr(self, luma: np.ndarray, known: np.ndarray, pilots: np.ndarray) -> np.ndarray:
         """Log-likelihood ratios, positive for 0, [n * blocks * count, BITS].
 
         Args:
             luma: of received frames, [n, h, w].
-            known: the bits of `filled`, of which those of pilots are used.
-            pilots: see `places`.
+            known: the bits of `filler`, of which those of pilots are used.
+            pilots: see `indices`.
         """
-        phase = np.asarray(_read(luma, self.step, self.count, self.skip), np.float64).reshape(len(luma), -1)
+        phase = np.asarray(_read(luma, self.spacing, self.count, self.skip), np.float64).reshape(
+            len(luma), -1
+        )
         some = pilots[:, :_MOST_PILOTS]
         error = phase.reshape(-1)[some] - levels.quarter_starts(known[some]) - 1 / 8
         scale, lost = np.full(error.shape, _SCALE), np.full(error.shape, _LOST)
@@ -79,5 +84,5 @@ class Fine(NamedTuple):
 
 
 def make(config: Any, skip: int, master: bytes) -> Fine:
-    """The fine carriers of a config's section `fine`, above `skip` coefficients."""
+    """Return the fine symbols of a config's section `fine`, above `skip` coefficients."""
     return Fine(config.coefficients, config.spacing, skip, keys.subkey(master, "robust fine"))

@@ -1,4 +1,4 @@
-"""What the receiver is told of a segment: salt, description and sizes of the layers, sealed and checked."""
+"""A segment's header: salt, metadata of the secret and capacities of the layers, sealed and checked."""
 
 import hashlib
 import hmac
@@ -9,12 +9,13 @@ import numpy as np
 
 from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.schemes.base import Metadata
 from deepsteg_jax.schemes.robust import code
 from deepsteg_jax.schemes.robust.layout import MOST_LAYERS, keystream, random_bits
 
 SALT_BYTES, TAG_BYTES = 6, 4
 _VERSION = 4
-_MANTISSA, _EXPONENT, _UNIT = 8, 4, 2  # bits, bits and bytes: rooms are floats, rounded down
+_MANTISSA, _EXPONENT, _UNIT = 8, 4, 2  # bits, bits and bytes: capacities are floats, rounded down
 # Bits of each field, as few as will do: a header has to survive worse channels than any layer.
 _FIELDS = {
     "version": 3,
@@ -27,45 +28,34 @@ _FIELDS = {
     "per": 10,
     "wide": 8,
     "high": 8,
-} | {f"room {i}": _MANTISSA + _EXPONENT for i in range(MOST_LAYERS)}
+} | {f"capacity {i}": _MANTISSA + _EXPONENT for i in range(MOST_LAYERS)}
 _BODY_BYTES = -(-sum(_FIELDS.values()) // 8)
 BITS = 8 * (SALT_BYTES + _BODY_BYTES + TAG_BYTES)
 
 
-class Description(NamedTuple):
-    """What the receiver is told in every segment."""
-
-    frames: int  # of the stego that carry the secret, from its first one on
-    width: int  # of the secret as it lies
-    height: int
-    turned: bool  # left by 90 degrees
-    rate: Fraction  # frames per second
-    aspect: Fraction  # of a pixel, width over height
-
-
 class Header(NamedTuple):
-    """A segment's own; `count` and `hold` are bound to its tag, not said."""
+    """A segment's own; `count` and `repeat` are bound to its tag, not said."""
 
     salt: bytes  # of its keys
     length: int  # frames
     count: int  # symbols of a block
-    hold: int  # frames that share their symbols
-    rooms: tuple[int, ...]  # bytes of each layer; 0: it is left out
-    description: Description
+    repeat: int  # frames that share their symbols
+    capacities: tuple[int, ...]  # bytes of each layer; 0: it is left out
+    metadata: Metadata  # of which `frames` and `cover_frames` are the same here
 
 
-def room_within(size: int) -> int:
-    """The most bytes up to `size` that a header can say a layer has."""
-    return _room_of(_said_room(size))
+def capacity_within(size: int) -> int:
+    """Return `size`, in bytes, rounded down to a capacity that a header can represent."""
+    return _capacity_of(_float_of(size))
 
 
-def _said_room(size: int) -> int:
+def _float_of(size: int) -> int:
     units = max(size, 0) // _UNIT
     exponent = max(0, units.bit_length() - _MANTISSA)
     return min(exponent << _MANTISSA | units >> exponent, 2 ** (_MANTISSA + _EXPONENT) - 1)
 
 
-def _room_of(said: int) -> int:
+def _capacity_of(said: int) -> int:
     return _UNIT * (said % 2**_MANTISSA << (said >> _MANTISSA))
 
 
@@ -79,45 +69,48 @@ def _fraction(value: Fraction, above: str, below: str) -> Fraction:
 def pack(header: Header, master: bytes) -> np.ndarray:
     """The bits of a header, uint8 [BITS]; nobody without the key can tell them from random ones.
 
-    Rooms are rounded down by `room_within`, fractions to terms that fit.
+    Capacities are rounded down by `capacity_within`, fractions to terms that fit.
 
     Raises:
-        UserError: the secret has more frames or larger ones than a header can say.
+        UserError: the secret has more frames or larger ones than a header can say, or too many layers.
     """
-    about = header.description
+    if len(header.capacities) > MOST_LAYERS:
+        raise UserError(f"at most {MOST_LAYERS} layers of a secret fit, not {len(header.capacities)}")
+    about = header.metadata
     rate, aspect = _fraction(about.rate, "rate", "per"), _fraction(about.aspect, "wide", "high")
-    values = [_VERSION, about.turned, header.length, about.frames, about.width, about.height]
+    values = [_VERSION, about.turned, header.length, about.cover_frames, about.width, about.height]
     values += [rate.numerator, rate.denominator, aspect.numerator, aspect.denominator]
-    values += [_said_room(room) for room in header.rooms] + [0] * (MOST_LAYERS - len(header.rooms))
+    values += [_float_of(size) for size in header.capacities] + [0] * (MOST_LAYERS - len(header.capacities))
     number = 0
     for value, (name, bits) in zip(values, _FIELDS.items(), strict=True):
         if value >= 2**bits:
             raise UserError(f"the secret's {name}, {value}, can be {2**bits - 1} at most: take a smaller one")
         number = number << bits | value
     body = number.to_bytes(_BODY_BYTES, "big")
-    sealed = _sealed(body, header.salt, header.count, header.hold, master)
+    sealed = _sealed(body, header.salt, header.count, header.repeat, master)
     return np.unpackbits(np.frombuffer(header.salt + sealed, np.uint8))
 
 
-def unpack(bits: np.ndarray, count: int, hold: int, master: bytes) -> Header | None:
-    """The header of bits, None if they are not one of this key, `count` and `hold`.
+def unpack(bits: np.ndarray, count: int, repeat: int, master: bytes) -> Header | None:
+    """The header of bits, None if they are not one of this key, `count` and `repeat`.
 
     Those two it does not say: the receiver has to try which of them it can be read with.
     """
     data = np.packbits(bits).tobytes()
     salt, sealed = data[:SALT_BYTES], data[SALT_BYTES:]
     body = _masked(sealed[:_BODY_BYTES], salt, master)
-    if not hmac.compare_digest(_sealed(body, salt, count, hold, master), sealed):
+    if not hmac.compare_digest(_sealed(body, salt, count, repeat, master), sealed):
         return None
     number, values = int.from_bytes(body, "big"), []
     for bits_of_field in reversed(_FIELDS.values()):
         values.insert(0, number % 2**bits_of_field)
         number >>= bits_of_field
-    version, turned, length, frames, width, height, rate, per, wide, high, *rooms = values
+    version, turned, length, frames, width, height, rate, per, wide, high, *said = values
     if version != _VERSION or not all((length, frames, width, height, rate, per, wide, high)):
         return None
-    about = Description(frames, width, height, bool(turned), Fraction(rate, per), Fraction(wide, high))
-    return Header(salt, length, count, hold, tuple(map(_room_of, rooms)), about)
+    fractions = Fraction(rate, per), Fraction(wide, high)
+    about = Metadata(width, height, frames, frames, fractions[0], False, bool(turned), fractions[1])
+    return Header(salt, length, count, repeat, tuple(map(_capacity_of, said)), about)
 
 
 def _masked(body: bytes, salt: bytes, master: bytes) -> bytes:
@@ -125,8 +118,8 @@ def _masked(body: bytes, salt: bytes, master: bytes) -> bytes:
     return (np.frombuffer(body, np.uint8) ^ keystream(key, 0, len(body))).tobytes()
 
 
-def _sealed(body: bytes, salt: bytes, count: int, hold: int, master: bytes) -> bytes:
-    key = keys.subkey(master, f"robust header tag {count} {hold}")
+def _sealed(body: bytes, salt: bytes, count: int, repeat: int, master: bytes) -> bytes:
+    key = keys.subkey(master, f"robust header tag {count} {repeat}")
     tag = hmac.new(key, salt + body, hashlib.sha256).digest()[:TAG_BYTES]
     return _masked(body, salt, master) + tag
 

@@ -23,9 +23,8 @@ SEGMENT = 32  # frames hidden and revealed together
 MOST_LAYERS = 6  # that a header has room for
 LEAST_PILOTS = 80  # of a frame, and as many references
 
-
 QUARTER = (0, 1)  # the levels that say a quarter
-FINE = ()  # stands for carriers of their own, see `robust.fine`
+FINE = ()  # stands for symbols of their own, see `fine`
 
 
 class Layer(NamedTuple):
@@ -33,7 +32,7 @@ class Layer(NamedTuple):
 
     levels: tuple[int, ...]  # QUARTER, consecutive ones from 2 on, or FINE
     share: float  # of the symbols whose quarters are free, for QUARTER
-    rung: str  # the passage that it is to survive, see `video.passage`
+    codec: str  # name of the codec run that it is to survive, see `channels.ladder`
 
 
 def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
@@ -119,8 +118,21 @@ class Layout(NamedTuple):
         return of_frames[permutation(self.order_key, 2 * segment + 1, len(of_frames))]
 
 
+def overhead_sizes(symbols: int, header_bits: int, overhead: ConfigDict) -> tuple[int, int]:
+    """Return how many symbols of a frame are pilots (as many are references) and header; see `make`.
+
+    Raises:
+        UserError: frames are too small for them.
+    """
+    pilots = max(round(symbols * overhead.pilots), LEAST_PILOTS)
+    header = max(round(symbols * overhead.header), min(header_bits, symbols // 4))
+    if 2 * pilots + header >= symbols:
+        raise UserError("these frames are too small to carry anything: use larger ones")
+    return pilots, header
+
+
 def make(master: bytes, symbols: int, header_bits: int, overhead: ConfigDict) -> Layout:
-    """The layout of frames with so many symbols for the holder of a key.
+    """Return the layout of frames of `symbols` symbols for the holder of a key.
 
     Args:
         master: key.
@@ -131,10 +143,7 @@ def make(master: bytes, symbols: int, header_bits: int, overhead: ConfigDict) ->
     Raises:
         UserError: frames are too small for pilots and header.
     """
-    pilots = max(round(symbols * overhead.pilots), LEAST_PILOTS)
-    header = max(round(symbols * overhead.header), min(header_bits, symbols // 4))
-    if 2 * pilots + header >= symbols:
-        raise UserError("these frames are too small to carry anything: use larger ones")
+    pilots, header = overhead_sizes(symbols, header_bits, overhead)
     order = permutation(keys.subkey(master, "robust places"), 0, symbols)
     parts = np.split(order, [pilots, 2 * pilots, 2 * pilots + header])
     return Layout(symbols, *parts, keys.subkey(master, "robust order"), keys.subkey(master, "robust pilots"))

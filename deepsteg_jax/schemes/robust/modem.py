@@ -1,4 +1,4 @@
-"""Symbols into frames and out of them."""
+"""Writes symbols into frames and reads them."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,52 +19,52 @@ def _blockwise(symbols, frames):
     return jnp.moveaxis(symbols.reshape(len(symbols), -1, rows, columns), 1, -1)
 
 
-@partial(jax.jit, static_argnames="hold")
-def _write(cover, symbols, step, hold):
-    return symbol_model.write_held(cover, _blockwise(symbols, cover), step, hold).astype(jnp.uint8)
+@partial(jax.jit, static_argnames="repeat")
+def _write(cover, symbols, spacing, repeat):
+    return symbol_model.write_held(cover, _blockwise(symbols, cover), spacing, repeat).astype(jnp.uint8)
 
 
 @partial(jax.jit, static_argnames="count")
-def _write_pilots(frames, pilots, phases, step, count):
+def _write_pilots(frames, pilots, phases, spacing, count):
     shape = len(frames), count * blocks_of(*frames.shape[1:3])
     symbols = jnp.zeros(shape).at[:, pilots].set(phases)
     these = jnp.zeros(shape, bool).at[:, pilots].set(True)
     symbols, these = _blockwise(symbols, frames), _blockwise(these, frames)
-    return symbol_model.write_some(frames, symbols, these, step).astype(jnp.uint8)
+    return symbol_model.write_some(frames, symbols, these, spacing).astype(jnp.uint8)
 
 
 class Modulation(NamedTuple):
     """How symbols are written."""
 
-    step: float  # D
+    spacing: float  # D
     count: int  # symbols of a block
-    hold: int  # frames that share their symbols
+    repeat: int  # frames that share their symbols
 
 
 class Modem:
-    """Symbols into frames and out of them, with the networks of a config."""
+    """Write symbols into frames and read them, with the networks of a config; keeps compiled programs."""
 
     def __init__(self, config: ConfigDict, params: Any):
         """`config`: section `model`; `params` of either side."""
         self._demodulate = jax.jit(partial(symbol_model.demodulate, config, params["reliability"]))
 
     def write(self, cover: np.ndarray, phases: np.ndarray, how: Modulation, pilots) -> np.ndarray:
-        """Cover uint8 [n, h, w, 3] and phases [ceil(n / hold), symbols] -> stego.
+        """Cover uint8 [n, h, w, 3] and phases [ceil(n / repeat), symbols] -> stego.
 
         `pilots`: which symbols of a frame they are, and their phases [n, m]; no two frames share them.
         """
-        stego = _write(cover, phases, how.step, how.hold)
-        if how.hold > 1:
-            stego = _write_pilots(stego, *pilots, how.step, how.count)
+        stego = _write(cover, phases, how.spacing, how.repeat)
+        if how.repeat > 1:
+            stego = _write_pilots(stego, *pilots, how.spacing, how.count)
         return np.asarray(stego)
 
-    def read(self, luma: np.ndarray, step: float, places: np.ndarray, known: np.ndarray) -> np.ndarray:
+    def read(self, luma: np.ndarray, spacing: float, indices: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Demodulates and calibrates.
 
         Args:
             luma: [n, h, w], of frames or means of those that share symbols.
-            step: D.
-            places: symbols of a frame that are known, int [m].
+            spacing: D.
+            indices: symbols of a frame that are known, int [m].
             known: their phases, [n, m].
 
         Returns:
@@ -75,10 +75,10 @@ class Modem:
         filled = np.pad(luma, ((0, -n % 8), (0, 0), (0, 0)), mode="edge")  # few lengths to compile for
         phase, scale, lost = (
             np.moveaxis(np.asarray(x[0, :n], np.float64), -1, 1).reshape(n, -1)
-            for x in self._demodulate(filled[None], jnp.full(1, step))
+            for x in self._demodulate(filled[None], jnp.full(1, spacing))
         )
-        error = phase[:, places] - known
-        factor, loss = symbol_model.calibrate(error - np.round(error), scale[:, places], lost[:, places])
+        error = phase[:, indices] - known
+        factor, loss = symbol_model.calibrate(error - np.round(error), scale[:, indices], lost[:, indices])
         scale, lost = symbol_model.adjusted(scale, lost, factor[:, None, None], loss[:, None, None])
         return np.stack([phase, scale[:, 0], lost[:, 0]]).astype(np.float64)
 
@@ -88,20 +88,20 @@ def blocks_of(height: int, width: int) -> int:
     return (height // symbol_model.BLOCK) * (width // symbol_model.BLOCK)
 
 
-def carriers_of(config: ConfigDict) -> list[tuple[int, int]]:
-    """(symbols of a block, frames that share them) of a config's `modulations`.
+def modulations_of(config: ConfigDict) -> list[tuple[int, int]]:
+    """Return the pairs (symbols of a block, frames that share them) of a config's `modulations`.
 
     Raises:
         UserError: there are none, or they are out of range.
     """
-    carriers = [(int(count), int(hold)) for count, hold in config.modulations]
+    pairs = [(int(count), int(repeat)) for count, repeat in config.modulations]
     most = config.model.coefficients
-    if not carriers or any(not (0 < n <= most and 0 < hold <= SEGMENT) for n, hold in carriers):
+    if not pairs or any(not (0 < n <= most and 0 < repeat <= SEGMENT) for n, repeat in pairs):
         raise UserError(
             f"config.modulations: pairs of 1 to config.model.coefficients={most} coefficients of a block and "
             f"1 to {SEGMENT} frames that share them"
         )
-    return carriers
+    return pairs
 
 
 def luma_of(frames: np.ndarray) -> np.ndarray:
@@ -109,6 +109,6 @@ def luma_of(frames: np.ndarray) -> np.ndarray:
     return np.asarray(symbol_model.luma_of(jnp.asarray(frames)))
 
 
-def held_means(luma: np.ndarray, hold: int) -> np.ndarray:
-    """Luma [n, h, w] -> the mean of each group of frames that share symbols, [ceil(n / hold), h, w]."""
-    return np.stack([luma[i : i + hold].mean(0) for i in range(0, len(luma), hold)])
+def repeated_means(luma: np.ndarray, repeat: int) -> np.ndarray:
+    """Luma [n, h, w] -> the mean of each group of frames that share symbols, [ceil(n / repeat), h, w]."""
+    return np.stack([luma[i : i + repeat].mean(0) for i in range(0, len(luma), repeat)])

@@ -1,4 +1,4 @@
-"""Frames are known again by their pilots, whichever arrive, and with them the step."""
+"""Frames are known again by their pilots, whichever arrive, and with them the spacing."""
 
 import numpy as np
 import pytest
@@ -13,10 +13,10 @@ KEY, OTHER = bytes(range(32)), bytes(32)
 OVERHEAD = get_config().overhead
 COUNT = 4
 SIZE = 64, 96
-STEP = alignment.nearest_step(50)
+SPACING = alignment.nearest_spacing(50)
 
 
-def _stego(numbers, noise=0.0, step=STEP):
+def _stego(numbers, noise=0.0, spacing=SPACING):
     symbols = SIZE[0] // 8 * SIZE[1] // 8 * COUNT
     made = layout.make(KEY, symbols, 64, OVERHEAD)
     bits = np.random.default_rng(0).integers(0, 2, (len(numbers), symbols, levels.LEVELS), np.uint8)
@@ -24,16 +24,16 @@ def _stego(numbers, noise=0.0, step=STEP):
         line[made.pilots] = made.pilot_bits(number)
     phases = levels.to_phases(bits).reshape(len(numbers), COUNT, SIZE[0] // 8, SIZE[1] // 8)
     phases = np.moveaxis(phases, 1, -1)
-    stego = np.asarray(symbol_model.write_symbols(smooth(len(numbers), *SIZE), phases, step))
+    stego = np.asarray(symbol_model.write_symbols(smooth(len(numbers), *SIZE), phases, spacing))
     stego = stego + np.random.default_rng(1).normal(0, noise, stego.shape)
     return made, modem.luma_of(np.clip(stego, 0, 255))
 
 
-HOLDS = [1, 4, 16]
+REPEATS = [1, 4, 16]
 
 
 def _finder(made):
-    return alignment.Finder(made, COUNT, HOLDS)
+    return alignment.Finder(made, COUNT, REPEATS)
 
 
 def _found(made, lumas):
@@ -50,19 +50,24 @@ def _pilots(made, lumas):
 )
 def test_finds_frames_that_are_left(numbers):
     made, lumas = _stego(numbers, noise=4)
-    assert _found(made, lumas) == [(number, STEP) for number in numbers]
+    assert _found(made, lumas) == [(number, SPACING) for number in numbers]
 
 
-def test_finds_any_step():
-    for step in alignment.STEPS[4::5]:
-        made, lumas = _stego([0, 1], step=step)
-        assert _found(made, lumas) == [(0, step), (1, step)]
+def test_finds_any_spacing():
+    for spacing in alignment.SPACINGS[4::5]:
+        made, lumas = _stego([0, 1], spacing=spacing)
+        assert _found(made, lumas) == [(0, spacing), (1, spacing)]
 
 
 def test_frames_that_say_nothing_are_passed_over():
     made, lumas = _stego([3, 4, 5])
     strange = modem.luma_of(smooth(1, *SIZE, seed=8))
-    assert _found(made, [strange[0], lumas[0], strange[0], lumas[2]]) == [None, (3, STEP), None, (5, STEP)]
+    assert _found(made, [strange[0], lumas[0], strange[0], lumas[2]]) == [
+        None,
+        (3, SPACING),
+        None,
+        (5, SPACING),
+    ]
 
 
 def test_another_key_finds_nothing():
@@ -71,33 +76,33 @@ def test_another_key_finds_nothing():
     assert _found(other, lumas) == [None] * 8
 
 
-def test_steps_are_the_nearest():
-    assert alignment.nearest_step(56.0) == pytest.approx(53.8, abs=0.1)
-    assert alignment.nearest_step(16) == 16
+def test_spacings_are_the_nearest():
+    assert alignment.nearest_spacing(56.0) == pytest.approx(53.8, abs=0.1)
+    assert alignment.nearest_spacing(16) == 16
 
 
-@pytest.mark.parametrize("step", [-1, 0, 8, 200, float("nan")])
-def test_impossible_steps_are_refused(step):
+@pytest.mark.parametrize("spacing", [-1, 0, 8, 200, float("nan")])
+def test_impossible_spacings_are_refused(spacing):
     with pytest.raises(UserError, match=r"config\.model\.spacing is 16 to 90"):
-        alignment.nearest_step(step)
+        alignment.nearest_spacing(spacing)
 
 
 @pytest.mark.parametrize("start", [0, 5, 40])
 def test_frames_together_are_found_in_more_noise_than_one(start):
     made, lumas = _stego(range(start, start + 24), noise=20)
     assert None in _found(made, lumas)
-    assert _finder(made).find_lost(_pilots(made, lumas)) == (start, STEP)
+    assert _finder(made).find_lost(_pilots(made, lumas)) == (start, SPACING)
 
 
 def test_frames_that_show_the_first_of_their_group_are_found_together():
     made, lumas = _stego([i // 4 * 4 for i in range(24)], noise=20)
-    assert _finder(made).find_lost(_pilots(made, lumas)) == (0, STEP)
+    assert _finder(made).find_lost(_pilots(made, lumas)) == (0, SPACING)
 
 
 def test_frames_before_the_first_one_do_no_harm():
     made, lumas = _stego(range(16), noise=4)
     pilots = _pilots(made, [lumas[0]] * 3 + list(lumas))
-    assert _finder(made).together(pilots, range(-8, 8), alignment.STEPS) == (-3, STEP)
+    assert _finder(made).together(pilots, range(-8, 8), alignment.SPACINGS) == (-3, SPACING)
 
 
 @pytest.mark.parametrize("seed", range(3))

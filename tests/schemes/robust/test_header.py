@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.schemes.base import Metadata
 from deepsteg_jax.schemes.robust import header
-from deepsteg_jax.schemes.robust.header import Description, Header
+from deepsteg_jax.schemes.robust.header import Header
 
 KEY, OTHER = bytes(range(32)), bytes(32)
-DESCRIPTION = Description(1234, 448, 256, True, Fraction(30000, 1001), Fraction(64, 45))
-HEADER = Header(b"a salt", 30, 9, 4, (160, 0, 8000), DESCRIPTION)
-PADDED = HEADER._replace(rooms=(160, 0, 8000, 0, 0, 0))
+ABOUT = Metadata(448, 256, 1234, 1234, Fraction(30000, 1001), False, True, Fraction(64, 45))
+HEADER = Header(b"a salt", 30, 9, 4, (160, 0, 8000), ABOUT)
+PADDED = HEADER._replace(capacities=(160, 0, 8000, 0, 0, 0))
 
 
-def unpacked(bits, key=KEY, count=9, hold=4):
+def unpacked(bits, key=KEY, count=9, repeat=4):
     return header.unpack(bits, count, hold, key)
 
 
@@ -29,14 +30,14 @@ def test_round_trip():
     ("size", "said"),
     [(0, 0), (1, 0), (511, 510), (1000, 1000), (1003, 1000), (10**5, 99840), (2**40, 255 << 16)],
 )
-def test_rooms_are_rounded_down(size, said):
-    assert header.room_within(size) == said == header.room_within(said)
-    assert unpacked(header.pack(HEADER._replace(rooms=(size,)), KEY)).rooms[0] == said
+def test_capacities_are_rounded_down(size, said):
+    assert header.capacity_within(size) == said == header.capacity_within(said)
+    assert unpacked(header.pack(HEADER._replace(capacities=(size,)), KEY)).capacities[0] == said
 
 
-def test_rooms_lose_less_than_a_hundredth():
+def test_capacities_lose_less_than_a_hundredth():
     sizes = np.unique(np.logspace(2.5, 7, 500).astype(int))
-    assert all(0.99 * size <= header.room_within(int(size)) <= size for size in sizes)
+    assert all(0.99 * size <= header.capacity_within(int(size)) <= size for size in sizes)
 
 
 @pytest.mark.parametrize(
@@ -48,16 +49,21 @@ def test_rooms_lose_less_than_a_hundredth():
     ],
 )
 def test_fractions_are_said_as_well_as_they_can_be(rate, said):
-    about = DESCRIPTION._replace(rate=rate)
-    found = unpacked(header.pack(HEADER._replace(description=about), KEY)).description.rate
+    about = ABOUT._replace(rate=rate)
+    found = unpacked(header.pack(HEADER._replace(metadata=about), KEY)).metadata.rate
     assert abs(found / said - 1) < 0.001 and abs(min(rate, 2**17 - 1) / found - 1) < 0.001
 
 
 @pytest.mark.parametrize("field", ["frames", "width", "height"])
 def test_what_a_header_cannot_say_is_refused(field):
-    about = DESCRIPTION._replace(**{field: 2**24})
+    about = ABOUT._replace(**{"cover_frames" if field == "frames" else field: 2**24})
     with pytest.raises(UserError, match=f"the secret's {field}, {2**24}, can be"):
-        header.pack(HEADER._replace(description=about), KEY)
+        header.pack(HEADER._replace(metadata=about), KEY)
+
+
+def test_more_layers_than_it_has_room_for_are_refused():
+    with pytest.raises(UserError, match="at most 6 layers"):
+        header.pack(HEADER._replace(capacities=(20,) * 7), KEY)
 
 
 def test_another_key_or_a_wrong_bit_gives_nothing():
@@ -69,9 +75,9 @@ def test_another_key_or_a_wrong_bit_gives_nothing():
         assert unpacked(wrong) is None
 
 
-@pytest.mark.parametrize(("count", "hold"), [(4, 4), (9, 8)])
-def test_other_carriers_give_nothing(count, hold):
-    assert unpacked(header.pack(HEADER, KEY), count=count, hold=hold) is None
+@pytest.mark.parametrize(("count", "repeat"), [(4, 4), (9, 8)])
+def test_other_modulations_give_nothing(count, repeat):
+    assert unpacked(header.pack(HEADER, KEY), count=count, repeat=repeat) is None
 
 
 def test_the_same_header_looks_different_under_another_salt():

@@ -1,0 +1,340 @@
+"""Reveals a secret segment by segment.
+
+frames -> which of the stego they are -> header -> layers, from the most robust to the finest
+-> the finest secret that can be read -> restored by the network -> in its place
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
+from itertools import takewhile
+from operator import itemgetter
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepsteg_jax.models import symbols as symbol_model
+from deepsteg_jax.schemes import base
+from deepsteg_jax.schemes.base import Metadata, Timed, ranges
+from deepsteg_jax.schemes.robust import alignment, fine, header, levels
+from deepsteg_jax.schemes.robust.layout import FINE, QUARTER, SEGMENT
+from deepsteg_jax.schemes.robust.modem import Modem, luma_of
+from deepsteg_jax.schemes.robust.secret_layers import decode_layer
+from deepsteg_jax.schemes.robust.segment import Format, Reading, Segment
+
+GREY = 128  # of frames at the start that could not be read
+_RESTORED_TOGETHER = 4  # frames
+_KEPT = 2 * SEGMENT  # frames that are kept of those that were not found again
+
+
+class _Received(NamedTuple):
+    """A frame as it arrived."""
+
+    luma: np.ndarray
+    pilots: np.ndarray  # what they read
+    number: int | None  # in the stego, where that was found
+    spacing: float | None
+
+
+class Part(NamedTuple):
+    """What one segment gave."""
+
+    number: int
+    metadata: Metadata
+    frames: np.ndarray  # uint8 [n, h, w, 3]
+    layers: int  # that could be read
+    of: int
+
+
+def _not_found_at_end(received: list[_Received]) -> list[_Received]:
+    """Return those after the last one that was found, in order."""
+    return list(takewhile(lambda x: x.number is None, reversed(received)))[::-1]
+
+
+class SegmentReceiver:
+    """Reveals segments from frames as they come: some may be missing, come twice, or be coded again."""
+
+    def __init__(self, modem: Modem, restore: Callable[[jax.Array], jax.Array], shared: Format):
+        """`restore`: the restoration network, see `models.symbols.restore`; `shared`: see there."""
+        self._modem, self._restore, self._format = modem, restore, shared
+        repeats = sorted({repeat for _, repeat in shared.layouts})
+        self._finder = alignment.Finder(shared.layout, shared.fewest, repeats)
+        self._segment, self._received = None, []
+
+    def take(self, frame: np.ndarray) -> list[Part]:
+        """Take the next frame, uint8 [h, w, 3]; return the segments that it completes, in order."""
+        luma = luma_of(frame)
+        pilots = self._finder.read(luma)
+        number, spacing = self._finder.find(pilots) or (None, None)
+        parts = self._add(_Received(luma, pilots, number, spacing))
+        lost = len(_not_found_at_end(self._received))
+        if lost and lost % SEGMENT == 0:
+            parts += self._find_lost()
+        if lost > _KEPT:
+            del self._received[-_KEPT - 1]
+        return parts
+
+    def finish(self) -> list[Part]:
+        """Return what there is of the segment at the end."""
+        return self._find_lost() + self._complete()
+
+    def _add(self, received: _Received) -> list[Part]:
+        """Take note of a frame; return the segment that ended before it, if one did."""
+        parts, number = [], received.number
+        if number is not None and number // SEGMENT != self._segment:
+            parts, self._segment = self._complete(), number // SEGMENT
+        self._received.append(received)
+        return parts
+
+    def _find_lost(self) -> list[Part]:
+        """Number those at the end that were not found one by one, where all of them together can be."""
+        lost = _not_found_at_end(self._received)
+        found = self._finder.find_lost(np.stack([x.pilots for x in lost])) if lost else None
+        if not found:
+            return []
+        start, spacing = found
+        del self._received[-len(lost) :]
+        numbered = (
+            x._replace(number=start + i, spacing=spacing) for i, x in enumerate(lost) if start + i >= 0
+        )
+        return [part for x in numbered for part in self._add(x)]
+
+    def _complete(self) -> list[Part]:
+        """Read what there is of the segment."""
+        received, number = self._received, self._segment
+        # Those that were not found at the end may belong to the next segment as well.
+        self._segment = None
+        self._received = _not_found_at_end(received)
+        if number is None:
+            return []
+        part = self._read(number, received)
+        return [] if part is None else [part]
+
+    def _read(self, number: int, received: list[_Received]) -> Part | None:
+        spacings = [x.spacing for x in received if x.spacing is not None]
+        spacing, first, found = max(set(spacings), key=spacings.count), number * SEGMENT, []
+        starts = range(first - len(received) + 1, first + SEGMENT)
+        pilots = np.stack([x.pilots for x in received])
+        start, _ = self._finder.together(pilots, starts, np.array([spacing])) or (None, None)
+        for placed in alignment.placings([x.number for x in received], start, first, SEGMENT):
+            lumas: dict[int, list[np.ndarray]] = {}  # of each frame of the segment; some may come twice
+            for i, at in sorted(placed.items()):
+                lumas.setdefault(at, []).append(received[i].luma)
+            found += self._with_header(first, lumas, spacing)
+        for _, found_header, reading, lumas in sorted(found, key=itemgetter(0), reverse=True):
+            if part := self._read_part(self._format.segment(number, found_header), reading, lumas):
+                return part
+        return None
+
+    def _with_header(self, first: int, lumas: dict[int, list], spacing: float) -> list[tuple]:
+        """(information, bits; header; symbols; `lumas`) if a header can be read of frames placed so."""
+        read = cache(partial(self._read_symbols, first, lumas, spacing=spacing))
+        for (count, repeat), here in self._format.layouts.items():
+            reading = read(repeat)
+            llr = levels.quarter_llr(*reading[:, :, here.header])
+            bits = header.decode(llr.reshape(SEGMENT, -1), self._format.master)
+            found = None if bits is None else header.unpack(bits, count, repeat, self._format.master)
+            if found is not None:
+                return [(levels.expected_information(llr) * llr.size, found, reading, lumas)]
+        return []
+
+    def _read_symbols(self, first: int, lumas: dict[int, list], repeat: int, spacing: float) -> np.ndarray:
+        """See `Modem.read`; of all groups of a segment, at their first frames, [3, SEGMENT, symbols]."""
+        groups: dict[int, list[np.ndarray]] = {}
+        for at, alike in lumas.items():
+            groups.setdefault(at // repeat * repeat, []).extend(alike)
+        there, here = sorted(groups), self._format.layout
+        known = np.stack([levels.to_phases(here.reference_bits(first + i)) for i in there])
+        means = np.stack([np.mean(groups[i], axis=0) for i in there])
+        found = self._modem.read(means, spacing, here.references, known)
+        nothing = np.array([0, symbol_model.MOST_SCALE, 1.0])  # of frames that are missing: all is lost
+        reading = np.tile(nothing[:, None, None], (1, SEGMENT, found.shape[2]))
+        for target, values in zip(reading, found, strict=True):
+            target[there] = values
+        return reading
+
+    def _read_part(self, segment: Segment, reading: np.ndarray, lumas: dict[int, list]) -> Part | None:
+        about = segment.header.metadata
+        flat = reading[:, np.array(segment.starts), : segment.layout.symbols].reshape(3, -1)
+        messages = self._messages(segment, Reading(*flat), lumas)
+        shown, count = _shown(messages, (segment.header.length, about.height, about.width, 3))
+        if shown is None:
+            return None
+        capacities = segment.header.capacities
+        return Part(segment.number, about, self._restored(shown), count, sum(size > 0 for size in capacities))
+
+    def _messages(self, segment: Segment, reading: Reading, lumas) -> Iterator[bytes | None]:
+        """Yield the message of each layer that there is; None: it cannot be read."""
+        filler, coarser_known = segment.filler().reshape(-1, levels.LEVELS), True
+        reading.know(QUARTER, *segment.unused(filler))
+        for i, (layer, symbols, capacity) in enumerate(
+            zip(self._format.layers, segment.indices, segment.header.capacities, strict=False)
+        ):
+            if layer.levels == FINE:
+                if capacity:
+                    opened = segment.opened(i, self._fine_llr(segment, lumas)[symbols].ravel())
+                    yield opened and opened[0]
+                continue
+            finer, opened = layer.levels != QUARTER, None
+            before = filler[symbols][:, np.array(layer.levels)].ravel()
+            if not capacity:
+                if finer and coarser_known:
+                    reading.know(layer.levels, symbols, before)
+                continue
+            if coarser_known or not finer:
+                opened = segment.opened(i, reading.llr(layer, symbols) * (1 - 2.0 * before))
+            if opened:
+                reading.know(layer.levels, symbols, opened[1] ^ before)
+            coarser_known = coarser_known and opened is not None
+            yield opened and opened[0]
+
+    def _fine_llr(self, segment: Segment, lumas: dict[int, list]) -> np.ndarray:
+        """Log-likelihood ratios of what was added to all fine symbols, 0 for frames that are not there."""
+        shared, length = self._format.fine, segment.header.length
+        there = [i for i in lumas if i < length]
+        llr = np.zeros((length, self._format.blocks * shared.count, fine.BITS))
+        if there:
+            known = segment.fine_filler().reshape(llr.shape)[there]
+            luma = np.stack([lumas[i][0] for i in there])
+            found = shared.llr(luma, known.reshape(-1, fine.BITS), segment.fine_pilots[: len(there)])
+            llr[there] = found.reshape(known.shape) * (1 - 2.0 * known)
+        return llr.reshape(-1, fine.BITS)
+
+    def _restored(self, frames: np.ndarray) -> np.ndarray:
+        """Return frames through the restoration network, a few at a time."""
+        out = []
+        for first in range(0, len(frames), _RESTORED_TOGETHER):
+            at = np.clip(np.arange(first - 1, first + _RESTORED_TOGETHER + 1), 0, len(frames) - 1)
+            restored = self._restore(jnp.asarray(frames[at], jnp.float32)[None] / 255)[0, 1:-1]
+            out.append(np.asarray(jnp.round(jnp.clip(restored, 0, 1) * 255).astype(jnp.uint8)))
+        return np.concatenate(out)[: len(frames)]
+
+
+def _shown(messages: Iterable[bytes | None], shape: tuple[int, ...]) -> tuple[np.ndarray | None, int]:
+    """Return the finest secret that these messages show, None if they show none, and how many layers do."""
+    shown, count, unbroken = None, 0, True
+    for message in messages:
+        decoded = None if message is None else decode_layer(message, shown if unbroken else None, shape)
+        if decoded is not None:
+            shown, count, unbroken = decoded, count + 1, True
+        elif message is None:
+            unbroken = False
+    return shown, count
+
+
+class RobustReceiver(base.Receiver):
+    """Puts what the segments give into its places and fills the gaps.
+
+    The first segment that can be read says what the secret is; `listen` to frames until it is found.
+    """
+
+    def __init__(self, segments: SegmentReceiver, still: bool):
+        """`still`: the stego is an image, of which one frame comes out."""
+        self.received = self.written = 0
+        self.missing: list[int] = []  # frames that repeat the one before
+        self._segments, self._still, self._ended = segments, still, False
+        self._ready: list[Timed] = []
+        self._layers: set[tuple[int, int]] = set()
+
+    @property
+    def found(self) -> bool:
+        """Whether something of the secret could be read."""
+        return bool(self._layers)
+
+    @property
+    def complete(self) -> bool:
+        """See `base.Receiver`."""
+        return self.found and self._placed == self._frames
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many layers could be read."""
+        if not self.found:
+            return ()
+        counts = sorted({layers for layers, _ in self._layers})
+        span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return (f"{span} of {max(of for _, of in self._layers)} layers",)
+
+    def listen(self, frame: np.ndarray) -> None:
+        """Take the next frame of the stego; `receive` or `finish` will give what it completes."""
+        self.received += 1
+        self._place(self._segments.take(frame))
+
+    def end(self) -> None:
+        """Take note that there are no more frames."""
+        if not self._ended:
+            self._ended = True
+            self._place(self._segments.finish())
+
+    def receive(self, frame: np.ndarray) -> list[Timed]:
+        """See `base.Receiver`."""
+        self.listen(frame)
+        return self._give()
+
+    def finish(self) -> list[Timed]:
+        """See `base.Receiver`; what is missing at the end of a stego that is not cut stands still."""
+        if not self.complete:
+            self.end()
+        if self.found and self.received >= self._frames:
+            self._fill(self._frames)
+        return self._give()
+
+    def complaint(self, stego: str, output: str, damaged: Sequence[int]) -> str | None:
+        """See `base.Receiver`; damage shows where segments cannot be read."""
+        missing = ranges([number + 1 for number in self.missing])
+        if not self.complete:
+            gaps = f", and stands still in {missing}" if missing else ""
+            return (
+                f"{stego} is cut short: {output} has the first {self._placed} of {self._frames} frames"
+                f"{gaps}; get a complete copy of it"
+            )
+        if not missing:
+            return None
+        plural = "s" if len(self.missing) > 1 else ""
+        return (
+            f"{stego} cannot be read in frame{plural} {missing}: {output} has all {self._frames} frames, "
+            "but stands still there; get a better copy of it"
+        )
+
+    @property
+    def _frames(self) -> int:
+        """How many frames come out."""
+        return 1 if self._still else self.metadata.frames
+
+    @property
+    def _placed(self) -> int:
+        return self.written + len(self._ready)
+
+    def _place(self, parts: Iterable[Part]) -> None:
+        """Take note of the frames that parts add, those before them that are missing included."""
+        for part in parts:
+            if not self.found:
+                self._start(part.metadata)
+            period = -(-self.metadata.frames // SEGMENT)  # segments, after which the secret comes again
+            begin = part.number % period * SEGMENT
+            frames = part.frames[: max(0, self._frames - begin)]
+            if begin < self._placed or not len(frames) or part.metadata != self.metadata:
+                continue
+            self._fill(begin)
+            self._ready += [Timed(self._upright(frame)) for frame in frames]
+            self._last = self._ready[-1]
+            self._layers.add((part.layers, part.of))
+
+    def _start(self, about: Metadata) -> None:
+        self.metadata = about
+        self._last = Timed(self._upright(np.full((about.height, about.width, 3), GREY, np.uint8)))
+
+    def _fill(self, end: int) -> None:
+        """Repeat the last frame up to frame `end`."""
+        while self._placed < end:
+            self.missing.append(self._placed)
+            self._ready.append(self._last)
+
+    def _give(self) -> list[Timed]:
+        ready, self._ready = self._ready, []
+        self.written += len(ready)
+        return ready
+
+    def _upright(self, frame: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.rot90(frame, -1)) if self.metadata.turned else frame

@@ -1,0 +1,148 @@
+"""The scheme `robust`: a secret in layers of bits, in symbols that codecs leave readable."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import cached_property, partial
+from itertools import islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from deepsteg_jax import media, models
+from deepsteg_jax.keys import Credential, Deriver, derive_key
+from deepsteg_jax.models import symbols as symbol_model
+from deepsteg_jax.plan import Plan, by_number
+from deepsteg_jax.schemes.base import Cost, Found, Metadata, Scheme, Settings, Stego
+from deepsteg_jax.schemes.robust import header, layout, sender
+from deepsteg_jax.schemes.robust.layout import SEGMENT
+from deepsteg_jax.schemes.robust.modem import Modem, blocks_of, modulations_of
+from deepsteg_jax.schemes.robust.receiver import RobustReceiver, SegmentReceiver
+from deepsteg_jax.schemes.robust.segment import fewest_symbols, make_format
+from deepsteg_jax.schemes.robust.sender import RobustSender, SegmentSender
+
+MASTER_SALT = b"deepsteg robust\0"  # public: there is no place for another before the key is known
+PROBE_FRAMES = 256  # of a stego in which something has to be found
+_PIXELS_PER_SECOND = 0.4 * 448 * 256
+
+
+class RobustScheme(Scheme):
+    """Keeps what it compiles; parameters of a side are loaded when it is used first."""
+
+    name, purpose = "robust", "post"
+
+    def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
+        """`config`: the whole config; `load_params`: gives the parameters of a side, "hide" or "reveal".
+
+        Raises:
+            UserError: `config.secret_layers`, `modulations`, the spacing, `growth` or `margin` makes no sense.
+        """
+        layout.layers_of(config)
+        sender.check(config)
+        self._config, self._load = config, load_params
+        self._fewest = fewest_symbols(modulations_of(config))
+        self.still = config.data.frames == 1
+
+    def cost(self, height: int, width: int, frames: int) -> Cost:
+        """See `Scheme`."""
+        pixels = height * width
+        return Cost(frames * pixels / _PIXELS_PER_SECOND, 300 * pixels, frames * pixels)
+
+    def check(self, info: media.Info) -> None:
+        """Raise UserError if a cover is too small to carry anything."""
+        symbols = self._fewest * blocks_of(info.height, info.width)
+        layout.overhead_sizes(symbols, header.BITS, self._config.overhead)
+
+    def pass_numbers(self, plan: Plan) -> np.ndarray:
+        """See `Scheme`; a secret that ends within a segment stands still to its end.
+
+        Coding frames of the next pass with it would take bits away from those that count.
+        """
+        numbers = plan.schedule.numbers
+        return np.pad(numbers, (0, -len(numbers) % SEGMENT), mode="edge")
+
+    def shown_numbers(self, plan: Plan) -> np.ndarray:
+        """See `Scheme`; one frame is shown for each of the cover that carries the secret."""
+        return plan.schedule.numbers
+
+    def sender(
+        self, plan: Plan, credentials: Sequence[Credential], settings: Settings, measured: Any = None
+    ) -> RobustSender:
+        """See `Scheme`."""
+        master = derive_key(credentials[0], MASTER_SALT)
+        shared = make_format(self._config, master, plan.cover.height, plan.cover.width)
+        segments = SegmentSender(self._config, self._sending, shared)
+        return RobustSender(segments, describe(plan, settings), notes_on(plan))
+
+    def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
+        """See `Scheme`; receives until something can be read, for PROBE_FRAMES at most."""
+        modem, restore = self._receiving
+        shared = make_format(self._config, deriver(MASTER_SALT), stego.info.height, stego.info.width)
+        receiver = RobustReceiver(SegmentReceiver(modem, restore, shared), stego.info.is_image)
+        for frame in islice(stego.frames(), PROBE_FRAMES):
+            receiver.listen(frame)
+            if receiver.found:
+                break
+        if not receiver.found and receiver.received < PROBE_FRAMES:
+            receiver.end()
+        return Found(receiver.metadata, receiver, receiver.received) if receiver.found else None
+
+    def receiver(self, found: Found) -> RobustReceiver:
+        """See `Scheme`; only once for what was found."""
+        return found.state
+
+    def complexity(self, height: int, width: int) -> dict[str, dict[str, float]]:
+        """See `Scheme`; of the symbols and of both networks, for whole blocks, without codecs."""
+        from deepsteg_jax import costs
+
+        model, config = models.build(self._config.model), self._config
+        frames, block = config.data.frames, symbol_model.BLOCK
+        rows, columns = height // block, width // block
+        symbols = (1, frames, rows, columns, config.model.coefficients)
+        gmac = costs.gmac_per_frame(model, frames, block * rows, block * columns, symbols)
+        params = jax.eval_shape(model.init, jax.random.key(0))["reveal"]["restoration"]
+        video = jax.ShapeDtypeStruct((1, frames, block * rows, block * columns, 3), jnp.float32)
+        restore = partial(symbol_model.restore, config.model)
+        gmac["reveal"] += costs.flops(restore, params, video) / (2e9 * frames)
+        return {"gmac_per_frame": gmac, "parameters": costs.parameter_counts(model)}
+
+    @cached_property
+    def _sending(self) -> Modem:
+        return Modem(self._config.model, self._load("hide"))
+
+    @cached_property
+    def _receiving(self) -> tuple[Modem, Callable[[jax.Array], jax.Array]]:
+        """The modem and the restoration network."""
+        params, config = self._load("reveal"), self._config.model
+        return Modem(config, params), jax.jit(partial(symbol_model.restore, config, params["restoration"]))
+
+
+def describe(plan: Plan, settings: Settings) -> Metadata:
+    """Return the metadata of a plan."""
+    count = len(plan.schedule.numbers)
+    paired = by_number(plan.cover_clock, plan.secret_clock, settings.align)
+    return Metadata(
+        width=plan.fit.width,
+        height=plan.fit.height,
+        frames=count,
+        cover_frames=count,
+        rate=(plan.secret_clock if paired else plan.cover_clock).rate,
+        timed=False,
+        turned=plan.fit.turned,
+        aspect=plan.secret.aspect or Fraction(1),
+    )
+
+
+def notes_on(plan: Plan) -> tuple[str, ...]:
+    """Return what the user should know of what is lost."""
+    notes = []
+    if plan.secret.tracks:
+        notes.append("the secret's sound and subtitles are left out: this model hides pictures only")
+    clocks = {"cover": plan.cover_clock, "secret": plan.secret_clock}
+    if varying := [name for name, clock in clocks.items() if not clock.constant]:
+        notes.append(
+            f"the frame rate of the {' and '.join(varying)} varies, that of the revealed video will not"
+        )
+    return tuple(notes)

@@ -1,0 +1,233 @@
+"""What sender and receiver know alike of a segment: where its layers lie, and under which bits and keys."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
+from ml_collections import ConfigDict
+
+from deepsteg_jax import keys
+from deepsteg_jax.schemes.robust import code, fine, header, layout, levels
+from deepsteg_jax.schemes.robust.fine import Fine
+from deepsteg_jax.schemes.robust.header import Header
+from deepsteg_jax.schemes.robust.layout import FINE, QUARTER, SEGMENT, Layer, Layout
+from deepsteg_jax.schemes.robust.modem import blocks_of, modulations_of
+
+_TAG, _END = 8, b"\x80"  # of a layer's message: bytes of the cipher, and what marks its end
+AROUND = _TAG + len(_END)  # bytes of a layer's capacity that its message cannot have
+_OPTIMISM = 1.4  # of the information expected, which tends to be too little; what needs more is not tried
+
+
+class Format(NamedTuple):
+    """What both parties know before the first segment, of frames of one size."""
+
+    layers: tuple[Layer, ...]
+    layouts: dict[tuple[int, int], Layout]  # by (symbols of a block, frames that share them)
+    fine: Fine
+    blocks: int  # of a frame
+    master: bytes
+
+    @property
+    def fewest(self) -> int:
+        """The smallest number of symbols of a block; pilots and references are among those."""
+        return fewest_symbols(self.layouts)
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the fewest symbols."""
+        return next(found for (count, _), found in self.layouts.items() if count == self.fewest)
+
+    def segment(self, number: int, header: Header) -> "Segment":
+        """Lay out the segment of a number, counted from 0, and a header."""
+        here, frames = self.layouts[header.count, header.repeat], len(_starts(header))
+        pilots, free = self.fine.indices(number, header.length, self.blocks)
+        shares = [layer.share for layer in self.layers if layer.levels == QUARTER]
+        quarters, finer = iter(here.quarters(number, frames, shares)), here.finer(number, frames)
+        of_kind = {QUARTER: lambda: next(quarters), FINE: lambda: free}
+        indices = tuple(of_kind.get(layer.levels, lambda: finer)() for layer in self.layers)
+        return Segment(self, number, header, indices, pilots)
+
+
+def fewest_symbols(modulations) -> int:
+    """Return the smallest number of symbols of a block of pairs (it, frames that share them)."""
+    return min(count for count, _ in modulations)
+
+
+def make_format(config: ConfigDict, master: bytes, height: int, width: int) -> Format:
+    """Return the format of a whole config for the holder of a key and frames of one size.
+
+    Raises:
+        UserError: `config.secret_layers` or `modulations` makes no sense, or the frames are too small.
+    """
+    modulations, blocks = modulations_of(config), blocks_of(height, width)
+    inner = layout.make(master, fewest_symbols(modulations) * blocks, header.BITS, config.overhead)
+    layouts = {(count, repeat): inner.extended(count * blocks) for count, repeat in modulations}
+    fine_symbols = fine.make(config.fine, config.model.coefficients, master)
+    return Format(layout.layers_of(config), layouts, fine_symbols, blocks, master)
+
+
+def _starts(header: Header) -> range:
+    """Return the frames of a segment in which symbols begin."""
+    return range(0, header.length, header.repeat)
+
+
+class Segment(NamedTuple):
+    """A segment as its header describes it.
+
+    Symbols are flat over the frames in which they begin. Those of the layer FINE are symbols of their own,
+    flat over all frames.
+    """
+
+    format: Format
+    number: int  # in the stego, from 0 on
+    header: Header
+    indices: tuple[np.ndarray, ...]  # int: which symbols each layer has
+    fine_pilots: np.ndarray  # int [length, m]: which of the fine symbols are known
+
+    @property
+    def first(self) -> int:
+        """Number of its first frame in the stego."""
+        return self.number * SEGMENT
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of its frames."""
+        return self.format.layouts[self.header.count, self.header.repeat]
+
+    @property
+    def starts(self) -> range:
+        """The frames, counted from its first one, in which symbols begin."""
+        return _starts(self.header)
+
+    @property
+    def uses_fine(self) -> bool:
+        """Whether there is a layer of fine symbols."""
+        return self.format.layers[-1].levels == FINE
+
+    def with_header(self, **changes) -> "Segment":
+        """Return it with another salt or capacities, which leave the indices as they are."""
+        return self._replace(header=self.header._replace(**changes))
+
+    def filler(self) -> np.ndarray:
+        """Return its bits before layers are written, uint8 [frames with symbols, symbols, LEVELS].
+
+        Pilots, header, and for all else a keystream that layers are added to: what no layer uses is known to
+        the receiver too, and where a codec turns all symbols into the same few, errors of a code's
+        repetitions do not add up.
+        """
+        here, master = self.layout, self.format.master
+        shape = len(self.starts), here.symbols, levels.LEVELS
+        key = keys.subkey(master, f"robust filler {self.header.salt.hex()}")
+        bits = layout.random_bits(key, 0, math.prod(shape)).reshape(shape)
+        packed, count = header.pack(self.header, master), 2 * len(here.header)
+        for line, frame in zip(bits, self.starts, strict=True):
+            line[here.pilots] = here.pilot_bits(self.first + frame)
+            line[here.references] = here.reference_bits(self.first + frame)
+            line[here.header, :2] = header.carried_bits(packed, frame, count, master).reshape(-1, 2)
+        return bits
+
+    def fine_filler(self) -> np.ndarray:
+        """Return the bits of the fine symbols before a layer is written, uint8 [symbols, fine.BITS]."""
+        return self.format.fine.filler(self.header.salt, self.header.length, self.format.blocks)
+
+    def pilot_phases(self) -> np.ndarray:
+        """Return the phases of the pilots of every frame, [length, pilots]."""
+        frames = range(self.first, self.first + self.header.length)
+        return levels.to_phases(np.stack([self.layout.pilot_bits(i) for i in frames]))
+
+    def filled(self, messages=()) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bits of all symbols, and of the fine ones, with the messages of the layers."""
+        bits, fine_bits = self.filler(), self.fine_filler()
+        flat = bits.reshape(-1, levels.LEVELS)
+        for i, (message, capacity) in enumerate(zip(messages, self.header.capacities, strict=False)):
+            if not capacity:
+                continue
+            layer, symbols, carried = self.format.layers[i], self.indices[i], self._sealed(i, message)
+            if layer.levels == FINE:
+                fine_bits[symbols] ^= carried.reshape(-1, fine.BITS)
+            else:
+                chosen = carried.reshape(-1, len(layer.levels))
+                flat[symbols[:, None], np.array(layer.levels)] ^= chosen
+        return bits, fine_bits
+
+    def unused(self, filler: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the symbols whose quarters no layer uses, and their bits, uint8 [m, 2].
+
+        `filler`: its bits, flat over the frames.
+        """
+        free = np.ones(len(filler), bool)
+        for layer, symbols, capacity in zip(
+            self.format.layers, self.indices, self.header.capacities, strict=False
+        ):
+            if layer.levels == QUARTER and capacity:
+                free[symbols] = False
+        return np.flatnonzero(free), filler[free][:, :2]
+
+    def opened(self, i: int, llr: np.ndarray) -> tuple[bytes, np.ndarray] | None:
+        """Return the message of layer `i` and its coded bits; None if these ratios do not give them.
+
+        `llr`: log-likelihood ratios of the bits that were added to the filler.
+        """
+        size = 8 * self.header.capacities[i]
+        if _OPTIMISM * levels.expected_information(llr) * len(llr) <= size:
+            return None
+        book = code.build(len(llr), size)
+        bits = book.decode(llr)
+        if bits is None:
+            return None
+        try:
+            message = self._cipher().decrypt(_nonce(i), np.packbits(bits).tobytes(), None)
+        except InvalidTag:
+            return None
+        return message.rstrip(b"\0").removesuffix(_END), book.encode(bits)
+
+    def _sealed(self, i: int, message: bytes) -> np.ndarray:
+        """Return the coded bits of layer `i`."""
+        layer, capacity = self.format.layers[i], self.header.capacities[i]
+        length = len(self.indices[i]) * (len(layer.levels) or fine.BITS)
+        padded = (message + _END).ljust(capacity - _TAG, b"\0")
+        sealed = np.frombuffer(self._cipher().encrypt(_nonce(i), padded, None), np.uint8)
+        return code.build(length, 8 * capacity).encode(np.unpackbits(sealed))
+
+    def _cipher(self) -> AESCCM:
+        purpose = f"robust layers {self.number} {self.header.salt.hex()}"
+        return AESCCM(keys.subkey(self.format.master, purpose), tag_length=_TAG)
+
+
+def _nonce(layer: int) -> bytes:
+    return layer.to_bytes(12, "little")
+
+
+class Reading:
+    """Log-likelihood ratios of a segment's symbols, of finer levels once the coarser ones are known."""
+
+    def __init__(self, phase: np.ndarray, scale: np.ndarray, lost: np.ndarray):
+        """See `Modem.read`; all flat over the segment."""
+        self._read = phase, scale, lost
+        self._quarter = levels.quarter_llr(phase, scale, lost)
+        self._bits = (self._quarter < 0).astype(np.uint8)
+        self._start = None
+
+    def llr(self, layer: Layer, symbols: np.ndarray) -> np.ndarray:
+        """Return those of all bits of a layer, one symbol after the other."""
+        if layer.levels == QUARTER:
+            return self._quarter[symbols].ravel()
+        read = (x[symbols] for x in self._read)
+        return levels.finer_llr(*read, self._starts()[symbols], layer.levels[0], len(layer.levels)).ravel()
+
+    def know(self, symbol_levels: tuple[int, ...], symbols: np.ndarray, bits: np.ndarray) -> None:
+        """Take the bits of some levels as known, in the order of `llr`."""
+        bits = bits.reshape(len(symbols), -1)
+        if symbol_levels == QUARTER:
+            self._bits[symbols] = bits
+            return
+        for level, column in zip(symbol_levels, bits.T, strict=True):
+            self._starts()[symbols] = levels.finer_start(self._starts()[symbols], column, level)
+
+    def _starts(self) -> np.ndarray:
+        """Return where the intervals begin that are known; the first call takes the quarters as known."""
+        if self._start is None:
+            self._start = levels.quarter_starts(self._bits)
+        return self._start
