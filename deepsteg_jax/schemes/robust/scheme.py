@@ -37,7 +37,7 @@ class RobustScheme(Scheme):
         """`config`: the whole config; `load_params`: gives the parameters of a side, "hide" or "reveal".
 
         Raises:
-            UserError: `config.secret_layers`, `modulations`, the spacing, `growth` or `margin` makes no sense.
+            UserError: config.secret_layers, modulations, model.spacing, growth or margin makes no sense.
         """
         layout.layers_of(config)
         sender.check(config)

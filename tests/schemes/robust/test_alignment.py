@@ -90,7 +90,7 @@ def test_impossible_spacings_are_refused(spacing):
 @pytest.mark.parametrize("start", [0, 5, 40])
 def test_frames_together_are_found_in_more_noise_than_one(start):
     made, lumas = _stego(range(start, start + 24), noise=20)
-    assert None in _found(made, lumas)
+    assert None in _found(made, lumas[:4])
     assert _finder(made).find_lost(_pilots(made, lumas)) == (start, SPACING)
 
 

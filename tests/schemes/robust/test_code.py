@@ -45,7 +45,7 @@ def test_reaches_what_it_says(information):
     assert np.array_equal(book.decode(_noisy(book.encode(message), _deviation(information))), message)
 
 
-def test_long_codes_are_cut_into_parts():
+def test_long_codes_are_cut_into_parts(monkeypatch):
     length, size = 3 * code.MOST_LENGTH - 5, 40_001
     book, message = code.build(length, size), _message(size)
     word = book.encode(message)
@@ -53,6 +53,7 @@ def test_long_codes_are_cut_into_parts():
     assert np.array_equal(book.decode(4.0 * (1 - 2.0 * word)), message)
     llr = 4.0 * (1 - 2.0 * word)
     llr[1 :: book.count] = np.random.default_rng(0).normal(size=len(llr[1 :: book.count]))
+    monkeypatch.setattr(code, "ITERATIONS", 10)
     assert book.decode(llr) is None  # one part cannot be read
 
 

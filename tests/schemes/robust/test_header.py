@@ -17,7 +17,7 @@ PADDED = HEADER._replace(capacities=(160, 0, 8000, 0, 0, 0))
 
 
 def unpacked(bits, key=KEY, count=9, repeat=4):
-    return header.unpack(bits, count, hold, key)
+    return header.unpack(bits, count, repeat, key)
 
 
 def test_round_trip():

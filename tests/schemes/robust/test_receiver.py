@@ -1,0 +1,56 @@
+"""Segments with the shipped checkpoint: through real codecs, from what is left, not without the key."""
+
+import logging
+
+import jax
+import numpy as np
+
+from deepsteg_jax import keys, media, metrics
+from deepsteg_jax.channels import ladder
+from deepsteg_jax.schemes.base import Stego
+from tests.schemes.robust.conftest import ABOUT, KEY, SIZE, reveal
+from tests.synthetic import smooth
+
+
+def test_comes_back_finer_through_better_channels(parties, hidden):
+    secret, stego = hidden
+    found = []
+    for codec in ("CRF18", "C0"):
+        (part,) = reveal(parties, ladder.run(ladder.named(codec), stego).frames)
+        assert part.number == 0 and part.metadata == ABOUT
+        assert part.frames.shape == secret.shape and part.frames.dtype == np.uint8
+        found.append((part.layers, metrics.mean_psnr(secret, part.frames)))
+    assert [layers for layers, _ in found] == [1, 2]
+    assert found[1][1] > 26 and found[1][1] > found[0][1] + 1
+
+
+def test_missing_and_repeated_frames_do_no_harm(parties, hidden):
+    secret, stego = hidden
+    (part,) = reveal(parties, stego[[0, 1, 1, 2, 4, 5, 6, 8, 9, 9, 10, 12, 13, 15]])
+    assert part.frames.shape == secret.shape
+    assert metrics.mean_psnr(secret, part.frames) > 18
+
+
+def test_another_key_finds_nothing(parties, hidden):
+    assert reveal(parties, hidden[1], bytes(32)) == []
+
+
+def test_a_cover_alone_has_nothing(parties):
+    assert reveal(parties, smooth(6, *SIZE)) == []
+
+
+def test_a_second_file_compiles_nothing(parties, hidden, caplog, monkeypatch):
+    """Programs are kept by the scheme."""
+    scheme, stego = parties.scheme, hidden[1]
+    monkeypatch.setattr(keys, "derive_key", lambda credential, salt: KEY)
+    info = media.Info(*SIZE[::-1], len(stego), media.FOLDER_RATE, False)
+
+    def reveal_file():
+        with caplog.at_level(logging.WARNING), jax.log_compiles():
+            caplog.clear()
+            found = scheme.probe(Stego(info, lambda: iter(stego)), keys.Deriver(KEY))
+            assert found.read == len(stego) and len(scheme.receiver(found).finish()) == len(stego)
+            return [record for record in caplog.records if "racing" in record.getMessage()]
+
+    jax.clear_caches()
+    assert reveal_file() and not reveal_file()

@@ -1,0 +1,96 @@
+"""A segment: each bit has one use, and what is put in is found by the key holder."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from configs.robust import get_config
+from deepsteg_jax.schemes.base import Metadata
+from deepsteg_jax.schemes.robust import levels
+from deepsteg_jax.schemes.robust.header import Header
+from deepsteg_jax.schemes.robust.layout import FINE, QUARTER
+from deepsteg_jax.schemes.robust.segment import Reading, make_format
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+SIZE = 96, 160
+ABOUT = Metadata(100, 60, 8, 8, Fraction(25), False, False, Fraction(1))
+CAPACITIES = 24, 60, 0, 100, 0, 200
+MESSAGES = (b"coarse", b"coarser", b"", b"finer", b"", b"finest" * 20)
+
+
+def _segment(key=KEY, number=3, count=9, repeat=4, salt=b"a salt"):
+    header = Header(salt, 8, count, repeat, CAPACITIES, ABOUT)
+    return make_format(get_config(), key, *SIZE).segment(number, header)
+
+
+def _sure(bits):
+    return 8.0 * (1 - 2.0 * bits)
+
+
+@pytest.fixture(scope="module")
+def segment():
+    return _segment()
+
+
+def test_messages_come_back(segment):
+    bits, fine_bits = segment.filled(MESSAGES)
+    added = (bits ^ segment.filler()).reshape(-1, levels.LEVELS), fine_bits ^ segment.fine_filler()
+    for i, (layer, symbols) in enumerate(zip(segment.format.layers, segment.indices, strict=True)):
+        if not CAPACITIES[i]:
+            continue
+        carried = added[1][symbols] if layer.levels == FINE else added[0][symbols][:, list(layer.levels)]
+        message, coded = segment.opened(i, _sure(carried.ravel()))
+        assert message == MESSAGES[i]
+        np.testing.assert_array_equal(coded, carried.ravel())
+        assert _segment(OTHER).opened(i, _sure(carried.ravel())) is None
+        assert segment.opened(i, 0 * _sure(carried.ravel())) is None
+
+
+def test_nothing_else_is_changed(segment):
+    """Pilots, references, header and what no layer uses are the filler's."""
+    changed = (segment.filled(MESSAGES)[0] ^ segment.filler()).reshape(-1, levels.LEVELS)
+    symbols, quarters = segment.unused(segment.filler().reshape(-1, levels.LEVELS))
+    assert not changed[symbols, :2].any() and quarters.shape == (len(symbols), 2)
+    coarse = [s for s, layer in zip(segment.indices[:2], segment.format.layers, strict=False)]
+    assert len(symbols) + sum(map(len, coarse)) == len(changed) and not set(symbols) & {
+        *np.concatenate(coarse)
+    }
+    here = segment.layout
+    for i, start in enumerate(segment.starts):
+        frame = changed.reshape(len(segment.starts), here.symbols, -1)[i]
+        assert not frame[here.pilots].any() and not frame[here.references].any()
+        filler = segment.filler()[i]
+        np.testing.assert_array_equal(filler[here.pilots], here.pilot_bits(segment.first + start))
+        np.testing.assert_array_equal(filler[here.references], here.reference_bits(segment.first + start))
+
+
+def test_symbols_begin_where_the_header_says(segment):
+    assert list(segment.starts) == [0, 4] and segment.first == 96
+    assert segment.filler().shape == (2, 9 * 240, levels.LEVELS)
+    assert _segment(count=4, repeat=1).filler().shape == (8, 4 * 240, levels.LEVELS)
+    assert segment.pilot_phases().shape == (8, len(segment.layout.pilots))
+
+
+def test_key_number_and_salt_decide(segment):
+    for other in (_segment(OTHER), _segment(number=4)):
+        assert not np.array_equal(other.indices[0], segment.indices[0])
+    salted = segment.with_header(salt=b"pepper")
+    assert salted.indices is segment.indices
+    assert not np.array_equal(salted.filler(), segment.filler())
+    assert not np.array_equal(salted.fine_filler(), segment.fine_filler())
+
+
+def test_known_levels_tell_finer_ones():
+    bits = np.random.default_rng(0).integers(0, 2, (500, levels.LEVELS), np.uint8)
+    read = levels.to_phases(bits).astype(float), np.full(500, 0.01), np.full(500, 1e-3)
+    layers = get_config().secret_layers
+    symbols = np.arange(500)
+    reading = Reading(*read)
+    wrong = Reading(*read)
+    reading.know(QUARTER, symbols, bits[:, :2])
+    wrong.know(QUARTER, symbols, 1 - bits[:, :2])
+    layer = make_format(get_config(), KEY, *SIZE).layers[3]
+    assert layer.levels == (2,) and layers[3][0] == "2"
+    assert levels.information(reading.llr(layer, symbols), bits[:, 2]) > 0.9
+    assert levels.information(wrong.llr(layer, symbols), bits[:, 2]) < 0.5

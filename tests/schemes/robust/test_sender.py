@@ -1,0 +1,23 @@
+"""What a sender makes of a cover."""
+
+import numpy as np
+
+from deepsteg_jax.channels import ladder
+from tests.schemes.robust.conftest import ABOUT, FRAMES, SIZE, quick_encoders, reveal
+from tests.synthetic import smooth
+
+
+def test_a_cover_that_stands_still_shares_symbols(parties):
+    grain = np.random.default_rng(0).integers(0, 24, (1, *SIZE, 3))
+    cover = np.repeat((smooth(1, *SIZE) // 2 + 60 + grain).astype(np.uint8), FRAMES, axis=0)
+    secret, config = smooth(FRAMES, 60, 100, seed=5), parties.config.copy_and_resolve_references()
+    config.growth = 1.2
+    with quick_encoders():
+        stego = parties.sender(config).hide(0, cover, secret, ABOUT)
+    moves = stego.astype(int) - cover
+    alike = (moves[1:4] == moves[:3]).all(-1)  # all but pilots, of which every frame has its own
+    assert 0.5 < alike.mean() < 1 and moves.any()
+    sizes = [ladder.run(ladder.named("C6"), frames).size_bytes for frames in (stego, cover)]
+    assert sizes[0] < 1.5 * sizes[1]
+    (part,) = reveal(parties, stego)
+    assert part.frames.shape == secret.shape
