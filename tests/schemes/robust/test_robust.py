@@ -12,6 +12,7 @@ from deepsteg_jax import media, metrics, robust_pipeline
 from deepsteg_jax.commands import common
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.robust import secret_codec
+from tests.helpers import read_stack
 from tests.synthetic import noise, save, smooth
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +37,7 @@ def _hide(config, cover, secret, output):
 def _reveal(config, stego, output, key=KEY):
     params = common.load_robust(config, "reveal")
     robust_pipeline.reveal(config, params, key, str(stego), str(output), lambda frames: None)
-    return media.read_stack(output)
+    return read_stack(output)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +58,12 @@ def test_an_ordinary_file_gives_the_secret(clip):
     shown = _reveal(_config(), folder / "stego.mp4", folder / "revealed.mkv")
     assert shown.shape == secret.shape
     assert metrics.mean_psnr(secret, shown) > 20
-    assert (
-        metrics.mean_psnr(media.read_stack(folder / "cover.mkv"), media.read_stack(folder / "stego.mp4")) > 30
-    )
+    assert metrics.mean_psnr(read_stack(folder / "cover.mkv"), read_stack(folder / "stego.mp4")) > 30
 
 
 def test_coded_again_with_frames_lost_it_still_does(clip):
     folder, secret = clip
-    frames = media.read_stack(folder / "stego.mp4")
+    frames = read_stack(folder / "stego.mp4")
     kept = [i for i in range(32) if i not in (2, 9, 10, 21)]
     with media.Writer(folder / "again.mp4", 20, lossy=media.Lossy(crf=16)) as writer:
         for i in kept:
@@ -100,7 +99,7 @@ def test_the_command_line(clip):
     files = [f"--stego={folder}/stego.mp4", f"--output={folder}/by_command.mkv"]
     robust = f"--config={ROOT}/configs/robust.py"
     subprocess.run([*main, robust, "--mode=reveal", *files, key], check=True, capture_output=True)
-    assert media.read_stack(folder / "by_command.mkv").shape == secret.shape
+    assert read_stack(folder / "by_command.mkv").shape == secret.shape
     files = [f"--cover={folder}/cover.mkv", f"--secret={folder}/secret.mkv", f"--output={folder}/no.mp4"]
     lossless = [*main, f"--config={ROOT}/configs/video.py", "--mode=hide", *files, key]
     refused = subprocess.run(lossless, capture_output=True, text=True, check=False)
