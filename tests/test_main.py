@@ -77,11 +77,11 @@ class Result(NamedTuple):
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory, compiled_once):
     """Where main.py keeps what it compiled; shared by this process and those it starts."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder, before = tmp_path_factory.mktemp("cache"), jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(folder / "deepsteg_jax"))
     compilation_cache.reset_cache()  # takes up the new folder
     yield folder
-    jax.config.update("jax_compilation_cache_dir", str(compiled_once))
+    jax.config.update("jax_compilation_cache_dir", before)
     compilation_cache.reset_cache()
 
 
