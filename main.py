@@ -5,16 +5,14 @@
 This file only turns flags into a call of one mode; all logic is in the package.
 """
 
-import signal
 import sys
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from deepsteg_jax import commands
-from deepsteg_jax.errors import PartialError, UserError
+from deepsteg_jax.cli import USAGE, exit_code, fail
 
-USAGE, PARTIAL = 2, 3  # exit codes
 NEEDED = {
     "hide": ("cover", "secret", "output"),
     "reveal": ("stego", "output"),
@@ -59,11 +57,6 @@ flags.DEFINE_bool("open", False, "app: open the page in the browser.")
 flags.DEFINE_integer("upload_limit", 2048, "app: the largest file that the page takes, MiB.", lower_bound=1)
 
 
-def _fail(line: str, code: int) -> int:
-    print(f"main.py: {' '.join(line.split())}", file=sys.stderr)
-    return code
-
-
 def _reason(error: Exception) -> str:
     """What is wrong, without the traceback that ml_collections puts into its messages."""
     lines = str(error.args[0] if isinstance(error, KeyError) else error).strip().splitlines() or [repr(error)]
@@ -95,28 +88,15 @@ def _parse(argv: list[str]) -> commands.Options:
 
 
 def main(argv: list[str]) -> int:
-    """Runs one mode; returns the exit code.
-
-    0: done; 1: a mistake in the input; 2: in the command line; 3: a damaged input, done as far as possible.
-    """
+    """Runs one mode; returns the exit code, see `cli.exit_code`; 2 is a mistake in the command line."""
     app.define_help_flags()
     try:
         options = _parse(argv)
     except SystemExit:  # of --help, with 1
         return 0
     except flags.Error as error:
-        return _fail(f"{error}; see --help", USAGE)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # unwind, so that unfinished files are removed
-        signal.signal(number, lambda received, _: sys.exit(128 + received))
-    try:
-        commands.load(FLAGS.mode).run(FLAGS.config, options)
-    except UserError as error:
-        return _fail(str(error), 1)
-    except PartialError as error:
-        return _fail(str(error), PARTIAL)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 128 + signal.SIGINT)
-    return 0
+        return fail("main.py", f"{error}; see --help", USAGE)
+    return exit_code("main.py", lambda: commands.load(FLAGS.mode).run(FLAGS.config, options))
 
 
 if __name__ == "__main__":

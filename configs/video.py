@@ -102,7 +102,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.live.panels = "stego revealed"  # what is shown side by side, of cover, stego, secret and revealed
 
     config.export = ConfigDict()
-    config.export.formats = "stablehlo"  # tflite,onnx too with requirements-export.txt
+    config.export.formats = "stablehlo"  # tflite,onnx too after pip install ".[export]"
     config.export.sizes = "448x256"  # width x height, several by commas: every size is a file of its own
     config.export.frames = ""  # lengths of groups, by commas; empty: all, a clip may end with a shorter one
     config.export.quantise = ""  # of tflite and onnx besides float32: float16, dynamic (int8 weights), int8

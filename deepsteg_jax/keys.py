@@ -52,7 +52,7 @@ def read_passphrase(passphrase_file: str | None = None, confirm: bool = False) -
             raise UserError("no passphrase was entered: start again") from None
     else:
         raise UserError(
-            f"no passphrase: set {PASSPHRASE_VARIABLE}, or give --passphrase_file, or use a terminal"
+            f"no passphrase: set {PASSPHRASE_VARIABLE}, or give a passphrase file, or use a terminal"
         )
     return check_passphrase(passphrase)
 
@@ -84,7 +84,7 @@ def read_key_file(path: str | Path) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read the key file {path}: {error.strerror}") from None
     if len(key) != KEY_BYTES:
-        raise UserError(f"{path} is no key file, which has {KEY_BYTES} bytes: make one with --mode keygen")
+        raise UserError(f"{path} is no key file, which has {KEY_BYTES} bytes: make one with deepsteg keygen")
     return key
 
 

@@ -284,8 +284,11 @@ _RULES = (
 
 
 def _lossy_rules(files: Files) -> list[str]:
-    lossless = Path(files.stego).suffix in {*media.LOSSLESS_VIDEO, *media.LOSSLESS_IMAGE}
-    return [] if lossless else ["The stego's format is lossy, and its PSNR includes what that took away."]
+    return (
+        []
+        if media.is_exact(files.stego)
+        else ["The stego's format is lossy, and its PSNR includes what that took away."]
+    )
 
 
 def _folder_rules(settings: ConfigDict) -> list[str]:

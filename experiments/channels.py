@@ -24,12 +24,15 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from deepsteg_jax import evaluation, plots  # noqa: E402
+from deepsteg_jax import (  # noqa: E402
+    evaluation,
+    media,  # noqa: E402
+    plots,
+)
 from deepsteg_jax.channels import simulated  # noqa: E402
 from deepsteg_jax.channels.simulated_codecs import BLOCK  # noqa: E402
 from deepsteg_jax.dct import dct_matrix  # noqa: E402
 from deepsteg_jax.errors import UserError  # noqa: E402
-from deepsteg_jax.media import io  # noqa: E402
 
 WIDTH, HEIGHT, FIRST, FRAMES = 448, 256, 5, 16
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -65,7 +68,7 @@ class Case(NamedTuple):
 def x264(**options: int) -> Callable[[np.ndarray], np.ndarray]:
     """x264 `medium` in yuv420p."""
     words = {name: str(value) for name, value in options.items()}
-    return lambda x: np.stack(io.decompress(io.compress(x, "libx264", "yuv420p", words)))
+    return lambda x: np.stack(media.decompress(media.compress(x, "libx264", "yuv420p", words)))
 
 
 def pillow(quality: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -84,7 +87,7 @@ def resized(scale: float) -> Callable[[np.ndarray], np.ndarray]:
 
     def there_and_back(frame):
         h, w = frame.shape[:2]
-        return io.resize(io.resize(frame, round(w * scale), round(h * scale)), w, h)
+        return media.resize(media.resize(frame, round(w * scale), round(h * scale)), w, h)
 
     return lambda x: np.stack([there_and_back(frame) for frame in x])
 
@@ -189,7 +192,7 @@ def compare(case: Case, items: dict[str, np.ndarray]) -> dict:
 def load_clips(folder: str) -> dict[str, np.ndarray]:
     """uint8 [16, 256, 448, 3] of every clip of a folder."""
     items = evaluation.list_items(folder)
-    read = ((item, list(io.read_frames(item, FIRST, FIRST + FRAMES, WIDTH, HEIGHT))) for item in items)
+    read = ((item, list(media.read_frames(item, FIRST, FIRST + FRAMES, WIDTH, HEIGHT))) for item in items)
     return {item.name: np.stack(frames) for item, frames in read if frames}
 
 

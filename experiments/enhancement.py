@@ -23,10 +23,14 @@ from ml_collections import ConfigDict
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from configs import robust, video  # noqa: E402
-from deepsteg_jax import evaluation, keys, metrics  # noqa: E402
+from deepsteg_jax import (  # noqa: E402
+    evaluation,
+    keys,
+    media,  # noqa: E402
+    metrics,
+)
 from deepsteg_jax.commands.common import hider, revealer  # noqa: E402
 from deepsteg_jax.enhance import enhance, neighbours  # noqa: E402
-from deepsteg_jax.media import io  # noqa: E402
 
 Frames = list[np.ndarray]
 
@@ -73,12 +77,12 @@ def reveal_all(config: ConfigDict, suffix: str, clips: list[Frames]) -> list[Fra
         names = ("cover.mkv", "secret.mkv", f"stego{suffix}", "revealed.mkv")
         cover, secret, stego, output = (Path(folder) / name for name in names)
         for i, frames in enumerate(clips):
-            io.write_frames(cover, frames)
-            io.write_frames(secret, clips[(i + 1) % len(clips)])
+            media.write_frames(cover, frames)
+            media.write_frames(secret, clips[(i + 1) % len(clips)])
             key = keys.random_key()
             hide(key, cover, secret, stego, lambda count: None)
             reveal(key, stego, output, lambda count: None)
-            revealed.append(list(io.read_frames(output)))
+            revealed.append(list(media.read_frames(output)))
     return revealed
 
 

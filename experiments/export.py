@@ -7,7 +7,7 @@ sample clips that nothing was calibrated on, and JAX runs the whole keyed graph 
 times are the fastest of three. What cannot be converted or run stands in the table with the error. Rivals
 without a shipped checkpoint have random parameters of their full size: their sizes, differences and times say
 something, their decibels do not. `restore` of `robust` gets secrets of 32 levels for coded ones. Needs
-requirements-export.txt. Writes export.json and export.md; with --only into what is there already.
+the extra `export`. Writes export.json and export.md; with --only into what is there already.
 
 Machines are noisy: compare times of one row only.
 """

@@ -36,9 +36,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from deepsteg_jax import pipeline  # noqa: E402
+from deepsteg_jax import (
+    media,  # noqa: E402
+    pipeline,  # noqa: E402
+)
 from deepsteg_jax.errors import PartialError, UserError  # noqa: E402
-from deepsteg_jax.media import io  # noqa: E402
 
 KEY, STEP, FINGERPRINT = bytes(range(32)), 3, b"fuzzing."
 WIDTH, HEIGHT, FRAMES = 48, 32, 6
@@ -151,7 +153,7 @@ def make_corpus(folder: Path, real: bool) -> None:
         Image.fromarray(pictures(1)[0]).save(folder / name)
     Image.fromarray(pictures(1)[0].astype(np.uint16)[..., 0] * 256).save(folder / "grey16.png")
     Image.fromarray(pictures(1)[0]).convert("P").save(folder / "palette.png", transparency=3)
-    io.write_frames(f"{folder}/images/", pictures(FRAMES))
+    media.write_frames(f"{folder}/images/", pictures(FRAMES))
     hide = {"plain": side_of(False)} | ({"real": side_of(True)} if real else {})
     for name, side in hide.items():
         for cover, secret, output in (
@@ -452,30 +454,30 @@ def _output(case: Case, image: bool) -> str:
     return f"{case.folder}/output/{names[case.rng.integers(len(names))]}"
 
 
-def _side(case: Case, info: io.Info) -> pipeline.Side:
+def _side(case: Case, info: media.Info) -> pipeline.Side:
     return side_of(case.real and (info.width, info.height) == (WIDTH, HEIGHT))
 
 
 def run_reveal(case: Case, path: Path, output: str | None = None) -> None:
     """As --mode reveal does."""
-    info = io.probe(path, [])
+    info = media.probe(path, [])
     output = output or _output(case, info.is_image)
-    io.check_output(output, (path,), image=info.is_image)
+    media.check_output(output, (path,), image=info.is_image)
     pipeline.reveal(_side(case, info), KEY, path, output, lambda _: None)
-    assert io.count_frames(output.removesuffix("/")), "the output has no frames"
+    assert len(media.frame_times(output.removesuffix("/"))), "the output has no frames"
 
 
 def run_hide(case: Case) -> None:
     """As --mode hide does, and reveals again."""
     partner = _choose(case.rng, case.corpus, False)
-    if io.probe(case.path).is_image and case.role == "cover":
+    if media.probe(case.path).is_image and case.role == "cover":
         partner = case.corpus / "image.png"
     cover, secret = (case.path, partner) if case.role == "cover" else (partner, case.path)
-    info = io.probe(cover)
+    info = media.probe(cover)
     output = _output(case, info.is_image)
-    io.check_output(output, (cover, secret), image=info.is_image)
+    media.check_output(output, (cover, secret), image=info.is_image)
     # A long secret in a repeated cover takes long, rightly.
-    times, base = io.frame_times(secret), io.probe(secret).time_base
+    times, base = media.frame_times(secret), media.probe(secret).time_base
     short = (times[-1] - times[0]) * base < 10
     settings = pipeline.Settings(
         str(case.rng.choice(["time", "frames"])),

@@ -100,11 +100,13 @@ def lsb_row(modulus: int, settings: ConfigDict, workdir: Path, progress) -> tupl
     """Measures the baseline: (figures, pictures); its frame rates include the search for the rate."""
 
     def run(files: evaluation.Files) -> dict[str, float]:
-        cover, secret = (media.read_stack(path) for path in (files.cover, files.secret))
+        cover, secret = (np.stack(list(media.read_frames(path))) for path in (files.cover, files.secret))
         start = time.monotonic()
         media.write_frames(files.stego, lsb_codec.hide(cover, secret, modulus))
         hidden = time.monotonic()
-        media.write_frames(files.revealed, lsb_codec.reveal(media.read_stack(files.stego), modulus))
+        media.write_frames(
+            files.revealed, lsb_codec.reveal(np.stack(list(media.read_frames(files.stego))), modulus)
+        )
         return {
             "hide_fps": len(cover) / (hidden - start),
             "reveal_fps": len(cover) / (time.monotonic() - hidden),

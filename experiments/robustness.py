@@ -46,6 +46,7 @@ from deepsteg_jax import (  # noqa: E402
     held_bits,  # noqa: E402
     keys,
     lsb_codec,
+    media,  # noqa: E402
     metrics,
 )
 from deepsteg_jax.channels import ladder  # noqa: E402
@@ -53,7 +54,6 @@ from deepsteg_jax.channels.ladder import Passage  # noqa: E402
 from deepsteg_jax.commands.common import load_robust, load_side  # noqa: E402
 from deepsteg_jax.errors import UserError  # noqa: E402
 from deepsteg_jax.held_bits import Carrier  # noqa: E402
-from deepsteg_jax.media import io  # noqa: E402
 from deepsteg_jax.schemes.robust import secret_codec  # noqa: E402
 from deepsteg_jax.schemes.robust.segments import SEGMENT, Description, Receiver, Sender  # noqa: E402
 from deepsteg_jax.training import checkpoints  # noqa: E402
@@ -181,7 +181,7 @@ def robust_system(config: ConfigDict) -> System:
 
     def hide(cover, secret, context):
         n, height, width = secret.shape[:3]
-        about = Description(n, width, height, False, io.FOLDER_RATE, Fraction(1))
+        about = Description(n, width, height, False, media.FOLDER_RATE, Fraction(1))
         sender = Sender(config, params["hide"], context.key.tobytes())
         starts = range(0, n, SEGMENT)
         parts = [slice(i, i + SEGMENT) for i in starts]
@@ -311,7 +311,7 @@ def measure_stego(
     if pictures:
         middle = len(stego) // 2
         four = pair.cover, received.frames, pair.secret, revealed
-        io.write_frames(pictures, [np.concatenate([frames[middle] for frames in four], axis=1)])
+        media.write_frames(pictures, [np.concatenate([frames[middle] for frames in four], axis=1)])
     return {
         **likeness("after", pair.cover, received.frames),
         **likeness("secret", pair.secret, revealed),
@@ -504,7 +504,7 @@ def picture_grid(path: Path, strips: dict[str, Path], title: str) -> None:
         title: of the rung.
     """
     columns = ("cover", f"stego after {title}", "secret", "revealed")
-    images = {name: np.split(io.read_stack(strip)[0], 4, axis=1) for name, strip in strips.items()}
+    images = {name: np.split(next(media.read_frames(strip)), 4, axis=1) for name, strip in strips.items()}
     height, width = next(iter(images.values()))[0].shape[:2]
     size = (4 * len(columns), (4 * height / width + 0.35) * len(images))
     figure, axes = plt.subplots(len(images), 4, figsize=size, squeeze=False, layout="constrained")

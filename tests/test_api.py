@@ -18,6 +18,7 @@ from deepsteg_jax import api, commands, keys, media, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.robust import secret_codec
 from deepsteg_jax.training import checkpoints
+from tests.helpers import read_stack
 from tests.synthetic import noise, save, smooth
 
 ROOT = Path(__file__).parent.parent
@@ -56,7 +57,7 @@ def run_modes(folder, config, cover, secret, suffix):
     options = commands.Options("", cover=paths["cover"], secret=paths["secret"], key_file=str(folder / "key"))
     commands.load("hide").run(config, options._replace(output=paths["stego"]))
     commands.load("reveal").run(config, options._replace(stego=paths["stego"], output=paths["revealed"]))
-    return media.read_stack(paths["stego"]), media.read_stack(paths["revealed"])
+    return read_stack(paths["stego"]), read_stack(paths["revealed"])
 
 
 # --- arrays ---------------------------------------------------------------------------------------
@@ -152,10 +153,10 @@ def test_robust_arrays_are_those_of_files(tmp_path):
     stego = deepsteg_jax.hide(model, cover.astype(np.uint8), secret, KEY)
     assert stego.shape == cover.shape and stego.dtype == np.uint8
     Image.fromarray(stego).save(tmp_path / "stego.jpg", quality=95, subsampling="4:2:0")
-    shown = deepsteg_jax.reveal(model, media.read_stack(tmp_path / "stego.jpg")[0], KEY)
+    shown = deepsteg_jax.reveal(model, read_stack(tmp_path / "stego.jpg")[0], KEY)
     assert shown.shape == secret.shape and np.abs(shown.astype(int) - secret).mean() < 20
     deepsteg_jax.reveal_video(model, tmp_path / "stego.jpg", tmp_path / "shown.png", KEY)
-    assert np.array_equal(media.read_stack(tmp_path / "shown.png")[0], shown)
+    assert np.array_equal(read_stack(tmp_path / "shown.png")[0], shown)
     with pytest.raises(UserError, match="passphrase"):
         deepsteg_jax.reveal(model, stego, OTHER)
 
@@ -169,9 +170,9 @@ def test_files_give_the_bits_of_the_modes(model, same_salts, tmp_path):
     paths = tmp_path / "cover.mkv", tmp_path / "secret.mkv", tmp_path / "ours.mkv"
     report = deepsteg_jax.hide_video(model, *paths, KEY, done.append)
     assert isinstance(report, deepsteg_jax.Report) and report.frames == 6 and sum(done) == 10
-    assert np.array_equal(media.read_stack(paths[2]), stego)
+    assert np.array_equal(read_stack(paths[2]), stego)
     report = deepsteg_jax.reveal_video(model, str(paths[2]), tmp_path / "shown.mkv", KEY)
-    assert report.frames == 6 and np.array_equal(media.read_stack(tmp_path / "shown.mkv"), revealed)
+    assert report.frames == 6 and np.array_equal(read_stack(tmp_path / "shown.mkv"), revealed)
     assert np.array_equal(deepsteg_jax.reveal(model, stego, KEY), revealed)
 
 

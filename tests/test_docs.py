@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import deepsteg_jax
-from deepsteg_jax import media, metrics, models
+from deepsteg_jax import metrics, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training.loop import train
+from tests.helpers import read_stack
 from tests.synthetic import noise, save, smooth
 
 ROOT = Path(__file__).parent.parent
@@ -173,7 +174,7 @@ def test_the_library_page_runs(tmp_path, monkeypatch):
     names = {"cover": cover, "secret": secret}
     exec(compile(code, "docs/API.md", "exec"), names)
     assert names["revealed"].shape == secret.shape
-    assert np.array_equal(names["revealed"], media.read_stack("revealed.mkv"))
+    assert np.array_equal(names["revealed"], read_stack("revealed.mkv"))
 
 
 def added(which: str) -> ModuleType:
@@ -216,10 +217,10 @@ def test_the_added_model_trains_hides_and_reveals(tmp_path, monkeypatch):
     cover, secret = tmp_path / "clips/0.mkv", save(tmp_path / "secret.mkv", smooth(3, 40, 32, seed=9))
     deepsteg_jax.hide_video(loaded, cover, secret, stego, key)
     deepsteg_jax.reveal_video(loaded, stego, revealed, key)
-    shown = media.read_stack(revealed)
+    shown = read_stack(revealed)
     assert shown.shape == (3, 40, 32, 3)
-    assert metrics.mean_psnr(media.read_stack(secret), shown) > 16
-    assert np.array_equal(deepsteg_jax.reveal(loaded, media.read_stack(stego), key), shown)
+    assert metrics.mean_psnr(read_stack(secret), shown) > 16
+    assert np.array_equal(deepsteg_jax.reveal(loaded, read_stack(stego), key), shown)
     with pytest.raises(UserError, match="no hidden video"):
         deepsteg_jax.reveal_video(loaded, stego, tmp_path / "wrong.mkv", key[::-1])
 

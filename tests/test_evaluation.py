@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 from skimage.metrics import structural_similarity
 
 from deepsteg_jax import evaluation, media, pipeline
+from tests.helpers import read_stack
 from tests.synthetic import noise, save
 
 
@@ -143,7 +144,7 @@ def clips_folder(folder, count=3):
 
 def run_by_hand(files):
     """A stego one level away, the secret exact; names the first sample of both."""
-    cover, secret = media.read_stack(files.cover), media.read_stack(files.secret)
+    cover, secret = read_stack(files.cover), read_stack(files.secret)
     media.write_frames(files.stego, cover + 1)
     media.write_frames(files.revealed, secret)
     return {"hide_fps": 5.0, "cover_sample": int(cover[0, 0, 0, 0]), "secret_sample": int(secret[0, 0, 0, 0])}

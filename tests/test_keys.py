@@ -95,7 +95,7 @@ def test_prompt_entries_differ(monkeypatch):
 def test_missing():
     message = fails()
     assert VARIABLE in message
-    assert "--passphrase_file" in message
+    assert "a passphrase file" in message
 
 
 def test_no_stdin(monkeypatch):

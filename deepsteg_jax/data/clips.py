@@ -23,8 +23,6 @@ from deepsteg_jax.data.examples import (
 )
 from deepsteg_jax.errors import UserError
 
-_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"}
-
 
 def open_clips(config: ConfigDict, train: bool) -> Source:
     """Decode a folder of clips (video files and folders of frames, sorted by name) into memory.
@@ -65,7 +63,7 @@ def _check(config: ConfigDict) -> None:
 
 
 def _may_be_clip(path: Path) -> bool:
-    return not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() in _SUFFIXES)
+    return not path.name.startswith(".") and (path.is_dir() or media.is_video(path))
 
 
 def _decode_all(paths: list[Path], folder: Path, config: ConfigDict, train: bool) -> list[np.ndarray]:

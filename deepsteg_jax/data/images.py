@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from deepsteg_jax import media
 from deepsteg_jax.data.examples import (
     Draws,
     Source,
@@ -20,7 +21,6 @@ from deepsteg_jax.data.examples import (
 )
 from deepsteg_jax.errors import UserError
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF")
 _DCT = "INTEGER_ACCURATE"  # the default is several levels off
 
@@ -41,9 +41,9 @@ def open_images(config: ConfigDict, train: bool) -> Source:
     """
     require_single_frame(config)
     folder = open_folder(config.path)
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+    paths = sorted(p for p in folder.rglob("*") if media.is_training_image(p) and p.is_file())
     if not paths:
-        raise UserError(f"data.path: no jpg, jpeg, png, bmp or webp images in {folder}")
+        raise UserError(f"data.path: no PNG, BMP, JPEG or WebP images in {folder}")
     return _open_cached(paths, folder, config) if config.cache else _open_files(paths, folder, config)
 
 

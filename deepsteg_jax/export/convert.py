@@ -72,7 +72,7 @@ def check_packages(formats: Sequence[str]) -> None:
             except ImportError as error:
                 raise UserError(
                     f"the format {name} needs the package {package} ({error}): "
-                    "run pip install -r requirements-export.txt, or leave it out of --config.export.formats"
+                    'run pip install ".[export]", or leave it out of --config.export.formats'
                 ) from None
 
 
@@ -322,7 +322,7 @@ def _calibrated_tflite(module, function, samples: Sequence[Arrays]) -> bytes:
         for number, arrays in enumerate(samples):
             np.savez(folder / f"{number:04d}.npz", **arrays)
         command = [sys.executable, "-m", "deepsteg_jax.export.tflite_calibration", name]
-        root = str(Path(__file__).parent.parent)
+        root = str(Path(__file__).parents[2])
         child = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=root)
         if child.returncode < 0:
             raise RuntimeError(f"the TFLite converter crashed: {signal.strsignal(-child.returncode)}")

@@ -1,43 +1,33 @@
-"""Video clips, still images and sound, in and out of files."""
+"""Video clips, still images and sound, in and out of files: no other package knows PyAV.
 
-from deepsteg_jax.media.io import (
-    FOLDER_RATE,
-    LOSSLESS_IMAGE,
-    LOSSLESS_VIDEO,
-    PLAYABLE_VIDEO,
+Frames are uint8 RGB arrays [h, w, 3]. Each file here has one job; these are the names for the rest of the
+package. A new file format is a row of `formats` and, if nothing codes it yet, a class of `codecs`.
+"""
+
+from deepsteg_jax.media.codecs import Lossy, has_encoder
+from deepsteg_jax.media.coding import coded_size, compress, decompress, recompress
+from deepsteg_jax.media.formats import is_exact, is_playable, is_training_image, is_video
+from deepsteg_jax.media.images import FOLDER_RATE, is_sequence, save_small
+from deepsteg_jax.media.outputs import check_output
+from deepsteg_jax.media.sound import Sound, encode_sound, is_sound
+from deepsteg_jax.media.source import (
     Info,
-    Loop,
-    Lossy,
-    Sound,
     Timed,
-    Writer,
-    check_output,
-    coded_size,
-    compress,
-    decompress,
-    encode_sound,
     frame_times,
-    has_encoder,
-    is_sequence,
-    is_sound,
     probe,
     read_frames,
-    read_stack,
     read_timed,
-    recompress,
     resize,
     size_of,
-    write_frames,
 )
+from deepsteg_jax.media.tracks import Loop
+from deepsteg_jax.media.writer import Writer, write_frames
 
 __all__ = [
     "FOLDER_RATE",
     "Info",
-    "LOSSLESS_IMAGE",
-    "LOSSLESS_VIDEO",
     "Loop",
     "Lossy",
-    "PLAYABLE_VIDEO",
     "Sound",
     "Timed",
     "Writer",
@@ -48,14 +38,18 @@ __all__ = [
     "encode_sound",
     "frame_times",
     "has_encoder",
+    "is_exact",
+    "is_playable",
     "is_sequence",
     "is_sound",
+    "is_training_image",
+    "is_video",
     "probe",
     "read_frames",
-    "read_stack",
     "read_timed",
     "recompress",
     "resize",
+    "save_small",
     "size_of",
     "write_frames",
 ]

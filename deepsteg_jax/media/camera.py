@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.media import io
+from deepsteg_jax.media import source as clips
 from deepsteg_jax.media.images import shown
 
 TIMEOUT_MS = 10_000
@@ -73,11 +73,11 @@ def read_clip(path: str, width: int, height: int, paced: bool) -> Iterator[Captu
     """The frames of a video file, cut and scaled as by `read`; `paced`: each at its own time, as if live.
 
     Raises:
-        UserError: as `io.read_timed`.
+        UserError: as `read_timed`.
     """
-    tick = float(io.probe(path).time_base)
+    tick = float(clips.probe(path).time_base)
     start, first = time.monotonic(), None
-    for frame, at in io.read_timed(path):
+    for frame, at in clips.read_timed(path):
         first = at if first is None else first
         if paced:
             _sleep_until(start + (at - first) * tick)
@@ -89,7 +89,7 @@ def crop(frame: np.ndarray, width: int, height: int) -> np.ndarray:
     h, w = frame.shape[:2]
     inner_w, inner_h = min(w, max(1, round(h * width / height))), min(h, max(1, round(w * height / width)))
     left, top = (w - inner_w) // 2, (h - inner_h) // 2
-    return io.resize(frame[top : top + inner_h, left : left + inner_w], width, height)
+    return clips.resize(frame[top : top + inner_h, left : left + inner_w], width, height)
 
 
 def _sleep_until(moment: float) -> None:
@@ -105,7 +105,7 @@ def _open(source: str, width: int, height: int):
     try:
         import cv2
     except ImportError:
-        raise UserError("cameras and streams need OpenCV: run pip install -r requirements.txt") from None
+        raise UserError("cameras and streams need OpenCV: run pip install opencv-python-headless") from None
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     if is_camera(source):
         capture = cv2.VideoCapture(int(source))

@@ -1,8 +1,15 @@
-"""Damage that FFmpeg only logs, found in the bytes themselves: cut files and FFV1 slices with a wrong CRC."""
+"""Damage that FFmpeg only logs, found in the bytes themselves, and decoding up to it or past it."""
 
 import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
+
+import av
+
+ERRORS = (av.error.FFmpegError, OSError)  # what reading and writing a file may raise
 
 _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits reversed
 
@@ -75,3 +82,92 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
             break
         end += length
     return end
+
+
+def up_to_damage(container, stream, check: "Ffv1Check | None", cut: bool) -> Iterator["av.VideoFrame"]:
+    """The frames before the first damage, then an OSError or one of FFmpeg's errors if there is any."""
+    for packet in container.demux(stream):
+        wrong = (cut and packet.is_corrupt) or (check is not None and not check.passes(packet))
+        # The decoder gives what it still holds of the good packets.
+        yield from stream.codec_context.decode(None) if wrong else packet.decode()
+        if wrong:
+            raise OSError("damaged")
+
+
+def past_damage(frames: Iterable[tuple], check: "Ffv1Check | None", damaged: list[int]) -> Iterator:
+    """All frames, with a copy of the one before for each that is missing; adds to `damaged`."""
+    expected = check.times() if check else []
+    count, last = 0, None
+    for frame, wrong in frames:
+        while expected and frame.pts is not None and expected[-1] < frame.pts:
+            expected.pop()
+            damaged.append(count)
+            count += 1
+            yield last or frame
+        if expected and expected[-1] == frame.pts:
+            expected.pop()
+        if wrong:
+            damaged.append(count)
+        count, last = count + 1, frame
+        yield frame
+    for _ in expected if last is not None else ():
+        damaged.append(count)
+        count += 1
+        yield last
+
+
+def decode_all(container, stream, check) -> Iterator[tuple]:
+    """Every frame that comes out of the decoder and whether it is damaged, on past all errors."""
+    bad = set()
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except ERRORS:
+            return
+        if packet is None:
+            return
+        if packet.size and (packet.is_corrupt or (check is not None and not check.is_intact(packet))):
+            bad.add(packet.pts)
+        with suppress(*ERRORS):
+            for frame in packet.decode():
+                yield frame, frame.pts in bad or frame.is_corrupt
+
+
+class Ffv1Check:
+    """Checks the packets of an FFV1 file one after the other: slice CRCs, and none of them skipped.
+
+    The demuxer skips a block whose header is damaged, but the index of the file still names its time.
+    """
+
+    def __init__(self, container: "av.container.InputContainer", stream: "av.VideoStream"):
+        """Learns from the file's first packets and its index; the container is of no more use then."""
+        first = [bytes(packet) for packet in islice(container.demux(stream), 4)]
+        # Slices with a CRC in each packet; 0 where the file was coded without CRCs.
+        self._slices = max((sum(map(crc_is_right, ffv1_slices(data)[0])) for data in first), default=0)
+        with suppress(*ERRORS):
+            container.seek(0, stream=stream)  # makes the demuxer read the index at the end of the file
+        self._times = sorted(entry.timestamp for entry in stream.index_entries)
+        self._times.reverse()  # the next one is the last
+
+    def times(self) -> list[int]:
+        """The times that the index names, the first one last."""
+        return list(self._times)
+
+    def passes(self, packet: "av.Packet") -> bool:
+        """Whether nothing is wrong up to this packet; the empty one at the end counts."""
+        if not packet.size:
+            return not self._times
+        if packet.pts is not None:
+            if self._times and self._times[-1] < packet.pts:
+                return False
+            if self._times and self._times[-1] == packet.pts:
+                self._times.pop()
+        return self.is_intact(packet)
+
+    def is_intact(self, packet: "av.Packet") -> bool:
+        """Whether the slices fill the packet and agree with their CRCs."""
+        if not self._slices:
+            return True
+        parts, exact = ffv1_slices(bytes(packet))
+        return exact and len(parts) == self._slices and all(map(crc_is_right, parts))

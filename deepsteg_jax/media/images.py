@@ -1,4 +1,4 @@
-"""Still images and sequences of them: the only file that knows Pillow.
+"""Still images and sequences of them; with `formats` the only file that knows what Pillow calls things.
 
 A sequence is a folder of images, in the order of their names, or a pattern such as `frame_%05d.png`.
 Frames are uint8 RGB arrays [h, w, 3].
@@ -9,20 +9,21 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.media import formats
 
-LOSSLESS_IMAGE = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
-JPEG = {".jpg": "JPEG", ".jpeg": "JPEG"}
+FOLDER_RATE = Fraction(25)  # frames per second of clips without a rate of their own
 DEFAULT_PATTERN = "frame_%05d.png"
 LARGEST = 2**26  # pixels of a frame: more than 8K video has
 
-_SUFFIXES = (*LOSSLESS_IMAGE, ".jpg", ".jpeg", ".webp", ".ppm")
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # Pillow would also open MPEG streams
+_READ = {row.suffix: row.name for row in formats.FORMATS if row.kind == formats.IMAGE and row.name}
+_FORMATS = sorted(set(_READ.values()))  # Pillow would also open MPEG streams
 # A damaged PNG can ask for more memory than there is.
 _ERRORS = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
 _NUMBER = re.compile(r"%(0\d+)?d")
@@ -52,7 +53,7 @@ def is_image(path: Path) -> bool:
         return False
     except _ERRORS:
         # Cut or damaged in the header: still an image if its name says so, and loading it will complain.
-        return path.suffix.lower() in _SUFFIXES
+        return path.suffix.lower() in _READ
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:
@@ -91,7 +92,7 @@ def list_sequence(path: str | Path) -> list[Path]:
         numbered = sorted((int(m[1]), p) for p in folder if (m := name.fullmatch(p.name)) and p.is_file())
         found, advice = [p for _, p in numbered], "no files have such names"
     else:
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _READ and p.is_file())
         advice = "it is a folder without images"
     if not found:
         raise UserError(f"{shown(path)} cannot be read, {advice}: give a video, an image or images")
@@ -120,13 +121,18 @@ def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.BICUBIC))
 
 
-def save(path: Path, frame: np.ndarray, suffix: str, quality: int | None = None) -> None:
-    """Writes one image in the format of `suffix`, whatever `path` is called; `quality` is that of a JPEG."""
-    suffix, image = suffix.lower(), Image.fromarray(frame)
-    if suffix in JPEG:
-        image.save(path, format=JPEG[suffix], quality=quality, subsampling="4:2:0")
-    else:
-        image.save(path, format=LOSSLESS_IMAGE[suffix])
+def save(path: Path, frame: np.ndarray, name: str | Path, quality: int | None = None) -> None:
+    """Writes one image to `path` in the format of a file called `name`; `quality` is that of a JPEG."""
+    row = formats.find(name)
+    options = row.coding if row.is_exact else {**row.coding, "quality": quality}
+    Image.fromarray(frame).save(path, format=row.name, **options)
+
+
+def save_small(path: Path, frame: np.ndarray, longest: int, quality: int) -> None:
+    """Writes a JPEG of a frame, uint8 [h, w, 3], scaled down to `longest` pixels of its longer side."""
+    image = Image.fromarray(frame)
+    image.thumbnail((longest, longest))
+    image.save(path, quality=quality)
 
 
 def place_folder(part: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Clips in memory, which `io` reads and writes like files."""
+"""Clips in memory, which are read and written like files."""
 
 from collections.abc import Iterable
 

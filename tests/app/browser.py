@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gradio", reason="needs requirements-app.txt")
-pytest.importorskip("selenium", reason="needs requirements-app.txt")
+pytest.importorskip("gradio", reason="needs the extra app")
+pytest.importorskip("selenium", reason="needs the extra dev")
 
 from selenium import webdriver  # noqa: E402
 from selenium.common.exceptions import WebDriverException  # noqa: E402

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytest.importorskip("gradio", reason="needs requirements-app.txt")
-pytest.importorskip("selenium", reason="needs requirements-app.txt")
+pytest.importorskip("gradio", reason="needs the extra app")
+pytest.importorskip("selenium", reason="needs the extra dev")
 
 from deepsteg_jax.app import server  # noqa: E402
 from deepsteg_jax.errors import UserError  # noqa: E402
@@ -173,7 +173,7 @@ def test_without_gradio(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == "main.py: --mode app needs gradio: run pip install -r requirements-app.txt\n"
+    assert done.stderr == 'main.py: the page needs gradio: run pip install ".[app]"\n'
 
 
 def test_a_model_that_the_page_does_not_know():

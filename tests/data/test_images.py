@@ -135,7 +135,7 @@ def test_errors(tmp_path, cache):
 
     assert "no folder" in complaint(tmp_path / "absent")
     assert "no folder" in complaint("")
-    assert "no jpg" in complaint(tmp_path)
+    assert "no PNG" in complaint(tmp_path)
     (tmp_path / "a.png").write_bytes(b"")
     assert "none of the 1 files" in complaint(tmp_path)
     assert "frames" in complaint(tmp_path, frames=4)

@@ -275,7 +275,7 @@ def test_bad_sections(field, value, part):
 @pytest.mark.parametrize(("name", "package"), [("onnx", "jax2onnx"), ("tflite", "ai_edge_litert")])
 def test_a_missing_package_is_one_line(monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=f"{package}.*pip install -r requirements-convert.txt"):
+    with pytest.raises(UserError, match=rf'{package}.*pip install "\.\[export\]"'):
         convert.check_packages(["stablehlo", name])
 
 

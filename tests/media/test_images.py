@@ -44,7 +44,7 @@ def test_shown_is_one_line():
 
 def test_a_pattern_is_sorted_by_number_and_a_folder_by_name(tmp_path):
     for name in ("f9.png", "f10.png", "f0008.png", "xf1.png", "f1.bmp", "f7.png.txt", "f.png"):
-        images.save(tmp_path / name, noise(1, 4, 5)[0], ".png")
+        images.save(tmp_path / name, noise(1, 4, 5)[0], "a.png")
     (tmp_path / "f11.png").mkdir()
 
     def found(path):
@@ -56,7 +56,7 @@ def test_a_pattern_is_sorted_by_number_and_a_folder_by_name(tmp_path):
 
 def test_special_characters_of_a_pattern_are_plain(tmp_path):
     for name in ("a+(1).png", "aa1.png"):
-        images.save(tmp_path / name, noise(1, 4, 5)[0], ".png")
+        images.save(tmp_path / name, noise(1, 4, 5)[0], "a.png")
     assert [path.name for path in images.list_sequence(tmp_path / "a+(%d).png")] == ["a+(1).png"]
 
 
@@ -72,7 +72,7 @@ def test_nothing_to_read(tmp_path, name):
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".PNG"])
 def test_what_is_saved_is_read(tmp_path, suffix):
     frame = noise(1, 9, 7)[0]
-    images.save(tmp_path / "a.part", frame, suffix)
+    images.save(tmp_path / "a.part", frame, f"a{suffix}")
     assert images.is_image(tmp_path / "a.part")
     np.testing.assert_array_equal(images.load(tmp_path / "a.part"), frame)
 
@@ -139,7 +139,7 @@ def test_images_too_large(tmp_path, size):
 
 
 def test_the_largest_image_is_taken(tmp_path, monkeypatch):
-    images.save(tmp_path / "a.png", noise(1, 9, 7)[0], ".png")
+    images.save(tmp_path / "a.png", noise(1, 9, 7)[0], "a.png")
     monkeypatch.setattr(images, "LARGEST", 63)
     assert images.load(tmp_path / "a.png").shape == (9, 7, 3)
     monkeypatch.setattr(images, "LARGEST", 62)
@@ -171,7 +171,7 @@ def test_read_wants_one_size(tmp_path):
     frames = [*noise(2, 9, 7), *noise(1, 8, 7, seed=1)]
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path, frame in zip(paths, frames, strict=True):
-        images.save(path, frame, ".png")
+        images.save(path, frame, "a.png")
     stream = images.read(paths)
     np.testing.assert_array_equal([next(stream), next(stream)], frames[:2])
     with pytest.raises(UserError, match=r"2\.png is 7x8 but the images before it are 7x9"):

@@ -1,0 +1,262 @@
+"""The console script `deepsteg`: hides and reveals files, without a config file.
+
+Parsing imports neither JAX nor NumPy, so that help and mistakes in the command line appear at once.
+"""
+
+import argparse
+import ast
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from deepsteg_jax import __version__
+from deepsteg_jax.errors import PartialError, UserError
+
+DONE, FAILED, USAGE, PARTIAL = 0, 1, 2, 3  # exit codes
+PURPOSES = ("file", "post", "live")
+CHANGE = "--config."
+
+EXAMPLES = """\
+examples:
+  deepsteg hide holiday.mp4 secret.mp4 -o stego.mkv
+  deepsteg reveal stego.mkv -o revealed.mkv
+
+The passphrase is asked for, or read from DEEPSTEG_PASSPHRASE or --passphrase-file; a file made by
+`deepsteg keygen` replaces it (--key-file).
+"""
+
+
+# --- exit codes -----------------------------------------------------------------------------------
+
+
+def fail(program: str, line: str, code: int) -> int:
+    """Prints one line on stderr and returns the exit code."""
+    print(f"{program}: {' '.join(line.split())}", file=sys.stderr)
+    return code
+
+
+def exit_code(program: str, job: Callable[[], Any]) -> int:
+    """Runs a job and returns the exit code of the process, after one line on stderr if the job failed.
+
+    0: done; 1: a mistake in the input; 3: a damaged input, done as far as possible; 130: interrupted. SIGTERM
+    and SIGHUP unwind the job, so that it removes unfinished files, and exit with 128 + their number.
+    """
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        if number := getattr(signal, name, None):
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
+    try:
+        job()
+    except UserError as error:
+        return fail(program, str(error), FAILED)
+    except PartialError as error:
+        return fail(program, str(error), PARTIAL)
+    except KeyboardInterrupt:
+        return fail(program, "interrupted", 128 + signal.SIGINT)
+    return DONE
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells mistakes in one line, and takes no abbreviated options."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(fail("deepsteg", f"{message}; see {self.prog} --help", USAGE))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser; `options.run(options)` carries out what was parsed."""
+    parser = _Parser(
+        prog="deepsteg",
+        description="Hide a video or picture in another one, and reveal it with a passphrase or key file.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("--version", action="version", version=f"deepsteg {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    _add_hide(commands)
+    _add_reveal(commands)
+    _add_keygen(commands)
+    _add_app(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_hide(commands: Any) -> None:
+    hide = _add(commands, "hide", _hide, "hide a secret in a cover")
+    hide.add_argument("cover", metavar="COVER", help="the video or picture that everybody may see")
+    hide.add_argument("secret", metavar="SECRET", help="the video or picture to hide")
+    hide.add_argument("-o", "--output", metavar="STEGO", required=True, help="what to write")
+    _add_purpose(hide)
+    hide.add_argument("--scheme", metavar="NAME", help="how to hide, in place of what --for chooses")
+    _add_key(hide)
+    hide.add_argument("--loop-cover", action="store_true", help="repeat a cover shorter than the secret")
+    hide.epilog = f"{CHANGE}FIELD=VALUE, any number of times, changes a field of the scheme's config."
+
+
+def _add_reveal(commands: Any) -> None:
+    reveal = _add(commands, "reveal", _reveal, "reveal the secret of a stego")
+    reveal.add_argument("stego", metavar="STEGO", help="the video or picture with a secret in it")
+    reveal.add_argument("-o", "--output", metavar="REVEALED", required=True, help="what to write")
+    _add_key(reveal)
+
+
+def _add_keygen(commands: Any) -> None:
+    keygen = _add(commands, "keygen", _keygen, "make a key file, which replaces a passphrase")
+    keygen.add_argument("-o", "--output", metavar="KEY", required=True, help="a file that does not exist yet")
+
+
+def _add_app(commands: Any) -> None:
+    app = _add(commands, "app", _app, "serve the page for the browser")
+    app.add_argument("--host", default="127.0.0.1", help="address to serve on (%(default)s)")
+    app.add_argument("--port", type=_port, default=7860, help="port, 0: any free one (%(default)s)")
+    app.add_argument("--open", action="store_true", help="open the page in the browser")
+    app.add_argument(
+        "--upload-limit", type=_positive, default=2048, metavar="MIB", help="largest file, MiB (%(default)s)"
+    )
+
+
+def _add_info(commands: Any) -> None:
+    info = _add(commands, "info", _info, "describe a file, and what it can hide as a cover")
+    info.add_argument("file", metavar="FILE", help="a video or picture")
+    _add_purpose(info)
+
+
+def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> _Parser:
+    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.set_defaults(run=run, parser=command)
+    return command
+
+
+def _add_purpose(command: _Parser) -> None:
+    command.add_argument(
+        "--for",
+        dest="purpose",
+        choices=PURPOSES,
+        help="what the stego must survive: exact copies (file), re-encoding (post), or hide frame by frame "
+        "(live); by default the suffix decides",
+    )
+
+
+def _add_key(command: _Parser) -> None:
+    keys = command.add_mutually_exclusive_group()
+    keys.add_argument("--passphrase-file", metavar="FILE", help="its first line is the passphrase")
+    keys.add_argument("--key-file", metavar="FILE", help="made by deepsteg keygen, replaces a passphrase")
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is not in 0..65535")
+    return port
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+_port.__name__ = _positive.__name__ = "number"  # argparse says: invalid number value
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line; `changes` of the result are the fields of the config to change.
+
+    Raises:
+        SystemExit: after help, the version, or one line about a mistake.
+    """
+    options, rest = make_parser().parse_known_args(argv)
+    pairs = [argument for argument in rest if argument.startswith(CHANGE)] if options.run is _hide else []
+    if unknown := [argument for argument in rest if argument not in pairs]:
+        options.parser.error(f"unexpected argument {unknown[0]!r}")
+    options.changes = dict(_change(options.parser, pair) for pair in pairs)
+    return options
+
+
+def _change(parser: _Parser, pair: str) -> tuple[str, Any]:
+    """ "--config.model.modulus=4" -> ("model.modulus", 4); a value that is no Python literal is text."""
+    name, given, text = pair.removeprefix(CHANGE).partition("=")
+    if not name or not given:
+        parser.error(f"{pair} has no value: write {CHANGE}FIELD=VALUE")
+    with suppress(ValueError, SyntaxError):
+        return name, ast.literal_eval(text)
+    return name, text
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def _hide(options: argparse.Namespace) -> None:
+    from deepsteg_jax import api
+
+    key = _read_key(options, confirm=True)
+    with _progress("hide") as bar:
+        report = api.hide_file(
+            options.cover,
+            options.secret,
+            options.output,
+            key,
+            purpose=options.purpose,
+            scheme=options.scheme,
+            changes=options.changes,
+            loop_cover=options.loop_cover,
+            progress=bar.update,
+        )
+    print(f"{options.output}: {report.summary()}")
+
+
+def _reveal(options: argparse.Namespace) -> None:
+    from deepsteg_jax import api
+
+    key = _read_key(options)
+    with _progress("reveal") as bar:
+        report = api.reveal_file(options.stego, options.output, key, progress=bar.update)
+    print(f"{options.output}: {report.summary()}")
+
+
+def _keygen(options: argparse.Namespace) -> None:
+    from deepsteg_jax import keys
+
+    keys.write_key_file(options.output)
+    print(f"{options.output}: a key for --key-file; whoever has it can reveal, keep a copy in a safe place")
+
+
+def _app(options: argparse.Namespace) -> None:
+    from deepsteg_jax import api, commands
+
+    settings = commands.Options("", host=options.host, port=options.port, open=options.open)
+    commands.load("app").run(api.load("video").config, settings._replace(upload_limit=options.upload_limit))
+
+
+def _info(options: argparse.Namespace) -> None:
+    from deepsteg_jax import api
+
+    print(api.describe(options.file, purpose=options.purpose))
+
+
+def _read_key(options: argparse.Namespace, confirm: bool = False) -> str | bytes:
+    from deepsteg_jax import keys
+
+    return keys.read_credential(options.passphrase_file, options.key_file, confirm)
+
+
+def _progress(title: str) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(desc=title, unit="frame", dynamic_ncols=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `deepsteg`; returns the exit code, see `exit_code`; 2 is a mistake in the command line."""
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv)
+    except SystemExit as end:
+        return int(end.code or DONE)
+    return exit_code("deepsteg", lambda: options.run(options))

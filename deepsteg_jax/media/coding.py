@@ -1,0 +1,121 @@
+"""Coding in memory: what codecs make of frames, for measurements and for secrets."""
+
+import os
+from collections.abc import Iterable
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+
+import av
+import numpy as np
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.media.codecs import check_encoder
+from deepsteg_jax.media.damage import ERRORS
+from deepsteg_jax.media.images import FOLDER_RATE
+
+
+def compress(
+    frames: Iterable[np.ndarray],
+    codec: str,
+    pixel_format: str,
+    options: dict[str, str],
+    rate: Fraction = FOLDER_RATE,
+    container: str = "matroska",
+    samples: str = "rgb24",
+) -> bytes:
+    """Code frames [h, w, 3] with one of FFmpeg's video encoders; returns the bytes of a file.
+
+    Args:
+        frames: all of one size.
+        codec: the encoder's name, such as "libx264rgb".
+        pixel_format: one that the encoder takes, such as "rgb24".
+        options: the encoder's own, such as {"crf": "18"}.
+        rate: frames per second.
+        container: FFmpeg's name of the file's format.
+        samples: FFmpeg's name of the format of `frames`: uint8 RGB, or "yuv444p16le" for uint16 Y, Cb, Cr.
+
+    Raises:
+        UserError: this build of FFmpeg has no such encoder.
+    """
+    pictures = (av.VideoFrame.from_ndarray(frame, format=samples) for frame in frames)
+    return _encode(pictures, codec, pixel_format, options, rate, container)
+
+
+def recompress(
+    data: bytes, codec: str, pixel_format: str, options: dict[str, str], rate: Fraction = FOLDER_RATE
+) -> bytes:
+    """Decode a matroska file in memory and code it anew, as sites do: not by way of RGB.
+
+    Arguments and what it raises are those of `compress`; also UserError if the file is damaged.
+    """
+    try:
+        with av.open(BytesIO(data)) as file:
+            return _encode(file.decode(video=0), codec, pixel_format, options, rate, "matroska")
+    except (*ERRORS, IndexError) as error:
+        raise UserError("the coded video is damaged: get an intact copy of it") from error
+
+
+def decompress(data: bytes, container: str | None = None, samples: str = "rgb24") -> list[np.ndarray]:
+    """The frames of a video file in memory, [h, w, 3] in the format `samples` as in `compress`.
+
+    `container` is FFmpeg's name of its format, for one that does not say so itself. Raises UserError if
+    nothing can be decoded; damage that FFmpeg conceals goes unnoticed.
+    """
+    try:
+        with av.open(BytesIO(data), format=container) as file:
+            frames = [frame.to_ndarray(format=samples) for frame in file.decode(video=0)]
+    except (*ERRORS, IndexError) as error:
+        raise UserError("the coded video is damaged: get an intact copy of it") from error
+    if not frames:
+        raise UserError("the coded video has no frames in it: get an intact copy of it")
+    return frames
+
+
+def coded_size(data: bytes) -> int:
+    """Bytes of the coded pictures in a video file in memory, without what its container adds."""
+    with av.open(BytesIO(data)) as file:
+        return sum(packet.size for packet in file.demux(video=0))
+
+
+def _encode(pictures, codec, pixel_format, options, rate, container) -> bytes:
+    check_encoder(codec)
+    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints what FFmpeg's log level cannot turn off
+    buffer = BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        stream = None
+        for number, picture in enumerate(pictures):
+            if stream is None:
+                stream = file.add_stream(codec, rate=rate, options=options)
+                stream.height, stream.width = picture.height, picture.width
+                stream.pix_fmt = pixel_format
+                with _usual_priorities():
+                    file.start_encoding()
+            picture = picture.reformat(format=pixel_format)
+            picture.pts, picture.time_base = number, 1 / rate
+            picture.pict_type = 0  # a decoded one would force its own type
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+@contextmanager
+def _usual_priorities():
+    """Lets no encoder opened in this context change how threads are scheduled.
+
+    For root, SVT-AV1 makes its threads, and the one that opens it with all that this one starts later,
+    real-time threads of the highest priority: two encoders at once then bring a machine to a standstill.
+    """
+    threads = Path("/proc/self/task")
+    if not threads.is_dir():  # not Linux, where it does no such thing
+        yield
+        return
+    usual = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in threads.iterdir():
+            with suppress(OSError):  # it has ended
+                if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
+                    os.sched_setscheduler(int(thread.name), *usual)

@@ -1,0 +1,99 @@
+"""What may be an output: every reason to refuse one, before any work starts."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.media import formats
+from deepsteg_jax.media.images import is_pattern, is_sequence, shown
+from deepsteg_jax.media.memory import Clip
+
+
+def check_output(
+    path: str | Path | Clip,
+    inputs: Iterable[str | Path | Clip] = (),
+    image: bool = False,
+    lossy: bool = False,
+    size: tuple[int, int] | None = None,
+) -> None:
+    """Raise UserError unless `path` can take a lossless clip (with `image`: a lossless still image).
+
+    Meant to be called before any work starts: the folder must exist and be writable, the path must not
+    be one of `inputs`, and the suffix must be that of a lossless format of the right kind. Without
+    `image` a new or empty folder, or a pattern in one, takes a sequence of images. With `lossy` H.264 in
+    MP4, or JPEG, will do as well; `size` (width, height), where it is known, must then suit it.
+    """
+    if isinstance(path, Clip):
+        return
+    path = Path(path) if not str(path).endswith(os.sep) else f"{Path(path)}{os.sep}"
+    target = Path(path)
+    if is_sequence(path) and not image:
+        target = check_sequence(path)
+    else:
+        if target.is_dir():
+            raise UserError(f"{shown(target)} is a folder: give the name of a file to write")
+        check_suffix(target, image, lossy)
+        if size is not None and not image:
+            check_size(target, *size)
+    if not target.parent.is_dir():
+        raise UserError(
+            f"{shown(target)} cannot be written: the folder {shown(target.parent)} does not exist"
+        )
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{shown(target)} cannot be written: no permission in the folder {shown(target.parent)}"
+        )
+    if any(_same_file(target, Path(other)) for other in inputs):
+        raise UserError(f"{shown(target)} is also an input: give the output another name")
+
+
+def check_suffix(path: Path, image: bool, lossy: bool) -> formats.Format:
+    """Return the format to write `path` in; raises UserError unless its suffix is that of one."""
+    suffix, row = path.suffix.lower(), formats.find(path)
+    kind = formats.IMAGE if image else formats.VIDEO
+    wanted = formats.written(kind, lossy)
+    if suffix in wanted:
+        return row
+    if row is None:
+        reason = (
+            f"{repr(suffix) + ' is not' if suffix else 'without a suffix it is not'} a known {kind} format"
+        )
+    elif row.kind != kind:
+        reason = f"the result is {'an image' if image else 'a video'}, but {suffix} is a format for "
+        reason += "videos" if image else "still images"
+    elif row.is_exact or lossy:
+        reason = f"{suffix} files are only read"
+    else:
+        reason = f"{suffix} files are usually coded with loss, which would destroy the hidden secret"
+    raise UserError(f"{shown(path)} cannot be the output: {reason}; use {' or '.join(wanted)}")
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Raises UserError if a video of that suffix cannot have frames of that size."""
+    row, even = formats.find(path), (width // 2 * 2, height // 2 * 2)
+    if row.coding.even and (width, height) != even:
+        raise UserError(
+            f"{shown(path)} cannot be the output: H.264 in {row.suffix} needs even sides and the frames are "
+            f"{width}x{height}; use {' or '.join(formats.written(formats.VIDEO))}, or crop the cover first, "
+            f"for example with ffmpeg -i IN -vf crop={even[0]}:{even[1]} OUT.mkv"
+        )
+
+
+def check_sequence(path: str | Path) -> Path:
+    """The folder that a sequence of images goes to; raises UserError unless it is new or empty."""
+    folder = Path(path).parent if is_pattern(path) else Path(path)
+    wanted = formats.written(formats.IMAGE)
+    if is_pattern(path) and Path(path).suffix.lower() not in wanted:
+        raise UserError(f"{shown(path)} cannot be the output: use {' or '.join(wanted)}")
+    if folder.resolve() == Path.cwd() or (folder.is_dir() and any(folder.iterdir())):
+        raise UserError(f"the folder {shown(folder)} has files in it: give a new or empty one for the images")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{shown(folder)} is a file: give a folder for the images")
+    return folder
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.resolve() == other.resolve()

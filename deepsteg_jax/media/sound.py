@@ -1,0 +1,131 @@
+"""Sound of a clip as Opus, to be hidden and to be put beside a revealed video."""
+
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO, NamedTuple
+
+import av
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.media.container import existing, opened
+from deepsteg_jax.media.damage import ERRORS
+from deepsteg_jax.media.images import is_image, is_sequence, shown
+
+SOUND_RATE = 48_000  # Opus, samples per second
+_OPUS_FRAME = 960  # samples, 20 ms
+_OGG_OPTIONS = {"page_duration": "200000"}  # us; a damaged byte costs a page, which else lasts a second
+
+
+class Sound(NamedTuple):
+    """A track of sound as Opus packets in an Ogg file."""
+
+    file: BinaryIO  # temporary, at its beginning; gone when closed
+    size: int  # bytes
+    start: int  # when the first sample sounds, in samples after the first frame
+
+
+def encode_sound(path: str | Path, bit_rate: int) -> Sound | None:
+    """The first sound track of a video as Opus; one that is Opus already is copied packet by packet.
+
+    Args:
+        path: the clip.
+        bit_rate: of what is coded here, bits per second; more than two channels are mixed down to two.
+
+    Returns:
+        None where there is no sound.
+
+    Raises:
+        UserError: the track is damaged.
+    """
+    path = existing(path)
+    if is_sequence(path) or is_image(path):
+        return None
+    with opened(path) as (container, video):
+        track = next(iter(container.streams.audio), None)
+        if track is None or track.codec_context is None:
+            return None
+        origin = (video.start_time or 0) * video.time_base
+        file = TemporaryFile()  # noqa: SIM115, the caller closes it
+        try:
+            with av.open(file, "w", format="ogg", options=dict(_OGG_OPTIONS)) as output:
+                copied = track.codec_context.name in ("opus", "libopus")
+                run = _copy_opus if copied else _code_opus
+                first = run(container, track, output, bit_rate)
+            size = file.tell()
+            file.seek(0)
+        except ERRORS as error:
+            with suppress(OSError):
+                file.close()
+            if isinstance(error, av.error.PyAVCallbackError):  # not the sound: the temporary file
+                raise OSError(str(error.__cause__ or "no room")) from error
+            if not isinstance(error, av.error.FFmpegError):
+                raise
+            raise UserError(
+                f"the sound of {shown(path)} cannot be read: repair or remove it first"
+            ) from error
+    if first is None:
+        file.close()
+        return None
+    return Sound(file, size, round((first - origin) * SOUND_RATE))
+
+
+def _copy_opus(container, track, output, bit_rate) -> Fraction | None:
+    """Copies packets; returns when the first sample sounds, in seconds."""
+    del bit_rate
+    copy, begin = output.add_stream_from_template(track), None
+    skip = int.from_bytes((track.codec_context.extradata or bytes(12))[10:12], "little")  # RFC 7845, 5.1
+
+    def samples(ticks):  # of 2.5 ms, the shortest Opus frame: containers round times to the millisecond
+        return round(ticks * time_base * SOUND_RATE / 120) * 120
+
+    for packet in container.demux(track):
+        if packet.dts is None or not packet.size:
+            continue
+        time_base = packet.time_base
+        begin = packet.pts if begin is None else begin
+        time, duration = samples(packet.pts - begin) - skip, samples(packet.duration or 0)
+        packet.time_base = Fraction(1, SOUND_RATE)
+        packet.pts = packet.dts = time
+        packet.duration = duration
+        packet.stream = copy
+        output.mux(packet)
+    return None if begin is None else begin * time_base + Fraction(skip, SOUND_RATE)
+
+
+def _code_opus(container, track, output, bit_rate) -> Fraction | None:
+    """Decodes and codes anew; returns when the first sample sounds, in seconds."""
+    layout = "mono" if track.codec_context.layout.nb_channels == 1 else "stereo"
+    coded = output.add_stream("libopus", rate=SOUND_RATE, layout=layout)
+    coded.bit_rate = bit_rate
+    resampler = av.AudioResampler("flt", layout, SOUND_RATE, frame_size=_OPUS_FRAME)
+    first = None
+
+    def code(pieces):  # from time 0 on: an Ogg page of more would say when the sound starts a second time
+        nonlocal first
+        for piece in pieces:
+            if first is None:
+                first = piece.pts or 0
+            piece.pts = None if piece.pts is None else piece.pts - first
+            output.mux(coded.encode(piece))
+
+    for packet in container.demux(track):
+        for frame in packet.decode():
+            code(resampler.resample(frame))
+    if first is not None:
+        code(resampler.resample(None))
+        output.mux(coded.encode(None))
+    return None if first is None else Fraction(first, SOUND_RATE)
+
+
+def is_sound(sound: Sound) -> bool:
+    """Whether there is any sound in the file; at its beginning again afterwards."""
+    sound.file.seek(0)
+    try:
+        with av.open(sound.file, format="ogg") as container:
+            return bool(container.streams.audio)
+    except ERRORS:
+        return False
+    finally:
+        sound.file.seek(0)

@@ -1,0 +1,253 @@
+"""Reading clips: what they are, their frames and when these are shown.
+
+Frames are uint8 RGB arrays [h, w, 3]; times are whole ticks of a clip's time base. A clip is a video file,
+a still image, a sequence of images (see `images`), or a `memory.Clip`. Whatever the user gave wrong becomes a
+`UserError` of one line.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.media import images
+from deepsteg_jax.media.container import existing, opened
+from deepsteg_jax.media.damage import ERRORS, Ffv1Check, decode_all, is_cut, past_damage, up_to_damage
+from deepsteg_jax.media.images import FOLDER_RATE, is_image, is_sequence, list_sequence, shown
+from deepsteg_jax.media.memory import Clip
+
+
+class Info(NamedTuple):
+    """What `read_frames` will yield: frame size, rate, and the container's word on the frame count.
+
+    `frames` is a hint (None where the container says nothing; 1 for an image): only reading counts.
+    """
+
+    width: int
+    height: int
+    frames: int | None
+    rate: Fraction  # frames per second
+    is_image: bool
+    time_base: Fraction = 1 / FOLDER_RATE  # seconds of a tick
+    aspect: Fraction | None = None  # of a pixel, width over height; None: square, or not said
+    tracks: int = 0  # of sound and subtitles
+
+
+class Timed(NamedTuple):
+    """A frame and when it is shown."""
+
+    frame: np.ndarray  # uint8 [h, w, 3]
+    time: int  # ticks of the clip's time base
+
+
+def probe(path: str | Path | Clip, damaged: list[int] | None = None) -> Info:
+    """Describe a clip; the size is that after rotation. With `damaged` its first frame may be damaged.
+
+    Raises UserError if it is missing, is no clip, or if its first frame cannot be read.
+    """
+    path = existing(path)
+    if isinstance(path, Clip):
+        height, width = path.frames[0].shape[:2]
+        return Info(width, height, len(path.frames), FOLDER_RATE, path.is_image)
+    if found := _still_images(path):
+        height, width = images.load(found[0]).shape[:2]
+        return Info(width, height, len(found), FOLDER_RATE, not is_sequence(path))
+    frame = next(_decoded(path, damaged))
+    if frame.interlaced_frame:
+        raise UserError(f"{shown(path)} is interlaced: make its frames whole first (ffmpeg -vf bwdif)")
+    turned = frame.rotation % 180 != 0
+    width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
+    with opened(path) as (container, stream):
+        aspect = stream.sample_aspect_ratio
+        aspect = None if not aspect or aspect <= 0 else 1 / aspect if turned else aspect
+        return Info(
+            width,
+            height,
+            _frame_hint(stream),
+            _rate(stream),
+            False,
+            stream.time_base,
+            aspect,
+            len(container.streams.audio) + len(container.streams.subtitles),
+        )
+
+
+def _rate(stream: "av.VideoStream") -> Fraction:
+    return Fraction(stream.average_rate or stream.guessed_rate or stream.base_rate or FOLDER_RATE)
+
+
+def _frame_hint(stream: "av.VideoStream") -> int | None:
+    """Frames of the stream as its header has it, else from its duration."""
+    if stream.frames:
+        return stream.frames
+    seconds = Fraction(0)
+    if stream.duration:
+        seconds = stream.duration * stream.time_base
+    else:
+        with suppress(ValueError, KeyError):  # matroska has it as a tag, 00:00:02.000000000
+            hours, minutes, rest = stream.metadata["DURATION"].split(":")
+            seconds = int(hours) * 3600 + int(minutes) * 60 + Fraction(rest)
+    return round(seconds * _rate(stream)) or None
+
+
+def read_frames(
+    path: str | Path | Clip,
+    start: int = 0,
+    stop: int | None = None,
+    width: int | None = None,
+    height: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield frames start <= i < stop (stop None: to the end), uint8 RGB [h, w, 3].
+
+    A video gives its frames in presentation order, an image its one frame, a folder its images sorted by
+    name. With width and height (both or none) each frame is resized, bicubic. Fewer frames than `stop`
+    are no error. Raises UserError at once if the path is missing or is no clip; while reading, after the
+    readable frames before it, where the file is damaged, cut short or without frames. Damage after `stop`
+    is not looked for.
+    """
+    size = None if width is None or height is None else (width, height)
+    return (timed.frame for timed in _read(existing(path), start, stop, size))
+
+
+def read_timed(path: str | Path | Clip, damaged: list[int] | None = None) -> Iterator[Timed]:
+    """Yield all frames with their times, ticks of `probe(path).time_base`; raises as `read_frames` does.
+
+    With the list `damaged` damage does not end the clip: frames that cannot be decoded whole are yielded as
+    far as they can be, missing ones as a copy of the one before, and their numbers are added to the list.
+    """
+    return _read(existing(path), 0, None, None, damaged)
+
+
+def _read(path, start, stop, size, damaged=None) -> Iterator[Timed]:
+    if isinstance(path, Clip):
+        return _from_memory(path, start, stop, size)
+    if found := _still_images(path):
+        return _read_images(found[start:stop], start, size)
+    with opened(path):  # complains now, not at the first frame
+        return _video_frames(path, start, stop, size, damaged)
+
+
+def _from_memory(clip: Clip, start: int, stop: int | None, size) -> Iterator[Timed]:
+    """As the same frames would come out of a file: images and videos are not resized by the same library."""
+    scale = images.resize if clip.is_image else resize
+    for number, frame in enumerate(clip.frames[start:stop], start):
+        yield Timed(frame if size is None else scale(frame, *size), number)
+
+
+def _read_images(paths: list[Path], start: int, size) -> Iterator[Timed]:
+    for number, frame in enumerate(images.read(paths, size), start):
+        yield Timed(frame, number)
+
+
+def _video_frames(path: Path, start: int, stop: int | None, size, damaged) -> Iterator[Timed]:
+    native = None
+    for frame, time in islice(_with_times(_decoded(path, damaged)), start, stop):
+        native = native or (frame.width, frame.height)
+        yield Timed(_to_rgb(frame, native, size), time)
+
+
+def _to_rgb(frame: "av.VideoFrame", native: tuple[int, int], size: tuple[int, int] | None) -> np.ndarray:
+    quarters = round(frame.rotation / 90)
+    goal = native if size is None else size[:: -1 if quarters % 2 else 1]
+    transparent = any(component.is_alpha for component in frame.format.components)
+    kind = "rgba" if transparent else "rgb24"
+    if goal == (frame.width, frame.height):
+        rgb = frame.to_ndarray(format=kind)
+    else:  # resized, or the size changes inside the clip
+        rgb = frame.reformat(*goal, format=kind, interpolation="BICUBIC").to_ndarray()
+    rgb = images.on_white(rgb) if transparent else rgb
+    return np.ascontiguousarray(np.rot90(rgb, quarters)) if quarters else rgb
+
+
+def _with_times(frames: Iterable["av.VideoFrame"]) -> Iterator[tuple]:
+    """Each frame and its time, which grows; one without comes as long after the last as that one did."""
+    last, step = None, 1
+    for frame in frames:
+        time = frame.pts
+        if time is None:
+            time = 0 if last is None else last + step
+        elif last is not None:
+            time = max(time, last + 1)
+            step = time - last
+        last = time
+        yield frame, time
+
+
+def _decoded(path: Path, damaged: list[int] | None = None) -> Iterator["av.VideoFrame"]:
+    """Every readable frame up to the first damage, then a UserError; with `damaged` on to the end."""
+    cut, count, wrong = is_cut(path), 0, False
+    with opened(path) as (container, stream):
+        check = _ffv1_check(path) if stream.codec_context.name == "ffv1" else None
+        stream.codec_context.options = {"max_pixels": str(images.LARGEST)}
+        stream.thread_type = "AUTO"
+        if damaged is None:
+            frames = up_to_damage(container, stream, check, cut)
+        else:
+            frames = past_damage(decode_all(container, stream, check), check, damaged)
+        try:
+            for frame in frames:
+                count += 1
+                yield frame
+        except ERRORS:
+            wrong = True
+    if damaged is not None and count:
+        return
+    if cut:
+        raise UserError(f"{shown(path)} is cut short after frame {count}: get a complete copy of it")
+    if wrong:
+        raise UserError(f"{shown(path)} is damaged after frame {count}: get an intact copy of it")
+    if not count:
+        raise UserError(f"{shown(path)} has no frames in it: give another video")
+
+
+def _ffv1_check(path: Path) -> Ffv1Check:
+    with opened(path) as (container, stream):
+        return Ffv1Check(container, stream)
+
+
+def frame_times(path: str | Path | Clip, decode: bool = True) -> np.ndarray:
+    """The times of all frames, ticks, int64 [n].
+
+    Decodes the whole clip, since headers can be wrong; without `decode` it only lists the packets, which is
+    fast and nearly always right. Raises UserError as `read_frames` does.
+    """
+    path = existing(path)
+    if found := path.frames if isinstance(path, Clip) else _still_images(path):
+        return np.arange(len(found))
+    times = [] if decode or is_cut(path) else _packet_times(path)
+    if not times or None in times:
+        times = [time for _, time in _with_times(_decoded(path))]
+    return np.sort(np.array(times, np.int64))
+
+
+def _packet_times(path: Path) -> list[int | None]:
+    with opened(path) as (container, stream), suppress(*ERRORS):  # decoding will tell
+        return [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
+    return []
+
+
+def _still_images(path: str | Path) -> list[Path]:
+    """The files of a still image or of a sequence; none if it is neither."""
+    if is_sequence(path):
+        return list_sequence(path)
+    return [path] if is_image(path) else []
+
+
+def size_of(path: str | Path) -> int:
+    """Bytes of a file, or of all images of a sequence."""
+    paths = list_sequence(path) if is_sequence(path) else [Path(path)]
+    return sum(file.stat().st_size for file in paths)
+
+
+def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize one uint8 RGB frame [h, w, 3] to [height, width, 3], bicubic; the same array if unchanged."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    source = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+    return source.reformat(width, height, format="rgb24", interpolation="BICUBIC").to_ndarray()

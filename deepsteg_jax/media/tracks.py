@@ -1,0 +1,250 @@
+"""Sound and subtitle tracks on their way from one file into another, in step with its video."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.media.container import open_input, video_stream
+from deepsteg_jax.media.damage import ERRORS
+from deepsteg_jax.media.formats import TrackRules
+from deepsteg_jax.media.images import is_image, is_sequence, shown
+from deepsteg_jax.media.sound import SOUND_RATE, Sound
+
+_AAC_FRAME = 1024  # samples
+_AAC_BIT_RATE = 96_000  # of a channel
+
+
+class Loop(NamedTuple):
+    """How often the tracks of a file are played, and how long each time."""
+
+    passes: int
+    seconds: Fraction  # of one pass
+    end: Fraction  # seconds, of the last pass
+
+
+class Tracks:
+    """The sound and subtitle packets of a file, handed to an output container in step with its video."""
+
+    def __init__(
+        self,
+        path: Path,
+        loop: Loop | None,
+        output: "av.container.OutputContainer",
+        video: "av.VideoStream",
+        rules: TrackRules,
+    ):
+        """Add the file's tracks, tags and chapters to `output`; raises UserError if `rules` allow no such."""
+        self._path, self._loop, self._output = path, loop or Loop(1, Fraction(0), None), output
+        self._rules = rules
+        self._map, self._head, self._input = {}, None, None
+        self._packets = iter(())
+        if is_sequence(path) or is_image(path):
+            return
+        self._input = open_input(path)
+        wanted = [*self._input.streams.audio, *self._input.streams.subtitles]
+        for track in wanted:
+            try:
+                copy = _Aac(track, output) if self._is_coded_anew(track) else _Copy(track, output)
+            except ValueError as error:
+                self.close()
+                raise UserError(self.refusal()) from error
+            copy.stream.disposition = track.disposition
+            copy.stream.metadata.update(_tags(track.metadata, coded_anew=isinstance(copy, _Aac)))
+            self._map[track.index] = copy
+        output.metadata.update(_tags(self._input.metadata))
+        with suppress(ValueError):
+            output.set_chapters(self._input.chapters())
+        source = video_stream(self._input)
+        if source is not None:
+            video.metadata.update(_tags(source.metadata))
+        if wanted:
+            self._packets = self._all_passes(wanted)
+
+    def _is_coded_anew(self, track: "av.stream.Stream") -> bool:
+        if self._rules.sounds is None or track.type != "audio" or track.codec_context is None:
+            return False
+        return track.codec_context.codec.canonical_name not in self._rules.sounds
+
+    def refusal(self) -> str:
+        """The line for the user about tracks that the container cannot hold."""
+        return (
+            f"a sound or subtitle track of {shown(self._path)} does not fit into such a file: "
+            f"convert it first, for example with ffmpeg -i IN -c copy -c:s {self._rules.subtitles}, "
+            "or remove it"
+        )
+
+    def copy_until(self, end: Fraction | None) -> None:
+        """Copy the packets that start before `end` seconds; None: all that are left."""
+        while (packet := self._peek()) is not None:
+            if end is not None and packet.dts * packet.time_base >= end:
+                return
+            self._head = None
+            track = self._map[packet.stream.index]
+            with self._complaining():
+                coded = track.take(packet)
+            self._output.mux(coded)
+        if end is None:
+            for track in self._map.values():
+                self._output.mux(track.finish())
+
+    def close(self) -> None:
+        """Close the input."""
+        if self._input is not None:
+            self._input.close()
+            self._input = None
+
+    def _peek(self) -> "av.Packet | None":
+        while self._head is None:
+            with self._complaining():
+                self._head = next(self._packets, None)
+            if self._head is None:
+                return None
+        return self._head
+
+    @contextmanager
+    def _complaining(self):
+        try:
+            yield
+        except ERRORS as error:
+            raise UserError(
+                f"a sound or subtitle track of {shown(self._path)} is damaged: remove it first"
+            ) from error
+
+    def _all_passes(self, wanted) -> Iterator["av.Packet"]:
+        for number in range(self._loop.passes):
+            if number:
+                self._input.close()
+                self._input = open_input(self._path)
+                wanted = [self._input.streams[track] for track in self._map]
+            last = number == self._loop.passes - 1
+            end = self._loop.end if last else self._loop.seconds
+            for packet in self._input.demux(wanted):
+                if packet.dts is None:  # the empty packet at the end of a track
+                    continue
+                if end is not None and packet.dts * packet.time_base >= end:
+                    continue
+                shift = round(number * self._loop.seconds / packet.time_base)
+                packet.dts += shift
+                packet.pts = packet.dts if packet.pts is None else packet.pts + shift
+                yield packet
+
+
+class _Copy:
+    """A track whose packets go into the output as they are."""
+
+    def __init__(self, track: "av.stream.Stream", output: "av.container.OutputContainer"):
+        self.stream = output.add_stream_from_template(track)
+
+    def take(self, packet: "av.Packet") -> "list[av.Packet]":
+        """The packets to write for one of the track's."""
+        packet.stream = self.stream
+        return [packet]
+
+    def finish(self) -> "list[av.Packet]":
+        """What is left."""
+        return []
+
+
+class _Aac:
+    """A sound track that is coded anew; more than two channels are mixed down to two."""
+
+    def __init__(self, track: "av.AudioStream", output: "av.container.OutputContainer"):
+        context = track.codec_context
+        self._layout = "mono" if context.layout.nb_channels == 1 else "stereo"
+        channels = 1 if self._layout == "mono" else 2
+        fits = context.sample_rate in av.Codec("aac", "w").audio_rates
+        self._rate = context.sample_rate if fits else SOUND_RATE
+        self.stream = output.add_stream("aac", rate=self._rate, layout=self._layout)
+        self.stream.bit_rate = _AAC_BIT_RATE * channels
+        self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
+        self._waiting = np.zeros((channels, 0), np.float32)
+        self._end = None  # of what waits, in samples
+
+    def take(self, packet: "av.Packet") -> "list[av.Packet]":
+        """The packets to write for one of the track's."""
+        pieces = [piece for frame in packet.decode() for piece in self._resampler.resample(frame)]
+        return [coded for piece in pieces for coded in self._add(piece)]
+
+    def finish(self) -> "list[av.Packet]":
+        """What is left."""
+        if self._end is None:
+            return []
+        pieces = [piece for piece in self._resampler.resample(None) if piece is not None]
+        coded = [packet for piece in pieces for packet in self._add(piece)]
+        return coded + self._code(self._waiting, self._end) + self.stream.encode(None)
+
+    def _add(self, piece: "av.AudioFrame") -> "list[av.Packet]":
+        samples, coded = piece.to_ndarray(), []
+        time = None if piece.pts is None else round(piece.pts * piece.time_base * self._rate)
+        if self._end is None:
+            self._end = time or 0
+        gap = 0 if time is None else time - self._end
+        if gap > _AAC_FRAME:
+            coded = self._code(self._waiting, self._end)
+            self._waiting, self._end = self._waiting[:, :0], time
+        elif gap < -_AAC_FRAME:
+            samples = samples[:, -gap:]
+        self._end += samples.shape[1]
+        waiting = np.concatenate([self._waiting, samples], axis=1)
+        rest = waiting.shape[1] % _AAC_FRAME
+        whole, self._waiting = np.split(waiting, [waiting.shape[1] - rest], axis=1)
+        return coded + self._code(whole, self._end - rest)
+
+    def _code(self, samples: np.ndarray, end: int) -> "list[av.Packet]":
+        """Codes samples that end with number `end`, the last frame filled up with silence."""
+        coded, start = [], end - samples.shape[1]
+        samples = np.pad(samples, ((0, 0), (0, -samples.shape[1] % _AAC_FRAME)))
+        for begin in range(0, samples.shape[1], _AAC_FRAME):
+            piece = np.ascontiguousarray(samples[:, begin : begin + _AAC_FRAME])
+            frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=self._layout)
+            frame.sample_rate, frame.time_base = self._rate, Fraction(1, self._rate)
+            frame.pts = start + begin
+            coded += self.stream.encode(frame)
+        return coded
+
+
+def _tags(metadata: dict[str, str], coded_anew: bool = True) -> dict[str, str]:
+    """The tags that the ffmpeg program would copy."""
+    dropped = ("duration", "creation_time", "company_name", "product_name", "product_version")
+    dropped += ("encoder",) * coded_anew
+    return {name: text for name, text in metadata.items() if name.lower() not in dropped}
+
+
+class SoundTrack:
+    """The packets of a `Sound`, handed to an output container in step with its video."""
+
+    def __init__(self, sound: Sound, output: "av.container.OutputContainer"):
+        self._start, self._output = sound.start, output
+        self._input = av.open(sound.file, format="ogg")
+        self._source = self._input.streams.audio[0]
+        self._stream = output.add_stream_from_template(self._source)
+        self._packets = iter(self._input.demux(self._source))
+        self._head = None
+
+    def __enter__(self) -> "SoundTrack":
+        """Nothing more happens."""
+        return self
+
+    def __exit__(self, *exception) -> None:
+        """Close the Ogg file."""
+        self._input.close()
+
+    def copy_until(self, end: Fraction | None) -> None:
+        """Copies the packets that start before `end` seconds; None: all that are left."""
+        while (packet := self._head or next(self._packets, None)) is not None:
+            self._head = packet
+            if packet.dts is None:
+                self._head = None
+                continue
+            if end is not None and (packet.pts + self._start) * packet.time_base >= end:
+                return
+            packet.pts += self._start
+            packet.dts = packet.pts
+            packet.stream, self._head = self._stream, None
+            self._output.mux(packet)

@@ -1,0 +1,170 @@
+"""A video file that grows frame by frame, with sound and subtitles in step."""
+
+import secrets
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.media import images
+from deepsteg_jax.media.codecs import H264, Ffv1
+from deepsteg_jax.media.container import url
+from deepsteg_jax.media.damage import ERRORS, is_cut
+from deepsteg_jax.media.formats import Format
+from deepsteg_jax.media.images import shown
+from deepsteg_jax.media.outputs import check_size
+from deepsteg_jax.media.sound import Sound
+from deepsteg_jax.media.tracks import Loop, SoundTrack, Tracks
+
+
+def part_path(path: Path) -> Path:
+    """Return a new name beside `path` for what becomes it when it is whole."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+class VideoFile:
+    """Coded video in a container, with the tracks of another file; for `Writer`."""
+
+    def __init__(
+        self,
+        path: Path,
+        row: Format,
+        coding: "Ffv1 | H264",
+        clock: tuple[Fraction, Fraction],
+        aspect: Fraction | None,
+        tracks: tuple[Path, Loop | None] | None,
+    ):
+        """Prepare; nothing is opened before the first frame.
+
+        Args:
+            path: of the finished file.
+            row: its format.
+            coding: of its pictures.
+            clock: frames per second, seconds of a tick.
+            aspect: of a pixel, width over height; None: not said.
+            tracks: the file whose sound and subtitles to copy, how often they are played.
+        """
+        self._part, self._path, self._row = part_path(path), path, row
+        self._aspect, self._tracks_from, self._coding = aspect, tracks, coding
+        self._rate, self._time_base = clock
+        self._tick, self._last = max(self._time_base, coding.finest_tick), None
+        self._container = self._stream = self._tracks = self._set_aspect = None
+
+    def write(self, frame: np.ndarray, time: int) -> None:
+        """Append a frame, uint8 RGB [h, w, 3], shown at `time` ticks."""
+        if self._container is None:
+            self._open(*frame.shape[:2])
+        if self._tracks:
+            self._tracks.copy_until(time * self._time_base)
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=self._coding.pixel_format)
+        picture.pts, picture.time_base = self._ticks(time), self._tick
+        picture.color_range, picture.colorspace = self._coding.colour
+        if self._set_aspect:
+            self._set_aspect.push(picture)
+            picture = self._set_aspect.pull()
+        self._container.mux(self._stream.encode(picture))
+
+    def _ticks(self, time: int) -> int:
+        ticks = time if self._tick == self._time_base else round(time * self._time_base / self._tick)
+        self._last = ticks if self._last is None else max(ticks, self._last + 1)
+        return self._last
+
+    def _open(self, height: int, width: int) -> None:
+        if min(height, width) < self._coding.smallest:
+            raise UserError(
+                f"{shown(self._path)}: {width}x{height} is too small for a video: give a folder for images"
+            )
+        check_size(self._path, width, height)
+        self._container = _create(self._part, self._row)
+        self._stream = stream = self._coding.open(self._container, self._rate)
+        context = stream.codec_context
+        stream.width, stream.height, stream.pix_fmt = width, height, self._coding.pixel_format
+        stream.time_base = context.time_base = self._tick
+        context.thread_count = 2
+        # What the ffmpeg program says of such a stream, so that this one does not stand out.
+        context.color_range, context.colorspace = self._coding.colour
+        version = "{}.{}.{}".format(*av.library_versions["libavcodec"])
+        stream.metadata["encoder"] = f"Lavc{version} {context.name}"
+        stream.disposition = av.stream.Disposition.default
+        if self._aspect not in (None, 1):
+            if self._coding.aspect_in_frames:
+                self._set_aspect = _aspect_filter(width, height, self._time_base, self._aspect)
+            else:
+                context.sample_aspect_ratio = self._aspect
+        if self._tracks_from is not None:
+            self._tracks = Tracks(*self._tracks_from, self._container, stream, self._row.tracks)
+        try:
+            self._container.start_encoding()
+        except (*ERRORS, ValueError) as error:
+            if self._tracks and not isinstance(error, OSError):
+                raise UserError(self._tracks.refusal()) from error
+            raise
+
+    def _close(self) -> None:
+        if self._tracks:
+            self._tracks.copy_until(None)
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        self._container = None
+
+    def add_sound(self, sound: Sound) -> None:
+        """Put a track of sound beside the pictures, which are complete."""
+        self._close()
+        whole = part_path(self._path)
+        try:
+            _join(self._part, sound, whole, self._row)
+            whole.replace(self._part)
+        finally:
+            images.remove(whole)
+
+    def finish(self) -> None:
+        """Complete the file and give it its name."""
+        if self._container is not None:
+            self._close()
+        if is_cut(self._part):  # a full disk that nobody reported
+            raise OSError("the disk took only a part of it")
+        self._part.replace(self._path)
+
+    def discard(self) -> None:
+        """Close what is open and remove an unfinished file."""
+        if self._tracks:
+            self._tracks.close()
+        if self._container is not None:
+            with suppress(*ERRORS, ValueError):
+                self._container.close()
+            self._container = None
+        images.remove(self._part)
+
+
+def _aspect_filter(width: int, height: int, time_base: Fraction, aspect: Fraction) -> "av.filter.Graph":
+    """Stamps frames with the shape of their pixels, which FFV1 then writes into its slices."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=width, height=height, format="bgr0", time_base=time_base)
+    stamp = graph.add("setsar", f"{aspect.numerator}/{aspect.denominator}")
+    sink = graph.add("buffersink")
+    source.link_to(stamp)
+    stamp.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _create(part: Path, row: Format) -> "av.container.OutputContainer":
+    return av.open(url(part), "w", format=row.name, options=dict(row.options))
+
+
+def _join(video: Path, sound: Sound, output: Path, row: Format) -> None:
+    """Copies a video and a sound track into one file, in step."""
+    with av.open(url(video)) as pictures, _create(output, row) as container:
+        source = pictures.streams.video[0]
+        stream = container.add_stream_from_template(source)
+        stream.time_base, stream.disposition = source.time_base, source.disposition
+        with SoundTrack(sound, container) as track:
+            for packet in pictures.demux(source):
+                if packet.dts is not None:
+                    track.copy_until(packet.pts * packet.time_base)
+                    packet.stream = stream
+                    container.mux(packet)
+            track.copy_until(None)

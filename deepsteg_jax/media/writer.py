@@ -1,0 +1,209 @@
+"""Writing clips: nothing appears under its name before it is whole."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.media import formats, images
+from deepsteg_jax.media.codecs import Lossy
+from deepsteg_jax.media.damage import ERRORS
+from deepsteg_jax.media.images import FOLDER_RATE, is_pattern, is_sequence, shown
+from deepsteg_jax.media.memory import Clip
+from deepsteg_jax.media.outputs import check_sequence, check_suffix
+from deepsteg_jax.media.sound import Sound
+from deepsteg_jax.media.tracks import Loop
+from deepsteg_jax.media.video_file import VideoFile, part_path
+
+
+def write_frames(
+    path: str | Path, frames: Iterable[np.ndarray], rate: Fraction | float = FOLDER_RATE
+) -> None:
+    """Write frames losslessly through `Writer`; as a still image if `path` has the suffix of one."""
+    row = formats.find(path)
+    image = row is not None and row.kind == formats.IMAGE and not is_sequence(path)
+    with Writer(path, rate, image=image) as writer:
+        for frame in frames:
+            writer.write(frame)
+
+
+class Writer:
+    """Context manager that writes frames losslessly: FFV1 in matroska or NUT, or still images.
+
+    With `lossy` also ordinary H.264 in MP4, or a JPEG, if the suffix is that of one.
+
+    What is written appears under its name only on a clean exit; after an exception nothing of it is left
+    and a file that had this name before is untouched. The sound and subtitle tracks of `tracks_from` are
+    copied packet by packet, with their names and times.
+
+    Raises UserError for a suffix that is not lossless (at once), if the file cannot be written, if the
+    tracks cannot be copied, and on exit if no frame was written. Sound that an MP4 cannot hold is coded anew.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | Clip,
+        rate: Fraction | float,
+        *,
+        time_base: Fraction | None = None,
+        aspect: Fraction | None = None,
+        tracks_from: str | Path | None = None,
+        loop: Loop | None = None,
+        image: bool = False,
+        lossy: Lossy | None = None,
+    ):
+        """Prepares; nothing is opened before the first frame.
+
+        Args:
+            path: of the video or image, or a folder or pattern for a sequence of images.
+            rate: frames per second.
+            time_base: seconds of a tick, for frames with times of their own; 1 / rate if not given.
+            aspect: of a pixel, width over height.
+            tracks_from: a video whose sound and subtitles go into this one.
+            loop: plays them more than once.
+            image: write one still image.
+            lossy: permits lossy formats.
+        """
+        in_memory = isinstance(path, Clip)
+        sequence = not in_memory and is_sequence(path) and not image
+        self._path = path if in_memory else Path(path)
+        self._rate = Fraction(rate).limit_denominator(100_000)
+        self._time_base = time_base or 1 / self._rate
+        if in_memory:
+            self._sink = _MemorySink(path, image)
+        elif sequence:
+            self._sink = _SequenceSink(check_sequence(path), self._path)
+        else:
+            row = check_suffix(self._path, image, lossy is not None)
+            if image:
+                self._sink = _ImageSink(self._path, lossy)
+            else:
+                tracks = None if tracks_from is None else (Path(tracks_from), loop)
+                clock = self._rate, self._time_base
+                self._sink = VideoFile(self._path, row, row.coding(lossy), clock, aspect, tracks)
+        self._image = image
+        self._size: tuple[int, int] | None = None
+        self._count, self._last = 0, None
+
+    def __enter__(self) -> "Writer":
+        """Nothing is opened before the first frame."""
+        return self
+
+    def write(self, frame: np.ndarray, time: int | None = None) -> None:
+        """Append a uint8 RGB frame [h, w, 3] shown at `time` ticks; the first one sets the size.
+
+        Times must grow; one that does not comes a tick after the last. Without times frames are one tick
+        apart. Raises ValueError for another dtype, shape or size, or for a second frame of an image;
+        UserError if the disk or the file with the tracks fails.
+        """
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ValueError(f"a uint8 RGB frame is needed, not {frame.dtype} {frame.shape}")
+        if self._size not in (None, frame.shape[:2]):
+            raise ValueError(f"frame of size {frame.shape[:2]} in a clip of size {self._size}")
+        if self._image and self._count:
+            raise ValueError("an image takes exactly one frame")
+        self._size = frame.shape[:2]
+        time = self._count if time is None else time
+        time = time if self._last is None else max(time, self._last + 1)
+        with _writing(self._path):
+            self._sink.write(np.ascontiguousarray(frame), time)
+        self._count, self._last = self._count + 1, time
+
+    def add_sound(self, sound: Sound) -> None:
+        """Puts a track of sound beside the finished video; into a folder of images as `sound.opus`."""
+        with _writing(self._path):
+            self._sink.add_sound(sound)
+
+    def __exit__(self, kind, error, traceback) -> None:
+        """Give the file its name, or after an exception remove what there is of it."""
+        try:
+            if kind is None:
+                self._finish()
+        finally:  # after a clean finish there is nothing left to discard
+            self._sink.discard()
+
+    def _finish(self) -> None:
+        if not self._count:
+            raise UserError(f"{shown(self._path)} was not written: there are no frames to put into it")
+        with _writing(self._path):
+            self._sink.finish()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Errors of the disk become UserErrors about `path`."""
+    try:
+        yield
+    except ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{shown(path)} cannot be written: {' '.join(reason.split())}") from error
+
+
+class _MemorySink:
+    """Frames in memory; what else a file would hold is left out."""
+
+    def __init__(self, clip: Clip, image: bool):
+        self._clip, self._image, self._frames = clip, image, []
+
+    def write(self, frame, time):
+        self._frames.append(frame)
+
+    def add_sound(self, sound):
+        pass
+
+    def finish(self):
+        self._clip.frames, self._clip.is_image = self._frames, self._image
+
+    def discard(self):
+        self._frames = []
+
+
+class _ImageSink:
+    """One still image."""
+
+    def __init__(self, path: Path, lossy: Lossy | None):
+        self._part, self._path = part_path(path), path
+        self._quality = lossy and lossy.quality
+
+    def write(self, frame, time):
+        images.save(self._part, frame, self._path, self._quality)
+
+    def add_sound(self, sound):
+        raise UserError(f"{shown(self._path)} is an image and takes no sound: write a video")
+
+    def finish(self):
+        self._part.replace(self._path)
+
+    def discard(self):
+        images.remove(self._part)
+
+
+class _SequenceSink:
+    """A folder of still images, written beside it and renamed at the end."""
+
+    def __init__(self, folder: Path, path: Path):
+        self._folder = folder
+        self._name = path.name if is_pattern(path) else images.DEFAULT_PATTERN
+        self._part = part_path(folder)
+        self._count = 0
+
+    def write(self, frame, time):
+        if not self._count:
+            self._part.mkdir()
+        name = self._name % self._count
+        images.save(self._part / name, frame, name)
+        self._count += 1
+
+    def add_sound(self, sound):
+        with (self._part / "sound.opus").open("wb") as file:
+            while data := sound.file.read(2**20):
+                file.write(data)
+
+    def finish(self):
+        images.place_folder(self._part, self._folder)
+
+    def discard(self):
+        images.remove(self._part)

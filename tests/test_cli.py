@@ -1,0 +1,199 @@
+"""The console script: its command line, exit codes and messages; what hides and reveals is a stand-in."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import deepsteg_jax
+from deepsteg_jax import api, cli, commands, keys
+from deepsteg_jax.errors import PartialError, UserError
+
+ROOT = Path(__file__).parent.parent
+HIDE = ("hide", "cover.mp4", "secret.mp4", "-o", "stego.mkv")
+REVEAL = ("reveal", "stego.mkv", "-o", "revealed.mkv")
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """run(*arguments) -> (exit code, stdout, stderr), with a passphrase in the environment."""
+    monkeypatch.setenv(keys.PASSPHRASE_VARIABLE, "a passphrase")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+
+    def run_cli(*arguments):
+        capfd.readouterr()
+        return (cli.main(arguments), *capfd.readouterr())
+
+    yield run_cli
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls of the library, each as (positional, named); they report one frame."""
+    seen = []
+
+    def job(*positional, progress, **named):
+        seen.append((positional, named))
+        progress(1)
+        return SimpleNamespace(summary=lambda: "1 frame of 64x48")
+
+    for name in ("hide_file", "reveal_file"):
+        monkeypatch.setattr(api, name, job, raising=False)
+    return seen
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, parts",
+    [
+        (["-h"], ["hide", "reveal", "keygen", "app", "info", *["\n  deepsteg "] * 2]),
+        (["hide", "-h"], ["COVER", "SECRET", "STEGO", "--for", "--scheme", "--loop-cover", "--config.FIELD"]),
+        (["--version"], [f"deepsteg {deepsteg_jax.__version__}\n"]),
+    ],
+)
+def test_help_and_version_import_nothing_large(arguments, parts):
+    code = (
+        "import sys; from deepsteg_jax import cli; code = cli.main(sys.argv[1:])\n"
+        "sys.exit(code or bool({'jax', 'numpy', 'ml_collections', 'tqdm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert all(done.stdout.count(part) >= parts.count(part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        ([], "COMMAND"),
+        (["hied"], "hied"),
+        (HIDE[:2], "SECRET"),
+        (HIDE[:3], "--output"),
+        ([*HIDE, "--for=ever"], "file"),
+        ([*HIDE, "--passphrase=secret"], "--passphrase=secret"),
+        ([*HIDE, "--passphrase-file=a", "--key-file=b"], "not allowed with"),
+        ([*HIDE, "--config.model.modulus"], "has no value"),
+        ([*HIDE, "--config.=3"], "has no value"),
+        ([*HIDE, "--configs.model=3"], "--configs.model=3"),
+        ([*REVEAL, "--config.model.modulus=3"], "unexpected argument"),
+        (["app", "--port=65536"], "0..65535"),
+        (["app", "--port=http"], "invalid number"),
+        (["app", "--upload-limit=0"], "less than 1"),
+    ],
+)
+def test_mistakes_in_the_command_line(run, arguments, part):
+    code, out, err = run(*arguments)
+    assert code == 2 and out == "" and part in err
+    assert err.startswith("deepsteg: ") and err.count("\n") == 1 and "--help" in err
+
+
+def test_python_m_is_the_same_command():
+    command = [sys.executable, "-m", "deepsteg_jax", "reveal"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("deepsteg: ")
+
+
+# --- hide, reveal, info ---------------------------------------------------------------------------
+
+
+def test_hide(run, calls):
+    changes = [
+        "--config.model.modulus=4",
+        "--config.video.align=frames",
+        "--config.enhance.steps=",
+        "--config.a=(1, 2)",
+    ]
+    code, out, _ = run(*HIDE, "--for=post", "--scheme=robust", "--loop-cover", *changes)
+    assert code == 0 and out == "stego.mkv: 1 frame of 64x48\n"
+    positional, named = calls[0]
+    assert positional == ("cover.mp4", "secret.mp4", "stego.mkv", "a passphrase")
+    assert named.pop("changes") == {
+        "model.modulus": 4,
+        "video.align": "frames",
+        "enhance.steps": "",
+        "a": (1, 2),
+    }
+    assert named == {"purpose": "post", "scheme": "robust", "loop_cover": True}
+
+
+def test_the_suffix_chooses_where_nothing_is_said(run, calls):
+    assert run(*HIDE)[0] == 0
+    assert calls[0][1] == {"purpose": None, "scheme": None, "changes": {}, "loop_cover": False}
+
+
+def test_reveal(run, calls, tmp_path):
+    (tmp_path / "pass.txt").write_text("another passphrase\nand a line")
+    code, out, _ = run(*REVEAL, f"--passphrase-file={tmp_path}/pass.txt")
+    assert code == 0 and out == "revealed.mkv: 1 frame of 64x48\n"
+    assert calls == [(("stego.mkv", "revealed.mkv", "another passphrase"), {})]
+
+
+def test_info(run, monkeypatch):
+    monkeypatch.setattr(api, "describe", lambda path, purpose: f"{path} for {purpose}", raising=False)
+    assert run("info", "cover.mp4", "--for=file")[:2] == (0, "cover.mp4 for file\n")
+    assert run("info", "cover.mp4")[:2] == (0, "cover.mp4 for None\n")
+
+
+@pytest.mark.parametrize(
+    "error, code, line",
+    [
+        (UserError("the cover is\ntoo short"), 1, "the cover is too short"),
+        (PartialError("the stego is cut"), 3, "the stego is cut"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_failures_are_one_line(run, monkeypatch, error, code, line):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(api, "reveal_file", fails, raising=False)
+    got, out, err = run(*REVEAL)
+    assert (got, out, err.splitlines()[-1]) == (code, "", f"deepsteg: {line}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_unwinds_the_job(run, number):
+    unwound = []
+
+    def job():
+        try:
+            os.kill(os.getpid(), number)
+            signal.sigtimedwait([], 10)
+        finally:
+            unwound.append(number)
+
+    with pytest.raises(SystemExit) as end:
+        cli.exit_code("deepsteg", job)
+    assert end.value.code == 128 + number and unwound == [number]
+
+
+# --- keygen, app ----------------------------------------------------------------------------------
+
+
+def test_keygen_makes_a_key_that_hide_takes(run, calls, tmp_path):
+    key = tmp_path / "my.key"
+    code, out, err = run("keygen", "-o", str(key))
+    assert (code, err) == (0, "") and str(key) in out
+    assert run(*HIDE, f"--key-file={key}")[0] == 0
+    assert calls[0][0][3] == key.read_bytes()
+    code, _, err = run("keygen", "-o", str(key))
+    assert code == 1 and err == f"deepsteg: {key} exists: a key is never overwritten, give another name\n"
+
+
+def test_app(run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(api, "load", lambda name: SimpleNamespace(config=name))
+    monkeypatch.setattr(
+        commands, "load", lambda name: SimpleNamespace(run=lambda *args: seen.append((name, *args)))
+    )
+    assert run("app", "--port=0", "--open", "--upload-limit=7")[0] == 0
+    name, config, options = seen[0]
+    assert (name, config) == ("app", "video")
+    assert (options.host, options.port, options.open, options.upload_limit) == ("127.0.0.1", 0, True, 7)

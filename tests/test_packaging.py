@@ -1,0 +1,122 @@
+"""What pyproject.toml promises: dependencies, and where the package can be imported."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from tests.synthetic import noise, save, smooth
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+UNIX_ONLY = re.compile(
+    r"(fcntl|resource|termios|pwd|grp)\b|signal\.(SIGHUP|SIGKILL|SIGUSR|SIGALRM|SIGCHLD|SIGPIPE|SIGQUIT|sig)"
+    r"|os\.(sched_|SCHED_|fork|kill|get[eu]*[ug]id|mkfifo|nice|set|O_NOFOLLOW|O_DIRECTORY|O_CLOEXEC)"
+)
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared() -> set[str]:
+    """Names of all distributions that pyproject.toml lists."""
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    return {normal(re.match(r"[\w.-]+", line)[0]) for lines in lists for line in lines}
+
+
+def imported() -> set[str]:
+    """Names of the packages that the package and main.py import, without the standard library."""
+    names = set()
+    for path in [*(ROOT / "deepsteg_jax").rglob("*.py"), ROOT / "main.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - {"deepsteg_jax", "configs"}
+
+
+def test_every_package_that_is_imported_is_declared():
+    through = {
+        "fastapi": "gradio",
+        "starlette": "gradio",
+        "uvicorn": "gradio",
+        "pandas": "gradio",
+        "onnx": "jax2onnx",
+    }
+    distributions = metadata.packages_distributions()
+    for name in imported():
+        found = {through.get(name, name), *distributions.get(name, [])}
+        assert {normal(each) for each in found} & declared(), name
+
+
+def test_no_dependency_is_declared_twice():
+    lists = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    lines = [line for lines in lists for line in lines]
+    assert len(lines) == len(set(lines))
+
+
+def at_import(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a module that run when it is imported."""
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from at_import(node)
+
+
+def unix_only(source: str) -> list[str]:
+    """Names that Windows or macOS lacks and that the source needs when it is imported."""
+    found = []
+    for node in at_import(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            found.append(f"{ast.unparse(node.value)}.{node.attr}")
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in found if UNIX_ONLY.match(name)]
+
+
+@pytest.mark.parametrize(
+    "source", ["import fcntl", "from os import sched_yield", "import signal\nx = [signal.SIGHUP]"]
+)
+def test_what_only_unix_has_is_found(source):
+    assert len(unix_only(source)) == 1
+    assert unix_only(f"def f():\n    {source.splitlines()[-1]}") == []
+
+
+def test_the_package_can_be_imported_on_every_platform():
+    files = [*(ROOT / "deepsteg_jax").rglob("*.py"), ROOT / "main.py"]
+    assert [(path.name, name) for path in files for name in unix_only(path.read_text())] == []
+
+
+def test_hide_reveal_roundtrip_and_evaluate_need_no_tensorflow(tmp_path):
+    """Nor anything else that only an extra brings: importing it fails in this process."""
+    (tmp_path / "clips").mkdir()
+    save(tmp_path / "clips/cover.mkv", noise(4))
+    save(tmp_path / "clips/secret.mkv", smooth(4))
+    code = """
+import sys
+for name in ("tensorflow", "tensorflow_datasets", "tensorboard", "gradio", "fastapi", "uvicorn", "pytest"):
+    sys.modules[name] = None
+from deepsteg_jax import commands
+from configs import video
+config = video.get_config()
+config.video.update(cover="clips/cover.mkv", secret="clips/secret.mkv")
+config.evaluate.update(path="clips", first_frame=0, frames=4, height=32, width=48, pictures=0)
+for mode in ("roundtrip", "evaluate"):
+    commands.load(mode).run(config, commands.Options("."))
+"""
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "metrics.json").is_file() and (tmp_path / "evaluation.json").is_file()
