@@ -19,7 +19,6 @@ from deepsteg_jax.schemes.base import Purpose, Scheme, Settings
 from deepsteg_jax.training import checkpoints
 
 _M_MMAP_THRESHOLD = -3  # in malloc.h of glibc
-_MOST_CRF, _MOST_QUALITY = 51, 100
 
 
 def use_compilation_cache() -> None:
@@ -113,18 +112,3 @@ class Shipped:
 def settings_of(config: ConfigDict, loop_cover: bool = False) -> Settings:
     """Return how section `video` of the config wants a secret to be laid along a cover."""
     return Settings(config.video.align, loop_cover, config.video.sound_bit_rate)
-
-
-def lossy_of(config: ConfigDict) -> media.Lossy:
-    """Return how lossy outputs are coded: `crf` and `jpeg_quality` of section `video`.
-
-    Raises:
-        UserError: they are out of range.
-    """
-    crf = config.video.get("crf", media.Lossy().crf)
-    quality = config.video.get("jpeg_quality", media.Lossy().quality)
-    if not (0 <= crf <= _MOST_CRF and 1 <= quality <= _MOST_QUALITY):
-        raise UserError(
-            f"config.video.crf is 0 to {_MOST_CRF} and config.video.jpeg_quality 1 to {_MOST_QUALITY}"
-        )
-    return media.Lossy(crf, quality)

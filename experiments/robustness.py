@@ -36,6 +36,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+from deepsteg_jax.schemes.robust.segments import SEGMENT, Description, Receiver, Sender  # noqa: E402
 from entries import ENTRIES, Entry, file_name  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 from quality import learned_config, make_parser, settings_of  # noqa: E402
@@ -55,7 +56,6 @@ from deepsteg_jax.commands.common import load_robust, load_side  # noqa: E402
 from deepsteg_jax.errors import UserError  # noqa: E402
 from deepsteg_jax.held_bits import Carrier  # noqa: E402
 from deepsteg_jax.schemes.robust import secret_codec  # noqa: E402
-from deepsteg_jax.schemes.robust.segments import SEGMENT, Description, Receiver, Sender  # noqa: E402
 from deepsteg_jax.training import checkpoints  # noqa: E402
 
 KEY = keys.key_words(bytes(range(32)))

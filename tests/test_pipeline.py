@@ -15,7 +15,6 @@ from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.pipeline import Settings
 from deepsteg_jax.schemes import metadata
 from deepsteg_jax.steganography import Codec
-from deepsteg_jax.training import checkpoints
 from tests.helpers import read_stack
 from tests.synthetic import Sound, film, heard, hiss, noise, packets, save, smooth, tone
 

@@ -4,7 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from deepsteg_jax import timing
+from deepsteg_jax import plan
 from deepsteg_jax.errors import UserError
 
 NTSC = Fraction(30000, 1001)
@@ -13,13 +13,13 @@ MILLISECONDS = Fraction(1, 1000)
 
 def steady(frames, rate):
     """A clip whose time base fits its rate."""
-    return timing.clock(np.arange(frames), 1 / Fraction(rate), Fraction(rate))
+    return plan.clock(np.arange(frames), 1 / Fraction(rate), Fraction(rate))
 
 
 def rounded(frames, rate, time_base=MILLISECONDS):
     """A clip of constant rate in a container that rounds its times."""
     ticks = np.round(np.arange(frames) / float(rate * time_base)).astype(np.int64)
-    return timing.clock(ticks, time_base, Fraction(rate))
+    return plan.clock(ticks, time_base, Fraction(rate))
 
 
 def varying(frames, rate, seed=0):
@@ -27,12 +27,12 @@ def varying(frames, rate, seed=0):
     gaps = np.random.default_rng(seed).integers(1, 8, frames)
     ticks = np.concatenate([[0], np.cumsum(gaps)])[:frames]
     time_base = Fraction(frames - 1) / (int(ticks[-1]) * Fraction(rate))
-    return timing.clock(ticks, time_base, Fraction(rate))
+    return plan.clock(ticks, time_base, Fraction(rate))
 
 
 def laid(cover, secret, align="time", loop=False):
     """The numbers; what must hold of all schedules is looked at here."""
-    plan = timing.schedule(cover, secret, align, loop, "cover.mkv")
+    plan = plan.schedule(cover, secret, align, loop, "cover.mkv")
     assert plan.passes >= 1 and (loop or plan.passes == 1)
     assert (plan.passes - 1) * len(cover.times) < len(plan.numbers) <= plan.passes * len(cover.times)
     assert plan.numbers[0] == 0 and plan.numbers.max() < len(secret.times)
@@ -42,7 +42,7 @@ def laid(cover, secret, align="time", loop=False):
 
 def refused(cover, secret, align="time", loop=False):
     with pytest.raises(UserError) as caught:
-        timing.schedule(cover, secret, align, loop, "cover.mkv")
+        plan.schedule(cover, secret, align, loop, "cover.mkv")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -58,21 +58,19 @@ def test_clock_of_a_constant_rate(rate):
 
 
 def test_times_count_from_the_first_frame():
-    early, late = (
-        timing.clock(np.arange(5) * 40 + start, MILLISECONDS, Fraction(25)) for start in (-80, 999)
-    )
+    early, late = (plan.clock(np.arange(5) * 40 + start, MILLISECONDS, Fraction(25)) for start in (-80, 999))
     np.testing.assert_array_equal(early.times, late.times)
     np.testing.assert_allclose(late.times, np.arange(5) / 25)
 
 
 @pytest.mark.parametrize("claimed", [Fraction(50), Fraction(1000), Fraction(0)])
 def test_a_rate_that_the_times_contradict_is_not_believed(claimed):
-    clock = timing.clock(np.arange(100) * 40, MILLISECONDS, claimed)
+    clock = plan.clock(np.arange(100) * 40, MILLISECONDS, claimed)
     assert clock.constant and clock.rate == 25
 
 
 def test_clock_that_varies():
-    clock = timing.clock(np.array([0, 100, 150, 800, 1000]), MILLISECONDS, Fraction(25))
+    clock = plan.clock(np.array([0, 100, 150, 800, 1000]), MILLISECONDS, Fraction(25))
     assert not clock.constant and clock.rate == 4
     assert clock.duration == pytest.approx(1.25)
 
@@ -81,11 +79,11 @@ def test_clock_that_varies():
 def test_how_far_times_may_stray(stray):
     ticks = np.arange(20) * 1000
     ticks[7] += round(1000 * stray)
-    assert timing.clock(ticks, Fraction(1, 25_000), Fraction(25)).constant == (stray < timing.JITTER)
+    assert plan.clock(ticks, Fraction(1, 25_000), Fraction(25)).constant == (stray < plan.JITTER)
 
 
 def test_clock_of_a_single_frame():
-    clock = timing.clock(np.array([77]), MILLISECONDS, NTSC)
+    clock = plan.clock(np.array([77]), MILLISECONDS, NTSC)
     assert clock.constant and clock.rate == NTSC and clock.times.tolist() == [0]
     assert clock.duration == pytest.approx(1001 / 30000)
 
@@ -93,7 +91,7 @@ def test_clock_of_a_single_frame():
 @pytest.mark.parametrize("seconds", [3, 700, 2100, 86_400])
 def test_slides_that_stay_for_long(seconds):
     for times in ([0, seconds], [0, seconds // 3, 2 * seconds]):
-        clock = timing.clock(np.array(times) * 1000, MILLISECONDS, Fraction(25))
+        clock = plan.clock(np.array(times) * 1000, MILLISECONDS, Fraction(25))
         assert clock.constant == (len(times) == 2)
         assert clock.rate == Fraction(1, seconds)
         assert clock.duration == times[-1] + seconds
@@ -116,13 +114,13 @@ def test_slides_that_stay_for_long(seconds):
     ],
 )
 def test_equal_rates_are_paired_by_number(cover, secret):
-    assert timing.by_number(cover, secret, "time")
+    assert plan.by_number(cover, secret, "time")
     np.testing.assert_array_equal(laid(cover, secret), np.arange(len(secret.times)))
 
 
 def test_rates_that_are_not_equal():
-    assert not timing.by_number(steady(9, 24), steady(9, 25), "time")
-    assert timing.by_number(steady(9, 24), steady(9, 25), "frames")
+    assert not plan.by_number(steady(9, 24), steady(9, 25), "time")
+    assert plan.by_number(steady(9, 24), steady(9, 25), "frames")
 
 
 @pytest.mark.parametrize("rates", [(60, 24), (24, 60), (25, 25), (1, 1000)])
@@ -167,7 +165,7 @@ def test_nothing_is_left_out_where_the_cover_is_at_least_as_fast(cover_rate, sec
 )
 def test_every_frame_carries_what_is_shown_then(cover, secret):
     """Up to the slack; and no frame of the cover is used once the secret is over."""
-    numbers, slack = laid(cover, secret), float(timing.JITTER / secret.rate) + 1e-9
+    numbers, slack = laid(cover, secret), float(plan.JITTER / secret.rate) + 1e-9
     shown = cover.times[: len(numbers)]
     assert np.all(secret.times[numbers] <= shown + slack)
     following = np.append(secret.times, np.inf)[numbers + 1]
@@ -206,7 +204,7 @@ def test_a_frame_too_short_is_long_enough():
 @pytest.mark.parametrize(("align", "rate", "passes"), [("time", 30, 4), ("frames", 24, 4), ("time", 24, 5)])
 def test_a_cover_is_played_as_often_as_it_takes(align, rate, passes):
     cover, secret = steady(30, 30), steady(100, rate)
-    plan = timing.schedule(cover, secret, align, True, "cover.mkv")
+    plan = plan.schedule(cover, secret, align, True, "cover.mkv")
     assert plan.passes == passes
     np.testing.assert_array_equal(np.unique(laid(cover, secret, align, loop=True)), np.arange(100))
 
@@ -219,7 +217,7 @@ def test_a_loop_goes_on_with_the_secret():
 
 def test_a_cover_that_is_long_enough_is_played_once():
     for rate in (25, 30):
-        plan = timing.schedule(steady(100, 30), steady(50, rate), "time", True, "cover.mkv")
+        plan = plan.schedule(steady(100, 30), steady(50, rate), "time", True, "cover.mkv")
         assert plan.passes == 1
 
 
@@ -228,7 +226,7 @@ def test_a_cover_that_is_long_enough_is_played_once():
 
 def test_the_first_carrier_shows_the_first_frame():
     """It has no packet to say otherwise, even where the second frame follows at once."""
-    secret = timing.clock(np.array([0, 2, 300, 400, 500]), MILLISECONDS, Fraction(25))
+    secret = plan.clock(np.array([0, 2, 300, 400, 500]), MILLISECONDS, Fraction(25))
     assert laid(steady(60, 30), secret)[:3].tolist() == [0, 1, 1]
 
 
@@ -259,7 +257,7 @@ def test_any_clips_make_a_schedule():
         cover = steady(int(rng.integers(1, 90)), int(rng.integers(1, 60)))
         align = str(rng.choice(["time", "frames"]))
         numbers = laid(cover, secret, align, loop=True)
-        if timing.by_number(cover, secret, align):
+        if plan.by_number(cover, secret, align):
             np.testing.assert_array_equal(numbers, np.arange(frames))
         else:
             assert abs(len(numbers) / cover.rate - secret.duration) < 1 / min(cover.rate, secret.rate)

@@ -25,7 +25,7 @@ def run(config: ConfigDict, options: Options) -> None:
     if config.deterministic:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {GPU_DETERMINISM}".strip()
 
-    from deepsteg_jax.commands.common import use_compilation_cache
+    from deepsteg_jax.loading import use_compilation_cache
     from deepsteg_jax.training import parallel
 
     use_compilation_cache()

@@ -26,6 +26,7 @@ from deepsteg_jax.schemes.robust.sender import RobustSender, SegmentSender
 MASTER_SALT = b"deepsteg robust\0"  # public: there is no place for another before the key is known
 PROBE_FRAMES = 256  # of a stego in which something has to be found
 _PIXELS_PER_SECOND = 0.4 * 448 * 256
+_MOST_CRF, _MOST_QUALITY = 51, 100
 
 
 class RobustScheme(Scheme):
@@ -37,11 +38,13 @@ class RobustScheme(Scheme):
         """`config`: the whole config; `load_params`: gives the parameters of a side, "hide" or "reveal".
 
         Raises:
-            UserError: config.secret_layers, modulations, model.spacing, growth or margin makes no sense.
+            UserError: config.secret_layers, modulations, model.spacing, growth, margin or video makes no
+                sense.
         """
         layout.layers_of(config)
         sender.check(config)
-        self._config, self._load = config, load_params
+        self.config, self._load = config, load_params
+        self.lossy, self.group = lossy_of(config), SEGMENT
         self._fewest = fewest_symbols(modulations_of(config))
         self.still = config.data.frames == 1
 
@@ -53,7 +56,7 @@ class RobustScheme(Scheme):
     def check(self, info: media.Info) -> None:
         """Raise UserError if a cover is too small to carry anything."""
         symbols = self._fewest * blocks_of(info.height, info.width)
-        layout.overhead_sizes(symbols, header.BITS, self._config.overhead)
+        layout.overhead_sizes(symbols, header.BITS, self.config.overhead)
 
     def pass_numbers(self, plan: Plan) -> np.ndarray:
         """See `Scheme`; a secret that ends within a segment stands still to its end.
@@ -72,14 +75,14 @@ class RobustScheme(Scheme):
     ) -> RobustSender:
         """See `Scheme`."""
         master = derive_key(credentials[0], MASTER_SALT)
-        shared = make_format(self._config, master, plan.cover.height, plan.cover.width)
-        segments = SegmentSender(self._config, self._sending, shared)
+        shared = make_format(self.config, master, plan.cover.height, plan.cover.width)
+        segments = SegmentSender(self.config, self._sending, shared)
         return RobustSender(segments, describe(plan, settings), notes_on(plan))
 
     def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
         """See `Scheme`; receives until something can be read, for PROBE_FRAMES at most."""
         modem, restore = self._receiving
-        shared = make_format(self._config, deriver(MASTER_SALT), stego.info.height, stego.info.width)
+        shared = make_format(self.config, deriver(MASTER_SALT), stego.info.height, stego.info.width)
         receiver = RobustReceiver(SegmentReceiver(modem, restore, shared), stego.info.is_image)
         for frame in islice(stego.frames(), PROBE_FRAMES):
             receiver.listen(frame)
@@ -97,7 +100,7 @@ class RobustScheme(Scheme):
         """See `Scheme`; of the symbols and of both networks, for whole blocks, without codecs."""
         from deepsteg_jax import costs
 
-        model, config = models.build(self._config.model), self._config
+        model, config = models.build(self.config.model), self.config
         frames, block = config.data.frames, symbol_model.BLOCK
         rows, columns = height // block, width // block
         symbols = (1, frames, rows, columns, config.model.coefficients)
@@ -110,12 +113,12 @@ class RobustScheme(Scheme):
 
     @cached_property
     def _sending(self) -> Modem:
-        return Modem(self._config.model, self._load("hide"))
+        return Modem(self.config.model, self._load("hide"))
 
     @cached_property
     def _receiving(self) -> tuple[Modem, Callable[[jax.Array], jax.Array]]:
         """The modem and the restoration network."""
-        params, config = self._load("reveal"), self._config.model
+        params, config = self._load("reveal"), self.config.model
         return Modem(config, params), jax.jit(partial(symbol_model.restore, config, params["restoration"]))
 
 
@@ -146,3 +149,18 @@ def notes_on(plan: Plan) -> tuple[str, ...]:
             f"the frame rate of the {' and '.join(varying)} varies, that of the revealed video will not"
         )
     return tuple(notes)
+
+
+def lossy_of(config: ConfigDict) -> media.Lossy:
+    """Return how lossy outputs are coded: `crf` and `jpeg_quality` of section `video`.
+
+    Raises:
+        UserError: they are out of range.
+    """
+    crf = config.video.get("crf", media.Lossy().crf)
+    quality = config.video.get("jpeg_quality", media.Lossy().quality)
+    if not (0 <= crf <= _MOST_CRF and 1 <= quality <= _MOST_QUALITY):
+        raise UserError(
+            f"config.video.crf is 0 to {_MOST_CRF} and config.video.jpeg_quality 1 to {_MOST_QUALITY}"
+        )
+    return media.Lossy(crf, quality)
