@@ -4,7 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from deepsteg_jax import plan
+from deepsteg_jax import media, plan
 from deepsteg_jax.errors import UserError
 
 NTSC = Fraction(30000, 1001)
@@ -32,12 +32,13 @@ def varying(frames, rate, seed=0):
 
 def laid(cover, secret, align="time", loop=False):
     """The numbers; what must hold of all schedules is looked at here."""
-    plan = plan.schedule(cover, secret, align, loop, "cover.mkv")
-    assert plan.passes >= 1 and (loop or plan.passes == 1)
-    assert (plan.passes - 1) * len(cover.times) < len(plan.numbers) <= plan.passes * len(cover.times)
-    assert plan.numbers[0] == 0 and plan.numbers.max() < len(secret.times)
-    assert np.all(np.diff(plan.numbers) >= 0)
-    return plan.numbers
+    laid_out = plan.schedule(cover, secret, align, loop, "cover.mkv")
+    assert laid_out.passes >= 1 and (loop or laid_out.passes == 1)
+    length = len(cover.times)
+    assert (laid_out.passes - 1) * length < len(laid_out.numbers) <= laid_out.passes * length
+    assert laid_out.numbers[0] == 0 and laid_out.numbers.max() < len(secret.times)
+    assert np.all(np.diff(laid_out.numbers) >= 0)
+    return laid_out.numbers
 
 
 def refused(cover, secret, align="time", loop=False):
@@ -204,8 +205,8 @@ def test_a_frame_too_short_is_long_enough():
 @pytest.mark.parametrize(("align", "rate", "passes"), [("time", 30, 4), ("frames", 24, 4), ("time", 24, 5)])
 def test_a_cover_is_played_as_often_as_it_takes(align, rate, passes):
     cover, secret = steady(30, 30), steady(100, rate)
-    plan = plan.schedule(cover, secret, align, True, "cover.mkv")
-    assert plan.passes == passes
+    laid_out = plan.schedule(cover, secret, align, True, "cover.mkv")
+    assert laid_out.passes == passes
     np.testing.assert_array_equal(np.unique(laid(cover, secret, align, loop=True)), np.arange(100))
 
 
@@ -217,8 +218,8 @@ def test_a_loop_goes_on_with_the_secret():
 
 def test_a_cover_that_is_long_enough_is_played_once():
     for rate in (25, 30):
-        plan = plan.schedule(steady(100, 30), steady(50, rate), "time", True, "cover.mkv")
-        assert plan.passes == 1
+        laid_out = plan.schedule(steady(100, 30), steady(50, rate), "time", True, "cover.mkv")
+        assert laid_out.passes == 1
 
 
 # --- odd input -----------------------------------------------------------------------------------
@@ -261,3 +262,43 @@ def test_any_clips_make_a_schedule():
             np.testing.assert_array_equal(numbers, np.arange(frames))
         else:
             assert abs(len(numbers) / cover.rate - secret.duration) < 1 / min(cover.rate, secret.rate)
+
+
+# --- space ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "secret, cover, fitted",
+    [
+        ((48, 32), (48, 32), (48, 32)),
+        ((20, 10), (48, 32), (20, 10)),
+        ((96, 64), (48, 32), (48, 32)),
+        ((96, 32), (48, 32), (48, 16)),
+        ((10, 64), (48, 32), (8, 48)),  # turned
+        ((64, 96), (48, 32), (32, 48)),  # turned
+        ((32, 32), (48, 32), (32, 32)),
+        ((1000, 1), (10, 10), (10, 1)),
+        ((1, 1000), (10, 5), (1, 10)),  # turned
+    ],
+)
+def test_fitted_size(secret, cover, fitted):
+    info = media.Info(*secret, None, Fraction(25), False)
+    assert plan.fitted_size(info, *cover) == fitted
+
+
+@pytest.mark.parametrize(
+    "secret, cover, fitted",
+    [
+        ((48, 32), (48, 32), (48, 32, False)),
+        ((32, 48), (48, 32), (48, 32, True)),
+        ((30, 20), (20, 30), (20, 30, True)),
+        ((20, 20), (48, 32), (20, 20, False)),
+        ((20, 32), (48, 32), (20, 32, False)),  # fits as it is
+        ((90, 160), (160, 90), (160, 90, True)),
+        ((180, 320), (160, 90), (160, 90, True)),
+        ((100, 100), (48, 32), (32, 32, False)),  # no way round is better
+    ],
+)
+def test_a_secret_is_turned_if_that_shrinks_it_less(secret, cover, fitted):
+    info = media.Info(*secret, None, Fraction(25), False)
+    assert plan.fit(info, *cover) == plan.Fit(*fitted)

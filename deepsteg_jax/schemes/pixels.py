@@ -5,6 +5,7 @@ Which frame of the secret comes when, and its sound, travel as sealed metadata i
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from functools import cached_property, partial
 from io import SEEK_END
 from tempfile import TemporaryFile
@@ -61,6 +62,7 @@ class PixelScheme(Scheme):
         self.group, self.still = config.model.frames, config.model.frames == 1
         self._codecs: dict[tuple, Codec] = {}
         self.model = models.build(config.model)
+        self.modulus = self.model.step
 
     @cached_property
     def hide_params(self) -> Any:
@@ -84,7 +86,7 @@ class PixelScheme(Scheme):
             self.config.model.copy_and_resolve_references().unlock(),
             group or self.config.model.frames,
         )
-        modulus = modulus or self.model.step
+        modulus = modulus or self.modulus
         key = modulus, group, shuffle.moves, shuffle.cipher, shuffle.block_size
         if key not in self._codecs:
             model.frames = group
@@ -314,14 +316,14 @@ def _header(scheme: PixelScheme, plan: Plan, sound: media.Sound | None, salt: by
         rate=tick_rate(plan.secret) if timed else plan.secret_clock.rate,
         timed=timed,
         turned=plan.fit.turned,
-        aspect=plan.secret.aspect or 1,
+        aspect=plan.secret.aspect or Fraction(1),
     )
     return Header(
         secret,
         packet_bytes=_packet_bytes(plan, sound),
         sound_start=0 if sound is None else sound.start,
         sound_bytes=0 if sound is None else sound.size,
-        modulus=scheme.model.step,
+        modulus=scheme.modulus,
         group=scheme.config.model.frames,
         moves=shuffle.moves,
         cipher=shuffle.cipher,

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepsteg_jax import media, models
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.keys import Credential, Deriver, derive_key
 from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.plan import Plan, by_number
