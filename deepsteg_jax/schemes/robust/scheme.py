@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepsteg_jax import media, models
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.keys import Credential, Deriver, derive_key
 from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.plan import Plan, by_number
@@ -25,8 +26,8 @@ from deepsteg_jax.schemes.robust.sender import RobustSender, SegmentSender
 
 MASTER_SALT = b"deepsteg robust\0"  # public: there is no place for another before the key is known
 PROBE_FRAMES = 256  # of a stego in which something has to be found
-_PIXELS_PER_SECOND = 0.4 * 448 * 256
 _MOST_CRF, _MOST_QUALITY = 51, 100
+_PIXELS_PER_SECOND = 0.4 * 448 * 256
 
 
 class RobustScheme(Scheme):
@@ -38,15 +39,14 @@ class RobustScheme(Scheme):
         """`config`: the whole config; `load_params`: gives the parameters of a side, "hide" or "reveal".
 
         Raises:
-            UserError: config.secret_layers, modulations, model.spacing, growth, margin or video makes no
-                sense.
+            UserError: config.secret_layers, modulations, model.spacing, growth or margin makes no sense.
         """
         layout.layers_of(config)
         sender.check(config)
         self.config, self._load = config, load_params
-        self.lossy, self.group = lossy_of(config), SEGMENT
+        self.still, self.lossy = config.data.frames == 1, lossy_of(config)
+        self.group = 1 if self.still else SEGMENT
         self._fewest = fewest_symbols(modulations_of(config))
-        self.still = config.data.frames == 1
 
     def cost(self, height: int, width: int, frames: int) -> Cost:
         """See `Scheme`."""
@@ -152,7 +152,7 @@ def notes_on(plan: Plan) -> tuple[str, ...]:
 
 
 def lossy_of(config: ConfigDict) -> media.Lossy:
-    """Return how lossy outputs are coded: `crf` and `jpeg_quality` of section `video`.
+    """Return the quality of lossy outputs: `crf` and `jpeg_quality` of section `video`.
 
     Raises:
         UserError: they are out of range.
