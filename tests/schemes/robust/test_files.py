@@ -11,6 +11,7 @@ from deepsteg_jax import media, metrics, pipeline
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.schemes.base import NOTHING, Settings
 from deepsteg_jax.schemes.robust import scheme, secret_codec
+from tests.helpers import read_stack
 from tests.schemes.robust.conftest import load_scheme, no_params
 from tests.synthetic import Sound, film, hiss, noise, packets, save, smooth
 
@@ -32,7 +33,7 @@ def hide(robust, cover, secret, stego, settings=pipeline.DEFAULTS):
 
 def reveal(robust, stego, output, key=KEY):
     report = pipeline.reveal([robust], key, stego, output, quiet)
-    return report, media.read_stack(output)
+    return report, read_stack(output)
 
 
 def clips(path, count=10, length=10, size=(32, 48)):
@@ -47,7 +48,7 @@ def test_formats(robust, tmp_path, suffix):
     stego = tmp_path / f"stego{suffix}"
     report = hide(robust, cover, path, stego)
     assert report[:4] == (10, 48, 32, 25) and report.processed == 10 and report.notes == ()
-    written = media.read_stack(stego)
+    written = read_stack(stego)
     assert np.abs(written.astype(int) - smooth(10)).mean() < (1.1 if media.is_exact(stego) else 8)
     times = media.frame_times(stego) * media.probe(stego).time_base
     assert list(times) == [Fraction(i, 25) for i in range(10)]
@@ -83,7 +84,7 @@ def test_times_and_sound_of_the_cover_are_kept(robust, tmp_path):
 def test_a_short_cover_is_repeated(robust, tmp_path):
     secret, cover, path = clips(tmp_path, length=4)
     hide(robust, cover, path, tmp_path / "stego.mp4", Settings(loop_cover=True))
-    assert len(media.read_stack(tmp_path / "stego.mp4")) == 10
+    assert len(read_stack(tmp_path / "stego.mp4")) == 10
     np.testing.assert_array_equal(reveal(robust, tmp_path / "stego.mp4", tmp_path / "out.mkv")[1], secret)
 
 
@@ -144,7 +145,7 @@ def test_a_damaged_stego_is_read_as_far_as_it_goes(robust, tmp_path):
     stego.write_bytes(data[: data.index(packets(stego, "video")[9][0])])
     with pytest.raises(PartialError, match="cut short"):
         reveal(robust, stego, output)
-    np.testing.assert_array_equal(media.read_stack(output)[:8], secret[:8])
+    np.testing.assert_array_equal(read_stack(output)[:8], secret[:8])
 
 
 # --- the shipped checkpoints, with their own layers, salts and presets ----------------------------
@@ -169,7 +170,7 @@ def test_a_clip_survives_coding_again_and_the_loss_of_frames(tmp_path):
     save(tmp_path / "cover.mkv", cover)
     save(tmp_path / "secret.mkv", secret)
     hide(robust, tmp_path / "cover.mkv", tmp_path / "secret.mkv", tmp_path / "stego.mp4")
-    stego = media.read_stack(tmp_path / "stego.mp4")
+    stego = read_stack(tmp_path / "stego.mp4")
     assert metrics.mean_psnr(cover, stego) > 30
     _, shown = reveal(robust, tmp_path / "stego.mp4", tmp_path / "revealed.mkv")
     assert shown.shape == secret.shape and metrics.mean_psnr(secret, shown) > 20
