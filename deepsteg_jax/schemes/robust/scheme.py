@@ -75,15 +75,13 @@ class RobustScheme(Scheme):
     ) -> RobustSender:
         """See `Scheme`."""
         master = derive_key(credentials[0], MASTER_SALT)
-        shared = make_format(self.config, master, plan.cover.height, plan.cover.width)
-        segments = SegmentSender(self.config, self._sending, shared)
+        segments = self.segment_sender(master, plan.cover.height, plan.cover.width)
         return RobustSender(segments, describe(plan, settings), notes_on(plan))
 
     def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
         """See `Scheme`; receives until something can be read, for PROBE_FRAMES at most."""
-        modem, restore = self._receiving
-        shared = make_format(self.config, deriver(MASTER_SALT), stego.info.height, stego.info.width)
-        receiver = RobustReceiver(SegmentReceiver(modem, restore, shared), stego.info.is_image)
+        segments = self.segment_receiver(deriver(MASTER_SALT), stego.info.height, stego.info.width)
+        receiver = RobustReceiver(segments, stego.info.is_image)
         for frame in islice(stego.frames(), PROBE_FRAMES):
             receiver.listen(frame)
             if receiver.found:
@@ -91,6 +89,14 @@ class RobustScheme(Scheme):
         if not receiver.found and receiver.received < PROBE_FRAMES:
             receiver.end()
         return Found(receiver.metadata, receiver, receiver.received) if receiver.found else None
+
+    def segment_sender(self, master: bytes, height: int, width: int) -> SegmentSender:
+        """Make what hides segments of frames of one size, for the holder of a master key."""
+        return SegmentSender(self.config, self._sending, make_format(self.config, master, height, width))
+
+    def segment_receiver(self, master: bytes, height: int, width: int) -> SegmentReceiver:
+        """Make what reveals them; raises UserError if the frames are too small."""
+        return SegmentReceiver(*self._receiving, make_format(self.config, master, height, width))
 
     def receiver(self, found: Found) -> RobustReceiver:
         """See `Scheme`; only once for what was found."""

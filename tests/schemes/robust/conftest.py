@@ -2,7 +2,6 @@
 
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,9 +11,6 @@ from configs.robust import get_config
 from deepsteg_jax import media, models
 from deepsteg_jax.schemes.base import Metadata
 from deepsteg_jax.schemes.robust import layout, receiver, scheme, secret_codec, sender
-from deepsteg_jax.schemes.robust.receiver import SegmentReceiver
-from deepsteg_jax.schemes.robust.segment import make_format
-from deepsteg_jax.schemes.robust.sender import SegmentSender
 from deepsteg_jax.training import checkpoints
 from tests.synthetic import smooth
 
@@ -52,13 +48,11 @@ def parties():
     config.secret_layers = (("01", 1.0, "CRF20"), ("2", 1.0, "C2"))
     config.growth, config.model.spacing = 0.0, 76.0
     loaded = load_scheme(config)
-    formats = cache(lambda key: make_format(config, key, *SIZE))
     return SimpleNamespace(
         config=config,
         scheme=loaded,
-        format=formats,
-        sender=lambda changed=config: SegmentSender(changed, loaded._sending, formats(KEY)),
-        receiver=lambda key=KEY: SegmentReceiver(*loaded._receiving, formats(key)),
+        sender=lambda: loaded.segment_sender(KEY, *SIZE),
+        receiver=lambda key=KEY: loaded.segment_receiver(key, *SIZE),
     )
 
 
