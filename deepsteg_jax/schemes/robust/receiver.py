@@ -16,14 +16,13 @@ import numpy as np
 
 from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes import base
-from deepsteg_jax.schemes.base import Metadata, Timed, ranges
+from deepsteg_jax.schemes.base import GREY, Metadata, Timed, ranges
 from deepsteg_jax.schemes.robust import alignment, fine, header, levels
 from deepsteg_jax.schemes.robust.layout import FINE, QUARTER, SEGMENT
 from deepsteg_jax.schemes.robust.modem import Modem, luma_of
 from deepsteg_jax.schemes.robust.secret_layers import decode_layer
 from deepsteg_jax.schemes.robust.segment import Format, Reading, Segment
 
-GREY = 128  # of frames at the start that could not be read
 _RESTORED_TOGETHER = 4  # frames
 _KEPT = 2 * SEGMENT  # frames that are kept of those that were not found again
 

@@ -26,8 +26,8 @@ from deepsteg_jax.schemes.robust.sender import RobustSender, SegmentSender
 
 MASTER_SALT = b"deepsteg robust\0"  # public: there is no place for another before the key is known
 PROBE_FRAMES = 256  # of a stego in which something has to be found
-_PIXELS_PER_SECOND = 0.4 * 448 * 256
 _MOST_CRF, _MOST_QUALITY = 51, 100
+_PIXELS_PER_SECOND = 0.4 * 448 * 256
 
 
 class RobustScheme(Scheme):
@@ -39,15 +39,14 @@ class RobustScheme(Scheme):
         """`config`: the whole config; `load_params`: gives the parameters of a side, "hide" or "reveal".
 
         Raises:
-            UserError: config.secret_layers, modulations, model.spacing, growth, margin or video makes no
-                sense.
+            UserError: config.secret_layers, modulations, model.spacing, growth or margin makes no sense.
         """
         layout.layers_of(config)
         sender.check(config)
         self.config, self._load = config, load_params
-        self.lossy, self.group = lossy_of(config), SEGMENT
+        self.still, self.lossy = config.data.frames == 1, lossy_of(config)
+        self.group = 1 if self.still else SEGMENT
         self._fewest = fewest_symbols(modulations_of(config))
-        self.still = config.data.frames == 1
 
     def cost(self, height: int, width: int, frames: int) -> Cost:
         """See `Scheme`."""
@@ -76,15 +75,13 @@ class RobustScheme(Scheme):
     ) -> RobustSender:
         """See `Scheme`."""
         master = derive_key(credentials[0], MASTER_SALT)
-        shared = make_format(self.config, master, plan.cover.height, plan.cover.width)
-        segments = SegmentSender(self.config, self._sending, shared)
+        segments = self.segment_sender(master, plan.cover.height, plan.cover.width)
         return RobustSender(segments, describe(plan, settings), notes_on(plan))
 
     def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
         """See `Scheme`; receives until something can be read, for PROBE_FRAMES at most."""
-        modem, restore = self._receiving
-        shared = make_format(self.config, deriver(MASTER_SALT), stego.info.height, stego.info.width)
-        receiver = RobustReceiver(SegmentReceiver(modem, restore, shared), stego.info.is_image)
+        segments = self.segment_receiver(deriver(MASTER_SALT), stego.info.height, stego.info.width)
+        receiver = RobustReceiver(segments, stego.info.is_image)
         for frame in islice(stego.frames(), PROBE_FRAMES):
             receiver.listen(frame)
             if receiver.found:
@@ -92,6 +89,14 @@ class RobustScheme(Scheme):
         if not receiver.found and receiver.received < PROBE_FRAMES:
             receiver.end()
         return Found(receiver.metadata, receiver, receiver.received) if receiver.found else None
+
+    def segment_sender(self, master: bytes, height: int, width: int) -> SegmentSender:
+        """Make what hides segments of frames of one size, for the holder of a master key."""
+        return SegmentSender(self.config, self._sending, make_format(self.config, master, height, width))
+
+    def segment_receiver(self, master: bytes, height: int, width: int) -> SegmentReceiver:
+        """Make what reveals them; raises UserError if the frames are too small."""
+        return SegmentReceiver(*self._receiving, make_format(self.config, master, height, width))
 
     def receiver(self, found: Found) -> RobustReceiver:
         """See `Scheme`; only once for what was found."""
@@ -153,7 +158,7 @@ def notes_on(plan: Plan) -> tuple[str, ...]:
 
 
 def lossy_of(config: ConfigDict) -> media.Lossy:
-    """Return how lossy outputs are coded: `crf` and `jpeg_quality` of section `video`.
+    """Return the quality of lossy outputs: `crf` and `jpeg_quality` of section `video`.
 
     Raises:
         UserError: they are out of range.

@@ -12,7 +12,7 @@ from deepsteg_jax.errors import UserError
 CODEC, CONTAINER = "libsvtav1", "obu"  # a bare stream: no container's bytes
 FINEST, COARSEST = 1, 63  # constant rate factors
 PRESET = 6
-FILLED = 0.97  # of the room; a coding that takes more is fine enough
+FILLED = 0.97  # of the capacity; a coding that takes more is fine enough
 
 
 class Size(NamedTuple):
@@ -50,7 +50,7 @@ _USUAL = (
 )  # bits per pixel from which on a size is best
 
 
-def code(frames: np.ndarray, room: int, rate: Fraction = media.FOLDER_RATE) -> bytes:
+def code(frames: np.ndarray, capacity: int, rate: Fraction = media.FOLDER_RATE) -> bytes:
     """The best coding of a secret in at most so many bytes.
 
     Takes the finest rate factor that fits, and the size whose frames, scaled up again, come nearest to the
@@ -58,7 +58,7 @@ def code(frames: np.ndarray, room: int, rate: Fraction = media.FOLDER_RATE) -> b
 
     Args:
         frames: uint8 [n, h, w, 3].
-        room: bytes.
+        capacity: bytes.
         rate: frames per second.
 
     Returns:
@@ -67,7 +67,7 @@ def code(frames: np.ndarray, room: int, rate: Fraction = media.FOLDER_RATE) -> b
     Raises:
         UserError: it does not fit at any size, or this build of FFmpeg has no AV1 encoder.
     """
-    bits_per_pixel = 8 * room / float(np.prod(frames.shape[:3]))
+    bits_per_pixel = 8 * capacity / float(np.prod(frames.shape[:3]))
     start = sum(bits_per_pixel < least for least in _USUAL)
     tried: dict[int, tuple[float, bytes | None]] = {}
 
@@ -75,12 +75,12 @@ def code(frames: np.ndarray, room: int, rate: Fraction = media.FOLDER_RATE) -> b
         if not 0 <= number < len(SIZES):
             return -np.inf
         if number not in tried:
-            tried[number] = _try_size(frames, number, room, rate)
+            tried[number] = _try_size(frames, number, capacity, rate)
         return tried[number][0]
 
     best = _climb(quality, start)
     if tried[best][1] is None:
-        raise UserError(f"the secret does not fit into {room} bytes at any size: take a larger cover")
+        raise UserError(f"the secret does not fit into {capacity} bytes at any size: take a larger cover")
     return tried[best][1]
 
 
@@ -108,10 +108,10 @@ def _climb(quality: Callable[[int], float], start: int) -> int:
     return start
 
 
-def _try_size(frames, number, room, rate) -> tuple[float, bytes | None]:
+def _try_size(frames, number, capacity, rate) -> tuple[float, bytes | None]:
     """(PSNR in dB, message) of the finest coding at a size; (-inf, None) if none fits."""
     small = _shrink(frames, SIZES[number])
-    stream = _finest(lambda factor: _code_av1(small, factor, rate), room - 1)
+    stream = _finest(lambda factor: _code_av1(small, factor, rate), capacity - 1)
     if stream is None:
         return -np.inf, None
     message = bytes([number]) + stream
@@ -119,7 +119,7 @@ def _try_size(frames, number, room, rate) -> tuple[float, bytes | None]:
     return metrics.mean_psnr(frames, decoded), message
 
 
-def _finest(code_at: Callable[[int], bytes], room: int) -> bytes | None:
+def _finest(code_at: Callable[[int], bytes], capacity: int) -> bytes | None:
     """What `code_at` makes of the lowest rate factor whose bytes fit; None if none does.
 
     The logarithm of the number of bytes falls about linearly with the factor, which tells where to look.
@@ -128,13 +128,13 @@ def _finest(code_at: Callable[[int], bytes], room: int) -> bytes | None:
     while low <= high:
         guess = min(max(guess, low), high)
         coded = code_at(guess)
-        if len(coded) <= room:
+        if len(coded) <= capacity:
             best, high = coded, guess - 1
-            if len(coded) > FILLED * room:
+            if len(coded) > FILLED * capacity:
                 break
         else:
             low = guess + 1
-        ahead = np.log(max(len(coded), 1) / max(room, 1)) / 0.065  # a factor's share of the bytes
+        ahead = np.log(max(len(coded), 1) / max(capacity, 1)) / 0.065  # a factor's share of the bytes
         guess += int(np.ceil(ahead)) if ahead > 0 else int(np.floor(min(ahead, -1)))
     return best
 

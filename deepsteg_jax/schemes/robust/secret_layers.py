@@ -23,42 +23,46 @@ def _refine(below: np.ndarray, difference: np.ndarray) -> np.ndarray:
     return np.clip(below + difference.astype(np.int16) - 128, 0, 255).astype(np.uint8)
 
 
-def code_layers(secret: np.ndarray, rooms: list[int], rate: Fraction) -> list[bytes]:
+def code_layers(secret: np.ndarray, capacities: list[int], rate: Fraction) -> list[bytes]:
     """A secret in layers.
 
     Args:
         secret: uint8 [n, h, w, 3].
-        rooms: bytes for each layer's message; 0 or less leaves it out.
+        capacities: bytes for each layer's message; 0 or less leaves it out.
         rate: frames per second.
 
     Returns:
-        A message for each, not longer than its room; empty where there is none, or where it would not help.
+        A message for each, not longer than its capacity; empty where there is none or it would not help.
     """
-    messages, below, reached, room_below = [], None, -np.inf, 0
-    for room in rooms:
+    messages, below, reached, capacity_below = [], None, -np.inf, 0
+    for capacity in capacities:
         best = (reached, b"", below)
-        for message in _codings(secret, below, room, room_below, rate) if room > KIND_BYTES else ():
+        for message in (
+            _codings(secret, below, capacity, capacity_below, rate) if capacity > KIND_BYTES else ()
+        ):
             decoded = decode_layer(message, below, secret.shape)
             best = max(best, (metrics.mean_psnr(secret, decoded), message, decoded), key=itemgetter(0))
         reached, message, below = best
-        room_below = room if message else room_below
+        capacity_below = capacity if message else capacity_below
         messages.append(message)
     return messages
 
 
-def _codings(secret: np.ndarray, below: np.ndarray | None, room: int, room_below: int, rate: Fraction):
-    """The messages that a layer of so much room may hold; hopeless ones are left out."""
-    growth, coders = room / max(room_below, 1), []
+def _codings(
+    secret: np.ndarray, below: np.ndarray | None, capacity: int, capacity_below: int, rate: Fraction
+):
+    """Yield the messages that a layer of this capacity may hold; hopeless ones are left out."""
+    growth, coders = capacity / max(capacity_below, 1), []
     if growth > 1.35:
         coders.append((_WHOLE, lambda most: secret_codec.code(secret, most, rate)))
-        if room < MOST_THUMBNAIL:
+        if capacity < MOST_THUMBNAIL:
             coders.append((_THUMBNAIL, lambda most: thumbnail.code(secret, most)))
     if below is not None and growth < 3:
         missing = np.clip(secret.astype(np.int16) - below + 128, 0, 255).astype(np.uint8)
         coders.append((_REFINEMENT, lambda most: secret_codec.code(missing, most, rate)))
     for kind, code in coders:
         with suppress(UserError):  # does not fit
-            yield bytes([kind]) + code(room - KIND_BYTES)
+            yield bytes([kind]) + code(capacity - KIND_BYTES)
 
 
 def decode_layer(message: bytes, below: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:

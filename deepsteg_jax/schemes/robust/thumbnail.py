@@ -26,12 +26,12 @@ _COLOURS = colours("bt601_full").matrix
 _GREY = 128
 
 
-def code(frames: np.ndarray, room: int) -> bytes:
+def code(frames: np.ndarray, capacity: int) -> bytes:
     """The best coding of a secret in at most so many bytes.
 
     Args:
         frames: uint8 [n, h, w, 3].
-        room: bytes.
+        capacity: bytes.
 
     Returns:
         A byte for step and spread, then the numbers.
@@ -40,10 +40,10 @@ def code(frames: np.ndarray, room: int) -> bytes:
         UserError: it does not fit.
     """
     coefficients = _transform(frames)
-    found = [_finest(coefficients, spread, room) for spread in range(len(SPREADS))]
+    found = [_finest(coefficients, spread, capacity) for spread in range(len(SPREADS))]
     error, message = min(found, key=lambda x: x[0])
     if np.isinf(error):
-        raise UserError(f"the secret does not fit into {room} bytes at any size: take a larger cover")
+        raise UserError(f"the secret does not fit into {capacity} bytes at any size: take a larger cover")
     return message
 
 
@@ -66,13 +66,13 @@ def decode(message: bytes, count: int, height: int, width: int) -> np.ndarray:
     return _inverse(coefficients, count, height, width)
 
 
-def _finest(coefficients: np.ndarray, spread: int, room: int) -> tuple[float, bytes]:
+def _finest(coefficients: np.ndarray, spread: int, capacity: int) -> tuple[float, bytes]:
     """(squared error, message) with about the smallest step that fits; (inf, b"") if none does."""
     best, low, high = (np.inf, b""), 0, len(STEPS) - 1
     while low <= high:
         step = (low + high) // 2
         error, message = _quantised(coefficients, spread, step)
-        if len(message) <= room:
+        if len(message) <= capacity:
             best, low = min(best, (error, message)), step + 1
         else:
             high = step - 1

@@ -1,7 +1,6 @@
 """Pairs in, pieces out: what the scheme does around its segments, with stand-ins for those."""
 
 from fractions import Fraction
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,71 +9,13 @@ from configs.robust import get_config
 from deepsteg_jax import keys, media, plan
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.base import Metadata, Pair, Settings, Stego
-from deepsteg_jax.schemes.robust import receiver, scheme, sender
+from deepsteg_jax.schemes.robust import scheme
+from tests.schemes.robust.conftest import PROBE_FRAMES, SHORT_SEGMENT, no_params
 from tests.synthetic import noise, smooth
 
-SEGMENT, PROBE = 4, 24  # frames
 KEY = bytes(range(1, 33))
 HEIGHT, WIDTH = 32, 48
 SETTINGS = Settings()
-
-
-@pytest.fixture
-def wire(monkeypatch):
-    """What is between the stand-ins: `sent[number]`, of which `lost` ones do not arrive.
-
-    The receiver counts frames, from frame `trimmed` on.
-    """
-    wire = SimpleNamespace(sent={}, lost=set(), trimmed=0, layers=lambda number: (3, 3))
-
-    class SegmentSender:
-        def __init__(self, config, modem, shared):
-            wire.master = shared[0]
-
-        def hide(self, number, cover, secret, metadata):
-            assert number == len(wire.sent) and 0 < len(cover) == len(secret) <= SEGMENT
-            assert cover.dtype == secret.dtype == np.uint8
-            assert secret.shape[1:] == (metadata.height, metadata.width, 3)
-            wire.sent[number] = secret.copy(), metadata
-            return cover ^ 1
-
-    class SegmentReceiver:
-        def __init__(self, modem, restore, shared):
-            master, *self._size = shared
-            self._wire = wire if master == wire.master else SimpleNamespace(sent={}, trimmed=0)
-            self._at = wire.trimmed
-
-        def take(self, frame):
-            assert frame.shape == (*self._size, 3) and frame.dtype == np.uint8
-            self._at += 1
-            return [] if self._at % SEGMENT else self._part(self._at // SEGMENT - 1)
-
-        def finish(self):
-            return self._part(self._at // SEGMENT) if self._at % SEGMENT else []
-
-        def _part(self, number):
-            if number not in self._wire.sent or number in wire.lost:
-                return []
-            frames, metadata = wire.sent[number]
-            return [receiver.Part(number, metadata, frames, *wire.layers(number))]
-
-    for module in (sender, receiver, scheme):
-        monkeypatch.setattr(module, "SEGMENT", SEGMENT)
-    monkeypatch.setattr(scheme, "PROBE_FRAMES", PROBE)
-    monkeypatch.setattr(scheme, "make_format", lambda config, *shared: shared)
-    monkeypatch.setattr(scheme, "SegmentSender", SegmentSender)
-    monkeypatch.setattr(scheme, "SegmentReceiver", SegmentReceiver)
-    return wire
-
-
-@pytest.fixture
-def robust(wire):
-    """The scheme; no checkpoint is needed."""
-    return scheme.RobustScheme(get_config("tiny"), {"hide": _params(), "reveal": _params()}.__getitem__)
-
-
-def _params():
-    return {"reliability": None, "restoration": None}
 
 
 def make_plan(count, length, rate=25, size=(20, 30), align="time", **secret):
@@ -112,7 +53,7 @@ def reveal(robust, stego, key=KEY):
     if found is None:
         return None
     with robust.receiver(found) as revealing:
-        assert revealing.metadata == found.metadata and revealing.received == found.read <= PROBE
+        assert revealing.metadata == found.metadata and revealing.received == found.read <= PROBE_FRAMES
         pieces = []
         for frame in stego[found.read :]:
             if revealing.complete:
@@ -221,7 +162,7 @@ def test_missing_segments_stand_still(wire, robust, lost, words):
     assert f"stego cannot be read {words}" in complaint and "\n" not in complaint
     wanted, last = [], np.full_like(secret[0], 128)
     for i, frame in enumerate(secret):
-        last = last if i // SEGMENT in lost else frame
+        last = last if i // SHORT_SEGMENT in lost else frame
         wanted.append(last)
     np.testing.assert_array_equal(frames, wanted)
 
@@ -304,7 +245,7 @@ def test_how_many_layers_could_be_read(wire, robust, layers, note):
 
 def test_a_side_is_loaded_once_and_only_if_it_is_used(wire):
     loaded = []
-    robust = scheme.RobustScheme(get_config("tiny"), lambda side: loaded.append(side) or _params())
+    robust = scheme.RobustScheme(get_config("tiny"), lambda side: loaded.append(side) or no_params())
     assert loaded == []
     for _ in range(2):
         wire.sent.clear()

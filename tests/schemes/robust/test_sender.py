@@ -3,7 +3,7 @@
 import numpy as np
 
 from deepsteg_jax.channels import ladder
-from tests.schemes.robust.conftest import ABOUT, FRAMES, SIZE, quick_encoders, reveal
+from tests.schemes.robust.conftest import ABOUT, FRAMES, KEY, SIZE, load_scheme, quick_encoders, reveal
 from tests.synthetic import smooth
 
 
@@ -13,7 +13,7 @@ def test_a_cover_that_stands_still_shares_symbols(parties):
     secret, config = smooth(FRAMES, 60, 100, seed=5), parties.config.copy_and_resolve_references()
     config.growth = 1.2
     with quick_encoders():
-        stego = parties.sender(config).hide(0, cover, secret, ABOUT)
+        stego = load_scheme(config).segment_sender(KEY, *SIZE).hide(0, cover, secret, ABOUT)
     moves = stego.astype(int) - cover
     alike = (moves[1:4] == moves[:3]).all(-1)  # all but pilots, of which every frame has its own
     assert 0.5 < alike.mean() < 1 and moves.any()

@@ -1,0 +1,196 @@
+"""Files in and out: lossy formats with stand-ins for segments, and the shipped checkpoints as they are."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.robust import get_config
+from deepsteg_jax import media, metrics, pipeline
+from deepsteg_jax.errors import PartialError, UserError
+from deepsteg_jax.schemes.base import NOTHING, Settings
+from deepsteg_jax.schemes.robust import scheme, secret_codec
+from tests.helpers import read_stack
+from tests.schemes.robust.conftest import load_scheme, no_params
+from tests.synthetic import Sound, film, hiss, noise, packets, save, smooth
+
+KEY = bytes(range(32))
+FOUND_LAYERS = ("3 of 3 layers",)
+
+
+def quiet(frames):
+    pass
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def hide(robust, cover, secret, stego, settings=pipeline.DEFAULTS):
+    return pipeline.hide(robust, KEY, cover, secret, stego, quiet, settings)
+
+
+def reveal(robust, stego, output, key=KEY):
+    report = pipeline.reveal([robust], key, stego, output, quiet)
+    return report, read_stack(output)
+
+
+def clips(path, count=10, length=10, size=(32, 48)):
+    """(secret's frames, cover, secret): two saved clips."""
+    secret = noise(count, 20, 30, seed=1)
+    return secret, save(path / "cover.mkv", smooth(length, *size)), save(path / "secret.mkv", secret)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".nut"])
+def test_formats(robust, tmp_path, suffix):
+    secret, cover, path = clips(tmp_path)
+    stego = tmp_path / f"stego{suffix}"
+    report = hide(robust, cover, path, stego)
+    assert report[:4] == (10, 48, 32, 25) and report.processed == 10 and report.notes == ()
+    written = read_stack(stego)
+    assert np.abs(written.astype(int) - smooth(10)).mean() < (1.1 if media.is_exact(stego) else 8)
+    times = media.frame_times(stego) * media.probe(stego).time_base
+    assert list(times) == [Fraction(i, 25) for i in range(10)]
+    shown, frames = reveal(robust, stego, tmp_path / "revealed.mkv")
+    assert shown[:4] == (10, 30, 20, 25) and shown.processed == 10 and shown.notes == FOUND_LAYERS
+    np.testing.assert_array_equal(frames, secret)
+    assert names(tmp_path) == sorted(["cover.mkv", "revealed.mkv", "secret.mkv", stego.name])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".png"])
+def test_images(robust, tmp_path, suffix):
+    cover, secret = save(tmp_path / "c.png", smooth(1, 33, 49)), save(tmp_path / "s.bmp", noise(1, 47, 31))
+    stego = tmp_path / f"stego{suffix}"
+    assert hide(robust, cover, secret, stego)[:3] == (1, 49, 33)
+    with Image.open(stego) as image:
+        assert image.format == ("PNG" if suffix == ".png" else "JPEG")
+    shown, frames = reveal(robust, stego, tmp_path / "out.png")
+    assert shown[:3] == (1, 31, 47)
+    np.testing.assert_array_equal(frames, noise(1, 47, 31))
+
+
+def test_times_and_sound_of_the_cover_are_kept(robust, tmp_path):
+    ticks, sounds = [37, 80, 120, 150, 200, 400], [Sound("libopus", hiss(0.4))]
+    cover = film(tmp_path / "c.mkv", smooth(6), times=ticks, time_base=Fraction(1, 1000), sounds=sounds)
+    stego = tmp_path / "stego.mp4"
+    report = hide(robust, cover, save(tmp_path / "s.mkv", noise(2)), stego)
+    assert report.notes == ("the frame rate of the cover varies, that of the revealed video will not",)
+    times = media.frame_times(stego) * media.probe(stego).time_base
+    assert [round(float(time), 4) for time in times] == [tick / 1000 for tick in ticks]
+    assert [data for data, _ in packets(stego)] == [data for data, _ in packets(cover)]
+
+
+def test_a_short_cover_is_repeated(robust, tmp_path):
+    secret, cover, path = clips(tmp_path, length=4)
+    hide(robust, cover, path, tmp_path / "stego.mp4", Settings(loop_cover=True))
+    assert len(read_stack(tmp_path / "stego.mp4")) == 10
+    np.testing.assert_array_equal(reveal(robust, tmp_path / "stego.mp4", tmp_path / "out.mkv")[1], secret)
+
+
+def test_an_odd_cover_goes_into_lossless_formats_only(wire, robust, tmp_path):
+    _, cover, secret = clips(tmp_path, 3, 3, (31, 48))
+    with pytest.raises(UserError, match=r"48x31; use \.mkv .* crop=48:30"):
+        hide(robust, cover, secret, tmp_path / "stego.mp4")
+    assert not wire.sent and names(tmp_path) == ["cover.mkv", "secret.mkv"]
+    hide(robust, cover, secret, tmp_path / "stego.mkv")
+    assert media.probe(tmp_path / "stego.mkv").height == 31
+
+
+@pytest.mark.parametrize(
+    "field, values, suffix", [("crf", (40, 10), ".mp4"), ("jpeg_quality", (30, 95), ".jpg")]
+)
+def test_the_quality_of_the_config_is_obeyed(wire, tmp_path, field, values, suffix):
+    frames = smooth(1, 64, 64) if suffix == ".jpg" else smooth(4, 64, 64)
+    cover, sizes = save(tmp_path / ("c.png" if suffix == ".jpg" else "c.mkv"), frames), []
+    for value in values:
+        config = get_config("tiny")
+        config.video[field] = value
+        wire.sent.clear()
+        made = scheme.RobustScheme(config, lambda side: no_params())
+        hide(made, cover, cover, tmp_path / f"{value}{suffix}")
+        sizes.append((tmp_path / f"{value}{suffix}").stat().st_size)
+    assert sizes[1] > 300 + sizes[0]
+
+
+@pytest.mark.parametrize("change", [{"crf": 52}, {"crf": -1}, {"jpeg_quality": 0}, {"jpeg_quality": 101}])
+def test_qualities_out_of_range(change):
+    config = get_config("tiny")
+    config.video.update(change)
+    with pytest.raises(UserError, match="config.video.crf is 0 to 51 and config.video.jpeg_quality 1 to 100"):
+        scheme.RobustScheme(config, None)
+
+
+@pytest.mark.parametrize("key", [KEY, bytes(32)])
+def test_nothing_found_is_one_line(wire, robust, tmp_path, key):
+    """All lost, or another key: one and the same."""
+    _, cover, secret = clips(tmp_path)
+    hide(robust, cover, secret, tmp_path / "stego.mp4")
+    wire.lost = set(range(3)) if key == KEY else set()
+    before = names(tmp_path)
+    with pytest.raises(UserError) as caught:
+        reveal(robust, tmp_path / "stego.mp4", tmp_path / "out.mkv", key)
+    assert str(caught.value) == NOTHING and names(tmp_path) == before
+
+
+def test_a_damaged_stego_is_read_as_far_as_it_goes(robust, tmp_path):
+    """Damage matters only where a segment suffers from it."""
+    secret, cover, path = clips(tmp_path, 14, 14)
+    stego, output = tmp_path / "stego.mkv", tmp_path / "out.mkv"
+    hide(robust, cover, path, stego)
+    data, coded = stego.read_bytes(), packets(stego, "video")[6][0]
+    middle = data.index(coded) + len(coded) // 2
+    stego.write_bytes(data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :])
+    np.testing.assert_array_equal(reveal(robust, stego, output)[1], secret)
+    stego.write_bytes(data[: data.index(packets(stego, "video")[9][0])])
+    with pytest.raises(PartialError, match="cut short"):
+        reveal(robust, stego, output)
+    np.testing.assert_array_equal(read_stack(output)[:8], secret[:8])
+
+
+# --- the shipped checkpoints, with their own layers, salts and presets ----------------------------
+
+needs_encoders = pytest.mark.skipif(
+    not (media.has_encoder("libx264") and media.has_encoder(secret_codec.CODEC)),
+    reason="this build of FFmpeg lacks x264 or SVT-AV1",
+)
+
+
+def shipped(variant=""):
+    config = get_config(variant)
+    config.growth, config.video.crf = 0.0, 14
+    return load_scheme(config)
+
+
+@needs_encoders
+@pytest.mark.slow
+def test_a_clip_survives_coding_again_and_the_loss_of_frames(tmp_path):
+    cover = (smooth(32, 128, 192) // 2 + 50 + noise(32, 128, 192, high=16)).astype(np.uint8)
+    secret, robust = smooth(32, 72, 96, seed=3), shipped()
+    save(tmp_path / "cover.mkv", cover)
+    save(tmp_path / "secret.mkv", secret)
+    hide(robust, tmp_path / "cover.mkv", tmp_path / "secret.mkv", tmp_path / "stego.mp4")
+    stego = read_stack(tmp_path / "stego.mp4")
+    assert metrics.mean_psnr(cover, stego) > 30
+    _, shown = reveal(robust, tmp_path / "stego.mp4", tmp_path / "revealed.mkv")
+    assert shown.shape == secret.shape and metrics.mean_psnr(secret, shown) > 20
+    kept = np.delete(stego, (2, 9, 10, 21), axis=0)
+    with media.Writer(tmp_path / "again.mp4", 20, lossy=media.Lossy(crf=16)) as writer:
+        for frame in kept:
+            writer.write(frame)
+    _, shown = reveal(robust, tmp_path / "again.mp4", tmp_path / "again.mkv")
+    assert shown.shape == secret.shape and metrics.mean_psnr(secret, shown) > 17
+    with pytest.raises(UserError, match="passphrase"):
+        reveal(robust, tmp_path / "stego.mp4", tmp_path / "wrong.mkv", bytes(32))
+
+
+@needs_encoders
+@pytest.mark.slow
+def test_an_image_survives_jpeg(tmp_path):
+    cover = smooth(1, 256, 256) // 2 + 50 + noise(1, 256, 256, high=24)
+    secret, robust = smooth(1, 120, 160, seed=3), shipped("image")
+    save(tmp_path / "cover.png", cover.astype(np.uint8))
+    save(tmp_path / "secret.png", secret)
+    hide(robust, tmp_path / "cover.png", tmp_path / "secret.png", tmp_path / "stego.jpg")
+    _, shown = reveal(robust, tmp_path / "stego.jpg", tmp_path / "revealed.png")
+    assert shown.shape == secret.shape and metrics.mean_psnr(secret, shown) > 25
