@@ -81,13 +81,13 @@ def hider(config: ConfigDict) -> Callable[..., Report]:
     return _bound(config, "hide")
 
 
-def revealer(config: ConfigDict) -> Callable[..., Report]:
+def revealer(config: ConfigDict, enhancement: ConfigDict | None = None) -> Callable[..., Report]:
     """`reveal` of the pipeline for the config's model, called from the credential on; raises as `hider`.
 
-    With `config.enhance.after_reveal` what it writes is enhanced.
+    With an `enhancement`, see `commands.settings.ENHANCE`, what it writes is enhanced.
     """
     reveal = _bound(config, "reveal")
-    return enhance.after(reveal, config.enhance) if config.enhance.after_reveal else reveal
+    return enhance.after(reveal, enhancement) if enhancement else reveal
 
 
 def _bound(config: ConfigDict, side: str) -> Callable[..., Report]:
@@ -100,7 +100,7 @@ def _bound(config: ConfigDict, side: str) -> Callable[..., Report]:
 
 def settings_of(config: ConfigDict, loop_cover: bool = False) -> Settings:
     """How section `video` of the config wants a secret to be laid along a cover."""
-    return Settings(config.video.align, loop_cover, config.video.sound_bit_rate)
+    return Settings(config.video.align, loop_cover, config.video.get("sound_bit_rate", 0))
 
 
 def cost(config: ConfigDict, height: int, width: int) -> dict[str, dict[str, float]]:

@@ -19,7 +19,7 @@ def run(config: ConfigDict, options: Options) -> None:
 
     from deepsteg_jax.commands.common import progress_bar, revealer
 
-    reveal = revealer(config)
+    reveal = revealer(config, options.enhance if options.enhance_revealed else None)
     with progress_bar("reveal") as bar:
         report = reveal(credential, options.stego, options.output, bar.update)
     print(f"{options.output}: {report.summary()}")

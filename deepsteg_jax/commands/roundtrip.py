@@ -65,11 +65,11 @@ def run(config: ConfigDict, options: Options) -> None:
 
     print("drew a random key for this round trip; hide and reveal use a passphrase or a key file")
     key = keys.random_key()
-    settings = settings_of(config)
+    settings, enhancement = settings_of(config), options.enhance if options.enhance_revealed else None
     with progress_bar("hide", info.frames) as bar:
         hidden = hider(config)(key, cover, secret, stego, bar.update, settings)
     with progress_bar("reveal", hidden.frames) as bar:
-        shown = revealer(config)(key, stego, revealed, bar.update)
+        shown = revealer(config, enhancement)(key, stego, revealed, bar.update)
     files = evaluation.Files(cover, stego, secret, revealed)
     # The robust model reveals what each frame of the cover carries, not every frame of the secret.
     numbers = pipeline.make_plan(cover, secret, settings).schedule.numbers if robust else None
