@@ -1,7 +1,8 @@
 """deepsteg_jax: hides a video in a video and reveals it with a key.
 
-    python main.py --config configs/video.py [--mode MODE] [--workdir DIR] [--config.field=value ...]
+    python main.py --config configs/video.py [--mode MODE] [--workdir DIR] [--config.FIELD=VALUE ...]
 
+Three modes have settings of their own: --live.FIELD, --enhance.FIELD and --export.FIELD.
 This file only turns flags into a call of one mode; all logic is in the package.
 """
 
@@ -54,6 +55,7 @@ flags.DEFINE_integer("process_id", None, "train in several processes: which one 
 flags.DEFINE_string("host", "127.0.0.1", "app: the address to serve on; see docs/APP.md.")
 flags.DEFINE_integer("port", 7860, "app: the port; 0: any free one.", lower_bound=0, upper_bound=65535)
 flags.DEFINE_bool("open", False, "app: open the page in the browser.")
+flags.DEFINE_bool("enhance_revealed", False, "reveal, roundtrip: enhance what is revealed, see --enhance.")
 flags.DEFINE_integer("upload_limit", 2048, "app: the largest file that the page takes, MiB.", lower_bound=1)
 
 
@@ -63,9 +65,36 @@ def _reason(error: Exception) -> str:
     return f"the config cannot be read: {lines[-1]}" if len(lines) > 2 else " ".join(lines)
 
 
+def _define_settings(argv: list[str]) -> None:
+    """Defines --live.FIELD and the like for the fields that `argv` names."""
+    for name, settings in commands.SETTINGS.items():
+        config_flags.DEFINE_config_dict(
+            name,
+            settings.copy_and_resolve_references(),
+            f"Settings of --mode {name}, given as --{name}.FIELD=VALUE.",
+            sys_argv=argv,
+            allow_override=True,
+        )
+
+
+def _refuse_unused() -> None:
+    """Raises `flags.Error` for a field that the mode does not use."""
+    mode, given = FLAGS.mode, {name: FLAGS[name].override_values for name in commands.SETTINGS}
+    for field in FLAGS["config"].override_values:
+        if field.partition(".")[0] not in commands.SECTIONS[mode]:
+            raise flags.Error(f"--mode {mode} does not use --config.{field}")
+    for name, fields in given.items():
+        used = name == mode or (
+            name == "enhance" and mode in ("reveal", "roundtrip") and FLAGS.enhance_revealed
+        )
+        if fields and not used:
+            raise flags.Error(f"--mode {mode} does not use --{name}.{next(iter(fields))}")
+
+
 def _parse(argv: list[str]) -> commands.Options:
     """Parses the flags; raises `flags.Error` for every mistake in them."""
     try:
+        _define_settings(argv)
         rest = FLAGS(argv)[1:]
     except (AttributeError, KeyError) as error:
         raise flags.Error(f"the config has no such name: {_reason(error)}") from None
@@ -78,6 +107,7 @@ def _parse(argv: list[str]) -> commands.Options:
     if not isinstance(FLAGS.config, ConfigDict):  # ml_collections complains at the first access only
         name = config_flags.get_config_filename(FLAGS["config"])
         raise flags.Error(f"the config file {name!r} cannot be read")
+    _refuse_unused()
     missing = [name for name in NEEDED.get(FLAGS.mode, ()) if not FLAGS[name].value]
     if missing:
         raise flags.Error(f"--mode {FLAGS.mode} needs {' and '.join('--' + name for name in missing)}")

@@ -1,6 +1,9 @@
-"""The original on ImageNet: 50,000 photographs of 224x224 for training and 7,498 for validation.
+"""Train configs/prep_hide_reveal.py on ImageNet: 50,000 photos of 224x224, and 7,498 to validate on.
 
-Needs imagenet2012, prepared by tensorflow-datasets or its two archives in <data_dir>/downloads/manual.
+    python main.py --config configs/imagenet.py --mode train --config.data.path=DATA
+
+Days on a GPU; not run to its end here, so there are no figures. Needs imagenet2012 in DATA, prepared by
+tensorflow-datasets, or its two archives in DATA/downloads/manual. `:tiny` is for smoke runs.
 """
 
 from ml_collections import ConfigDict
@@ -9,12 +12,18 @@ from configs import prep_hide_reveal
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """configs/prep_hide_reveal.py fed by ImageNet; `variant` is empty or `tiny`."""
+    """Return configs/prep_hide_reveal.py with other data; `variant` is empty or `tiny`."""
     config = prep_hide_reveal.get_config(variant)
     config.checkpoint = "runs/imagenet"
+    config.train.validate_every_steps = 50_000 // config.train.batch_size
+    side = 32 if variant == "tiny" else 224
+    config.data = ConfigDict()
     config.data.source = "imagenet"
     config.data.path = ""  # data_dir of tensorflow-datasets; empty for its default
     config.data.train_split = "train[:50000]"
     config.data.validation_split = "validation[:7498]"  # empty: none
-    config.train.validate_every_steps = 50_000 // config.train.batch_size
+    config.data.height = side
+    config.data.width = side
+    config.data.flip = True
+    config.data.min_scale = 1.0
     return config

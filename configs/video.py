@@ -1,13 +1,18 @@
-"""The main job: `block_dct` on groups of t consecutive frames, lossless channel.
+"""Hide clips in clips, without loss: `block_dct` on groups of 4 frames.
 
-`configs/video.py:tiny` shrinks everything for smoke runs.
+    python main.py --config configs/video.py --mode train --config.data.path=CLIPS
+
+The shipped checkpoint `video` took `--config.optimizer.num_steps=2122`, ten minutes on two cores. Ten unseen
+clips of 448x256: stego 49.8 dB, secret 54.1 dB. `:tiny` is for smoke runs.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The config; `variant` is empty or `tiny`."""
+    """Return the config; `variant` is empty or `tiny`."""
+    if variant not in ("", "tiny"):
+        raise ValueError(f"configs/video.py has the variant tiny, not {variant!r}")
     config = ConfigDict()
     config.seed = 0
     config.deterministic = False  # train: the same bits on GPUs too, more slowly; CPUs always give them
@@ -28,9 +33,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.shuffle.cipher = "coefficients"  # or blocks
     config.shuffle.block_size = 8
 
-    config.channel = (("round", 8),)
+    config.channel = (("round", 8),)  # train: (name, parameter) pairs, applied in order
 
-    config.losses = ConfigDict()
+    config.losses = ConfigDict()  # weights
     config.losses.stego = 1.0
     config.losses.secret = 0.0
     config.losses.secret_db = 1.0  # minus the secret's PSNR: trains the refinement network
@@ -58,7 +63,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.best_metric = "loss"  # keeps the best in best/: loss, stego_psnr_db or secret_psnr_db
 
     config.data = ConfigDict()
-    config.data.source = "clips"  # clips, images, imagenet or records
+    config.data.source = "clips"
     config.data.path = "data/train/clips"
     config.data.validation_path = ""  # a folder to validate on while training; empty: none
     config.data.height = 128
@@ -86,39 +91,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.video.cover = "sample:bikes.mp4"
     config.video.secret = "sample:bigbuckbunny.mp4"
 
-    config.enhance = ConfigDict()  # --mode enhance, see docs/ENHANCE.md
-    config.enhance.after_reveal = False  # enhances what reveal and roundtrip reveal, too
-    config.enhance.steps = "denoise"  # of denoise and sharpen, in this order
-    config.enhance.strength = 2.0  # of denoise: the noise to be removed, grey levels
-    config.enhance.frames = 3  # that are searched around each frame, odd; 1: only itself
-    config.enhance.patch = 5  # pixels, side of what is compared, odd
-    config.enhance.search = 11  # pixels, side of the area that is searched, odd
-    config.enhance.radius = 1.0  # of sharpen: sigma of the blur, pixels
-    config.enhance.amount = 0.5  # how much of what the blur takes away is added
-
-    config.live = ConfigDict()  # --mode live
-    config.live.width = 448  # pixels; the cover is cut to this shape and scaled to this size
-    config.live.height = 256
-    config.live.panels = "stego revealed"  # what is shown side by side, of cover, stego, secret and revealed
-
-    config.export = ConfigDict()
-    config.export.formats = "stablehlo"  # tflite,onnx too after pip install ".[export]"
-    config.export.sizes = "448x256"  # width x height, several by commas: every size is a file of its own
-    config.export.frames = ""  # lengths of groups, by commas; empty: all, a clip may end with a shorter one
-    config.export.quantise = ""  # of tflite and onnx besides float32: float16, dynamic (int8 weights), int8
-
     if variant == "tiny":
         config.model.classes = 8
-        config.optimizer.num_steps = 4
-        config.optimizer.warmup_steps = 1
-        config.train.batch_size = 2
-        config.train.log_every_steps = 1
-        config.train.picture_every_steps = 4
-        config.train.save_every_steps = config.train.validate_every_steps = 2
-        config.data.height = config.data.width = 32
-        config.data.cache_height = config.data.cache_width = 48
-        config.data.max_frames = 12
-        config.export.sizes = "48x32"
-    elif variant:
-        raise ValueError(f"configs/video.py has the variant tiny, not {variant!r}")
+        config.optimizer.update(num_steps=4, warmup_steps=1)
+        config.train.update(batch_size=2, log_every_steps=1, picture_every_steps=4)
+        config.train.update(save_every_steps=2, validate_every_steps=2)
+        config.data.update(height=32, width=32, cache_height=48, cache_width=48, max_frames=12)
     return config

@@ -30,14 +30,14 @@ def check(settings: ConfigDict) -> list[str]:
     """The steps in `settings.steps`, in order.
 
     Args:
-        settings: section `enhance` of the config.
+        settings: see `commands.settings.ENHANCE`.
 
     Raises:
         UserError: a value is out of range, or OpenCV is missing.
     """
     names, rules = settings.steps.replace(",", " ").split(), []
     if not names or not set(names) <= {"denoise", "sharpen"}:
-        raise UserError(f"config.enhance.steps is some of denoise and sharpen, not {settings.steps!r}")
+        raise UserError(f"--enhance.steps is some of denoise and sharpen, not {settings.steps!r}")
     rules.append((settings.strength > 0, "strength", "more than 0 grey levels"))
     rules.append((settings.frames in range(1, 16, 2), "frames", "an odd number of frames from 1 to 15"))
     rules.append((settings.patch in range(3, 22, 2), "patch", "an odd number of pixels from 3 to 21"))
@@ -46,7 +46,7 @@ def check(settings: ConfigDict) -> list[str]:
     rules.append((settings.amount >= 0, "amount", "a factor, at least 0"))
     for good, name, wanted in rules:
         if not good:
-            raise UserError(f"config.enhance.{name} is {wanted}, not {settings[name]}")
+            raise UserError(f"--enhance.{name} is {wanted}, not {settings[name]}")
     try:
         import cv2  # noqa: F401
     except ImportError:
@@ -158,7 +158,7 @@ def enhance_file(
         path: of the clip.
         output: a lossless video or image, a folder or pattern for images (with sound beside them), .mp4 or
             .jpg.
-        settings: section `enhance` of the config.
+        settings: see `commands.settings.ENHANCE`.
         progress: called with the number of frames just enhanced.
 
     Returns:
@@ -206,7 +206,7 @@ def after(reveal: Callable, settings: ConfigDict) -> Callable:
 
     Args:
         reveal: (credential, stego, output, progress) -> Report, of a pipeline.
-        settings: section `enhance` of the config.
+        settings: see `commands.settings.ENHANCE`.
 
     Returns:
         The same. The plain secret lies in a temporary folder beside the output meanwhile.

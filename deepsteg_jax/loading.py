@@ -111,4 +111,4 @@ class Shipped:
 
 def settings_of(config: ConfigDict, loop_cover: bool = False) -> Settings:
     """Return how section `video` of the config wants a secret to be laid along a cover."""
-    return Settings(config.video.align, loop_cover, config.video.sound_bit_rate)
+    return Settings(config.video.align, loop_cover, config.video.get("sound_bit_rate", 0))

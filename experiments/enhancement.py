@@ -30,6 +30,7 @@ from deepsteg_jax import (  # noqa: E402
     metrics,
 )
 from deepsteg_jax.commands.common import hider, revealer  # noqa: E402
+from deepsteg_jax.commands.settings import ENHANCE  # noqa: E402
 from deepsteg_jax.enhance import enhance, neighbours  # noqa: E402
 
 Frames = list[np.ndarray]
@@ -56,7 +57,7 @@ def ways() -> dict[str, Callable[[Frames], Iterator[np.ndarray]]]:
     """name -> what is done to the revealed frames."""
 
     def with_settings(**values):
-        settings = ConfigDict(video.get_config().enhance)
+        settings = ConfigDict(ENHANCE)
         settings.update(values)
         return lambda frames: enhance(frames, settings)
 

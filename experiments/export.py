@@ -67,10 +67,10 @@ def measure(name: str, width: int, height: int, folder: Path) -> list[dict]:
     entry, shipped, small = EXPORTED[name]
     config = entry.load()
     divide = 4 if small else 1
-    config.export.formats, config.export.quantise = "stablehlo,tflite,onnx", "float16,dynamic,int8"
-    config.export.sizes = f"{width // divide}x{height // divide}"
-    config.export.frames = str(config.data.frames if is_robust(config) else config.model.frames)
-    plan, params, folder = export.read_plan(config), parameters(config, shipped), folder / name
+    settings = ConfigDict({"formats": "stablehlo,tflite,onnx", "quantise": "float16,dynamic,int8"})
+    settings.sizes = f"{width // divide}x{height // divide}"
+    settings.frames = str(config.data.frames if is_robust(config) else config.model.frames)
+    plan, params, folder = export.read_plan(config, settings), parameters(config, shipped), folder / name
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for row in tqdm(

@@ -107,7 +107,7 @@ def test_hide(run, calls):
     changes = [
         "--config.model.modulus=4",
         "--config.video.align=frames",
-        "--config.enhance.steps=",
+        "--config.video.secret=",
         "--config.a=(1, 2)",
     ]
     code, out, _ = run(*HIDE, "--for=post", "--scheme=robust", "--loop-cover", *changes)
@@ -117,7 +117,7 @@ def test_hide(run, calls):
     assert named.pop("changes") == {
         "model.modulus": 4,
         "video.align": "frames",
-        "enhance.steps": "",
+        "video.secret": "",
         "a": (1, 2),
     }
     assert named == {"purpose": "post", "scheme": "robust", "loop_cover": True}

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import deepsteg_jax
+from deepsteg_jax import commands as modes
 from deepsteg_jax import metrics, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training.loop import train
@@ -115,7 +116,8 @@ def known_options(script: Path) -> set[str]:
     """Of main.py or of a script in experiments/, which may take those of quality.py."""
     source = script.read_text()
     if script.name == "main.py":
-        return {"config", *re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source)}
+        settings = {f"{name}.{field}" for name, fields in modes.SETTINGS.items() for field in fields}
+        return {"config", *settings, *re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source)}
     if "make_parser" in source and script.name != "quality.py":
         source += (ROOT / "experiments/quality.py").read_text()
     return set(re.findall(r"add_argument\(\s*\"--([\w-]+)\"", source))
@@ -140,6 +142,8 @@ def wrong_with(words: list[str]) -> list[str]:
         fields = dict(config_of(options["config"]).iteritems(preserve_field_references=False))
         for name in set(options) - plain:
             try:
+                if name.split(".")[1] not in modes.SECTIONS[options.get("mode", "roundtrip")]:
+                    raise KeyError(name)
                 functools.reduce(lambda part, key: part[key], name.split(".")[1:], fields)
             except (KeyError, TypeError):
                 wrong.append(f"--{name}")
@@ -156,6 +160,14 @@ def test_commands_are_found_and_wrong_ones_too():
     for line, wrong in (
         ("python main.py --config configs/video.py --config.model.modulus=4 --mode hide", []),
         ("python main.py --config=configs/video.py --config.model.stop=4", ["--config.model.stop"]),
+        (
+            "python main.py --config configs/video.py --mode hide --config.train.keep=1",
+            ["--config.train.keep"],
+        ),
+        (
+            "python main.py --config configs/image.py --mode live --live.width=9 --live.size=9",
+            ["--live.size"],
+        ),
         ("python main.py --config configs/video.py --secrets a", ["--secrets"]),
         ("python experiments/none.py --x", ["experiments/none.py does not exist"]),
         ("python experiments/robustness.py --clips A --rungs B --image C", ["--image"]),

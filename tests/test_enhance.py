@@ -4,9 +4,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from configs import video
 from deepsteg_jax import media, metrics
+from deepsteg_jax.commands.settings import ENHANCE
 from deepsteg_jax.enhance import after, denoise, enhance, enhance_file, neighbours, sharpen
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.pipeline import Report
@@ -16,9 +17,7 @@ cv2 = pytest.importorskip("cv2", reason="needs OpenCV")
 
 
 def settings(**values):
-    found = video.get_config().enhance
-    found.update(values)
-    return found
+    return ConfigDict({**ENHANCE, **values})
 
 
 def noisy(frames, sigma, seed=0):
@@ -114,7 +113,7 @@ def test_memory_is_bounded_by_the_window():
     ],
 )
 def test_bad_settings_are_named_at_once(name, value):
-    with pytest.raises(UserError, match=f"config.enhance.{name} is "):
+    with pytest.raises(UserError, match=f"--enhance.{name} is "):
         enhance([], settings(**{name: value}))
 
 

@@ -123,7 +123,7 @@ def run(monkeypatch, capfd, cache, checkpoint):
 
     def forget():
         for name in list(flags.FLAGS):
-            if name.startswith("config."):
+            if name.partition(".")[0] in ("config", *commands.SETTINGS) and "." in name:
                 delattr(flags.FLAGS, name)
         for name in ("config", "mode", *commands.Options._fields):
             flags.FLAGS[name].unparse()

@@ -5,9 +5,29 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from ml_collections import ConfigDict
+
+from deepsteg_jax.commands import settings
 from deepsteg_jax.errors import UserError
 
-MODES = ("roundtrip", "hide", "reveal", "enhance", "live", "app", "export", "keygen", "train", "evaluate")
+_MODEL = {"checkpoint", "model", "shuffle"}
+_SCHEME = _MODEL | {"secret_layers", "modulations", "overhead", "fine", "growth", "margin"}
+_TRAINING = {"seed", "deterministic", "channel", "losses", "optimizer", "train", "data"}
+# The sections of the config that each mode uses; training saves those of the scheme in its checkpoints.
+SECTIONS = {
+    "roundtrip": _SCHEME | {"video"},
+    "hide": _SCHEME | {"video"},
+    "reveal": _SCHEME,
+    "enhance": set(),
+    "live": _MODEL,
+    "app": _SCHEME | {"video"},
+    "export": _SCHEME | {"video", "data"},  # data: the length of groups where the model has none
+    "keygen": set(),
+    "train": _SCHEME | _TRAINING,
+    "evaluate": _SCHEME | {"evaluate"},
+}
+MODES = tuple(SECTIONS)
+SETTINGS = {"live": settings.LIVE, "enhance": settings.ENHANCE, "export": settings.EXPORT}
 
 
 class Options(NamedTuple):
@@ -29,6 +49,10 @@ class Options(NamedTuple):
     port: int = 7860
     open: bool = False
     upload_limit: int = 2048  # MiB
+    enhance_revealed: bool = False
+    live: ConfigDict = settings.LIVE
+    enhance: ConfigDict = settings.ENHANCE
+    export: ConfigDict = settings.EXPORT
 
 
 def make_workdir(options: Options) -> Path:

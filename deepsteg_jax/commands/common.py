@@ -12,18 +12,15 @@ from deepsteg_jax.pipeline import Report
 from deepsteg_jax.schemes.base import Scheme
 
 
-def revealer(config: ConfigDict, scheme: Scheme | None = None) -> Callable[..., Report]:
-    """Return `pipeline.reveal` with the config's scheme, called from the credential on.
+def revealer(scheme: Scheme, enhancement: ConfigDict | None = None) -> Callable[..., Report]:
+    """Return `pipeline.reveal` with a scheme, called from the credential on.
 
-    With `config.enhance.after_reveal` the output is enhanced.
-
-    Raises:
-        UserError: as `loading.load`.
+    With an `enhancement`, see `commands.settings.ENHANCE`, the output is enhanced.
     """
-    from deepsteg_jax import enhance, loading, pipeline
+    from deepsteg_jax import enhance, pipeline
 
-    reveal = partial(pipeline.reveal, [scheme or loading.load(config)])
-    return enhance.after(reveal, config.enhance) if config.enhance.after_reveal else reveal
+    reveal = partial(pipeline.reveal, [scheme])
+    return enhance.after(reveal, enhancement) if enhancement else reveal
 
 
 def command() -> str:

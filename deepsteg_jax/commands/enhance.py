@@ -8,15 +8,16 @@ from deepsteg_jax.enhance import check, enhance_file
 
 
 def run(config: ConfigDict, options: Options) -> None:
-    """Takes the steps in config.enhance on `--input` and writes `--output`.
+    """Takes the steps in --enhance.steps on `--input` and writes `--output`.
 
     Raises:
         UserError: see `enhance.enhance_file`.
     """
+    del config
     from tqdm import tqdm
 
     path = sample_clips.resolve(options.input)
-    info, steps = media.probe(path), check(config.enhance)
+    info, steps = media.probe(path), check(options.enhance)
     with tqdm(desc="enhance", total=info.frames, unit="frame", dynamic_ncols=True) as bar:
-        frames = enhance_file(path, options.output, config.enhance, bar.update)
+        frames = enhance_file(path, options.output, options.enhance, bar.update)
     print(f"{options.output}: {frames} frames of {info.width}x{info.height}; {', '.join(steps)}")

@@ -24,7 +24,7 @@ COLUMNS = ("file", "KiB", "levels", "differ", "stego dB", "secret dB", "JAX", "m
 
 
 class Plan(NamedTuple):
-    """What section `export` of a config asks for."""
+    """What the settings of the mode ask for."""
 
     formats: list[str]
     quantisations: list[str]  # "" is float32
@@ -41,29 +41,29 @@ def _numbers(text: str, between: str) -> list[int]:
     return [int(word) for word in words] if all(word.strip().isdecimal() for word in words) else []
 
 
-def read_plan(config: ConfigDict) -> Plan:
-    """Section `export` of the config, checked; looks for the packages it takes.
+def read_plan(config: ConfigDict, settings: ConfigDict) -> Plan:
+    """Checks the settings (see `commands.settings.EXPORT`) and looks for the packages they take.
 
     Raises:
         UserError: a value is unknown, or a package missing.
     """
     from deepsteg_jax.export import convert
 
-    settings, longest = config.export, config.data.frames if is_robust(config) else config.model.frames
+    longest = config.data.frames if is_robust(config) else config.model.frames
     formats, quantisations = _words(settings.formats), _words(settings.quantise)
     if not formats:
-        raise UserError(f"config.export.formats is empty: give one or more of {', '.join(convert.SUFFIXES)}")
+        raise UserError(f"--export.formats is empty: give one or more of {', '.join(convert.SUFFIXES)}")
     for name in quantisations:
         if name not in convert.QUANTISATIONS:
             raise UserError(
-                f"config.export.quantise is one or more of {', '.join(convert.QUANTISATIONS)}, not {name!r}"
+                f"--export.quantise is one or more of {', '.join(convert.QUANTISATIONS)}, not {name!r}"
             )
     sizes = [_numbers(size, "x") for size in _words(settings.sizes)]
     lengths = _numbers(settings.frames, ",") if settings.frames else list(range(longest, 0, -1))
     if not sizes or any(len(size) != 2 or min(size) < LEAST_SIDE for size in sizes):
-        raise UserError(f"config.export.sizes is like 448x256,1920x1080, not {settings.sizes!r}")
+        raise UserError(f"--export.sizes is like 448x256,1920x1080, not {settings.sizes!r}")
     if not all(1 <= length <= longest for length in lengths) or not lengths:
-        raise UserError(f"config.export.frames is like 4,2,1, of 1 to {longest}, not {settings.frames!r}")
+        raise UserError(f"--export.frames is like 4,2,1, of 1 to {longest}, not {settings.frames!r}")
     convert.check_packages(formats)
     shapes = [(length, height, width) for width, height in sizes for length in lengths]
     return Plan(formats, ["", *quantisations], shapes)
@@ -302,7 +302,7 @@ def describe(config: ConfigDict, params: dict, rows: list[dict]) -> dict:
         "fingerprint": models.fingerprint(params["reveal"]).hex(),
         "step": models.build(config.model).step,
         "group": config.data.frames if is_robust(config) else config.model.frames,
-        "shuffle": config.shuffle.to_dict(),
+        **({} if is_robust(config) else {"shuffle": config.shuffle.to_dict()}),
         "jax": jax.__version__,
         "cores": os.cpu_count(),
         "files": rows,
@@ -343,7 +343,7 @@ def run(config: ConfigDict, options: Options) -> dict:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # converters narrate every operation
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
-    plan = read_plan(config)
+    plan = read_plan(config, options.export)
     from deepsteg_jax import models
     from deepsteg_jax.training import checkpoints
 

@@ -59,17 +59,15 @@ class Statistics:
         return f"{line}, latency {median:.0f} ms (median), {late:.0f} ms (95th percentile), {drops}"
 
 
-def panels(config: ConfigDict) -> list[str]:
-    """The names in `config.live.panels`.
+def panels(settings: ConfigDict) -> list[str]:
+    """The names in `settings.panels`.
 
     Raises:
         UserError: none, or another name.
     """
-    names = config.live.panels.replace(",", " ").split()
+    names = settings.panels.replace(",", " ").split()
     if not names or not set(names) <= set(Shown._fields):
-        raise UserError(
-            f"config.live.panels is some of {' '.join(Shown._fields)}, not {config.live.panels!r}"
-        )
+        raise UserError(f"--live.panels is some of {' '.join(Shown._fields)}, not {settings.panels!r}")
     return names
 
 
@@ -168,7 +166,7 @@ def _show(
 
 
 def run(config: ConfigDict, options: Options) -> None:
-    """Hides `--secret`, which repeats, in `--cover`, and shows config.live.panels until the cover ends.
+    """Hides `--secret`, which repeats, in `--cover`, and shows --live.panels until the cover ends.
 
     In a window, or with `--output` in a file. A camera, a stream, and a clip in a window play in their own
     time: what comes faster than it can be hidden is dropped, and the newest frames are kept. A clip that
@@ -178,7 +176,7 @@ def run(config: ConfigDict, options: Options) -> None:
         UserError: bad input, no such camera, no display, or see `Session`.
     """
     cover, secret = sample_clips.resolve(options.cover), sample_clips.resolve(options.secret)
-    size, names = (config.live.width, config.live.height), panels(config)
+    size, names = (options.live.width, options.live.height), panels(options.live)
     scheme = loading.load(config)
     _check_files(cover, secret, options.output, (size[0] * len(names), size[1]))
     paced = not options.output or is_stream(cover)

@@ -17,9 +17,10 @@ def run(config: ConfigDict, options: Options) -> None:
     media.check_output(options.output, (options.stego,), image=info.is_image)
     credential = keys.read_credential(options.passphrase_file, options.key_file)
 
+    from deepsteg_jax import loading
     from deepsteg_jax.commands.common import progress_bar, revealer
 
-    reveal = revealer(config)
+    reveal = revealer(loading.load(config), options.enhance if options.enhance_revealed else None)
     with progress_bar("reveal") as bar:
         report = reveal(credential, options.stego, options.output, bar.update)
     print(f"{options.output}: {report.summary()}")

@@ -68,11 +68,11 @@ def run(config: ConfigDict, options: Options) -> None:
 
     print("drew a random key for this round trip; hide and reveal use a passphrase or a key file")
     key = keys.random_key()
-    settings = loading.settings_of(config)
+    settings, enhancement = loading.settings_of(config), options.enhance if options.enhance_revealed else None
     with progress_bar("hide", info.frames) as bar:
         hidden = pipeline.hide(scheme, key, cover, secret, stego, bar.update, settings)
     with progress_bar("reveal", hidden.frames) as bar:
-        shown = revealer(config, scheme)(key, stego, revealed, bar.update)
+        shown = revealer(scheme, enhancement)(key, stego, revealed, bar.update)
     files = evaluation.Files(cover, stego, secret, revealed)
     numbers = scheme.shown_numbers(make_plan(cover, secret, settings.align, settings.loop_cover))
     with progress_bar("measure", hidden.frames) as bar:

@@ -12,6 +12,11 @@ from deepsteg_jax.data.examples import Source, central_draws, random_draws
 from deepsteg_jax.errors import UserError
 
 _COVER, _SECRET = 0, 1  # numbers of the two streams
+_FIELDS = {  # that one source alone has
+    "imagenet": ("train_split", "validation_split"),
+    "images": ("cache",),
+    "clips": ("max_stride", "cache_height", "cache_width", "max_frames"),
+}
 
 Batch = dict[str, np.ndarray]
 
@@ -135,6 +140,9 @@ def create_validation(
 
 
 def _open_source(config: ConfigDict, train: bool) -> Source:
+    missing = [name for name in _FIELDS.get(config.source, ()) if name not in config]
+    if missing:
+        raise UserError(f"data.source = {config.source!r} needs data.{missing[0]}, which this config lacks")
     # Imported on use: the libraries behind the sources are slow to import and not all needed.
     match config.source:
         case "imagenet":

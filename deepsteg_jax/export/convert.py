@@ -65,14 +65,14 @@ def check_packages(formats: Sequence[str]) -> None:
     """Raises UserError where a format is unknown, or a package that makes or runs it is missing."""
     for name in formats:
         if name not in SUFFIXES:
-            raise UserError(f"config.export.formats is one or more of {', '.join(SUFFIXES)}, not {name!r}")
+            raise UserError(f"--export.formats is one or more of {', '.join(SUFFIXES)}, not {name!r}")
         for package in _PACKAGES[name]:
             try:
                 importlib.import_module(package)
             except ImportError as error:
                 raise UserError(
                     f"the format {name} needs the package {package} ({error}): "
-                    'run pip install ".[export]", or leave it out of --config.export.formats'
+                    'run pip install ".[export]", or leave it out of --export.formats'
                 ) from None
 
 

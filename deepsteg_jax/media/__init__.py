@@ -4,11 +4,12 @@ Frames are uint8 RGB arrays [h, w, 3]. Each file here has one job; these are the
 package. A new file format is a row of `formats` and, if nothing codes it yet, a class of `codecs`.
 """
 
-from deepsteg_jax.media.codecs import Lossy, has_encoder
+from deepsteg_jax.media.codecs import RGB, Colour, Lossy, has_encoder
 from deepsteg_jax.media.coding import coded_size, compress, decompress, recompress
 from deepsteg_jax.media.formats import is_exact, is_playable, is_training_image, is_video
 from deepsteg_jax.media.images import FOLDER_RATE, is_sequence, save_small
 from deepsteg_jax.media.outputs import check_output
+from deepsteg_jax.media.planes import Planes, TimedPlanes
 from deepsteg_jax.media.sound import Sound, encode_sound, is_sound
 from deepsteg_jax.media.source import (
     Info,
@@ -16,6 +17,7 @@ from deepsteg_jax.media.source import (
     frame_times,
     probe,
     read_frames,
+    read_planes,
     read_timed,
     resize,
     size_of,
@@ -24,12 +26,16 @@ from deepsteg_jax.media.tracks import Loop
 from deepsteg_jax.media.writer import Writer, write_frames
 
 __all__ = [
+    "Colour",
     "FOLDER_RATE",
     "Info",
     "Loop",
     "Lossy",
+    "Planes",
+    "RGB",
     "Sound",
     "Timed",
+    "TimedPlanes",
     "Writer",
     "check_output",
     "coded_size",
@@ -46,6 +52,7 @@ __all__ = [
     "is_video",
     "probe",
     "read_frames",
+    "read_planes",
     "read_timed",
     "recompress",
     "resize",

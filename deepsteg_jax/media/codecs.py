@@ -1,14 +1,43 @@
-"""Codings of written videos: what FFmpeg's encoders are told, a class each."""
+"""Codings of written videos: what FFmpeg's encoders are told, a class each.
+
+A class has the attributes of `Coding` and `open`, which adds its stream to a container.
+"""
 
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import av
 
 from deepsteg_jax.errors import UserError
 
-_FULL_RANGE, _RGB, _PROGRESSIVE = 2, 0, 1  # AVCOL_RANGE_JPEG, AVCOL_SPC_RGB, AV_FIELD_PROGRESSIVE
-_LIMITED_RANGE, _BT601 = 1, 6  # AVCOL_RANGE_MPEG, AVCOL_SPC_SMPTE170M: what swscale makes of RGB by itself
+RGB = "rgb24"  # FFmpeg's names of formats of pixels; all others here are planes of Y, Cb, Cr
+_EIGHT_BITS = ("yuv420p", "yuv422p", "yuv444p")
+PLANES = tuple(f"{name}{bits}" for bits in ("", "10le", "12le", "14le", "16le") for name in _EIGHT_BITS)
+_COLOUR_FIELDS = ("color_range", "colorspace", "color_primaries", "color_trc")
+_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE
+
+
+class Colour(NamedTuple):
+    """What a video says its numbers mean, in FFmpeg's numbers; these say nothing."""
+
+    range: int = 0  # AVCOL_RANGE; 1: 16 to 235, 2: all
+    matrix: int = 2  # AVCOL_SPC; 0: RGB, 1: BT.709, 6: BT.601
+    primaries: int = 2  # AVCOL_PRI
+    transfer: int = 2  # AVCOL_TRC
+
+    @classmethod
+    def of(cls, source: "av.VideoFrame | av.VideoCodecContext") -> "Colour":
+        """Return what a frame or a stream says."""
+        return cls(*(int(getattr(source, name)) for name in _COLOUR_FIELDS))
+
+    def put_on(self, target: "av.VideoFrame | av.VideoCodecContext") -> None:
+        """Have a frame or a stream say this."""
+        for name, number in zip(_COLOUR_FIELDS, self, strict=True):
+            setattr(target, name, number)
+
+
+_RGB_COLOUR = Colour(range=2, matrix=0)
+_SWSCALE_COLOUR = Colour(range=1, matrix=6)  # what swscale makes of RGB by itself
 
 
 class Lossy(NamedTuple):
@@ -18,45 +47,97 @@ class Lossy(NamedTuple):
     quality: int = 90  # of a JPEG
 
 
-class Ffv1:
-    """Lossless RGB."""
+class Coding(Protocol):
+    """How the pictures of a file are coded."""
 
-    pixel_format, colour = "bgr0", (_FULL_RANGE, _RGB)
-    finest_tick = Fraction(0)
-    smallest, even = 4, False  # sides: less cannot be cut into 16 slices
-    aspect_in_frames = True
-    is_playable = False
+    exact: tuple[str, ...]  # formats of pixels that come back bit for bit
+    is_playable: bool  # by browsers and phones
+    pixel_format: str  # as it is coded
+    colour: Colour  # of what was RGB
+    smallest: int  # side in pixels
+    any_size: bool  # colour may end within a sample of it
+    finest_tick: Fraction  # seconds
+    aspect: str | None  # pixels that are not square are noted in "frames", in the "stream" or not at all
 
-    def __init__(self, lossy: Lossy | None = None):
-        """`lossy` changes nothing."""
+    def __init__(self, pixel_format: str, lossy: Lossy | None):
+        """Prepare for frames, RGB or in one of PLANES; `lossy` permits loss where there is a choice."""
 
     def open(self, container: "av.container.OutputContainer", rate: Fraction) -> "av.VideoStream":
         """Add a stream to the container; its size and time base are left to set."""
-        options = {"level": "3", "slices": "16", "slicecrc": "1"}
+
+
+class Ffv1:
+    """Lossless, each frame by itself and with checksums; no browser plays it."""
+
+    exact, is_playable = (RGB, *PLANES), False
+    colour = _RGB_COLOUR
+    any_size, smallest, finest_tick = True, 4, Fraction(0)  # smaller frames cannot be cut into 16 slices
+    aspect = "frames"
+
+    def __init__(self, pixel_format: str, lossy: Lossy | None):
+        """See `Coding`."""
+        self.pixel_format = "bgr0" if pixel_format == RGB else pixel_format
+        # Planes of half size can be cut into 16 slices at some sizes only: there FFmpeg chooses.
+        self._slices = {"slices": "16"} if pixel_format == RGB else {}
+
+    def open(self, container: "av.container.OutputContainer", rate: Fraction) -> "av.VideoStream":
+        """See `Coding`."""
+        options = {"level": "3", "slicecrc": "1", **self._slices}
         stream = container.add_stream("ffv1", rate=rate, options=options)
         stream.codec_context.gop_size = 1
         stream.codec_context.field_order = _PROGRESSIVE
         return stream
 
 
-class H264:
-    """H.264, 4:2:0, as the ffmpeg program codes it by default, at a given rate factor."""
+class Vp9:
+    """Lossless VP9, which Chromium plays in the right colours; nothing in it shows damage.
 
-    pixel_format, colour = "yuv420p", (_LIMITED_RANGE, _BT601)
-    finest_tick = Fraction(1, 90_000)  # seconds: an MP4 holds ticks of a frame's duration in 32 bits
-    smallest, even = 4, True
-    aspect_in_frames = False
-    is_playable = True
+    Frames that refer to others would save 1 % at the best speed, and spread damage.
+    """
 
-    def __init__(self, lossy: Lossy | None = None):
-        """Take the rate factor from `lossy`."""
-        self._crf = (lossy or Lossy()).crf
+    exact, is_playable = (RGB, *_EIGHT_BITS), False
+    colour = _RGB_COLOUR
+    any_size, smallest, finest_tick = True, 1, Fraction(0)
+    aspect = None  # PyAV cannot tell the container
+
+    def __init__(self, pixel_format: str, lossy: Lossy | None):
+        """See `Coding`."""
+        self.pixel_format = "gbrp" if pixel_format == RGB else pixel_format
 
     def open(self, container: "av.container.OutputContainer", rate: Fraction) -> "av.VideoStream":
-        """Add a stream to the container; its size and time base are left to set."""
+        """See `Coding`."""
+        check_encoder("libvpx-vp9")
+        # A tenth larger than at "good", four times as fast.
+        fast = {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "lag-in-frames": "0"}
+        stream = container.add_stream("libvpx-vp9", rate=rate, options={"lossless": "1", **fast})
+        stream.codec_context.gop_size = 1
+        stream.codec_context.field_order = _PROGRESSIVE
+        return stream
+
+
+class H264:
+    """H.264 as the ffmpeg program codes it by default, at a given rate factor, or planes without loss."""
+
+    exact, is_playable = _EIGHT_BITS, True
+    colour = _SWSCALE_COLOUR
+    any_size, smallest = False, 4
+    finest_tick = Fraction(1, 90_000)  # an MP4 holds ticks of a frame's duration in 32 bits
+    aspect = "stream"
+
+    def __init__(self, pixel_format: str, lossy: Lossy | None):
+        """See `Coding`."""
+        self.pixel_format = "yuv420p" if pixel_format == RGB else pixel_format
+        self._quality = {"crf": str(lossy.crf)} if lossy else {"qp": "0"}
+
+    def open(self, container: "av.container.OutputContainer", rate: Fraction) -> "av.VideoStream":
+        """See `Coding`."""
         check_encoder("libx264")
-        options = {"crf": str(self._crf), "preset": "medium"}
-        return container.add_stream("libx264", rate=rate, options=options)
+        return container.add_stream("libx264", rate=rate, options={**self._quality, "preset": "medium"})
+
+
+def encoder_tag(codec: str) -> str:
+    """Return how the ffmpeg program tags a stream from an encoder, so that ours does not stand out."""
+    return "Lavc{}.{}.{} {}".format(*av.library_versions["libavcodec"], codec)
 
 
 def has_encoder(codec: str) -> bool:

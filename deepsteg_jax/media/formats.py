@@ -1,15 +1,22 @@
 """File formats, a row each: all that the package knows of suffixes, and the place to add a format.
 
-A format that is written needs a row; a video codec that none has yet, a class in `codecs` too.
+A format that is written needs a row; a video codec that no other has, a class in `codecs` too.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from deepsteg_jax.media.codecs import H264, Ffv1
+from deepsteg_jax.media.codecs import H264, RGB, Coding, Ffv1, Vp9
 
 VIDEO, IMAGE = "video", "image"
+
+
+class Still(NamedTuple):
+    """How Pillow writes an image."""
+
+    exact: tuple[str, ...] = (RGB,)  # formats of pixels that come back bit for bit
+    options: Mapping = {}
 
 
 class TrackRules(NamedTuple):
@@ -25,12 +32,15 @@ class Format(NamedTuple):
 
     suffix: str
     kind: str  # VIDEO or IMAGE
-    name: str = ""  # FFmpeg's of the container, Pillow's of the image; "": left to FFmpeg to find out
-    coding: type | Mapping | None = None  # class of `codecs`, or Pillow's options; None: only read
-    is_exact: bool = False  # frames come back bit for bit
+    name: str = ""  # FFmpeg's of the container, Pillow's of the image; "": FFmpeg finds out by itself
+    coding: type[Coding] | Still | None = None  # None: only read
     options: Mapping[str, str] = {}  # FFmpeg's, of the container
     tracks: TrackRules = TrackRules()
     in_training: bool = False  # TensorFlow decodes such images
+
+    def keeps(self, pixel_format: str) -> bool:
+        """Return whether frames, RGB or in one of `codecs.PLANES`, come back bit for bit."""
+        return self.coding is not None and pixel_format in self.coding.exact
 
 
 # An early packet of sound (AAC priming) makes the muxer delay all streams, which only NUT needs: it has no
@@ -41,27 +51,29 @@ _INDEX_FIRST = {"movflags": "+faststart"}  # players start before they have the 
 _MP4 = TrackRules(("aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"), "aac", "mov_text OUT.mp4")
 _PCM = ("pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be")
 _MOV = _MP4._replace(sounds=("aac", "mp3", "ac3", "eac3", "alac", *_PCM))
-_JPEG = {"subsampling": "4:2:0"}
+_WEBM = TrackRules(("opus", "vorbis"), "libopus", "webvtt OUT.mkv")
+_JPEG = Still((), {"subsampling": "4:2:0"})
 
 FORMATS = (
-    Format(".mkv", VIDEO, "matroska", Ffv1, True, _AS_IT_IS),
-    Format(".nut", VIDEO, "nut", Ffv1, True, _FROM_ZERO),
-    Format(".mp4", VIDEO, "mp4", H264, False, _INDEX_FIRST, _MP4),
-    Format(".m4v", VIDEO, "mp4", H264, False, _INDEX_FIRST, _MP4),
-    Format(".mov", VIDEO, "mov", H264, False, _INDEX_FIRST, _MOV),
-    *(Format(suffix, VIDEO) for suffix in (".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".3gp")),
-    Format(".ogv", VIDEO),
-    Format(".png", IMAGE, "PNG", {}, True, in_training=True),
-    Format(".bmp", IMAGE, "BMP", {}, True, in_training=True),
-    Format(".tif", IMAGE, "TIFF", {}, True),
-    Format(".tiff", IMAGE, "TIFF", {}, True),
+    Format(".mkv", VIDEO, "matroska", Ffv1, _AS_IT_IS),
+    Format(".nut", VIDEO, "nut", Ffv1, _FROM_ZERO),
+    Format(".webm", VIDEO, "webm", Vp9, _AS_IT_IS, _WEBM),
+    Format(".mp4", VIDEO, "mp4", H264, _INDEX_FIRST, _MP4),
+    Format(".m4v", VIDEO, "mp4", H264, _INDEX_FIRST, _MP4),
+    Format(".mov", VIDEO, "mov", H264, _INDEX_FIRST, _MOV),
+    *(Format(suffix, VIDEO) for suffix in (".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".3gp", ".ogv")),
+    Format(".png", IMAGE, "PNG", Still(), in_training=True),
+    Format(".bmp", IMAGE, "BMP", Still(), in_training=True),
+    Format(".tif", IMAGE, "TIFF", Still()),
+    Format(".tiff", IMAGE, "TIFF", Still()),
+    Format(".ppm", IMAGE, "PPM", Still()),
     Format(".jpg", IMAGE, "JPEG", _JPEG, in_training=True),
     Format(".jpeg", IMAGE, "JPEG", _JPEG, in_training=True),
     Format(".webp", IMAGE, "WEBP", in_training=True),
-    Format(".ppm", IMAGE, "PPM", is_exact=True),
     *(Format(suffix, IMAGE) for suffix in (".gif", ".jp2", ".avif", ".heic")),
 )
 _BY_SUFFIX = {row.suffix: row for row in FORMATS}
+_NONE = Format("", "")
 
 
 def find(path: str | Path) -> Format | None:
@@ -71,29 +83,25 @@ def find(path: str | Path) -> Format | None:
 
 def is_exact(path: str | Path) -> bool:
     """Return whether files of that name keep RGB frames bit for bit."""
-    row = find(path)
-    return row is not None and row.is_exact
+    return (find(path) or _NONE).keeps(RGB)
 
 
 def is_playable(path: str | Path) -> bool:
-    """Return whether files of that name are written so that browsers and phones play them."""
-    row = find(path)
-    return row is not None and isinstance(row.coding, type) and row.coding.is_playable
+    """Return whether videos of that name are written so that browsers and phones play them."""
+    return getattr((find(path) or _NONE).coding, "is_playable", False)
 
 
 def is_video(path: str | Path) -> bool:
     """Return whether files of that name are videos."""
-    row = find(path)
-    return row is not None and row.kind == VIDEO
+    return (find(path) or _NONE).kind == VIDEO
 
 
 def is_training_image(path: str | Path) -> bool:
     """Return whether training reads images of that name."""
-    row = find(path)
-    return row is not None and row.in_training
+    return (find(path) or _NONE).in_training
 
 
-def written(kind: str, lossy: bool = False) -> tuple[str, ...]:
-    """List the suffixes of a kind that can be written: exact ones, with `lossy` all."""
+def written(kind: str, lossy: bool = False, pixel_format: str = RGB) -> tuple[str, ...]:
+    """List the suffixes of a kind that keep frames bit for bit; with `lossy` all that are written."""
     rows = [row for row in FORMATS if row.kind == kind and row.coding is not None]
-    return tuple(row.suffix for row in rows if row.is_exact or lossy)
+    return tuple(row.suffix for row in rows if lossy or row.keeps(pixel_format))

@@ -124,7 +124,7 @@ def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
 def save(path: Path, frame: np.ndarray, name: str | Path, quality: int | None = None) -> None:
     """Writes one image to `path` in the format of a file called `name`; `quality` is that of a JPEG."""
     row = formats.find(name)
-    options = row.coding if row.is_exact else {**row.coding, "quality": quality}
+    options = row.coding.options if row.coding.exact else {**row.coding.options, "quality": quality}
     Image.fromarray(frame).save(path, format=row.name, **options)
 
 

@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import formats
+from deepsteg_jax.media.codecs import RGB, Coding
 from deepsteg_jax.media.images import is_pattern, is_sequence, shown
 from deepsteg_jax.media.memory import Clip
+from deepsteg_jax.media.planes import subsampling
 
 
 def check_output(
@@ -16,26 +19,28 @@ def check_output(
     image: bool = False,
     lossy: bool = False,
     size: tuple[int, int] | None = None,
+    pixel_format: str = RGB,
 ) -> None:
     """Raise UserError unless `path` can take a lossless clip (with `image`: a lossless still image).
 
     Meant to be called before any work starts: the folder must exist and be writable, the path must not
     be one of `inputs`, and the suffix must be that of a lossless format of the right kind. Without
     `image` a new or empty folder, or a pattern in one, takes a sequence of images. With `lossy` H.264 in
-    MP4, or JPEG, will do as well; `size` (width, height), where it is known, must then suit it.
+    MP4, or JPEG, will do as well. `size` (width, height), where it is known, must suit the format, which
+    must keep `pixel_format`: RGB, or that of planes, such as "yuv420p".
     """
     if isinstance(path, Clip):
         return
     path = Path(path) if not str(path).endswith(os.sep) else f"{Path(path)}{os.sep}"
     target = Path(path)
     if is_sequence(path) and not image:
-        target = check_sequence(path)
+        target = check_sequence(path, pixel_format)
     else:
         if target.is_dir():
             raise UserError(f"{shown(target)} is a folder: give the name of a file to write")
-        check_suffix(target, image, lossy)
+        row = check_suffix(target, image, lossy, pixel_format)
         if size is not None and not image:
-            check_size(target, *size)
+            check_size(target, row.coding(pixel_format, None), *size)
     if not target.parent.is_dir():
         raise UserError(
             f"{shown(target)} cannot be written: the folder {shown(target.parent)} does not exist"
@@ -48,11 +53,11 @@ def check_output(
         raise UserError(f"{shown(target)} is also an input: give the output another name")
 
 
-def check_suffix(path: Path, image: bool, lossy: bool) -> formats.Format:
+def check_suffix(path: Path, image: bool, lossy: bool, pixel_format: str = RGB) -> formats.Format:
     """Return the format to write `path` in; raises UserError unless its suffix is that of one."""
     suffix, row = path.suffix.lower(), formats.find(path)
     kind = formats.IMAGE if image else formats.VIDEO
-    wanted = formats.written(kind, lossy)
+    wanted = formats.written(kind, lossy, pixel_format)
     if suffix in wanted:
         return row
     if row is None:
@@ -62,28 +67,43 @@ def check_suffix(path: Path, image: bool, lossy: bool) -> formats.Format:
     elif row.kind != kind:
         reason = f"the result is {'an image' if image else 'a video'}, but {suffix} is a format for "
         reason += "videos" if image else "still images"
-    elif row.is_exact or lossy:
+    elif lossy:
         reason = f"{suffix} files are only read"
     else:
         reason = f"{suffix} files are usually coded with loss, which would destroy the hidden secret"
     raise UserError(f"{shown(path)} cannot be the output: {reason}; use {' or '.join(wanted)}")
 
 
-def check_size(path: Path, width: int, height: int) -> None:
-    """Raises UserError if a video of that suffix cannot have frames of that size."""
-    row, even = formats.find(path), (width // 2 * 2, height // 2 * 2)
-    if row.coding.even and (width, height) != even:
+def check_size(path: Path, coding: Coding, width: int, height: int) -> None:
+    """Raise UserError if frames of that size cannot be coded so."""
+    if min(height, width) < coding.smallest:
+        raise UserError(f"{shown(path)}: {width}x{height} is too small for a video: give a folder for images")
+    step_x, step_y = (1, 1) if coding.any_size else subsampling(coding.pixel_format)
+    even = width // step_x * step_x, height // step_y * step_y
+    if (width, height) != even:
         raise UserError(
-            f"{shown(path)} cannot be the output: H.264 in {row.suffix} needs even sides and the frames are "
+            f"{shown(path)} cannot be the output: H.264 in {path.suffix} needs even sides and the frames are "
             f"{width}x{height}; use {' or '.join(formats.written(formats.VIDEO))}, or crop the cover first, "
             f"for example with ffmpeg -i IN -vf crop={even[0]}:{even[1]} OUT.mkv"
         )
 
 
-def check_sequence(path: str | Path) -> Path:
+def check_aspect(path: Path, coding: Coding, aspect: Fraction | None) -> None:
+    """Raise UserError if pixels of that shape, width over height, cannot be noted."""
+    if aspect not in (None, 1) and coding.aspect is None:
+        raise UserError(
+            f"{shown(path)} cannot be the output: {path.suffix} is written with square pixels and these "
+            f"are {aspect.numerator}:{aspect.denominator}; use .mkv"
+        )
+
+
+def check_sequence(path: str | Path, pixel_format: str = RGB) -> Path:
     """The folder that a sequence of images goes to; raises UserError unless it is new or empty."""
     folder = Path(path).parent if is_pattern(path) else Path(path)
     wanted = formats.written(formats.IMAGE)
+    if pixel_format != RGB:
+        use = " or ".join(formats.written(formats.VIDEO, pixel_format=pixel_format))
+        raise UserError(f"{shown(path)} cannot be the output: images take RGB only; use {use}")
     if is_pattern(path) and Path(path).suffix.lower() not in wanted:
         raise UserError(f"{shown(path)} cannot be the output: use {' or '.join(wanted)}")
     if folder.resolve() == Path.cwd() or (folder.is_dir() and any(folder.iterdir())):

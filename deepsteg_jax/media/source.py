@@ -17,14 +17,16 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import images
+from deepsteg_jax.media.codecs import PLANES, RGB, Colour
 from deepsteg_jax.media.container import existing, opened
 from deepsteg_jax.media.damage import ERRORS, Ffv1Check, decode_all, is_cut, past_damage, up_to_damage
 from deepsteg_jax.media.images import FOLDER_RATE, is_image, is_sequence, list_sequence, shown
 from deepsteg_jax.media.memory import Clip
+from deepsteg_jax.media.planes import TimedPlanes, from_picture, plain_name
 
 
 class Info(NamedTuple):
-    """What `read_frames` will yield: frame size, rate, and the container's word on the frame count.
+    """Frame size, rate and times of a clip, and its frame count as the container reports it.
 
     `frames` is a hint (None where the container says nothing; 1 for an image): only reading counts.
     """
@@ -37,6 +39,8 @@ class Info(NamedTuple):
     time_base: Fraction = 1 / FOLDER_RATE  # seconds of a tick
     aspect: Fraction | None = None  # of a pixel, width over height; None: square, or not said
     tracks: int = 0  # of sound and subtitles
+    pixel_format: str = RGB  # of the file, as FFmpeg calls it
+    colour: Colour = Colour()  # that its numbers stand for
 
 
 class Timed(NamedTuple):
@@ -75,6 +79,8 @@ def probe(path: str | Path | Clip, damaged: list[int] | None = None) -> Info:
             stream.time_base,
             aspect,
             len(container.streams.audio) + len(container.streams.subtitles),
+            plain_name(frame.format.name),
+            Colour.of(frame),
         )
 
 
@@ -122,6 +128,22 @@ def read_timed(path: str | Path | Clip, damaged: list[int] | None = None) -> Ite
     far as they can be, missing ones as a copy of the one before, and their numbers are added to the list.
     """
     return _read(existing(path), 0, None, None, damaged)
+
+
+def read_planes(path: str | Path | Clip, damaged: list[int] | None = None) -> Iterator[TimedPlanes]:
+    """Yield all frames as the video's own planes, in `probe(path).pixel_format`, with their times.
+
+    `damaged` is as for `read_timed`, and so is what is raised; also UserError for a clip without such planes.
+    """
+    path = existing(path)
+    wrong = f"{shown(path)} has no planes Y, Cb, Cr: give a video (ffmpeg -i IN -pix_fmt yuv420p OUT.mkv)"
+    if isinstance(path, Clip) or _still_images(path):
+        raise UserError(wrong)
+    with opened(path) as (_, stream):
+        if plain_name(stream.codec_context.pix_fmt or "") not in PLANES:
+            raise UserError(wrong)
+    pictures = _with_times(_decoded(path, damaged))
+    return (TimedPlanes(from_picture(picture), time) for picture, time in pictures)
 
 
 def _read(path, start, stop, size, damaged=None) -> Iterator[Timed]:

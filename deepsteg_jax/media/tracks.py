@@ -10,14 +10,15 @@ import av
 import numpy as np
 
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.media.codecs import encoder_tag
 from deepsteg_jax.media.container import open_input, video_stream
 from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.formats import TrackRules
 from deepsteg_jax.media.images import is_image, is_sequence, shown
 from deepsteg_jax.media.sound import SOUND_RATE, Sound
 
-_AAC_FRAME = 1024  # samples
-_AAC_BIT_RATE = 96_000  # of a channel
+_JITTER = 1024  # samples by which times may be off: containers round them
+_BIT_RATE = 96_000  # of a channel
 
 
 class Loop(NamedTuple):
@@ -50,12 +51,12 @@ class Tracks:
         wanted = [*self._input.streams.audio, *self._input.streams.subtitles]
         for track in wanted:
             try:
-                copy = _Aac(track, output) if self._is_coded_anew(track) else _Copy(track, output)
+                copy = self._copy_of(track)
             except ValueError as error:
                 self.close()
                 raise UserError(self.refusal()) from error
             copy.stream.disposition = track.disposition
-            copy.stream.metadata.update(_tags(track.metadata, coded_anew=isinstance(copy, _Aac)))
+            copy.stream.metadata.update(_tags(track.metadata, coded_anew=isinstance(copy, _Recoded)))
             self._map[track.index] = copy
         output.metadata.update(_tags(self._input.metadata))
         with suppress(ValueError):
@@ -66,10 +67,11 @@ class Tracks:
         if wanted:
             self._packets = self._all_passes(wanted)
 
-    def _is_coded_anew(self, track: "av.stream.Stream") -> bool:
-        if self._rules.sounds is None or track.type != "audio" or track.codec_context is None:
-            return False
-        return track.codec_context.codec.canonical_name not in self._rules.sounds
+    def _copy_of(self, track: "av.stream.Stream") -> "_Copy | _Recoded":
+        name = track.codec_context and track.codec_context.codec.canonical_name
+        if track.type != "audio" or not name or name in (self._rules.sounds or (name,)):
+            return _Copy(track, self._output)
+        return _Recoded(track, self._output, self._rules.encoder)
 
     def refusal(self) -> str:
         """The line for the user about tracks that the container cannot hold."""
@@ -151,20 +153,19 @@ class _Copy:
         return []
 
 
-class _Aac:
+class _Recoded:
     """A sound track that is coded anew; more than two channels are mixed down to two."""
 
-    def __init__(self, track: "av.AudioStream", output: "av.container.OutputContainer"):
+    def __init__(self, track: "av.AudioStream", output: "av.container.OutputContainer", encoder: str):
         context = track.codec_context
         self._layout = "mono" if context.layout.nb_channels == 1 else "stereo"
-        channels = 1 if self._layout == "mono" else 2
-        fits = context.sample_rate in av.Codec("aac", "w").audio_rates
+        fits = context.sample_rate in av.Codec(encoder, "w").audio_rates
         self._rate = context.sample_rate if fits else SOUND_RATE
-        self.stream = output.add_stream("aac", rate=self._rate, layout=self._layout)
-        self.stream.bit_rate = _AAC_BIT_RATE * channels
+        self.stream = output.add_stream(encoder, rate=self._rate, layout=self._layout)
+        self.stream.bit_rate = _BIT_RATE * (1 if self._layout == "mono" else 2)
+        self.stream.metadata["encoder"] = encoder_tag(encoder)
         self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
-        self._waiting = np.zeros((channels, 0), np.float32)
-        self._end = None  # of what waits, in samples
+        self._next = None  # number of the next sample
 
     def take(self, packet: "av.Packet") -> "list[av.Packet]":
         """The packets to write for one of the track's."""
@@ -173,40 +174,33 @@ class _Aac:
 
     def finish(self) -> "list[av.Packet]":
         """What is left."""
-        if self._end is None:
+        if self._next is None:
             return []
         pieces = [piece for piece in self._resampler.resample(None) if piece is not None]
-        coded = [packet for piece in pieces for packet in self._add(piece)]
-        return coded + self._code(self._waiting, self._end) + self.stream.encode(None)
+        return [coded for piece in pieces for coded in self._add(piece)] + self.stream.encode(None)
 
     def _add(self, piece: "av.AudioFrame") -> "list[av.Packet]":
+        """Codes what comes at its time: after silence where there is a gap, its end where it overlaps."""
         samples, coded = piece.to_ndarray(), []
         time = None if piece.pts is None else round(piece.pts * piece.time_base * self._rate)
-        if self._end is None:
-            self._end = time or 0
-        gap = 0 if time is None else time - self._end
-        if gap > _AAC_FRAME:
-            coded = self._code(self._waiting, self._end)
-            self._waiting, self._end = self._waiting[:, :0], time
-        elif gap < -_AAC_FRAME:
+        if self._next is None:
+            self._next = time or 0
+        gap = 0 if time is None else time - self._next
+        if gap < -_JITTER:
             samples = samples[:, -gap:]
-        self._end += samples.shape[1]
-        waiting = np.concatenate([self._waiting, samples], axis=1)
-        rest = waiting.shape[1] % _AAC_FRAME
-        whole, self._waiting = np.split(waiting, [waiting.shape[1] - rest], axis=1)
-        return coded + self._code(whole, self._end - rest)
+        while gap > _JITTER:
+            silence = np.zeros((len(samples), min(gap, self._rate)), np.float32)
+            coded += self._code(silence)
+            gap -= silence.shape[1]
+        return coded + self._code(samples)
 
-    def _code(self, samples: np.ndarray, end: int) -> "list[av.Packet]":
-        """Codes samples that end with number `end`, the last frame filled up with silence."""
-        coded, start = [], end - samples.shape[1]
-        samples = np.pad(samples, ((0, 0), (0, -samples.shape[1] % _AAC_FRAME)))
-        for begin in range(0, samples.shape[1], _AAC_FRAME):
-            piece = np.ascontiguousarray(samples[:, begin : begin + _AAC_FRAME])
-            frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=self._layout)
-            frame.sample_rate, frame.time_base = self._rate, Fraction(1, self._rate)
-            frame.pts = start + begin
-            coded += self.stream.encode(frame)
-        return coded
+    def _code(self, samples: np.ndarray) -> "list[av.Packet]":
+        if not samples.size:
+            return []
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
+        frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._next
+        self._next += samples.shape[1]
+        return self.stream.encode(frame)  # which cuts frames of the encoder's size
 
 
 def _tags(metadata: dict[str, str], coded_anew: bool = True) -> dict[str, str]:

@@ -10,12 +10,12 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import images
-from deepsteg_jax.media.codecs import H264, Ffv1
+from deepsteg_jax.media.codecs import RGB, Coding, Colour, encoder_tag
 from deepsteg_jax.media.container import url
 from deepsteg_jax.media.damage import ERRORS, is_cut
 from deepsteg_jax.media.formats import Format
-from deepsteg_jax.media.images import shown
-from deepsteg_jax.media.outputs import check_size
+from deepsteg_jax.media.outputs import check_aspect, check_size
+from deepsteg_jax.media.planes import Planes, to_picture
 from deepsteg_jax.media.sound import Sound
 from deepsteg_jax.media.tracks import Loop, SoundTrack, Tracks
 
@@ -32,7 +32,8 @@ class VideoFile:
         self,
         path: Path,
         row: Format,
-        coding: "Ffv1 | H264",
+        coding: Coding,
+        colour: Colour,
         clock: tuple[Fraction, Fraction],
         aspect: Fraction | None,
         tracks: tuple[Path, Loop | None] | None,
@@ -43,29 +44,38 @@ class VideoFile:
             path: of the finished file.
             row: its format.
             coding: of its pictures.
+            colour: that they say they have.
             clock: frames per second, seconds of a tick.
             aspect: of a pixel, width over height; None: not said.
             tracks: the file whose sound and subtitles to copy, how often they are played.
         """
+        check_aspect(path, coding, aspect)
         self._part, self._path, self._row = part_path(path), path, row
-        self._aspect, self._tracks_from, self._coding = aspect, tracks, coding
+        self._aspect, self._tracks_from = aspect, tracks
+        self._coding, self._colour = coding, colour
         self._rate, self._time_base = clock
         self._tick, self._last = max(self._time_base, coding.finest_tick), None
         self._container = self._stream = self._tracks = self._set_aspect = None
 
-    def write(self, frame: np.ndarray, time: int) -> None:
-        """Append a frame, uint8 RGB [h, w, 3], shown at `time` ticks."""
+    def write(self, frame: np.ndarray | Planes, time: int) -> None:
+        """Append a frame, uint8 RGB [h, w, 3] or planes, shown at `time` ticks."""
+        picture = self._picture(frame)
         if self._container is None:
-            self._open(*frame.shape[:2])
+            self._open(picture.height, picture.width)
         if self._tracks:
             self._tracks.copy_until(time * self._time_base)
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format=self._coding.pixel_format)
         picture.pts, picture.time_base = self._ticks(time), self._tick
-        picture.color_range, picture.colorspace = self._coding.colour
+        self._colour.put_on(picture)
         if self._set_aspect:
             self._set_aspect.push(picture)
             picture = self._set_aspect.pull()
         self._container.mux(self._stream.encode(picture))
+
+    def _picture(self, frame: np.ndarray | Planes) -> av.VideoFrame:
+        if isinstance(frame, Planes):
+            return to_picture(frame, self._coding.pixel_format)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=RGB)
+        return picture.reformat(format=self._coding.pixel_format)
 
     def _ticks(self, time: int) -> int:
         ticks = time if self._tick == self._time_base else round(time * self._time_base / self._tick)
@@ -73,25 +83,19 @@ class VideoFile:
         return self._last
 
     def _open(self, height: int, width: int) -> None:
-        if min(height, width) < self._coding.smallest:
-            raise UserError(
-                f"{shown(self._path)}: {width}x{height} is too small for a video: give a folder for images"
-            )
-        check_size(self._path, width, height)
+        check_size(self._path, self._coding, width, height)
         self._container = _create(self._part, self._row)
         self._stream = stream = self._coding.open(self._container, self._rate)
         context = stream.codec_context
         stream.width, stream.height, stream.pix_fmt = width, height, self._coding.pixel_format
         stream.time_base = context.time_base = self._tick
         context.thread_count = 2
-        # What the ffmpeg program says of such a stream, so that this one does not stand out.
-        context.color_range, context.colorspace = self._coding.colour
-        version = "{}.{}.{}".format(*av.library_versions["libavcodec"])
-        stream.metadata["encoder"] = f"Lavc{version} {context.name}"
+        self._colour.put_on(context)
+        stream.metadata["encoder"] = encoder_tag(context.name)
         stream.disposition = av.stream.Disposition.default
         if self._aspect not in (None, 1):
-            if self._coding.aspect_in_frames:
-                self._set_aspect = _aspect_filter(width, height, self._time_base, self._aspect)
+            if self._coding.aspect == "frames":
+                self._set_aspect = _aspect_filter(stream, self._aspect)
             else:
                 context.sample_aspect_ratio = self._aspect
         if self._tracks_from is not None:
@@ -139,10 +143,12 @@ class VideoFile:
         images.remove(self._part)
 
 
-def _aspect_filter(width: int, height: int, time_base: Fraction, aspect: Fraction) -> "av.filter.Graph":
+def _aspect_filter(stream: av.VideoStream, aspect: Fraction) -> "av.filter.Graph":
     """Stamps frames with the shape of their pixels, which FFV1 then writes into its slices."""
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format="bgr0", time_base=time_base)
+    source = graph.add_buffer(
+        width=stream.width, height=stream.height, format=stream.pix_fmt, time_base=stream.time_base
+    )
     stamp = graph.add("setsar", f"{aspect.numerator}/{aspect.denominator}")
     sink = graph.add("buffersink")
     source.link_to(stamp)

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.media import formats, images
-from deepsteg_jax.media.codecs import Lossy
+from deepsteg_jax.media import formats, images, planes
+from deepsteg_jax.media.codecs import RGB, Colour, Lossy
 from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.images import FOLDER_RATE, is_pattern, is_sequence, shown
 from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.media.outputs import check_sequence, check_suffix
+from deepsteg_jax.media.planes import Planes
 from deepsteg_jax.media.sound import Sound
 from deepsteg_jax.media.tracks import Loop
 from deepsteg_jax.media.video_file import VideoFile, part_path
@@ -31,16 +32,18 @@ def write_frames(
 
 
 class Writer:
-    """Context manager that writes frames losslessly: FFV1 in matroska or NUT, or still images.
+    """Context manager that writes frames losslessly: FFV1 in matroska or NUT, VP9 in WebM, or still images.
 
-    With `lossy` also ordinary H.264 in MP4, or a JPEG, if the suffix is that of one.
+    With `lossy` also ordinary H.264 in MP4, or a JPEG, if the suffix is that of one. Planes are written as
+    they are; losslessly in H.264, too.
 
     What is written appears under its name only on a clean exit; after an exception nothing of it is left
     and a file that had this name before is untouched. The sound and subtitle tracks of `tracks_from` are
     copied packet by packet, with their names and times.
 
     Raises UserError for a suffix that is not lossless (at once), if the file cannot be written, if the
-    tracks cannot be copied, and on exit if no frame was written. Sound that an MP4 cannot hold is coded anew.
+    tracks cannot be copied, and on exit if no frame was written. Sound that an MP4 or a WebM cannot hold
+    is coded anew.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class Writer:
         loop: Loop | None = None,
         image: bool = False,
         lossy: Lossy | None = None,
+        pixel_format: str = RGB,
+        colour: Colour | None = None,
     ):
         """Prepares; nothing is opened before the first frame.
 
@@ -66,8 +71,12 @@ class Writer:
             loop: plays them more than once.
             image: write one still image.
             lossy: permits lossy formats.
+            pixel_format: of the frames: RGB, or that of `Planes` (`Info.pixel_format`).
+            colour: of planes (`Info.colour`).
         """
         in_memory = isinstance(path, Clip)
+        if in_memory and pixel_format != RGB:
+            raise ValueError("clips in memory take RGB only")
         sequence = not in_memory and is_sequence(path) and not image
         self._path = path if in_memory else Path(path)
         self._rate = Fraction(rate).limit_denominator(100_000)
@@ -75,16 +84,17 @@ class Writer:
         if in_memory:
             self._sink = _MemorySink(path, image)
         elif sequence:
-            self._sink = _SequenceSink(check_sequence(path), self._path)
+            self._sink = _SequenceSink(check_sequence(path, pixel_format), self._path)
         else:
-            row = check_suffix(self._path, image, lossy is not None)
+            row = check_suffix(self._path, image, lossy is not None, pixel_format)
             if image:
                 self._sink = _ImageSink(self._path, lossy)
             else:
                 tracks = None if tracks_from is None else (Path(tracks_from), loop)
-                clock = self._rate, self._time_base
-                self._sink = VideoFile(self._path, row, row.coding(lossy), clock, aspect, tracks)
-        self._image = image
+                clock, coding = (self._rate, self._time_base), row.coding(pixel_format, lossy)
+                colour = colour or (coding.colour if pixel_format == RGB else Colour())
+                self._sink = VideoFile(self._path, row, coding, colour, clock, aspect, tracks)
+        self._image, self._pixel_format = image, pixel_format
         self._size: tuple[int, int] | None = None
         self._count, self._last = 0, None
 
@@ -92,25 +102,32 @@ class Writer:
         """Nothing is opened before the first frame."""
         return self
 
-    def write(self, frame: np.ndarray, time: int | None = None) -> None:
-        """Append a uint8 RGB frame [h, w, 3] shown at `time` ticks; the first one sets the size.
+    def write(self, frame: np.ndarray | Planes, time: int | None = None) -> None:
+        """Append a uint8 RGB frame [h, w, 3] or planes, shown at `time` ticks; the first one sets the size.
 
         Times must grow; one that does not comes a tick after the last. Without times frames are one tick
         apart. Raises ValueError for another dtype, shape or size, or for a second frame of an image;
         UserError if the disk or the file with the tracks fails.
         """
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(f"a uint8 RGB frame is needed, not {frame.dtype} {frame.shape}")
-        if self._size not in (None, frame.shape[:2]):
-            raise ValueError(f"frame of size {frame.shape[:2]} in a clip of size {self._size}")
+        size = self._checked_size(frame)
+        if self._size not in (None, size):
+            raise ValueError(f"frame of size {size} in a clip of size {self._size}")
         if self._image and self._count:
             raise ValueError("an image takes exactly one frame")
-        self._size = frame.shape[:2]
+        self._size = size
         time = self._count if time is None else time
         time = time if self._last is None else max(time, self._last + 1)
         with _writing(self._path):
-            self._sink.write(np.ascontiguousarray(frame), time)
+            self._sink.write(frame, time)
         self._count, self._last = self._count + 1, time
+
+    def _checked_size(self, frame: np.ndarray | Planes) -> tuple[int, int]:
+        if self._pixel_format != RGB:
+            planes.check(frame, self._pixel_format)
+            return frame.y.shape
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            raise ValueError(f"a uint8 RGB frame is needed, not {frame.dtype} {frame.shape}")
+        return frame.shape[:2]
 
     def add_sound(self, sound: Sound) -> None:
         """Puts a track of sound beside the finished video; into a folder of images as `sound.opus`."""

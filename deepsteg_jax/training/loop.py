@@ -134,7 +134,7 @@ class Run(NamedTuple):
             last = step == num_steps or stopping
             if step % every.log_every_steps == 0 or last:
                 self._write_line(step, logs, watch)
-            if step % every.picture_every_steps == 0 or step == num_steps:
+            if self.draw and (step % every.picture_every_steps == 0 or step == num_steps):
                 self._draw(step, state, batch)
             # Before the save, so that a run that goes on from a checkpoint has validated it.
             if step % every.validate_every_steps == 0 or step == num_steps:
@@ -162,7 +162,7 @@ class Run(NamedTuple):
             self.validation.keep_if_best(state, figures)
 
     def _draw(self, step: int, state: TrainState, batch: dict) -> None:
-        if self.draw and parallel.process_index() == 0:
+        if parallel.process_index() == 0:
             few = {name: jnp.asarray(x[:4]) for name, x in batch.items()}
             keys = example_keys(jax.random.key(step), len(few["cover"]), None)
             self.log.picture(step, picture_grid(self.draw(state.tested, few, keys)))

@@ -5,6 +5,7 @@ from configs import video
 from deepsteg_jax import media
 from deepsteg_jax.commands import Options
 from deepsteg_jax.commands.enhance import run
+from deepsteg_jax.commands.settings import ENHANCE
 from deepsteg_jax.enhance import denoise
 from deepsteg_jax.errors import UserError
 from tests.synthetic import save, smooth
@@ -12,11 +13,10 @@ from tests.synthetic import save, smooth
 pytest.importorskip("cv2", reason="needs OpenCV")
 
 
-def test_a_video_is_denoised_as_the_config_says(tmp_path, capsys):
-    config = video.get_config()
+def test_a_video_is_denoised_as_the_settings_say(tmp_path, capsys):
     path, output = save(tmp_path / "clip.mkv", smooth(3)), tmp_path / "done.mkv"
-    run(config, Options("", input=str(path), output=str(output)))
-    expected = list(denoise(smooth(3), config.enhance.strength))
+    run(video.get_config(), Options("", input=str(path), output=str(output)))
+    expected = list(denoise(smooth(3), ENHANCE.strength))
     np.testing.assert_array_equal(list(media.read_frames(output)), expected)
     assert "3 frames of 48x32; denoise" in capsys.readouterr().out
 

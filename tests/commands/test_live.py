@@ -7,11 +7,13 @@ import time
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import image, robust, video
 from deepsteg_jax import live, media
 from deepsteg_jax.commands import Options
 from deepsteg_jax.commands import live as mode
+from deepsteg_jax.commands.settings import LIVE
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.live import Party
 from deepsteg_jax.media.camera import Captured
@@ -41,14 +43,13 @@ def files(tmp_path):
     """Options with a cover of six frames, 10 ms apart, a secret of four and an output."""
     cover = save(tmp_path / "cover.mkv", smooth(6, HEIGHT, WIDTH), rate=100)
     secret = save(tmp_path / "secret.mkv", noise(4, HEIGHT, WIDTH) & 0xF0)
-    return Options("", cover=str(cover), secret=str(secret), output=str(tmp_path / "live.mkv"))
+    return Options(
+        "", cover=str(cover), secret=str(secret), output=str(tmp_path / "live.mkv"), live=settings()
+    )
 
 
-def config_of(module, **values):
-    config = module.get_config()
-    config.live.width, config.live.height = WIDTH, HEIGHT
-    config.live.update(values)
-    return config
+def settings(**values):
+    return ConfigDict({**LIVE, "width": WIDTH, "height": HEIGHT, **values})
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def display():
 
 @pytest.mark.parametrize("module", [image, video])
 def test_a_clip_goes_into_a_file_frame_by_frame_at_its_times(files, capsys, module):
-    mode.run(config_of(module), files)
+    mode.run(module.get_config(), files)
     written = list(media.read_timed(files.output))
     covers, secrets = smooth(6, HEIGHT, WIDTH), noise(4, HEIGHT, WIDTH) & 0xF0
     assert [at for _, at in written] == [0, 10, 20, 30, 40, 50]  # ms
@@ -91,7 +92,7 @@ def test_a_clip_goes_into_a_file_frame_by_frame_at_its_times(files, capsys, modu
 
 
 def test_the_panels_are_those_asked_for(files):
-    mode.run(config_of(image, panels="secret, cover"), files)
+    mode.run(image.get_config(), files._replace(live=settings(panels="secret, cover")))
     for i, frame in enumerate(media.read_frames(files.output)):
         np.testing.assert_array_equal(frame[:, :WIDTH], (noise(4, HEIGHT, WIDTH) & 0xF0)[i % 4])
         np.testing.assert_array_equal(frame[:, WIDTH:], smooth(6, HEIGHT, WIDTH)[i])
@@ -105,7 +106,7 @@ def test_a_camera_is_recorded_at_the_times_of_its_frames(files, monkeypatch, cap
             time.sleep(0.03)
 
     monkeypatch.setattr(mode.camera, "read", read)
-    mode.run(config_of(image), files._replace(cover="0", output=files.output.replace(".mkv", ".mp4")))
+    mode.run(image.get_config(), files._replace(cover="0", output=files.output.replace(".mkv", ".mp4")))
     times = [at for _, at in media.read_timed(files.output.replace(".mkv", ".mp4"))]
     said = capsys.readouterr().out
     dropped = int(said.rpartition(", ")[2].split()[0])
@@ -123,7 +124,7 @@ def test_ctrl_c_ends_a_recording_cleanly(files, monkeypatch, capsys):
 
     monkeypatch.setattr(mode.camera, "read", read)
     before = signal.getsignal(signal.SIGINT)
-    mode.run(config_of(image), files._replace(cover="0"))
+    mode.run(image.get_config(), files._replace(cover="0"))
     assert 0 < len(list(media.read_frames(files.output))) < 1000
     assert "frames/s, latency" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is before
@@ -136,40 +137,40 @@ def test_what_a_camera_complains_of_leaves_no_file(files, monkeypatch, tmp_path)
 
     monkeypatch.setattr(mode.camera, "read", read)
     with pytest.raises(UserError, match="unplugged"):
-        mode.run(config_of(image), files._replace(cover="0"))
+        mode.run(image.get_config(), files._replace(cover="0"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cover.mkv", "secret.mkv"]
 
 
 @pytest.mark.parametrize(
-    ("config", "change", "said"),
+    ("module", "change", "said"),
     [
-        (config_of(robust), {}, "robust"),
-        (config_of(image, panels="stego hidden"), {}, "config.live.panels"),
-        (config_of(image, panels=""), {}, "config.live.panels"),
-        (config_of(image), {"cover": "none.mp4"}, "does not exist"),
-        (config_of(image), {"secret": "none.mp4"}, "does not exist"),
-        (config_of(image), {"output": "live.avi"}, "cannot be the output"),
-        (config_of(image, width=2, height=2), {}, "too small"),
-        (config_of(image, width=47, panels="stego"), {"output": "live.mp4"}, "even"),
+        (robust, {}, "robust"),
+        (image, {"live": settings(panels="stego hidden")}, "--live.panels"),
+        (image, {"live": settings(panels="")}, "--live.panels"),
+        (image, {"cover": "none.mp4"}, "does not exist"),
+        (image, {"secret": "none.mp4"}, "does not exist"),
+        (image, {"output": "live.avi"}, "cannot be the output"),
+        (image, {"live": settings(width=2, height=2)}, "too small"),
+        (image, {"live": settings(width=47, panels="stego"), "output": "live.mp4"}, "even"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_loaded(files, monkeypatch, config, change, said):
+def test_bad_input_is_refused_before_anything_is_loaded(files, monkeypatch, module, change, said):
     monkeypatch.setattr(mode, "Session", None)
     with pytest.raises(UserError, match=said):
-        mode.run(config, files._replace(**change))
+        mode.run(module.get_config(), files._replace(**change))
 
 
 def test_a_still_cover_is_refused(files, tmp_path):
     picture = str(save(tmp_path / "cover.png", smooth(1, HEIGHT, WIDTH)))
     with pytest.raises(UserError, match="is an image"):
-        mode.run(config_of(image), files._replace(cover=picture))
+        mode.run(image.get_config(), files._replace(cover=picture))
 
 
 def test_without_a_display_a_file_is_suggested(files, monkeypatch):
     pytest.importorskip("tkinter", reason="needs tkinter")
     monkeypatch.delenv("DISPLAY", raising=False)
     with pytest.raises(UserError, match="--output"):
-        mode.run(config_of(image), files._replace(output=None))
+        mode.run(image.get_config(), files._replace(output=None))
 
 
 def test_a_window_shows_the_pixels_it_is_given(display):
@@ -202,7 +203,7 @@ def test_a_window_ends_by_key_or_when_closed(display, end):
 def test_a_clip_plays_in_a_window_to_its_end(display, files, capsys, monkeypatch, module):
     drawn = []
     monkeypatch.setattr(Window, "show", lambda window, picture, text: drawn.append((picture, text)))
-    mode.run(config_of(module), files._replace(output=None))
+    mode.run(module.get_config(), files._replace(output=None))
     said = capsys.readouterr().out
     frames, dropped = int(said.split()[0]), int(said.rpartition(", ")[2].split()[0])
     assert frames + dropped == 6 and drawn and "frames/s" in drawn[-1][1]
@@ -223,6 +224,6 @@ def test_a_key_ends_a_camera_in_a_window(display, files, capsys, monkeypatch):
 
     monkeypatch.setattr(mode.camera, "read", read)
     monkeypatch.setattr(Window, "show", show)
-    mode.run(config_of(image), files._replace(cover="0", output=None))
+    mode.run(image.get_config(), files._replace(cover="0", output=None))
     over.set()
     assert "frames/s, latency" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import image, invertible, prep_hide_reveal, robust, video
@@ -17,6 +18,7 @@ from deepsteg_jax import keys, media, models, pipeline
 from deepsteg_jax.commands import Options
 from deepsteg_jax.commands import export as mode
 from deepsteg_jax.commands.common import load_side
+from deepsteg_jax.commands.settings import EXPORT
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.export import convert
 from deepsteg_jax.steganography import Codec
@@ -43,6 +45,10 @@ def random_params(config):
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     scale = lambda x: min(0.1, np.prod(x.shape[:-1]) ** -0.5)  # noqa: E731
     return model.tie(jax.tree.map(lambda x: np.float32(rng.normal(0, scale(x), x.shape)), shapes))
+
+
+def settings(**values) -> ConfigDict:
+    return ConfigDict({**EXPORT, **values})
 
 
 def case(name: str, shape, **shuffle):
@@ -159,8 +165,8 @@ def test_small_weights_make_a_small_file(name):
 @pytest.mark.parametrize("name", convert.SUFFIXES)
 def test_the_networks_of_robust(name, tmp_path):
     config = robust.get_config("tiny")
-    config.export.formats, config.export.frames = has(name), "2"
-    report = mode.write(config, random_params(config), mode.read_plan(config), tmp_path)
+    plan = mode.read_plan(config, settings(formats=has(name), frames="2", sizes="48x32"))
+    report = mode.write(config, random_params(config), plan, tmp_path)
     assert [row["graph"] for row in report["files"]] == ["demodulate", "restore"]
     demodulate, restore = (row["max_difference"] for row in report["files"])
     assert demodulate < 1e-4 and restore <= (name != "stablehlo")
@@ -175,8 +181,8 @@ def exported(tmp_path_factory):
     """The shipped checkpoint for single frames of 48x32."""
     folder = tmp_path_factory.mktemp("exported")
     config = image.get_config()
-    config.export.sizes = "48x32"
-    mode.run(config, Options(workdir=str(folder), output=str(folder)))
+    options = Options(workdir=str(folder), output=str(folder), export=settings(sizes="48x32"))
+    mode.run(config, options)
     return folder
 
 
@@ -266,10 +272,8 @@ def test_the_table_of_the_example_is_ours():
     ],
 )
 def test_bad_sections(field, value, part):
-    config = video.get_config()
-    config.export[field] = value
     with pytest.raises(UserError, match=part):
-        mode.read_plan(config)
+        mode.read_plan(video.get_config(), settings(**{field: value}))
 
 
 @pytest.mark.parametrize(("name", "package"), [("onnx", "jax2onnx"), ("tflite", "ai_edge_litert")])
@@ -291,7 +295,7 @@ def test_a_closed_file_is_told_and_the_rest_is_written(monkeypatch, tmp_path, ca
     config = invertible.get_config("tiny")
     params = random_params(config)
     with pytest.raises(PartialError, match="1 of 2 files .*hide_48x32x1.stablehlo"):
-        mode.write(config, params, mode.read_plan(config), tmp_path)
+        mode.write(config, params, mode.read_plan(config, settings(sizes="48x32")), tmp_path)
     rows = json.loads((tmp_path / "export.json").read_text())["files"]
     assert rows[0]["error"] == "NotImplementedError: error: no counterpart | here"
     assert "closed: NotImplementedError: error: no counterpart   here" in capsys.readouterr().out

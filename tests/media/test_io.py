@@ -82,7 +82,8 @@ def test_video_round_trip_is_bit_exact(tmp_path, size):
     path = save(tmp_path / "a.mkv", frames, Fraction(30000, 1001))
     np.testing.assert_array_equal(np.stack(list(media.read_frames(path))), frames)
     info = media.probe(path)
-    assert info == media.Info(size[1], size[0], 4, Fraction(30000, 1001), False, Fraction(1, 1000))
+    assert info[:6] == (size[1], size[0], 4, Fraction(30000, 1001), False, Fraction(1, 1000))
+    assert (info.aspect, info.tracks) == (None, 0)
     assert names(tmp_path) == ["a.mkv"]
 
 
@@ -399,7 +400,7 @@ def test_check_output(tmp_path, monkeypatch):
         media.check_output(f"{tmp_path}/{name}", [cover])
     bad = [
         ("a.mp4", False, "loss.*use .mkv"),
-        ("a.webm", False, "loss"),
+        ("a.avi", False, "loss"),
         ("a.gif", True, "loss.*use .png"),
         ("a.jpg", True, "loss"),
         ("a.webp", True, "loss"),
@@ -1195,7 +1196,7 @@ def test_shape_of_pixels_of_playable_video(tmp_path, name):
 
 @pytest.mark.parametrize("size", [(31, 48), (32, 47), (31, 47)])
 def test_odd_sizes_are_refused_for_playable_video(tmp_path, size):
-    words = rf"{size[1]}x{size[0]}; use \.mkv or \.nut, or crop .* crop={size[1] // 2 * 2}:{size[0] // 2 * 2}"
+    words = rf"{size[1]}x{size[0]}; use \.mkv .* crop={size[1] // 2 * 2}:{size[0] // 2 * 2}"
     refused(tmp_path / "a.mp4", words, lambda path: save(path, clip(2, *size), lossy=LOSSY))
     refused(tmp_path / "a.mp4", words, lambda path: media.check_output(path, lossy=True, size=size[::-1]))
     media.check_output(tmp_path / "a.mkv", lossy=True, size=size[::-1])
@@ -1209,8 +1210,7 @@ def test_check_output_in_lossy_formats(tmp_path):
     for name in ("a.jpg", "a.JPEG", "a.png"):
         media.check_output(tmp_path / name, image=True, lossy=True)
     bad = [
-        ("a.webm", False, r"\.webm files are only read; use .*\.mp4"),
-        ("a.avi", False, "only read"),
+        ("a.avi", False, r"\.avi files are only read; use .*\.mp4"),
         ("a.jpg", False, "still images"),
         ("a.mp4", True, r"videos; use .*\.jpg"),
         ("a.webp", True, "only read"),
