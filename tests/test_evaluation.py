@@ -5,8 +5,8 @@ import pytest
 from ml_collections import ConfigDict
 from skimage.metrics import structural_similarity
 
-from deepsteg_jax import evaluation, media, pipeline
-from tests.helpers import read_stack
+from deepsteg_jax import evaluation, media
+from tests.helpers import PlainScheme, read_stack
 from tests.synthetic import noise, save
 
 
@@ -207,11 +207,10 @@ class KeyedCodec:
 def test_a_model_is_evaluated_with_the_right_and_with_a_wrong_key(tmp_path):
     clips_folder(tmp_path / "clips", 2)
     codec = KeyedCodec()
-    sides = (pipeline.Side(codec, params, 1, b"8 bytes.") for params in ("of hide", "of reveal"))
-    run = partial(evaluation.hide_and_reveal, *sides)
+    run = partial(evaluation.hide_and_reveal, PlainScheme(1, 1, codec))
     results, _ = evaluation.evaluate_folder(run, settings_of(tmp_path / "clips"), tmp_path)
     assert codec.sides == {("hide", "of hide"), ("reveal", "of reveal")}
     for result in results:
-        assert result["secret_psnr_db"] > 50  # side information moves some samples by one level
+        assert result["secret_psnr_db"] > 48  # metadata moves some samples by a few levels
         assert max(result["stego_psnr_db"], result["wrong_key_psnr_db"]) < 12
         assert result["hide_fps"] > 0 and result["reveal_fps"] > 0

@@ -16,7 +16,7 @@ import pytest
 
 from deepsteg_jax import media, pipeline
 from deepsteg_jax.errors import PartialError, UserError
-from experiments.fuzz import PlainCodec
+from tests.helpers import PlainScheme
 from tests.synthetic import noise, save, smooth, tone
 
 KEY = bytes(range(32))
@@ -26,7 +26,14 @@ LONG = 250  # frames
 
 
 def plain():
-    return pipeline.Side(PlainCodec(), None, 4, b"12345678")
+    return PlainScheme()
+
+
+def run(mode, *files_and_progress):
+    """Hides or reveals."""
+    if mode == "hide":
+        return pipeline.hide(plain(), KEY, *files_and_progress)
+    return pipeline.reveal([plain()], KEY, *files_and_progress)
 
 
 def quiet(frames):
@@ -44,7 +51,7 @@ def load(path):
 def reveal(stego, folder):
     """The frames that a stego reveals."""
     output = folder / "checked.mkv"
-    pipeline.reveal(plain(), KEY, stego, output, quiet)
+    pipeline.reveal([plain()], KEY, stego, output, quiet)
     frames = load(output)
     output.unlink()
     return frames
@@ -66,7 +73,7 @@ class Files(NamedTuple):
 def make_files(folder, cover, secret, suffix=".mkv"):
     files = Files(cover, secret, folder / f"stego{suffix}", folder / f"revealed{suffix}")
     pipeline.hide(plain(), KEY, cover, secret, files.stego, quiet)
-    pipeline.reveal(plain(), KEY, files.stego, files.revealed, quiet)
+    pipeline.reveal([plain()], KEY, files.stego, files.revealed, quiet)
     return files
 
 
@@ -96,9 +103,8 @@ def work(connection, mode, files, limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     connection.send("ready")
     connection.recv()
-    run = pipeline.hide if mode == "hide" else pipeline.reveal
     try:
-        run(plain(), KEY, *files, connection.send)
+        run(mode, *files, connection.send)
         connection.send((0, ""))
     except (UserError, PartialError) as error:
         connection.send((1 if isinstance(error, UserError) else 3, str(error)))
@@ -236,9 +242,8 @@ def small_disk(tmp_path):
 def test_full_disk(long, small_disk, mode, output):
     (small_disk / "older.mkv").write_bytes(OLDER)
     inputs, _ = long.of(mode)
-    run = pipeline.hide if mode == "hide" else pipeline.reveal
     with pytest.raises(UserError, match="cannot be written: No space left"):
-        run(plain(), KEY, *inputs, f"{small_disk}/{output}", quiet)
+        run(mode, *inputs, f"{small_disk}/{output}", quiet)
     assert names(small_disk) == ["older.mkv"]
 
 
@@ -269,13 +274,13 @@ def test_truncated_while_revealing(short, tmp_path, suffix):
     stego, output = tmp_path / f"stego{suffix}", tmp_path / "out.mkv"
     pipeline.hide(plain(), KEY, short.cover, short.secret, stego, quiet)
     partial = 0
-    pipeline.reveal(plain(), KEY, stego, output, quiet)
+    pipeline.reveal([plain()], KEY, stego, output, quiet)
     whole = load(output)
     output.unlink()
     for share in PLACES:
         cut = truncated(stego, tmp_path, share)
         try:
-            pipeline.reveal(plain(), KEY, cut, output, quiet)
+            pipeline.reveal([plain()], KEY, cut, output, quiet)
         except UserError:
             assert names(tmp_path) == sorted([cut.name, stego.name])
             continue
@@ -305,7 +310,7 @@ def test_flipped_bit(short, tmp_path, frame):
     data[position + size // 2] ^= 8
     (tmp_path / "stego.mkv").write_bytes(data)
     with pytest.raises(PartialError, match=rf"damaged in frame {frame + 1}: .* all 20 frames"):
-        pipeline.reveal(plain(), KEY, tmp_path / "stego.mkv", tmp_path / "out.mkv", quiet)
+        pipeline.reveal([plain()], KEY, tmp_path / "stego.mkv", tmp_path / "out.mkv", quiet)
     revealed, whole = load(tmp_path / "out.mkv"), load(short.revealed)
     np.testing.assert_array_equal(np.delete(revealed, frame, 0), np.delete(whole, frame, 0))
 
@@ -315,7 +320,7 @@ def test_changed_frame(short, tmp_path):
     frames[7] = noise(1, 64, 96, seed=9)
     save(tmp_path / "stego.mkv", frames)
     with pytest.raises(PartialError, match="damaged in frame 8: .* all 20 frames"):
-        pipeline.reveal(plain(), KEY, tmp_path / "stego.mkv", tmp_path / "out.mkv", quiet)
+        pipeline.reveal([plain()], KEY, tmp_path / "stego.mkv", tmp_path / "out.mkv", quiet)
     assert len(load(tmp_path / "out.mkv")) == 20
 
 
@@ -328,7 +333,7 @@ def test_output_folder_vanishes(short, tmp_path, mode, output):
     folder = tmp_path / "folder"
     folder.mkdir()
     inputs, _ = short.of(mode)
-    run, done = (pipeline.hide if mode == "hide" else pipeline.reveal), []
+    done = []
 
     def progress(frames):
         done.append(frames)
@@ -337,7 +342,7 @@ def test_output_folder_vanishes(short, tmp_path, mode, output):
             shutil.rmtree(tmp_path / "gone", ignore_errors=True)
 
     with pytest.raises(UserError, match="cannot be written"):
-        run(plain(), KEY, *inputs, f"{folder}/{output}", progress)
+        run(mode, *inputs, f"{folder}/{output}", progress)
     shutil.rmtree(tmp_path / "gone", ignore_errors=True)  # a file that was written during the first one
     assert names(tmp_path) == []
 

@@ -68,7 +68,8 @@ def run(config: ConfigDict, options: Options) -> None:
 
     print("drew a random key for this round trip; hide and reveal use a passphrase or a key file")
     key = keys.random_key()
-    settings, enhancement = loading.settings_of(config), options.enhance if options.enhance_revealed else None
+    settings = loading.settings_of(config)
+    enhancement = options.enhance if options.enhance_revealed else None
     with progress_bar("hide", info.frames) as bar:
         hidden = pipeline.hide(scheme, key, cover, secret, stego, bar.update, settings)
     with progress_bar("reveal", hidden.frames) as bar:

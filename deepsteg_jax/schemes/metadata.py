@@ -12,6 +12,7 @@ All bits look random to whoever lacks the key.
 """
 
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -180,19 +181,19 @@ def _read_header(frame: np.ndarray, deriver: keys.Deriver) -> Header | None:
         return None
 
 
-def open_header(frames: list[np.ndarray], deriver: keys.Deriver) -> Header | None:
-    """Open the header of a stego; the work is the same whatever is wrong.
+def open_headers(frames: list[np.ndarray], deriver: keys.Deriver) -> Iterator[Header]:
+    """Yield the headers of a stego that open, of the first frame before that of the second.
+
+    A wrong passphrase, nothing hidden and a recoded file give none, and the same work.
 
     Args:
         frames: its first frame, or its first two, uint8 [h, w, 3].
         deriver: of the passphrase or key file.
-
-    Returns:
-        None for a wrong passphrase, nothing hidden, a recoded file.
     """
-    frames = [frame if frame.size >= _HEADER_BITS else np.zeros((16, 16, 3), np.uint8) for frame in frames]
-    found = (_read_header(frame, deriver) for frame in frames)
-    return next((header for header in found if header is not None), None)
+    for frame in frames:
+        frame = frame if frame.size >= _HEADER_BITS else np.zeros((16, 16, 3), np.uint8)
+        if header := _read_header(frame, deriver):
+            yield header
 
 
 # --- packets -------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ _STEGO_BYTES_PER_PIXEL = 1.7  # FFV1 with noise in its low bits
 
 
 class PixelScheme(Scheme):
-    """A model of pictures with the parameters of both sides, each loaded when it is first used."""
+    """A model of pictures with its parameters, those of the hide side loaded when they are first used."""
 
     name, purpose = "pixels", "file"
 
@@ -56,28 +56,22 @@ class PixelScheme(Scheme):
         """`load_params` gives the parameters of "hide" or "reveal".
 
         Raises:
-            UserError: there is no such model.
+            UserError: there is no such model, or its checkpoint does not fit.
         """
         self.config, self._load = config, load_params
         self.group, self.still = config.model.frames, config.model.frames == 1
         self._codecs: dict[tuple, Codec] = {}
         self.model = models.build(config.model)
         self.modulus = self.model.step
+        self.reveal_params = jax.device_put(
+            load_params("reveal")
+        )  # a checkpoint that does not fit says so here
+        self.fingerprint = models.fingerprint(self.reveal_params)
 
     @cached_property
     def hide_params(self) -> Any:
         """The parameters of the hide side, on the device."""
         return jax.device_put(self._load("hide"))
-
-    @cached_property
-    def reveal_params(self) -> Any:
-        """The parameters of the reveal side, on the device."""
-        return jax.device_put(self._load("reveal"))
-
-    @cached_property
-    def fingerprint(self) -> bytes:
-        """8 bytes that tell these parameters from any others."""
-        return models.fingerprint(self.reveal_params)
 
     def codec(self, modulus: int | None = None, group: int | None = None, **shuffle: Any) -> Codec:
         """Return the compiled programs for these settings, those of the config where they are not given."""
@@ -118,10 +112,10 @@ class PixelScheme(Scheme):
     def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
         """Open the header in the first two frames; two derivations, three where the first is damaged."""
         heads = [frame for frame, _ in zip(stego.frames(), range(2), strict=False)]
-        header = metadata.open_header(heads, deriver)
-        if header is None or header.fingerprint != self.fingerprint:
-            return None
-        return Found(header.secret, (header, deriver(header.salt), heads[0].shape[:2]))
+        for header in metadata.open_headers(heads, deriver):
+            if header.fingerprint == self.fingerprint:
+                return Found(header.secret, (header, deriver(header.salt), heads[0].shape[:2]))
+        return None
 
     def receiver(self, found: Found) -> Receiver:
         """Make the receiver of what `probe` found."""

@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from ldpc import BpDecoder
 from scipy import sparse
 
 from deepsteg_jax.errors import UserError
@@ -46,6 +45,8 @@ class Code(NamedTuple):
 
     def decode(self, llr: np.ndarray) -> np.ndarray | None:
         """The message for log-likelihood ratios [length], positive for 0; None if it cannot be found."""
+        from ldpc import BpDecoder  # brings matplotlib, which takes longer to import than all else
+
         inner = self.checks.shape[1]
         llr = np.bincount(np.arange(len(llr)) % inner, llr, inner)
         hard = (llr < 0).astype(np.uint8)
