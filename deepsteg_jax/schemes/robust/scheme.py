@@ -28,10 +28,10 @@ MASTER_SALT = b"deepsteg robust\0"  # public: there is no place for another befo
 PROBE_FRAMES = 256  # of a stego in which something has to be found
 _MOST_CRF, _MOST_QUALITY = 51, 100
 # Of hiding with the shipped configs, on two cores:
-#     448x256    0.4 frames/s    1.1 GB at the peak, for any length
+#     448x256    0.4 frames/s    1.1 GB at the peak, for any length (224x128: 0.7 GB)
 #     stego, mean of ten clips at CRF 18: 0.063 bytes for each pixel of a frame; JPEG, quality 90: 0.41
 _PIXELS_PER_SECOND = 0.4 * 448 * 256
-_BYTES, _BYTES_PER_PIXEL = 500e6, 6_000  # memory: of the process, and of a pixel of one frame
+_BYTES, _BYTES_PER_PIXEL = 600e6, 4_500  # memory: of the process, and of a pixel of one frame
 _STEGO_BYTES, _STILL_BYTES = 0.063, 0.41  # of a pixel
 
 
