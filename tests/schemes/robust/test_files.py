@@ -1,5 +1,6 @@
 """Files in and out: lossy formats with stand-ins for segments, and the shipped checkpoints as they are."""
 
+import json
 from fractions import Fraction
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from configs.robust import get_config
-from deepsteg_jax import media, metrics, pipeline
+from deepsteg_jax import commands, keys, loading, media, metrics, pipeline
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.schemes.base import NOTHING, Settings
 from deepsteg_jax.schemes.robust import scheme, secret_codec
@@ -146,6 +147,44 @@ def test_a_damaged_stego_is_read_as_far_as_it_goes(robust, tmp_path):
     with pytest.raises(PartialError, match="cut short"):
         reveal(robust, stego, output)
     np.testing.assert_array_equal(read_stack(output)[:8], secret[:8])
+
+
+# --- modes ----------------------------------------------------------------------------------------
+
+
+def pair(path, rate=25, count=6):
+    """The config's fields for a cover of six frames and a secret."""
+    cover = save(path / "cover.mkv", smooth(6))
+    return {"cover": str(cover), "secret": str(save(path / "secret.mkv", noise(count, 16, 24), rate))}
+
+
+def test_modes_hide_and_reveal(robust, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loading, "load", lambda config: robust)
+    monkeypatch.setenv(keys.PASSPHRASE_VARIABLE, "secret")
+    stego, output = str(tmp_path / "stego.mp4"), str(tmp_path / "out.mkv")
+    hiding = commands.Options(str(tmp_path), **pair(tmp_path), output=stego)
+    commands.load("hide").run(robust.config, hiding)
+    commands.load("reveal").run(robust.config, commands.Options(str(tmp_path), stego=stego, output=output))
+    np.testing.assert_array_equal(read_stack(output), noise(6, 16, 24))
+    assert FOUND_LAYERS[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rate, count", [(25, 6), (12.5, 3), (50, 12)])
+def test_mode_roundtrip(robust, tmp_path, monkeypatch, rate, count):
+    monkeypatch.setattr(loading, "load", lambda config: robust)
+    robust.config.video.update(pair(tmp_path, rate, count))
+    commands.load("roundtrip").run(robust.config, commands.Options(str(tmp_path / "work")))
+    report = json.loads((tmp_path / "work" / "metrics.json").read_text())
+    assert report["frames"] == 6 and report["secret_psnr_db"] == 100 and 20 < report["stego_psnr_db"] < 45
+    assert {"stego.mp4", "revealed.mkv", "report.html"} < set(names(tmp_path / "work"))
+
+
+def test_mode_roundtrip_of_images(robust, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "load", lambda config: robust)
+    image = str(save(tmp_path / "c.png", smooth(1)))
+    robust.config.video.update(cover=image, secret=str(save(tmp_path / "s.png", smooth(1, seed=1))))
+    commands.load("roundtrip").run(robust.config, commands.Options(str(tmp_path / "work")))
+    assert {"stego.jpg", "revealed.png"} < set(names(tmp_path / "work"))
 
 
 # --- the shipped checkpoints, with their own layers, salts and presets ----------------------------

@@ -11,7 +11,7 @@ def test_a_cover_that_stands_still_shares_symbols(parties):
     grain = np.random.default_rng(0).integers(0, 24, (1, *SIZE, 3))
     cover = np.repeat((smooth(1, *SIZE) // 2 + 60 + grain).astype(np.uint8), FRAMES, axis=0)
     secret, config = smooth(FRAMES, 60, 100, seed=5), parties.config.copy_and_resolve_references()
-    config.growth = 1.2
+    config.growth, config.modulations = 1.2, ((4, 1), (9, 4), (9, 8))
     with quick_encoders():
         stego = load_scheme(config).segment_sender(KEY, *SIZE).hide(0, cover, secret, ABOUT)
     moves = stego.astype(int) - cover
