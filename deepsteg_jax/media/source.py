@@ -22,7 +22,7 @@ from deepsteg_jax.media.container import existing, opened
 from deepsteg_jax.media.damage import ERRORS, Ffv1Check, decode_all, is_cut, past_damage, up_to_damage
 from deepsteg_jax.media.images import FOLDER_RATE, is_image, is_sequence, list_sequence, shown
 from deepsteg_jax.media.memory import Clip
-from deepsteg_jax.media.planes import TimedPlanes, from_picture, plain_name
+from deepsteg_jax.media.planes import Planes, TimedPlanes, from_picture, plain_name, subsampling
 
 
 class Info(NamedTuple):
@@ -143,7 +143,16 @@ def read_planes(path: str | Path | Clip, damaged: list[int] | None = None) -> It
         if plain_name(stream.codec_context.pix_fmt or "") not in PLANES:
             raise UserError(wrong)
     pictures = _with_times(_decoded(path, damaged))
-    return (TimedPlanes(from_picture(picture), time) for picture, time in pictures)
+    return (TimedPlanes(_planes(path, picture), time) for picture, time in pictures)
+
+
+def _planes(path: Path, picture: av.VideoFrame) -> Planes:
+    if round(picture.rotation / 90) % 2 and len(set(subsampling(picture.format.name))) == 2:
+        raise UserError(
+            f"{shown(path)} is turned on its side, which its planes of half width cannot be: turn it first "
+            "(ffmpeg -i IN OUT.mkv)"
+        )
+    return from_picture(picture)
 
 
 def _read(path, start, stop, size, damaged=None) -> Iterator[Timed]:
