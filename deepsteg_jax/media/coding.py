@@ -34,12 +34,12 @@ def compress(
         options: the encoder's own, such as {"crf": "18"}.
         rate: frames per second.
         container: FFmpeg's name of the file's format.
-        samples: FFmpeg's name of the format of `frames`: uint8 RGB, or "yuv444p16le" for uint16 Y, Cb, Cr.
+        samples: what `frames` hold: "rgb24" for uint8 RGB, "yuv444p10le" for uint16 Y, Cb, Cr below 1,024.
 
     Raises:
         UserError: this build of FFmpeg has no such encoder.
     """
-    pictures = (av.VideoFrame.from_ndarray(frame, format=samples) for frame in frames)
+    pictures = (_picture_of(frame, samples) for frame in frames)
     return _encode(pictures, codec, pixel_format, options, rate, container)
 
 
@@ -65,12 +65,34 @@ def decompress(data: bytes, container: str | None = None, samples: str = "rgb24"
     """
     try:
         with av.open(BytesIO(data), format=container) as file:
-            frames = [frame.to_ndarray(format=samples) for frame in file.decode(video=0)]
+            frames = [_samples_of(frame, samples) for frame in file.decode(video=0)]
     except (*ERRORS, IndexError) as error:
         raise UserError("the coded video is damaged: get an intact copy of it") from error
     if not frames:
         raise UserError("the coded video has no frames in it: get an intact copy of it")
     return frames
+
+
+def _picture_of(frame: np.ndarray, samples: str) -> av.VideoFrame:
+    if samples == "rgb24":
+        return av.VideoFrame.from_ndarray(frame, format=samples)
+    height, width = frame.shape[:2]
+    picture = av.VideoFrame(width, height, samples)
+    for plane, values in zip(picture.planes, np.moveaxis(frame, 2, 0), strict=True):
+        _uint16_of(plane)[:, :width] = values
+    return picture
+
+
+def _samples_of(picture: av.VideoFrame, samples: str) -> np.ndarray:
+    if samples == "rgb24":
+        return picture.to_ndarray(format=samples)
+    planes = picture.reformat(format=samples).planes
+    return np.stack([_uint16_of(plane)[:, : plane.width] for plane in planes], axis=-1)
+
+
+def _uint16_of(plane) -> np.ndarray:
+    """View a plane of 16-bit samples, with the padding of its rows, as [h, stride]."""
+    return np.frombuffer(plane, "<u2").reshape(plane.height, -1)
 
 
 def coded_size(data: bytes) -> int:
