@@ -1,7 +1,7 @@
 """Coding in memory: what codecs make of frames, for measurements and for secrets."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from io import BytesIO
@@ -58,7 +58,7 @@ def recompress(
 
 
 def decompress(data: bytes, container: str | None = None, samples: str = "rgb24") -> list[np.ndarray]:
-    """The frames of a video file in memory, [h, w, 3] in the format `samples` as in `compress`.
+    """Return the frames of a video file in memory, [h, w, 3] in the format `samples` as in `compress`.
 
     `container` is FFmpeg's name of its format, for one that does not say so itself. Raises UserError if
     nothing can be decoded; damage that FFmpeg conceals goes unnoticed.
@@ -96,12 +96,19 @@ def _uint16_of(plane) -> np.ndarray:
 
 
 def coded_size(data: bytes) -> int:
-    """Bytes of the coded pictures in a video file in memory, without what its container adds."""
+    """Return the bytes of the coded pictures in a video file in memory, without what its container adds."""
     with av.open(BytesIO(data)) as file:
         return sum(packet.size for packet in file.demux(video=0))
 
 
-def _encode(pictures, codec, pixel_format, options, rate, container) -> bytes:
+def _encode(
+    pictures: Iterable[av.VideoFrame],
+    codec: str,
+    pixel_format: str,
+    options: dict[str, str],
+    rate: Fraction,
+    container: str,
+) -> bytes:
     check_encoder(codec)
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints what FFmpeg's log level cannot turn off
     buffer = BytesIO()
@@ -123,8 +130,8 @@ def _encode(pictures, codec, pixel_format, options, rate, container) -> bytes:
 
 
 @contextmanager
-def _usual_priorities():
-    """Lets no encoder opened in this context change how threads are scheduled.
+def _usual_priorities() -> Iterator[None]:
+    """Let no encoder opened in this context change how threads are scheduled.
 
     For root, SVT-AV1 makes its threads, and the one that opens it with all that this one starts later,
     real-time threads of the highest priority: two encoders at once then bring a machine to a standstill.

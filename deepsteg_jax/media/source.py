@@ -89,7 +89,7 @@ def _rate(stream: "av.VideoStream") -> Fraction:
 
 
 def _frame_hint(stream: "av.VideoStream") -> int | None:
-    """Frames of the stream as its header has it, else from its duration."""
+    """Return the number of frames by the header, else by the duration; None if neither says."""
     if stream.frames:
         return stream.frames
     seconds = Fraction(0)
@@ -155,7 +155,13 @@ def _planes(path: Path, picture: av.VideoFrame) -> Planes:
     return from_picture(picture)
 
 
-def _read(path, start, stop, size, damaged=None) -> Iterator[Timed]:
+def _read(
+    path: str | Path | Clip,
+    start: int,
+    stop: int | None,
+    size: tuple[int, int] | None,
+    damaged: list[int] | None = None,
+) -> Iterator[Timed]:
     if isinstance(path, Clip):
         return _from_memory(path, start, stop, size)
     if found := _still_images(path):
@@ -164,19 +170,21 @@ def _read(path, start, stop, size, damaged=None) -> Iterator[Timed]:
         return _video_frames(path, start, stop, size, damaged)
 
 
-def _from_memory(clip: Clip, start: int, stop: int | None, size) -> Iterator[Timed]:
-    """As the same frames would come out of a file: images and videos are not resized by the same library."""
+def _from_memory(clip: Clip, start: int, stop: int | None, size: tuple[int, int] | None) -> Iterator[Timed]:
+    """Yield frames as they would come out of a file: images and videos are not resized by one library."""
     scale = images.resize if clip.is_image else resize
     for number, frame in enumerate(clip.frames[start:stop], start):
         yield Timed(frame if size is None else scale(frame, *size), number)
 
 
-def _read_images(paths: list[Path], start: int, size) -> Iterator[Timed]:
+def _read_images(paths: list[Path], start: int, size: tuple[int, int] | None) -> Iterator[Timed]:
     for number, frame in enumerate(images.read(paths, size), start):
         yield Timed(frame, number)
 
 
-def _video_frames(path: Path, start: int, stop: int | None, size, damaged) -> Iterator[Timed]:
+def _video_frames(
+    path: Path, start: int, stop: int | None, size: tuple[int, int] | None, damaged: list[int] | None
+) -> Iterator[Timed]:
     native = None
     for frame, time in islice(_with_times(_decoded(path, damaged)), start, stop):
         native = native or (frame.width, frame.height)
@@ -197,7 +205,7 @@ def _to_rgb(frame: "av.VideoFrame", native: tuple[int, int], size: tuple[int, in
 
 
 def _with_times(frames: Iterable["av.VideoFrame"]) -> Iterator[tuple]:
-    """Each frame and its time, which grows; one without comes as long after the last as that one did."""
+    """Yield each frame and its time, which grows; one without comes as long after the last as that did."""
     last, step = None, 1
     for frame in frames:
         time = frame.pts
@@ -211,7 +219,7 @@ def _with_times(frames: Iterable["av.VideoFrame"]) -> Iterator[tuple]:
 
 
 def _decoded(path: Path, damaged: list[int] | None = None) -> Iterator["av.VideoFrame"]:
-    """Every readable frame up to the first damage, then a UserError; with `damaged` on to the end."""
+    """Yield readable frames up to the first damage, then raise UserError; with `damaged` on to the end."""
     cut, count, wrong = is_cut(path), 0, False
     with opened(path) as (container, stream):
         check = _ffv1_check(path) if stream.codec_context.name == "ffv1" else None
@@ -243,7 +251,7 @@ def _ffv1_check(path: Path) -> Ffv1Check:
 
 
 def frame_times(path: str | Path | Clip, decode: bool = True) -> np.ndarray:
-    """The times of all frames, ticks, int64 [n].
+    """Return the times of all frames, ticks, int64 [n].
 
     Decodes the whole clip, since headers can be wrong; without `decode` it only lists the packets, which is
     fast and nearly always right. Raises UserError as `read_frames` does.
@@ -264,14 +272,14 @@ def _packet_times(path: Path) -> list[int | None]:
 
 
 def _still_images(path: str | Path) -> list[Path]:
-    """The files of a still image or of a sequence; none if it is neither."""
+    """Return the files of a still image or of a sequence; none if it is neither."""
     if is_sequence(path):
         return list_sequence(path)
     return [path] if is_image(path) else []
 
 
 def size_of(path: str | Path) -> int:
-    """Bytes of a file, or of all images of a sequence."""
+    """Return the bytes of a file, or of all images of a sequence."""
     paths = list_sequence(path) if is_sequence(path) else [Path(path)]
     return sum(file.stat().st_size for file in paths)
 

@@ -78,6 +78,7 @@ H264_NEEDS = r"{0}x{1}; use \.mkv .*, or crop .* crop={2}:{3} "
         ("a.mp4", {"pixel_format": "yuv420p10le"}, "use .mkv"),
         ("new/", {"pixel_format": "yuv420p"}, "RGB only; use .mkv"),
         ("a.png", {"pixel_format": "yuv420p"}, "still images; use .mkv"),
+        ("a.png", IMAGE | {"pixel_format": "yuv420p"}, "RGB only; use .mkv"),
     ],
 )
 def test_bad_outputs(folder, name, given, words):

@@ -7,11 +7,12 @@ import pytest
 from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import formats
-from tests.helpers import names, refused
+from tests.helpers import names, read_stack, refused
 from tests.media.clips import packets_at, write
 from tests.synthetic import film, noise, smooth
 
 MPEG4 = {"codec": "mpeg4", "pixel_format": "yuv420p"}
+H264 = {"codec": "libx264", "pixel_format": "yuv420p"}
 
 
 def planes_of(pixel_format, height, width, count=4):
@@ -55,6 +56,17 @@ def test_planes_are_those_that_were_coded(tmp_path):
             np.testing.assert_array_equal(coded, frame.to_ndarray().ravel())
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.webm"])
+@pytest.mark.parametrize("tags", [media.Colour(1, 1, 1, 1), media.Colour(2, 6, 2, 2)])
+def test_planes_keep_their_colours(tmp_path, name, tags):
+    cover = film(tmp_path / "cover.mkv", smooth(3), prepare=lambda s: tags.put_on(s.codec_context), **H264)
+    info = media.probe(cover)
+    assert info.colour == tags
+    planes = [planes for planes, _ in media.read_planes(cover)]
+    path = write(tmp_path / name, planes, pixel_format=info.pixel_format, colour=info.colour)
+    np.testing.assert_array_equal(read_stack(path), read_stack(cover))
+
+
 def test_planes_with_loss(tmp_path):
     planes = planes_of("yuv420p", 32, 48)
     sizes = [
@@ -74,8 +86,7 @@ def test_planes_are_turned_as_they_are_shown(tmp_path, angle):
     (before, _), (after, _) = next(media.read_planes(plain)), next(media.read_planes(turned))
     for plane, expected in zip(after, before, strict=True):
         np.testing.assert_array_equal(plane, np.rot90(expected, angle // 90))
-    halves = {"codec": "libx264", "pixel_format": "yuv422p"}
-    path = film(tmp_path / "c.mp4", smooth(1), prepare=turn, **halves)
+    path = film(tmp_path / "c.mp4", smooth(1), prepare=turn, codec="libx264", pixel_format="yuv422p")
     if angle == 180:
         assert next(media.read_planes(path)).planes.cb.shape == (32, 24)
     else:
