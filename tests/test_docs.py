@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import deepsteg_jax
+from deepsteg_jax import cli, metrics, models
 from deepsteg_jax import commands as modes
-from deepsteg_jax import metrics, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training.loop import train
 from tests.helpers import read_stack
@@ -154,6 +154,15 @@ def wrong_with(words: list[str]) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_name_files_flags_and_fields_that_exist(page):
     assert [(" ".join(words), wrong) for words in commands(page) if (wrong := wrong_with(words))] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_deepsteg_commands_can_be_parsed(page):
+    lines = re.findall(
+        r"^(?:.*&& )?deepsteg (.*)$", "\n".join(blocks(page) + blocks(page, "bash")), re.MULTILINE
+    )
+    for line in lines:
+        assert cli.parse(shlex.split(line, comments=True)).run
 
 
 def test_commands_are_found_and_wrong_ones_too():
