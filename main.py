@@ -39,7 +39,8 @@ flags.DEFINE_string("input", None, "enhance: the video or image to be enhanced."
 flags.DEFINE_string(
     "output",
     None,
-    "hide, reveal: what to write, .mkv for video, .png for an image, a folder or frame_%05d.png for images; "
+    "hide, reveal: what to write, .mkv, .nut or .webm for video, .png for an image, a folder or "
+    "frame_%05d.png for images; "
     "hide with configs/robust.py: .mp4 and .jpg too; "
     "keygen: the key file; export: a folder; "
     "enhance: as reveal; live: a video, .mkv or .mp4, in place of the window.",

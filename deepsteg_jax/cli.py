@@ -194,10 +194,16 @@ def _change(parser: _Parser, pair: str) -> tuple[str, Any]:
 
 
 def _hide(options: argparse.Namespace) -> None:
+    from deepsteg_jax import media, sample_clips
+
+    inputs = [sample_clips.resolve(path) for path in (options.cover, options.secret)]
+    info, _ = (media.probe(path) for path in inputs)  # before the passphrase is asked for
+    media.check_output(options.output, inputs, info.is_image, lossy=True)
+    key = _read_key(options, confirm=True)
+
     from deepsteg_jax import api
 
-    key = _read_key(options, confirm=True)
-    with _progress("hide") as bar:
+    with _progress("hide", None if options.loop_cover else info.frames) as bar:
         report = api.hide_file(
             options.cover,
             options.secret,
@@ -213,10 +219,14 @@ def _hide(options: argparse.Namespace) -> None:
 
 
 def _reveal(options: argparse.Namespace) -> None:
+    from deepsteg_jax import media
+
+    info = media.probe(options.stego, [])
+    key = _read_key(options)
+
     from deepsteg_jax import api
 
-    key = _read_key(options)
-    with _progress("reveal") as bar:
+    with _progress("reveal", info.frames) as bar:
         report = api.reveal_file(options.stego, options.output, key, progress=bar.update)
     print(f"{options.output}: {report.summary()}")
 
@@ -247,10 +257,10 @@ def _read_key(options: argparse.Namespace, confirm: bool = False) -> str | bytes
     return keys.read_credential(options.passphrase_file, options.key_file, confirm)
 
 
-def _progress(title: str) -> Any:
+def _progress(title: str, frames: int | None) -> Any:
     from tqdm import tqdm
 
-    return tqdm(desc=title, unit="frame", dynamic_ncols=True)
+    return tqdm(desc=title, total=frames, unit="frame", dynamic_ncols=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,16 +1,13 @@
 """What each idea of `block_dct` brings, and how much the seed matters: same data, same number of steps.
 
-    python experiments/ablation.py --train FOLDER --clips FOLDER [--steps 600] [--workdir runs/ablation]
+    python -m experiments.ablation --train FOLDER --clips FOLDER [--steps 600] [--workdir runs/ablation]
 
 Trains every variant on the clips of --train and measures it on those of --clips: protocol Q1's pairs and
 frames (frames 5..34 at 448x256, clip i + 1 in clip i), bare model, 8-bit stego, mean over frames of dB,
 then over clips. Each variant is kept in WORKDIR, so that an interrupted run goes on; --only measures
-single ones. Writes ablation.json (every clip) and ablation.md.
+single ones. Writes ablation.json (every clip).
 """
 
-import argparse
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -18,13 +15,13 @@ from unittest.mock import patch
 import jax
 import jax.numpy as jnp
 import numpy as np
-from entries import ENTRIES, file_name
 from ml_collections import ConfigDict
 
 from deepsteg_jax import costs, evaluation, metrics, models
-from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import block_dct
 from deepsteg_jax.training import checkpoints, loop
+from experiments import common, tables
+from experiments.entries import ENTRIES, file_name
 
 HEIGHT, WIDTH = 256, 448
 WITH_NETWORK = "refinement network, learning rate 3e-3"
@@ -39,12 +36,6 @@ VARIANTS = {
     WITH_NETWORK: {"model.depth": 4, "optimizer.learning_rate": 3e-3},
     "D = 2, trained at D = 2": {"model.modulus": 2},
 }
-RULE = (
-    "`python experiments/ablation.py --train FOLDER --clips FOLDER --steps {steps}`\n\n"
-    "Bare model, RGB, 8-bit stego; mean over frames of per-frame dB, then over clips. Every variant has seen "
-    "the same number of blocks in {steps} steps; D = 3 unless it says otherwise."
-)
-SEEDS = ("default", "seed 1", "seed 2")
 
 
 def measure(hide: Callable, reveal: Callable, frames: int, clips: list[np.ndarray]) -> dict:
@@ -149,7 +140,7 @@ def row(config: ConfigDict, figures: dict) -> dict:
     """A variant's figures with its cost."""
     model = models.build(config.model)
     gmac = costs.gmac_per_frame(model, config.model.frames, HEIGHT, WIDTH)
-    return {**figures, "gmac": sum(gmac.values()), "step": config.model.modulus}
+    return {**figures, "gmac": sum(gmac.values()), "modulus": config.model.modulus}
 
 
 def rows_of(name: str, arguments, clips: list[np.ndarray]) -> dict[str, dict]:
@@ -171,59 +162,29 @@ def rows_of(name: str, arguments, clips: list[np.ndarray]) -> dict[str, dict]:
     rows["D = 2, trained at D = 3"] = row(config, measure_model(config, params, clips))
     config.model.modulus = 3
     bound = prediction_bound(config, params, clips)
-    rows["prediction of DC, upper bound"] = {"gain_bound_db": bound, "step": 3}
+    rows["prediction of DC, upper bound"] = {"gain_bound_db": bound, "modulus": 3}
     return rows
 
 
-def markdown(rows: dict[str, dict]) -> str:
-    """The table; the gain is the difference of mean secret dB to the default at the same D."""
-    reference = {3: "default", 2: "D = 2, trained at D = 3"}
-    lines = ["| variant | stego dB | secret dB | against default | GMAC/frame |", "|---|---|---|---|---|"]
-    for name, figures in rows.items():
-        if "gain_bound_db" in figures:
-            lines.append(f"| {name} | - | - | < +{figures['gain_bound_db']:.2f} | - |")
-            continue
-        stego, secret = (np.mean(figures[f"{side}_psnr_db"]) for side in ("stego", "secret"))
-        base = rows.get(reference[figures["step"]])
-        change = f"{secret - np.mean(base['secret_psnr_db']):+.2f}" if base else "-"
-        lines.append(f"| {name} | {stego:.2f} | {secret:.2f} | {change} | {figures['gmac']:.2f} |")
-    if all(name in rows for name in SEEDS):
-        means = [np.mean(rows[name]["secret_psnr_db"]) for name in SEEDS]
-        lines += ["", f"Spread of the secret's dB over {len(SEEDS)} seeds: {max(means) - min(means):.3f} dB."]
-    return "\n".join(lines)
-
-
-def main() -> int:
+def main() -> None:
     """Trains and measures what is missing and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--train", required=True)
     parser.add_argument("--clips", required=True)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--only", nargs="*", choices=VARIANTS, help="names of variants; none: only the table")
     parser.add_argument("--workdir", type=Path, default=Path("runs/ablation"))
     arguments = parser.parse_args()
-    arguments.workdir.mkdir(parents=True, exist_ok=True)
     path = arguments.workdir / "ablation.json"
-    try:
-        settings = ENTRIES["block_dct"].load().evaluate
-        items = evaluation.list_items(arguments.clips)
-        clips = [np.stack(evaluation.prepare(item, settings)) for item in items]
-        for name in VARIANTS if arguments.only is None else arguments.only:
-            known = json.loads(path.read_text()) if path.exists() else {}
-            if name not in known:
-                rows = rows_of(name, arguments, clips)
-                known = json.loads(path.read_text()) if path.exists() else {}
-                path.write_text(json.dumps(known | rows, indent=1) + "\n")
-    except UserError as error:
-        print(f"ablation.py: {error}", file=sys.stderr)
-        return 1
-    table = markdown(json.loads(path.read_text()))
-    (arguments.workdir / "ablation.md").write_text(f"{RULE.format(steps=arguments.steps)}\n\n{table}\n")
-    print(table)
-    return 0
+    settings = common.q1_settings("clips", arguments.clips)
+    items = evaluation.list_items(arguments.clips)
+    clips = [np.stack(evaluation.prepare(item, settings)) for item in items]
+    for name in VARIANTS if arguments.only is None else arguments.only:
+        if name not in common.read_json(path, {}):
+            rows = rows_of(name, arguments, clips)
+            common.write_json(path, common.read_json(path, {}) | rows)
+    print(tables.ablation(common.read_json(path)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.run(main)

@@ -1,17 +1,13 @@
 """The differentiable channels against the real things: how far apart, and is the noise of the same kind.
 
-    python experiments/channels.py --clips FOLDER --images FOLDER [--count 20] [--workdir runs/channels]
+    python -m experiments.channels --clips FOLDER --images FOLDER [--count 20] [--workdir runs/channels]
 
 Sends clean pictures through each proxy of `deepsteg_jax.channel` and through what it stands for: JPEG by
 Pillow (4:2:0), x264 by PyAV (preset medium, yuv420p), resizing and 4:2:0 by swscale. Clips are 448x256,
-frames 5..20; images are --count centre crops of 256x256. Writes channels.json (every item), channels.md and
-channels.png.
+frames 5..20; images are --count centre crops of 256x256. Writes channels.json (every item) and channels.png.
 """
 
-import argparse
-import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -22,38 +18,15 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from deepsteg_jax import (  # noqa: E402
-    evaluation,
-    media,  # noqa: E402
-    plots,
-)
-from deepsteg_jax.channels import simulated  # noqa: E402
-from deepsteg_jax.channels.simulated_codecs import BLOCK  # noqa: E402
-from deepsteg_jax.dct import dct_matrix  # noqa: E402
-from deepsteg_jax.errors import UserError  # noqa: E402
+from deepsteg_jax import evaluation, media, plots
+from deepsteg_jax.channels import simulated
+from deepsteg_jax.channels.simulated_codecs import BLOCK
+from deepsteg_jax.dct import dct_matrix
+from experiments import common, tables
 
 WIDTH, HEIGHT, FIRST, FRAMES = 448, 256, 5, 16
 LUMA = np.array([0.299, 0.587, 0.114])
-SHOWN_BANDS = (0, 1, 2, 4, 8)
 CARRIERS, AMPLITUDE, HELD = ((0, 1), (1, 0), (1, 1), (0, 2)), 18, 4  # coefficients, grey levels, frames
-RULE = """`python experiments/channels.py --clips FOLDER --images FOLDER --count {images}`
-
-Clean pictures through the differentiable channel (proxy) and through what it stands for: {clips} clips of
-448x256, 16 frames each, and {images} photos of 256x256; dB over all samples of an item, mean over items."""
-NOTES = """"spread" is the standard deviation over items of the proxy's PSNR minus the real one, "apart" the
-PSNR between what comes out of the two: high where the proxy does the same to the bit, low where it only
-makes noise of the same kind. "hold" is the correlation of the luma error with that of the frame before.
-"band k" is the rms error, in grey levels, of the luma DCT coefficients of 8x8 blocks with u + v = k
-(orthonormal; rms over items), real / proxy. Band 0 of 4:2:0 is large because swscale's way back to RGB rounds
-down on x86 and leaves pictures about one level too dark; the proxies do the same.
-
-"carrier" is what a hidden signal meets: +-18 in the luma coefficients (0,1), (1,0), (1,1), (0,2) of each
-block, held for 4 frames and averaged over them; rms error, real / proxy, every second clip. **The H.264
-proxies were fitted to clean pictures and are kinder to such a carrier than x264**, which raises QP for it,
-drops by rate-distortion what is dear to code, and predicts from neighbours and moved blocks that carry
-something else. To train for a CRF, draw from a range that reaches well above; measure on the real codec."""
 
 
 class Case(NamedTuple):
@@ -203,33 +176,6 @@ def load_images(folder: str, count: int) -> dict[str, np.ndarray]:
     return {item.name: np.stack(evaluation.prepare(item, settings)[:1]) for item in picked}
 
 
-def markdown(rows: list[dict]) -> Iterator[str]:
-    """The lines of the table."""
-    titles = [
-        "real thing",
-        "proxy",
-        "real dB",
-        "proxy dB",
-        "spread dB",
-        "apart dB",
-        "real hold",
-        "proxy hold",
-    ]
-    titles += ["carrier", *(f"band {k}" for k in SHOWN_BANDS)]
-    yield "| " + " | ".join(titles) + " |"
-    yield "|---" * len(titles) + "|"
-    for row in rows:
-        figures = [row[name] for name in ("real_psnr_db", "proxy_psnr_db", "spread_db", "apart_db")]
-        holds = [row[name] for name in ("real_hold", "proxy_hold")]
-        cells = [row["name"], "`{}` {}".format(*row["stage"]), *(f"{x:.2f}" for x in figures)]
-        cells += [f"{x:.2f}" if any(holds) else "" for x in holds]
-        carriers = [row[f"{side}_carrier"] for side in ("real", "proxy") if f"{side}_carrier" in row]
-        cells.append(" / ".join(f"{x:.2f}" for x in carriers))
-        pairs = zip(row["real_spectrum"], row["proxy_spectrum"], strict=True)
-        cells += ["{:.2f} / {:.2f}".format(*pair) for k, pair in enumerate(pairs) if k in SHOWN_BANDS]
-        yield "| " + " | ".join(cells) + " |"
-
-
 def draw(path: Path, rows: list[dict]) -> None:
     """Spectra of the errors, a panel for each channel; its title has PSNR and hold."""
     figure, axes = plots.plt.subplots(3, 4, figsize=(13, 8.4), sharex=True, layout="constrained")
@@ -249,30 +195,20 @@ def draw(path: Path, rows: list[dict]) -> None:
     plots.plt.close(figure)
 
 
-def main() -> int:
+def main() -> None:
     """Compares all cases and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--clips", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--count", type=int, default=20, help="images, spread evenly over the folder")
     parser.add_argument("--workdir", type=Path, default=Path("runs/channels"))
     arguments = parser.parse_args()
-    arguments.workdir.mkdir(parents=True, exist_ok=True)
-    try:
-        clips, photos = load_clips(arguments.clips), load_images(arguments.images, arguments.count)
-        rows = [compare(case, clips if case.on_clips else photos) for case in tqdm(CASES, unit="channel")]
-    except UserError as error:
-        print(f"channels.py: {error}", file=sys.stderr)
-        return 1
-    (arguments.workdir / "channels.json").write_text(json.dumps(rows, indent=1) + "\n")
-    table, rule = "\n".join(markdown(rows)), RULE.format(clips=len(clips), images=len(photos))
-    (arguments.workdir / "channels.md").write_text(f"{rule}\n\n{table}\n\n{NOTES}\n")
+    clips, photos = load_clips(arguments.clips), load_images(arguments.images, arguments.count)
+    rows = [compare(case, clips if case.on_clips else photos) for case in tqdm(CASES, unit="channel")]
+    common.write_json(arguments.workdir / "channels.json", rows)
     draw(arguments.workdir / "channels.png", rows)
-    print(table)
-    return 0
+    print(tables.channels(rows))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.run(main)

@@ -1,17 +1,13 @@
 """What denoising and sharpening do to revealed clips: PSNR and SSIM before and after.
 
-    python experiments/enhancement.py --clips FOLDER [--count 5] [--frames 16] [--output NAME]
+    python -m experiments.enhancement --clips FOLDER [--count 5] [--frames 16] [--output NAME]
 
 Hides each of the first clips of a folder in the one before it, 448x256, through files: `block_dct`
 (configs/video.py, lossless) and `robust` (configs/robust.py, H.264 at CRF 18 and 23). What is revealed is
 enhanced in several ways and measured against the secret. "via Lab" is OpenCV's variant of non-local means
-for colour, which the package does not use. Writes NAME.json and NAME.md, experiments/results/enhancement
-if not given.
+for colour, which the package does not use. Writes NAME, experiments/results/enhancement.json if not given.
 """
 
-import argparse
-import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,18 +16,12 @@ import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from configs import robust, video  # noqa: E402
-from deepsteg_jax import (  # noqa: E402
-    evaluation,
-    keys,
-    media,  # noqa: E402
-    metrics,
-)
-from deepsteg_jax.commands.common import hider, revealer  # noqa: E402
-from deepsteg_jax.commands.settings import ENHANCE  # noqa: E402
-from deepsteg_jax.enhance import enhance, neighbours  # noqa: E402
+from configs import robust, video
+from deepsteg_jax import evaluation, keys, media, metrics
+from deepsteg_jax.commands.common import hider, revealer
+from deepsteg_jax.commands.settings import ENHANCE
+from deepsteg_jax.enhance import enhance, neighbours
+from experiments import common, tables
 
 Frames = list[np.ndarray]
 
@@ -97,35 +87,15 @@ def measure(way, secrets: list[Frames], revealed: list[Frames]) -> dict:
     return {"psnr_db": float(psnr), "ssim": float(ssim), "clips_db": [float(f[0]) for f in figures]}
 
 
-def table(report: dict[str, dict]) -> str:
-    """Markdown: a row for each way, columns for each system."""
-    lines = ["| | " + " | ".join(f"{name}: dB | SSIM" for name in report) + " |"]
-    lines.append("|---" * (1 + 2 * len(report)) + "|")
-    for way in ways():
-        cells = []
-        for figures in report.values():
-            before, after = figures["nothing"], figures[way]
-            if way == "nothing":
-                cells += [f"{after['psnr_db']:.2f}", f"{after['ssim']:.4f}"]
-            else:
-                cells.append(f"{after['psnr_db'] - before['psnr_db']:+.2f}")
-                cells.append(f"{after['ssim'] - before['ssim']:+.4f}")
-        lines.append(f"| {way} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     """Measures all systems and ways."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--count", type=int, default=5, help="clips")
     parser.add_argument("--frames", type=int, default=16, help="of each")
-    parser.add_argument("--output", type=Path, default=Path("experiments/results/enhancement"))
+    parser.add_argument("--output", type=Path, default=common.RESULTS / "enhancement.json")
     arguments = parser.parse_args()
-    settings = video.get_config().evaluate
-    settings.frames = arguments.frames
+    settings = common.q1_settings("clips", str(arguments.clips), arguments.frames)
     clips = [
         evaluation.prepare(path, settings)
         for path in evaluation.list_items(arguments.clips)[: arguments.count]
@@ -134,11 +104,10 @@ def main() -> None:
     for name, (config, suffix) in systems().items():
         revealed = reveal_all(config, suffix, clips)
         report[name] = {way: measure(work, secrets, revealed) for way, work in ways().items()}
-        arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+        common.write_json(arguments.output, report)
         print(f"{name} done", flush=True)
-    arguments.output.with_suffix(".md").write_text(table(report))
-    print(table(report))
+    print(tables.enhancement(report))
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

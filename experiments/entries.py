@@ -1,13 +1,9 @@
 """The learned entries of the benchmark: one config each, and what it is trained with."""
 
 import importlib
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from ml_collections import ConfigDict  # noqa: E402
+from ml_collections import ConfigDict
 
 
 def file_name(title: str) -> str:

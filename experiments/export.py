@@ -1,19 +1,17 @@
 """Exported checkpoints against JAX: size, difference, quality, latency, in every format and quantisation.
 
-    python experiments/export.py [--only block_dct robust] [--width 448 --height 256] [--workdir runs/export]
+    python -m experiments.export [--only block_dct robust] [--width 448 --height 256] [--workdir runs/export]
 
 Each file is run by its own runtime (jax.export, LiteRT, ONNX Runtime, all cores) on a group of frames of the
 sample clips that nothing was calibrated on, and JAX runs the whole keyed graph on the same frames in turn;
 times are the fastest of three. What cannot be converted or run stands in the table with the error. Rivals
 without a shipped checkpoint have random parameters of their full size: their sizes, differences and times say
 something, their decibels do not. `restore` of `robust` gets secrets of 32 levels for coded ones. Needs
-the extra `export`. Writes export.json and export.md; with --only into what is there already.
+the extra `export`. Writes export.json; with --only into what is there already.
 
 Machines are noisy: compare times of one row only.
 """
 
-import argparse
-import json
 import logging
 import os
 from pathlib import Path
@@ -23,13 +21,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 import numpy as np
-from entries import ENTRIES, Entry
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from deepsteg_jax import models
 from deepsteg_jax.commands import export, is_robust
 from deepsteg_jax.training import checkpoints
+from experiments import common, tables
+from experiments.entries import ENTRIES, Entry
 
 
 class Exported(NamedTuple):
@@ -81,27 +80,9 @@ def measure(name: str, width: int, height: int, folder: Path) -> list[dict]:
     return rows
 
 
-def section(name: str, rows: list[dict]) -> str:
-    """The part of export.md on one entry."""
-    random = "" if EXPORTED[name].shipped else ", random parameters"
-    return f"## `{name}`{random}\n\n{summary(rows)}\n\n{export.markdown(rows)}\n"
-
-
-def summary(rows: list[dict]) -> str:
-    """By how many dB the float32 files of an entry differ from JAX."""
-    gaps = [
-        abs(row["secret_psnr_db"] - row["jax_secret_psnr_db"])
-        for row in rows
-        if row["weights"] == "float32" and "secret_psnr_db" in row
-    ]
-    return f"float32: at most {max(gaps):.3f} dB from JAX" if gaps else "float32: no pictures"
-
-
 def main() -> None:
     """Exports, compares, writes the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=EXPORTED, default=list(EXPORTED))
     parser.add_argument("--width", type=int, default=448)
     parser.add_argument("--height", type=int, default=256)
@@ -109,14 +90,13 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     path = arguments.workdir / "export.json"
-    report = json.loads(path.read_text()) if path.exists() else {}
+    report = common.read_json(path, {})
     for name in arguments.only:
         report[name] = measure(name, arguments.width, arguments.height, arguments.workdir)
         report = {name: report[name] for name in EXPORTED if name in report}
-        path.write_text(json.dumps(report, indent=2) + "\n")
-        path.with_suffix(".md").write_text("\n".join(section(*entry) for entry in report.items()))
-        print(section(name, report[name]), flush=True)
+        common.write_json(path, report)
+        print(tables.export({name: report[name]}), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

@@ -1,24 +1,21 @@
 """Makes a shippable checkpoint, parameters only, of a training folder.
 
-python experiments/export_checkpoint.py runs/mine deepsteg_jax/pretrained/mine
+python -m experiments.export_checkpoint runs/mine deepsteg_jax/pretrained/mine
 """
 
-import argparse
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from ml_collections import ConfigDict
 
-from ml_collections import ConfigDict  # noqa: E402
-
-from deepsteg_jax import models  # noqa: E402
-from deepsteg_jax.training import checkpoints  # noqa: E402
+from deepsteg_jax import models
+from deepsteg_jax.training import checkpoints
+from experiments import common
 
 
 def main() -> None:
     """Reads the run's own config, exports its newest step, prints the size."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.make_parser(__doc__)
     parser.add_argument("workdir", type=Path)
     parser.add_argument("target", type=Path)
     arguments = parser.parse_args()
@@ -32,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

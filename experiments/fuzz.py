@@ -1,6 +1,6 @@
 """Feeds thousands of damaged and odd files to hide and reveal.
 
-    python experiments/fuzz.py [--count 2000] [--seed 0] [--workers 2] [--output runs/fuzz]
+    python -m experiments.fuzz [--count 2000] [--seed 0] [--workers 2] [--output runs/fuzz]
 
 Each case takes files of a small corpus, spoils one of them and hides with it (as cover or as secret) or
 reveals it. It must end within a time and within a share of memory, with a result or with an error for the
@@ -10,7 +10,6 @@ stand-in for the model, since they are about files; `--real` is the share of tho
 Writes fuzz.json.
 """
 
-import argparse
 import faulthandler
 import json
 import multiprocessing
@@ -34,13 +33,9 @@ import av
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from deepsteg_jax import (
-    media,  # noqa: E402
-    pipeline,  # noqa: E402
-)
-from deepsteg_jax.errors import PartialError, UserError  # noqa: E402
+from deepsteg_jax import media, pipeline
+from deepsteg_jax.errors import PartialError, UserError
+from experiments import common
 
 KEY, STEP, FINGERPRINT = bytes(range(32)), 3, b"fuzzing."
 WIDTH, HEIGHT, FRAMES = 48, 32, 6
@@ -656,9 +651,7 @@ def summary(report: dict) -> str:
 
 def main() -> int:
     """Runs the cases and prints what came of them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--seed", type=int, default=0)
@@ -679,11 +672,11 @@ def main() -> int:
         shares = [range(arguments.first + i, last, arguments.workers) for i in range(arguments.workers)]
         results = sum(pool.map(partial(run_all, root=root), workers, shares), [])
     report = report_of(results, arguments.seed)
-    (root / "fuzz.json").write_text(json.dumps(report, indent=1) + "\n")
+    common.write_json(root / "fuzz.json", report)
     shutil.rmtree(root / "cases", ignore_errors=True)
     print(summary(report))
     return 1 if report["findings"] else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.run(main)

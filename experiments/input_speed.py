@@ -1,6 +1,6 @@
 """Speed of the training data: images per second, where the time goes, and how long training waits for it.
 
-    python experiments/input_speed.py --photos FOLDER [--clips FOLDER] [--steps 20] [--workdir FOLDER]
+    python -m experiments.input_speed --photos FOLDER [--clips FOLDER] [--steps 20] [--workdir FOLDER]
 
 ImageNet may not be passed on, so a data set of its format is made of the photos: the two archives, in
 WORKDIR/tfds/downloads/manual, which the code that trains finds and prepares (kept for the next run). JPEG
@@ -20,12 +20,10 @@ photos are reported, and decoding grows with both. So small a data set is read f
    There configs/imagenet.py gets 2 steps on a batch of 1, as each takes seconds; time and data grow alike.
 
 Machines are noisy: each figure of 1 and 2 is the best of three, and ratios are those of one run. Compare
-figures of one run only. Writes WORKDIR/input_speed.json (flat: NAME_FIGURE) and prints Markdown tables.
+figures of one run only. Writes WORKDIR/input_speed.json (flat: NAME_FIGURE).
 """
 
-import argparse
 import io
-import json
 import os
 import tarfile
 import time
@@ -37,7 +35,6 @@ import jax
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from entries import Entry
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -46,6 +43,8 @@ from deepsteg_jax.data import imagenet, images, pairs
 from deepsteg_jax.data.examples import Draws, choose_window, cut_window, finish, random_draws
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import make_train_step
+from experiments import common, tables
+from experiments.entries import Entry
 
 SYNSETS = ("n01440764", "n01443537", "n01484850", "n01491361", "n01494475")
 REPEATS = 3
@@ -293,21 +292,9 @@ def measure_training(data_dir: Path, clips: Path | None, steps: int) -> dict[str
     return report
 
 
-def table(rows: dict[str, dict[str, float]]) -> str:
-    """Markdown of rows with the same figures."""
-    titles = list(next(iter(rows.values())))
-    lines = [["", *(t.replace("_", " ") for t in titles)], ["---"] * (len(titles) + 1)]
-    lines += [
-        [name, *(f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in row.values())] for name, row in rows.items()
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
 def main() -> None:
     """Measures everything, prints tables and writes input_speed.json."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="a folder of jpg and png files")
     parser.add_argument("--clips", type=Path, default=None, help="a folder of clips")
     parser.add_argument("--steps", type=int, default=20, help="training steps; 0: measure none")
@@ -317,16 +304,14 @@ def main() -> None:
     write_archives(arguments.photos, data_dir / "downloads" / "manual")
     config = use_imagenet(Entry("imagenet").load(), data_dir)
     report = measure_stages(data.section(config))
-    print(table({name.replace("_", " "): {"": value} for name, value in report.items()}), flush=True)
     sections = [measure_sources(data_dir, arguments.photos, arguments.clips)]
-    print(table(sections[0]), flush=True)
     if arguments.steps:
         sections.append(measure_training(data_dir, arguments.clips, arguments.steps))
-        print(table(sections[1]))
     for name, figures in (row for section in sections for row in section.items()):
         report |= {f"{name}_{figure}": value for figure, value in figures.items()}
-    (arguments.workdir / "input_speed.json").write_text(json.dumps(report, indent=2) + "\n")
+    common.write_json(arguments.workdir / "input_speed.json", report)
+    print(tables.named_figures(report))
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

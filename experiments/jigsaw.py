@@ -1,32 +1,29 @@
 """A jigsaw solver against the keyed transforms: what an attacker sees who has the network but not the key.
 
-    python experiments/jigsaw.py --images FOLDER [--count 50] [--workdir experiments/results]
+    python -m experiments.jigsaw --images FOLDER [--count 50] [--workdir experiments/results]
 
 Hides image i + 1 in image i (224x224 centre crops, --count of them spread over the folder, the shipped
 checkpoint `image`, 8-bit stego), reveals without a key (`shuffle.moves` "nothing"), cuts the revealed frame
 into pieces and hands them to the solver in a random order. The solver knows the orientation of the pieces
 and the size of the frame. It is Gallagher's ("Jigsaw puzzles with pieces of unknown orientation", CVPR
 2012) with the best buddies of Pomeranz, Shemesh and Ben-Shahar ("A fully automated greedy square jigsaw
-puzzle solver", CVPR 2011). Writes jigsaw.json (every image), jigsaw.md and
-jigsaw.jpg (the same on one frame of a sample clip).
+puzzle solver", CVPR 2011). Writes jigsaw.json (every image) and jigsaw.jpg (the same on one frame of a
+sample clip).
 """
 
-import argparse
-import json
-import sys
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from entries import ENTRIES
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from deepsteg_jax import cipher, evaluation, keys, media, metrics, plots, sample_clips, shuffle
 from deepsteg_jax.commands.common import load_side
-from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import block_dct
+from experiments import common, tables
+from experiments.entries import ENTRIES
 
 SIZE = 224
 MAP_BLOCK = 56  # of the original system's fixed map
@@ -36,32 +33,6 @@ REFILLS = 8  # rounds of taking out badly placed pieces and filling the holes ag
 EXTRA = 4 * np.concatenate([np.zeros((1, 3)), np.ones((1, 3)), -np.ones((1, 3)), np.eye(3), -np.eye(3)])
 HEADER = sum(block_dct.head_digits(3))  # samples
 PICTURE = ("sample:bikes.mp4", "sample:bigbuckbunny.mp4")  # cover and secret
-COLUMNS = {
-    "neighbours": ("neighbours right %", ".2f"),
-    "standard_error": ("standard error", ".2f"),
-    "chance": ("chance %", ".2f"),
-    "direct": ("in the true place %", ".1f"),
-    "largest": ("largest right part %", ".1f"),
-    "perfect_psnr_db": ("perfect solver dB", ".1f"),
-}
-RULE = """`python experiments/jigsaw.py --images FOLDER --count {count}`
-
-A jigsaw solver on what the network reveals without the key: {size}x{size} crops, 8-bit stego, mean over
-{count} photos and its standard error. "Neighbours right" is the share of adjacent pieces of the solution
-that are adjacent in the same way in the secret, "chance" that of a random arrangement (exact), "largest
-right part" the largest group of pieces joined by right neighbours, as a share of all. "Perfect solver" is
-the PSNR between the secret and the revealed pieces in their true places (100: the same)."""
-NOTES = """How to read it: the first rows are the control without any hiding, they show that the solver works.
-It also solves blocks of a revealed secret; the smaller they are, the more the noise of hiding is in its way,
-but it stays far above chance. The fixed map is public and the same for every picture: its inverse puts every
-piece in place, with no solver.
-
-Where single coefficients or the cover are moved, the solver should do no better than chance. A piece has no
-place of its own there: 8-pixel pieces of "coefficients of the secret" count as belonging where their mean
-lightness comes from, the attacker's best case; all others where they are in the frame. Of a moved cover the
-network reveals noise, since even the digits that say how finely the secret is coded are wrong; "header given"
-is an attacker who is told them."""
-
 
 # --- the solver ----------------------------------------------------------------------------------
 
@@ -88,8 +59,8 @@ def _one_sided(inner: np.ndarray, edge: np.ndarray, facing: np.ndarray) -> np.nd
     """
     gradients = edge - inner
     samples = np.concatenate([gradients, np.broadcast_to(EXTRA, (len(edge), *EXTRA.shape))], axis=1)
-    samples = samples - sample_clips.mean(axis=1, keepdims=True)
-    inverse = np.linalg.inv(sample_clips.swapaxes(1, 2) @ samples / (sample_clips.shape[1] - 1))  # [n, 3, 3]
+    samples = samples - samples.mean(axis=1, keepdims=True)
+    inverse = np.linalg.inv(samples.swapaxes(1, 2) @ samples / (samples.shape[1] - 1))  # [n, 3, 3]
     expected = edge + gradients.mean(axis=1, keepdims=True)
     weighted = expected @ inverse
     squares = (facing.swapaxes(1, 2) @ facing).reshape(-1, 9)
@@ -288,7 +259,11 @@ SHOWN = [(0, 8), (1, 56), (2, 56), (3, 16), (4, 8), (5, 8), (8, 8)]
 
 
 def true_places(victim: Victim, key: np.ndarray, size: int) -> np.ndarray:
-    """Where in the secret each piece of the revealed frame belongs, row by row, int [n]; see NOTES."""
+    """Where in the secret each piece of the revealed frame belongs, row by row, int [n].
+
+    Where single coefficients are moved a piece belongs where its mean lightness comes from, the best case for
+    an attacker; where the cover is moved, where it is in the frame.
+    """
     columns = SIZE // size
     if victim.fixed_map:
         return np.random.default_rng(0).permutation(columns**2)
@@ -359,18 +334,6 @@ def load_frames(folder: str, count: int) -> tuple[list[str], list[np.ndarray]]:
     return [item.name for item in picked], [evaluation.prepare(item, settings)[0] for item in picked]
 
 
-def markdown(rows: list[dict]) -> str:
-    """One line for each row, shares in percent."""
-    titles = ["attacked", "piece px", "pieces", *(title for title, _ in COLUMNS.values())]
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    for row in rows:
-        scales = {name: 1 if name.endswith("db") else 100 for name in COLUMNS}
-        cells = [format(scales[name] * row["mean"][name], style) for name, (_, style) in COLUMNS.items()]
-        start = (row["name"], str(row["piece_size"]), str(row["pieces"]))
-        lines.append("| " + " | ".join((*start, *cells)) + " |")
-    return "\n".join(lines)
-
-
 def shown_rows() -> list[tuple]:
     """What `draw` takes: the attacks of SHOWN on a frame of a sample clip."""
     frames = []
@@ -398,30 +361,19 @@ def draw(path: Path, rows: list[tuple]) -> None:
     plots.plt.close(figure)
 
 
-def main() -> int:
+def main() -> None:
     """Attacks every victim and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--images", required=True)
     parser.add_argument("--count", type=int, default=50, help="photos, spread evenly over the folder")
-    parser.add_argument("--workdir", type=Path, default=Path(__file__).with_name("results"))
+    parser.add_argument("--workdir", type=Path, default=common.RESULTS)
     arguments = parser.parse_args()
-    arguments.workdir.mkdir(parents=True, exist_ok=True)
-    try:
-        names, frames = load_frames(arguments.images, arguments.count)
-        measured = [attack(victim, names, frames) for victim in VICTIMS]
-    except UserError as error:
-        print(f"jigsaw.py: {error}", file=sys.stderr)
-        return 1
-    rows = [row for found, _ in measured for row in found]
-    (arguments.workdir / "jigsaw.json").write_text(json.dumps(rows, indent=1) + "\n")
-    table, rule = markdown(rows), RULE.format(count=len(frames), size=SIZE)
-    (arguments.workdir / "jigsaw.md").write_text(f"{rule}\n\n{table}\n\n{NOTES}\n")
+    names, frames = load_frames(arguments.images, arguments.count)
+    rows = [row for victim in VICTIMS for row in attack(victim, names, frames)[0]]
+    common.write_json(arguments.workdir / "jigsaw.json", rows)
     draw(arguments.workdir / "jigsaw.jpg", shown_rows())
-    print(table)
-    return 0
+    print(tables.jigsaw(rows))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.run(main)

@@ -1,6 +1,6 @@
 """Learning-rate range test: one short training whose rate grows exponentially (Smith 2017, section 3.3).
 
-    python experiments/learning_rate_finder.py --config configs/video.py --data FOLDER \\
+    python -m experiments.learning_rate_finder --config configs/video.py --data FOLDER \\
         [--steps 100] [--low 1e-6] [--high 1] [--smoothing 0.9] [--set train.batch_size=16 ...] \\
         [--output runs/learning_rate]
 
@@ -26,28 +26,22 @@ more --steps or a larger batch. Writes OUTPUT/learning_rate.json and learning_ra
 """
 
 import argparse
-import json
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import jax
-import matplotlib
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
-from sweep import read_config  # noqa: E402
-
-from deepsteg_jax import data, models  # noqa: E402
-from deepsteg_jax.errors import UserError  # noqa: E402
-from deepsteg_jax.training.state import create_optimizer, create_state  # noqa: E402
-from deepsteg_jax.training.step import make_train_step  # noqa: E402
+from deepsteg_jax import data, models
+from deepsteg_jax.plots import plt
+from deepsteg_jax.training.state import create_optimizer, create_state
+from deepsteg_jax.training.step import make_train_step
+from experiments import common
+from experiments.sweep import read_config
 
 SHARE, FEWEST = 10, 5  # a tenth of the steps, at least 5 of them
 DIVERGED_RANGES, BELOW_DIVERGENCE, STANDARD_ERRORS = 3, 10, 2
@@ -194,9 +188,7 @@ def say(found: dict, curve: Curve) -> str:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line; exits with 2 for a mistake in it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--config", required=True, help="for example configs/video.py; as for main.py")
     parser.add_argument("--data", help="config.data.path")
     parser.add_argument("--steps", type=int, default=100)
@@ -215,32 +207,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the test and writes what it found; 0: done, 1: a mistake in the data, 2: in the command line."""
+def main(argv: list[str] | None = None) -> None:
+    """Run the test and write what it found."""
     arguments = parse(argv)
     overrides = dict(text.partition("=")[::2] for text in arguments.set)
     overrides |= {"data.path": arguments.data} if arguments.data else {}
-    try:
-        config = read_config(arguments.config, overrides)
-    except UserError as error:
-        print(f"learning_rate_finder.py: {error}", file=sys.stderr)
-        return 2
-    try:
-        curve = range_test(config, arguments.low, arguments.high, arguments.steps, arguments.smoothing)
-    except UserError as error:
-        print(f"learning_rate_finder.py: {error}", file=sys.stderr)
-        return 1
+    config = read_config(arguments.config, overrides)
+    curve = range_test(config, arguments.low, arguments.high, arguments.steps, arguments.smoothing)
     found = suggest(curve)
-    arguments.output.mkdir(parents=True, exist_ok=True)
     columns = {
         name: [x if math.isfinite(x) else None for x in getattr(curve, name)]
         for name in ("rates", "losses", "untouched", "smoothed")
     }
-    (arguments.output / "learning_rate.json").write_text(json.dumps(found | columns, indent=1) + "\n")
+    common.write_json(arguments.output / "learning_rate.json", found | columns)
     draw(arguments.output / "learning_rate.png", curve, found)
     print(say(found, curve))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.run(main)

@@ -1,6 +1,6 @@
 """Live hiding and revealing: frames per second and latency, and where the time goes.
 
-    python experiments/live_speed.py [--seconds 8] [--output NAME]
+    python -m experiments.live_speed [--seconds 8] [--output NAME]
 
 For configs/image.py (groups of one frame) and configs/video.py (of four), at 224x224 and 448x256, a sample
 clip that is played over and over goes through a session in memory:
@@ -11,14 +11,11 @@ clip that is played over and over goes through a session in memory:
 
 Latency is from a frame's arrival to its being revealed; while one by one and overlapped a frame waits for
 nothing but its group. "hide" and "reveal" are the two halves of one by one, ms per frame of wall clock and
-of processor time: with two cores, wall clock below processor time is work on both. Writes NAME.json and
-NAME.md, experiments/results/live_speed if not given. Machines are noisy: compare figures of one run only.
+of processor time: with two cores, wall clock below processor time is work on both. Writes NAME,
+experiments/results/live_speed.json if not given. Machines are noisy: compare figures of one run only.
 """
 
-import argparse
-import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from itertools import cycle, islice
@@ -26,12 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from configs import image, video  # noqa: E402
-from deepsteg_jax import sample_clips  # noqa: E402
-from deepsteg_jax.live import Session, stream  # noqa: E402
-from deepsteg_jax.media import camera  # noqa: E402
+from configs import image, video
+from deepsteg_jax import sample_clips
+from deepsteg_jax.live import Session, stream
+from deepsteg_jax.media import camera
+from experiments import common, tables
 
 SIZES = ((224, 224), (448, 256))  # width, height
 CAMERA_FPS = 25
@@ -100,43 +96,21 @@ def measure(config, width: int, height: int, seconds: float) -> dict[str, dict[s
     return report
 
 
-def table(report: dict) -> str:
-    """Markdown, a row for each config and size."""
-    lines = [
-        "| | one by one, frames/s | overlapped, frames/s | paced at 25, frames/s | dropped | latency, ms "
-        "| 95 % | hide, ms | of processor | reveal, ms | of processor |",
-        "|---" * 11 + "|",
-    ]
-    for name, ways in report.items():
-        single, paced = ways["one by one"], ways["paced"]
-        cells = [f"{ways[way]['fps']:.1f}" for way in ("one by one", "overlapped", "paced")]
-        cells += [str(paced["dropped"]), f"{paced['latency_ms']:.0f}", f"{paced['latency_95_ms']:.0f}"]
-        for side in ("hide", "reveal"):
-            cells += [f"{single[f'{side}_ms']:.1f}", f"{single[f'{side}_processor_ms']:.1f}"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     """Measures every config at every size."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each way")
-    parser.add_argument("--output", type=Path, default=Path("experiments/results/live_speed"))
+    parser.add_argument("--output", type=Path, default=common.RESULTS / "live_speed.json")
     arguments = parser.parse_args()
     report = {}
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for name, config in (("image", image.get_config()), ("video", video.get_config())):
         for width, height in SIZES:
             report[f"{name}, {width}x{height}"] = measure(config, width, height, arguments.seconds)
-            print(table(report).splitlines()[-1], flush=True)
     load = os.getloadavg()[0]  # of this script itself 1 to 2
-    text = f"{os.cpu_count()} cores, {load:.1f} processes in the mean of the last minute.\n\n{table(report)}"
-    arguments.output.with_suffix(".md").write_text(text)
     report = {"cores": os.cpu_count(), "load": load, "ways": report}
-    arguments.output.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+    common.write_json(arguments.output, report)
+    print(tables.live_speed(report))
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

@@ -1,21 +1,13 @@
 """Draws the curves of one or more training folders as a PNG.
 
-python experiments/plot_training.py runs/a [runs/b ...] --output curves.png
+python -m experiments.plot_training runs/a [runs/b ...] --output curves.png
 """
 
-import argparse
-import sys
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from deepsteg_jax.training.logs import read_log  # noqa: E402
+from deepsteg_jax.plots import plt
+from deepsteg_jax.training.logs import read_log
+from experiments import common
 
 PANELS = {
     "stego and secret PSNR (dB)": (
@@ -32,9 +24,7 @@ PANELS = {
 
 def main() -> None:
     """Reads the logs and draws four panels."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("workdirs", type=Path, nargs="+")
     parser.add_argument("--output", type=Path, default=Path("curves.png"))
     arguments = parser.parse_args()
@@ -54,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

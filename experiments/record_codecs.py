@@ -1,7 +1,7 @@
 """Records what real codecs do, for training `configs/robust.py` with `data.source = "records"`.
 
-    python experiments/record_codecs.py --clips FOLDER --output data/records [--each 4]
-    python experiments/record_codecs.py --images FOLDER --output data/records_image [--each 1]
+    python -m experiments.record_codecs --clips FOLDER --output data/records [--each 4]
+    python -m experiments.record_codecs --images FOLDER --output data/records_image [--each 1]
 
 Two kinds of files, see `deepsteg_jax.data.records`:
 
@@ -13,12 +13,9 @@ Two kinds of files, see `deepsteg_jax.data.records`:
 Every file is a function of --seed and its number alone, so that an interrupted run goes on.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
-from entries import ENTRIES
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -26,12 +23,11 @@ from configs.robust import get_config
 from deepsteg_jax import evaluation
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.channels.ladder import jpeg, x264
-from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes.robust import secret_codec
+from experiments import common
 
 FRAMES = 32  # of a record
-SIZE = {"clips": (256, 448), "images": (256, 256)}
 # From which D of the fewest carriers is drawn, uniformly in its logarithm; of more it is smaller.
 STEPS = {"clips": (30, 84), "images": (20, 48)}
 HOLDS = {"clips": (1, 1, 1, 2, 4, 8), "images": (1,)}  # each as likely
@@ -48,8 +44,7 @@ PASSAGES = {
 
 def draw_frames(kind: str, items: list[Path], number: int, random: np.random.Generator) -> np.ndarray | None:
     """A random run of item `number` (of clips), or random photos; uint8 [n, h, w, 3], None if too short."""
-    settings = ConfigDict(ENTRIES["block_dct"].load().evaluate)
-    settings.height, settings.width = SIZE[kind]
+    settings = common.q1_settings(kind, "", FRAMES)
     if kind == "images":
         settings.frames, settings.first_frame = 1, 0
         chosen = random.choice(len(items), FRAMES, replace=False)
@@ -96,11 +91,9 @@ def pictures_record(kind: str, frames: np.ndarray, random: np.random.Generator) 
     return {"coded": np.concatenate(coded), "secret": frames}
 
 
-def main() -> int:
+def main() -> None:
     """Writes the records that are missing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--clips")
     source.add_argument("--images")
@@ -110,11 +103,7 @@ def main() -> int:
     arguments = parser.parse_args()
     kind = "clips" if arguments.clips else "images"
     config = get_config("image" if kind == "images" else "")
-    try:
-        items = evaluation.list_items(arguments.clips or arguments.images)
-    except UserError as error:
-        print(f"record_codecs.py: {error}", file=sys.stderr)
-        return 1
+    items = evaluation.list_items(arguments.clips or arguments.images)
     arguments.output.mkdir(parents=True, exist_ok=True)
     total = arguments.each * (len(items) if kind == "clips" else -(-len(items) // FRAMES))
     for number in tqdm(range(total), unit="record"):
@@ -132,8 +121,7 @@ def main() -> int:
                 with part.open("wb") as file:
                     np.savez(file, **make())
                 part.replace(path)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.run(main)

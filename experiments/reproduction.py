@@ -1,6 +1,6 @@
 """Whether a training that is killed again and again ends with the same bits as one that is not.
 
-    python experiments/reproduction.py --data FOLDER [--config configs/video.py:tiny] [--steps N] [--kills N]
+    python -m experiments.reproduction --data FOLDER [--config configs/video.py:tiny] [--steps N] [--kills N]
 
 Runs `main.py --mode train` once without interruption, and once more killed by SIGKILL at random steps, each
 start with another checkpoint interval; the last interruption is a SIGTERM, whose time to the exit is
@@ -20,16 +20,14 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import jax
+import numpy as np
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-
-from deepsteg_jax import models  # noqa: E402
-from deepsteg_jax.training import checkpoints  # noqa: E402
-from deepsteg_jax.training.logs import JSON_LINES  # noqa: E402
-from deepsteg_jax.training.state import create_optimizer, create_state  # noqa: E402
+from deepsteg_jax import models
+from deepsteg_jax.training import checkpoints
+from deepsteg_jax.training.logs import JSON_LINES
+from deepsteg_jax.training.state import create_optimizer, create_state
+from experiments import common, tables
 
 INTERVALS = (3, 7, 10, 25)  # steps between checkpoints
 TIMES = ("images_per_s", "data_wait", "save_wait")  # what may differ
@@ -44,7 +42,7 @@ def start(arguments: argparse.Namespace, workdir: Path, save_every: int) -> subp
         "train.log_every_steps": 1,
     }
     flags = [f"--config.{name}={value}" for name, value in settings.items()]
-    command = [sys.executable, str(ROOT / "main.py"), "--config", arguments.config, "--mode", "train"]
+    command = [sys.executable, str(common.ROOT / "main.py"), "--config", arguments.config, "--mode", "train"]
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / "output.txt").open("a") as output:
         return subprocess.Popen([*command, "--workdir", str(workdir), *flags], stdout=output, stderr=output)
@@ -100,9 +98,7 @@ def differing_lines(whole: list[dict], parts: list[dict]) -> int:
 
 def main() -> int:
     """Runs, interrupts, compares."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--data", required=True, help="folder of training data")
     parser.add_argument("--config", default="configs/video.py:tiny")
     parser.add_argument("--steps", type=int, default=200)
@@ -135,10 +131,10 @@ def main() -> int:
         "differing_arrays": sum(not np.array_equal(a, b) for a, b in pairs),
         "differing_lines_of_the_log": differing_lines(read_lines(whole), read_lines(parts)),
     }
-    (arguments.workdir / "reproduction.json").write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    common.write_json(arguments.workdir / "reproduction.json", report)
+    print(tables.named_figures(report))
     return int(report["differing_arrays"] + report["differing_lines_of_the_log"] > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.run(main)

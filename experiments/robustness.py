@@ -1,10 +1,10 @@
 """How well hidden pictures survive real codecs, on any folder of clips or of images.
 
-    python experiments/robustness.py --clips FOLDER [--trained runs/benchmark] [--workdir runs/robustness]
-    python experiments/robustness.py --images FOLDER [--trained runs/benchmark] [--workdir runs/robustness]
+    python -m experiments.robustness --clips FOLDER [--trained runs/benchmark] [--workdir runs/robustness]
+    python -m experiments.robustness --images FOLDER [--trained runs/benchmark] [--workdir runs/robustness]
 
 The pairs are those of quality.py (protocol Q1: item i + 1 is hidden in item i, frames 5..34 at 448x256; of
-images the 256x256 centre crop). Every entry hides once, its stego goes through every rung of
+images the 256x256 centre crop). Every entry hides once, its stego goes through every codec of
 `channels.ladder`, and so does the clean cover. RGB, 8-bit, mean over frames of per-frame dB, then
 over items. Bit rates are those of the coded pictures at 25 frames/s.
 
@@ -13,9 +13,9 @@ frames goes through the codec: side information would not survive it, so that bo
 number of the first frame and the secret's size (`Context`). What comes out counts as it is: a network's noise
 as noise, a bitstream that cannot be decoded as mid-grey.
 
-Every figure is kept in WORKDIR/KIND/cells by entry, rung and item, so that an interrupted run goes on;
---only, --rungs and --items measure less and --tables-only nothing; an entry of fewer --frames says so. Writes
-robustness.json, .md and .png (secret down the ladder, and against x264's rate factor) and
+Every figure is kept in WORKDIR/KIND/cells by entry, codec and item, so that an interrupted run goes on;
+--only, --codecs and --items measure less and --tables-only nothing; an entry of fewer --frames says so.
+Writes robustness.json and .png (secret down the ladder, and against x264's rate factor) and
 robustness_pictures.png to WORKDIR/KIND.
 """
 
@@ -30,64 +30,34 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
+import numpy as np
+from deepsteg_jax.schemes.robust.segments import SEGMENT, Description, Receiver, Sender
+from ml_collections import ConfigDict
+from tqdm import tqdm
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from deepsteg_jax.schemes.robust.segments import SEGMENT, Description, Receiver, Sender  # noqa: E402
-from entries import ENTRIES, Entry, file_name  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
-from quality import learned_config, make_parser, settings_of  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from deepsteg_jax import (  # noqa: E402
-    evaluation,
-    held_bits,  # noqa: E402
-    keys,
-    lsb_codec,
-    media,  # noqa: E402
-    metrics,
-)
-from deepsteg_jax.channels import ladder  # noqa: E402
-from deepsteg_jax.channels.ladder import Passage  # noqa: E402
-from deepsteg_jax.commands.common import load_robust, load_side  # noqa: E402
-from deepsteg_jax.errors import UserError  # noqa: E402
-from deepsteg_jax.held_bits import Carrier  # noqa: E402
-from deepsteg_jax.schemes.robust import secret_codec  # noqa: E402
-from deepsteg_jax.training import checkpoints  # noqa: E402
+from deepsteg_jax import evaluation, keys, media, metrics
+from deepsteg_jax.channels import ladder
+from deepsteg_jax.channels.ladder import CodecRun
+from deepsteg_jax.commands.common import load_robust, load_side
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.plots import plt
+from deepsteg_jax.schemes.robust import secret_codec
+from deepsteg_jax.training import checkpoints
+from experiments import common, tables
+from experiments.baselines import digital, lsb_codec
+from experiments.baselines.digital import Carrier
+from experiments.entries import ENTRIES, Entry, file_name
+from experiments.quality import learned_config
 
 KEY = keys.key_words(bytes(range(32)))
 GREY = 128
+CURVE = [ladder.named(f"CRF{crf}") for crf in (20, 22, 24, 26, 28)]  # finer steps of x264
 LADDERS = {"clips": ladder.VIDEO, "images": ladder.IMAGE}
-SHOWN = {"clips": "C6", "images": "C9-75"}  # the rung of the picture grid
+SHOWN = {"clips": "C6", "images": "C9-75"}  # the codec of the picture grid
 COVER = "cover"  # the clean one, measured like an entry
 # D of the rows of `robust`; None: the config's.
 ROBUST_STEPS = {"clips": (None, 53.8), "images": (None, 40.0)}
 SHIPPED = {"clips": "block_dct", "images": "block_dct_image"}
-RULE = (
-    "`python experiments/robustness.py --{kind} FOLDER --trained runs/benchmark`\n\n"
-    "{items}; RGB, 8-bit; mean over frames of per-frame dB, then over items. *before*: the stego as "
-    "it was made; *after*: as it arrives, both against the cover; *cover*: the clean cover through the same "
-    "codec. Bits are those of the coded pictures{rate}, *ratio* is stego to cover, mean over items. The "
-    "same key and frame numbers on both sides, no side information; what cannot be decoded counts as "
-    "mid-grey ({grey:.2f} dB)."
-)
-COLUMNS = {
-    "before_psnr_db": ("before dB", ".2f"),
-    "before_ssim": ("SSIM", ".4f"),
-    "after_psnr_db": ("after dB", ".2f"),
-    "after_ssim": ("SSIM", ".4f"),
-    "cover_psnr_db": ("cover dB", ".2f"),
-    "secret_psnr_db": ("secret dB", ".2f"),
-    "secret_ssim": ("SSIM", ".4f"),
-    "kbit_s": ("kbit/s", ".0f"),
-    "cover_kbit_s": ("cover kbit/s", ".0f"),
-    "ratio": ("ratio", ".2f"),
-    "bpp": ("bpp", ".3f"),
-    "cover_bpp": ("cover bpp", ".3f"),
-}
 
 
 # --- entries -------------------------------------------------------------------------------------
@@ -163,11 +133,11 @@ def digital_system(carrier: Carrier) -> System:
 
     def hide(cover, secret, context):
         message = secret_codec.code(secret, carrier.capacity(cover.shape))
-        return held_bits.embed(cover, context.key.tobytes(), message, carrier)
+        return digital.embed(cover, context.key.tobytes(), message, carrier)
 
     def reveal(received, context):
         try:
-            message = held_bits.extract(received, context.key.tobytes(), carrier)
+            message = digital.extract(received, context.key.tobytes(), carrier)
         except UserError:
             return context.grey()
         return secret_codec.decode(message, *context.shape[:3])
@@ -292,9 +262,9 @@ def likeness(name: str, a: np.ndarray, b: np.ndarray) -> dict[str, float]:
         }
 
 
-def measure_cover(rung: Passage, pair: Pair) -> dict[str, float]:
+def measure_cover(codec: CodecRun, pair: Pair) -> dict[str, float]:
     """The clean cover through a codec, and what mid-grey in place of the secret would be worth."""
-    received = ladder.run(rung, pair.cover)
+    received = ladder.run(codec, pair.cover)
     return {
         **likeness("after", pair.cover, received.frames),
         "size_bytes": received.size_bytes,
@@ -303,10 +273,10 @@ def measure_cover(rung: Passage, pair: Pair) -> dict[str, float]:
 
 
 def measure_stego(
-    system: System, rung: Passage, pair: Pair, stego: np.ndarray, pictures: Path | None
+    system: System, codec: CodecRun, pair: Pair, stego: np.ndarray, pictures: Path | None
 ) -> dict[str, float]:
     """A stego through a codec; with `pictures` the middle frames side by side are saved there."""
-    received = ladder.run(rung, stego)
+    received = ladder.run(codec, stego)
     revealed = np.asarray(system.reveal(received.frames, pair.context()))
     if pictures:
         middle = len(stego) // 2
@@ -320,38 +290,38 @@ def measure_stego(
 
 
 class Cells:
-    """Figures by entry, rung, item and number of frames, each in a file of its own."""
+    """Figures by entry, codec, item and number of frames, each in a file of its own."""
 
     def __init__(self, folder: Path):
         self._folder = folder
 
-    def path(self, row: str, rung: Passage, item: str, frames: int) -> Path:
+    def path(self, row: str, codec: CodecRun, item: str, frames: int) -> Path:
         """Where they lie."""
-        return self._folder / file_name(row) / file_name(rung.name) / f"{file_name(item)}_{frames}.json"
+        return self._folder / file_name(row) / file_name(codec.name) / f"{file_name(item)}_{frames}.json"
 
-    def frames(self, row: str, rung: Passage, item: str) -> int:
+    def frames(self, row: str, codec: CodecRun, item: str) -> int:
         """The most frames that this was measured with, 0 for none."""
-        found = self.path(row, rung, item, 0).parent.glob(f"{file_name(item)}_*.json")
+        found = self.path(row, codec, item, 0).parent.glob(f"{file_name(item)}_*.json")
         return max((int(path.stem.rpartition("_")[2]) for path in found), default=0)
 
-    def read(self, row: str, rung: Passage, item: str, frames: int, settings: dict) -> dict | None:
-        """{"pair", "figures"} if they were measured with just this rung and these settings of the row."""
-        path = self.path(row, rung, item, frames)
+    def read(self, row: str, codec: CodecRun, item: str, frames: int, settings: dict) -> dict | None:
+        """{"pair", "figures"} if they were measured with just this codec and these settings of the row."""
+        path = self.path(row, codec, item, frames)
         found = json.loads(path.read_text()) if path.exists() else {}
-        return found if found.get("of") == _plain([rung._asdict(), settings]) else None
+        return found if found.get("of") == _plain([codec._asdict(), settings]) else None
 
-    def write(self, row: str, rung: Passage, pair: Pair, settings: dict, figures: dict) -> None:
+    def write(self, row: str, codec: CodecRun, pair: Pair, settings: dict, figures: dict) -> None:
         """Keeps figures; an interruption leaves no half of a file."""
-        path = self.path(row, rung, pair.names[0], len(pair.cover))
+        path = self.path(row, codec, pair.names[0], len(pair.cover))
         path.parent.mkdir(parents=True, exist_ok=True)
-        cell = {"of": [rung._asdict(), settings], "pair": pair.settings(), "figures": figures}
+        cell = {"of": [codec._asdict(), settings], "pair": pair.settings(), "figures": figures}
         part = path.with_suffix(".part")
         part.write_text(json.dumps(cell, indent=1) + "\n")
         part.replace(path)
 
-    def has(self, row: str, rung: Passage, pair: Pair, settings: dict) -> bool:
+    def has(self, row: str, codec: CodecRun, pair: Pair, settings: dict) -> bool:
         """Whether this pair is measured."""
-        found = self.read(row, rung, pair.names[0], len(pair.cover), settings)
+        found = self.read(row, codec, pair.names[0], len(pair.cover), settings)
         return found is not None and found["pair"] == pair.settings()
 
 
@@ -361,27 +331,27 @@ def _plain(value):
 
 
 def measure_pair(
-    rows: dict[str, Row], rungs: list[Passage], pair: Pair, cells: Cells, shown: str | None, progress: tqdm
+    rows: dict[str, Row], codecs: list[CodecRun], pair: Pair, cells: Cells, shown: str | None, progress: tqdm
 ) -> None:
-    """Measures what is missing of one pair; `shown` names the rung whose pictures are kept."""
-    for rung in rungs:
-        if not cells.has(COVER, rung, pair, {}):
-            cells.write(COVER, rung, pair, {}, measure_cover(rung, pair))
+    """Measures what is missing of one pair; `shown` names the codec whose pictures are kept."""
+    for codec in codecs:
+        if not cells.has(COVER, codec, pair, {}):
+            cells.write(COVER, codec, pair, {}, measure_cover(codec, pair))
         progress.update()
     for name, row in rows.items():
-        missing = [rung for rung in rungs if not cells.has(name, rung, pair, row.settings)]
-        progress.update(len(rungs) - len(missing))
+        missing = [codec for codec in codecs if not cells.has(name, codec, pair, row.settings)]
+        progress.update(len(codecs) - len(missing))
         if not missing:
             continue
         progress.set_description(name)
         system = row.load()
         stego = np.asarray(system.hide(pair.cover, pair.secret, pair.context()))
         before = likeness("before", pair.cover, stego)
-        for rung in missing:
-            path = cells.path(name, rung, pair.names[0], len(pair.cover)).with_suffix(".png")
+        for codec in missing:
+            path = cells.path(name, codec, pair.names[0], len(pair.cover)).with_suffix(".png")
             path.parent.mkdir(parents=True, exist_ok=True)
-            after = measure_stego(system, rung, pair, stego, path if rung.name == shown else None)
-            cells.write(name, rung, pair, row.settings, before | after)
+            after = measure_stego(system, codec, pair, stego, path if codec.name == shown else None)
+            cells.write(name, codec, pair, row.settings, before | after)
             progress.update()
 
 
@@ -400,77 +370,38 @@ def item_figures(stego: dict, cover: dict) -> dict:
     return result
 
 
-def collect(rows: dict[str, Row], rungs: list[Passage], cells: Cells, names: list[str]) -> list[dict]:
-    """What is measured of every entry and rung: one dict each, with every item's figures and their mean."""
+def collect(rows: dict[str, Row], codecs: list[CodecRun], cells: Cells, names: list[str]) -> list[dict]:
+    """What is measured of every entry and codec: one dict each, with every item's figures and their mean."""
     results = []
     for name, row in rows.items():
-        for rung in rungs:
+        for codec in codecs:
             items = []
             for item in names:
-                frames = cells.frames(name, rung, item)
-                stego = cells.read(name, rung, item, frames, row.settings)
-                cover = cells.read(COVER, rung, item, frames, {})
+                frames = cells.frames(name, codec, item)
+                stego = cells.read(name, codec, item, frames, row.settings)
+                cover = cells.read(COVER, codec, item, frames, {})
                 if stego and cover:
                     items.append(item_figures(stego, cover))
             if items:
-                title = {"entry": name, "rung": rung.name, "title": rung.title}
+                title = {"entry": name, "codec": codec.name, "title": codec.title}
                 results.append({**title, "mean": evaluation.mean_of(items), "items": items})
     return results
 
 
-def _table(titles: list[str], lines: list[list[str]]) -> str:
-    rule = "|---" * len(titles) + "|"
-    return "\n".join(["| " + " | ".join(titles) + " |", rule, *("| " + " | ".join(x) + " |" for x in lines)])
+def is_plain_x264(codec: CodecRun) -> bool:
+    """Whether a codec is x264 at a constant rate factor and nothing else."""
+    return codec.codec == "libx264" and codec.times == codec.scale == 1
 
 
-def markdown(results: list[dict], columns: dict[str, tuple[str, str]]) -> str:
-    """Secret PSNR of entries down the ladder, then every figure, the entries of a rung together."""
-    entries = list(dict.fromkeys(result["entry"] for result in results))
-    rungs = {result["rung"]: result["title"] for result in results}
-    found = {(result["entry"], result["rung"]): result for result in results}
-    brief, full = [], []
-    for rung, title in rungs.items():
-        there = [found[entry, rung] for entry in entries if (entry, rung) in found]
-        cells = {r["entry"]: f"{r['mean']['secret_psnr_db']:.2f}" for r in there}
-        cover = f"{np.mean([r['mean']['cover_psnr_db'] for r in there]):.2f}"
-        brief.append([f"{rung}: {title}", cover, *(cells.get(entry, "-") for entry in entries)])
-        for result in there:
-            figures = [format(result["mean"][name], style) for name, (_, style) in columns.items()]
-            full.append([f"{rung}: {title}", result["entry"] + few_of(result, results), *figures])
-    titles = [title for title, _ in columns.values()]
-    return "\n\n".join(
-        (
-            "Secret dB, and the clean cover's:",
-            _table(["", "cover", *entries], brief),
-            "All figures:",
-            _table(["", "entry", *titles], full),
-        )
-    )
-
-
-def few_of(result: dict, results: list[dict]) -> str:
-    """Says where an entry was measured on fewer items or frames than the others."""
-    items = max(len(other["items"]) for other in results)
-    frames = max(other["mean"]["frames"] for other in results)
-    parts = [f"{len(result['items'])} items"] * (len(result["items"]) < items)
-    parts += [f"{result['mean']['frames']:.0f} frames"] * (result["mean"]["frames"] < 0.9 * frames)
-    return f" ({', '.join(parts)})" if parts else ""
-
-
-def is_plain_x264(rung: Passage) -> bool:
-    """Whether a rung is x264 at a constant rate factor and nothing else."""
-    return rung.codec == "libx264" and rung.times == rung.scale == 1
-
-
-def chart(path: Path, results: list[dict], ladder: list[Passage], curve: list[Passage]) -> None:
+def chart(path: Path, results: list[dict], ladder: list[CodecRun], curve: list[CodecRun]) -> None:
     """Draws secret PSNR down the ladder and, where there is a `curve` of x264, against its rate factor."""
-    present = {result["rung"] for result in results}
-    steps = [rung for rung in ladder if rung.name in present]
-    factors = {rung.name: int(rung.options["crf"]) for rung in curve if rung.name in present}
+    present = {result["codec"] for result in results}
+    steps = [codec for codec in ladder if codec.name in present]
+    factors = {codec.name: int(codec.options["crf"]) for codec in curve if codec.name in present}
     count = 2 if len(factors) > 1 else 1
     figure, axes = plt.subplots(1, count, figsize=(7.5 * count, 6), squeeze=False, layout="constrained")
-    _lines(axes[0][0], results, {rung.name: i for i, rung in enumerate(steps)})
-    labels = [f"{rung.name}: {rung.title}" for rung in steps]
+    _lines(axes[0][0], results, {codec.name: i for i, codec in enumerate(steps)})
+    labels = [f"{codec.name}: {codec.title}" for codec in steps]
     axes[0][0].set_xticks(range(len(steps)), labels, rotation=40, ha="right", fontsize=8)
     if count == 2:
         _lines(axes[0][1], results, factors)
@@ -480,10 +411,10 @@ def chart(path: Path, results: list[dict], ladder: list[Passage], curve: list[Pa
 
 
 def _lines(axis, results: list[dict], places: dict[str, float]) -> None:
-    """One line for each entry over rungs at `places`, and what mid-grey would be worth."""
-    here = sorted((r for r in results if r["rung"] in places), key=lambda r: places[r["rung"]])
+    """One line for each entry over codecs at `places`, and what mid-grey would be worth."""
+    here = sorted((r for r in results if r["codec"] in places), key=lambda r: places[r["codec"]])
     for i, entry in enumerate(dict.fromkeys(result["entry"] for result in results)):
-        points = [(places[r["rung"]], r["mean"]["secret_psnr_db"]) for r in here if r["entry"] == entry]
+        points = [(places[r["codec"]], r["mean"]["secret_psnr_db"]) for r in here if r["entry"] == entry]
         if points:
             style = {"marker": "osD^vP*X"[i % 8], "markersize": 11 - i, "markerfacecolor": "none"}
             axis.plot(*zip(*points, strict=True), label=entry, **style)
@@ -501,7 +432,7 @@ def picture_grid(path: Path, strips: dict[str, Path], title: str) -> None:
     Args:
         path: of the PNG.
         strips: the picture of `measure_stego` by entry.
-        title: of the rung.
+        title: of the codec.
     """
     columns = ("cover", f"stego after {title}", "secret", "revealed")
     images = {name: np.split(next(media.read_frames(strip)), 4, axis=1) for name, strip in strips.items()}
@@ -520,57 +451,52 @@ def picture_grid(path: Path, strips: dict[str, Path], title: str) -> None:
 
 
 def report(
-    kind: str, rows: dict[str, Row], rungs: list[Passage], cells: Cells, names: list[str], workdir: Path
+    kind: str, rows: dict[str, Row], codecs: list[CodecRun], cells: Cells, names: list[str], workdir: Path
 ) -> str:
-    """Writes the tables and pictures of all that is measured; returns the table.
+    """Write the figures and pictures of all that is measured; return the table.
 
     Raises:
         UserError: nothing is measured.
     """
-    results = collect(rows, rungs, cells, names)
+    results = collect(rows, codecs, cells, names)
     if not results:
         raise UserError(f"nothing is measured in {workdir}: leave --tables-only out")
-    most = max(results, key=lambda result: (len(result["items"]), result["mean"]["frames"]))
-    what = f"{len(most['items'])} {kind}"
-    what += f" of {most['mean']['frames']:.0f} frames" if kind == "clips" else ""
-    rate = " at 25 frames/s" if kind == "clips" else ""
-    rule = RULE.format(kind=kind, items=what, rate=rate, grey=most["mean"]["grey_psnr_db"])
-    timeless = {name: column for name, column in COLUMNS.items() if "kbit" not in name}
-    table = markdown(results, COLUMNS if kind == "clips" else timeless)
-    (workdir / "robustness.json").write_text(json.dumps(results, indent=1) + "\n")
-    (workdir / "robustness.md").write_text(f"{rule}\n\n{table}\n")
-    ladder = [rung for rung in rungs if rung in LADDERS[kind]]
-    chart(workdir / "robustness.png", results, ladder, [rung for rung in rungs if is_plain_x264(rung)])
-    shown = next((rung for rung in rungs if rung.name == SHOWN[kind]), None)
+    common.write_json(workdir / "robustness.json", results)
+    steps = [codec for codec in codecs if codec in LADDERS[kind]]
+    chart(workdir / "robustness.png", results, steps, [codec for codec in codecs if is_plain_x264(codec)])
+    shown = ladder.named(SHOWN[kind])
     strips = {}
-    for row in rows if shown else ():
+    for row in rows:
         path = cells.path(row, shown, names[0], cells.frames(row, shown, names[0])).with_suffix(".png")
         strips |= {row: path} if path.exists() else {}
     if strips:
         picture_grid(workdir / "robustness_pictures.png", strips, shown.title)
-    return table
+    return tables.robustness(results, SHOWN[kind])
 
 
-def rungs_of(kind: str) -> list[Passage]:
-    """All rungs that this build of FFmpeg can do; says on stderr which are left out."""
-    rungs = [*LADDERS[kind], *(ladder.CURVE if kind == "clips" else ())]
-    for rung in rungs:
-        if not ladder.is_available(rung):
-            print(f"{rung.name} is left out: no encoder {rung.codec} in this build", file=sys.stderr)
-    return [rung for rung in rungs if ladder.is_available(rung)]
+def codecs_of(kind: str) -> list[CodecRun]:
+    """All codec runs that this build of FFmpeg can do; says on stderr which are left out."""
+    found = []
+    for codec in [*LADDERS[kind], *(CURVE if kind == "clips" else ())]:
+        if codec.codec == ladder.JPEG or media.has_encoder(codec.codec):
+            found.append(codec)
+        else:
+            print(f"{codec.name} is left out: no encoder {codec.codec} in this build", file=sys.stderr)
+    return found
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--rungs", nargs="+", help="names of rungs, such as C6")
+    parser = common.make_parser(__doc__)
+    common.add_folders(parser)
+    parser.add_argument("--codecs", nargs="+", help="names of codecs, such as C6")
     parser.add_argument("--items", type=int, help="only the first items of the folder")
     parser.add_argument("--workdir", type=Path, default=Path("runs/robustness"))
     arguments = parser.parse_args()
     arguments.kind = "clips" if arguments.clips else "images"
     arguments.rows = rows_of(arguments.kind, arguments.trained)
-    arguments.ladder = rungs_of(arguments.kind)
-    known = {"only": list(arguments.rows), "rungs": [rung.name for rung in arguments.ladder]}
+    arguments.ladder = codecs_of(arguments.kind)
+    known = {"only": list(arguments.rows), "codecs": [codec.name for codec in arguments.ladder]}
     for option, names in known.items():
         if getattr(arguments, option) is None:
             setattr(arguments, option, names)
@@ -581,32 +507,25 @@ def parse() -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> str:
     """Measures the cells that are missing and returns the table."""
-    kind, rows, rungs = arguments.kind, arguments.rows, arguments.ladder
-    settings = settings_of(kind, arguments.clips or arguments.images, arguments.frames)
+    kind, rows, codecs = arguments.kind, arguments.rows, arguments.ladder
+    settings = common.q1_settings(kind, arguments.clips or arguments.images, arguments.frames)
     workdir = arguments.workdir / kind
-    workdir.mkdir(parents=True, exist_ok=True)
     cells = Cells(workdir / "cells")
     names = [path.name for path in evaluation.list_items(settings.path)][: arguments.items]
     wanted = {name: row for name, row in rows.items() if name in arguments.only}
-    steps = [rung for rung in rungs if rung.name in arguments.rungs]
+    steps = [codec for codec in codecs if codec.name in arguments.codecs]
     if not arguments.tables_only:
         total = len(names) * len(steps) * (1 + len(wanted))
         with tqdm(total=total, unit="cell", dynamic_ncols=True) as progress:
             for i, pair in enumerate(pairs_of(settings, arguments.items)):
                 measure_pair(wanted, steps, pair, cells, None if i else SHOWN[kind], progress)
-    return report(kind, rows, rungs, cells, names, workdir)
+    return report(kind, rows, codecs, cells, names, workdir)
 
 
-def main() -> int:
+def main() -> None:
     """Measures the cells that are missing and prints the table."""
-    arguments = parse()
-    try:
-        print(run(arguments))
-    except UserError as error:
-        print(f"robustness.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(run(parse()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.run(main)

@@ -1,6 +1,6 @@
 """Runs experiments/tutorial.ipynb from its first cell to its last and writes its outputs into it.
 
-python experiments/run_tutorial.py
+python -m experiments.run_tutorial
 
 Needs nbclient, nbformat and ipykernel. What comes out names no times and no paths of the machine.
 """

@@ -1,20 +1,16 @@
-"""How cost grows: counted for every model and frame size, on paper for GPUs, measured on this machine.
+"""Count what models cost by frame size, and measure training on this machine.
 
-    python experiments/scaling.py --clips FOLDER [--input-speed FILE] [--only SECTION ...] [--models NAME ...]
+    python -m experiments.scaling --clips FOLDER [--only SECTION ...]
 
-Sections, each merged into experiments/results/scaling.json, model by model:
+Sections, each merged into experiments/results/scaling.json:
 
-    costs    parameters, multiply-adds, bytes, memory between the passes; compiled, not run
-    growth   the same against batch, frames in a group and classes
+    costs    parameters, multiply-adds, memory between the passes; compiled, not run
     steps    seconds of a training step against batch and frame size
     devices  one device against eight simulated ones, the same global batch
     saving   how long a checkpoint holds up the loop; needs --clips
 
---models restricts costs, growth and devices to some of the entries, and what is known of the others stays.
-Then writes docs/scaling.png and the tables of docs/SCALING.md, between its marks (`--only` without a section
-does only that). --input-speed is the JSON of experiments/input_speed.py; its figure is kept in scaling.json.
-
-Times are of this machine: compare those of one run, on a quiet machine.
+`python -m experiments.tables` writes them to docs/SCALING.md. Times are of this machine: compare those of one
+run, on a quiet machine.
 """
 
 import argparse
@@ -32,17 +28,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scaling_report
-from entries import Entry
 
 from deepsteg_jax import costs, models
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.training import checkpoints
 from deepsteg_jax.training.parallel import AXIS, parallelise
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import compute_loss, example_keys, make_train_step
+from experiments import common
+from experiments.entries import Entry
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "experiments/results/scaling.json"
+RESULTS = common.RESULTS / "scaling.json"
 
 ENTRIES = {
     "block_dct": Entry("video"),
@@ -68,13 +64,9 @@ TIMED_STEPS = 8
 # --- counting ------------------------------------------------------------------------------------
 
 
-def load(name: str, frames: int | None = None, **model):
-    """The config of an entry, with `frames` in a group and other fields of its section `model`."""
-    config = ENTRIES[name].load()
-    config.model.update(model)
-    if frames:
-        config.model.frames = frames
-    return config
+def load(name: str):
+    """The config of an entry."""
+    return ENTRIES[name].load()
 
 
 def shapes(config, batch: int, height: int, width: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -91,13 +83,6 @@ def make_step(config, axis_name=None):
     return step, partial(create_state, model, optimizer)
 
 
-def step_work(config, batch: int, height: int, width: int) -> costs.Work:
-    """What one training step does, compiled and not run."""
-    step, make_state = make_step(config)
-    state = jax.eval_shape(make_state, jax.random.key(0))
-    return costs.work(step, state, shapes(config, batch, height, width))
-
-
 def loss_of(config):
     """loss(params, batch) of training, and the shapes of the parameters."""
     model = models.build(config.model)
@@ -109,108 +94,39 @@ def loss_of(config):
     return loss, jax.eval_shape(model.init, jax.random.key(0))
 
 
-VARIANTS = {
-    "float32": {},
-    "remat": {"remat": True},
-    "bfloat16": {"dtype": "bfloat16"},
-    "bfloat16 remat": {"dtype": "bfloat16", "remat": True},
-}
-
-
-def kept_bytes(config, height: int, width: int) -> dict[str, dict]:
-    """Memory between the passes by variant.
-
-    Returns:
-        {variant: bytes that an `example` adds, those that remat computes `again` for it, and those that are
-        `fixed`, as copies of parameters are}.
-    """
-    found = {}
-    for name, fields in VARIANTS.items():
-        if found and config.model.get("depth") == 0:  # no network, all variants are the same
-            found[name] = found["float32"]
-            continue
-        changed = config.copy_and_resolve_references()
-        changed.model.update(fields)
-        loss, params = loss_of(changed)
-        batches = [shapes(config, batch, height, width) for batch in (1, 2)]
-        kept, kept_of_2 = (costs.kept_activations(loss, params, batch) for batch in batches)
-        again, again_of_2 = (costs.computed_again(loss, params, batch) for batch in batches)
-        found[name] = {
-            "example": kept_of_2 - kept,
-            "again": again_of_2 - again,
-            "fixed": 2 * kept - kept_of_2 + 2 * again - again_of_2,
-        }
+def count_size(config, height: int, width: int) -> dict:
+    """Multiply-adds of hide and reveal per frame; of an example, those of a step and what it keeps, in MB."""
+    model, frames = models.build(config.model), config.model.frames
+    step, make_state = make_step(config)
+    state = jax.eval_shape(make_state, jax.random.key(0))
+    one, two = (costs.flops(step, state, shapes(config, batch, height, width)) for batch in (1, 2))
+    found = {"gmac": costs.gmac_per_frame(model, frames, height, width), "step_gflop": (two - one) / 1e9}
+    found["kept_mb"] = {"float32": kept_megabytes(config, height, width)}
+    if "remat" in config.model:
+        config = config.copy_and_resolve_references()
+        config.model.remat = True
+    found["kept_mb"]["remat"] = kept_megabytes(config, height, width)
     return found
 
 
-def temporary_bytes(config) -> dict[str, float]:
-    """What an example adds at 224x224 to the memory of the whole step, as compiled for this machine.
-
-    A CPU's compiler undoes remat, so what it needs with remat is known only where no network is.
-    """
-    step, make_state = make_step(config)
-    state = jax.eval_shape(make_state, jax.random.key(0))
-    few, many = (
-        costs.temporary_bytes(step, state, shapes(config, batch, *SIZES["224x224"])) for batch in (8, 16)
+def kept_megabytes(config, height: int, width: int) -> float:
+    """Memory between the passes that an example adds."""
+    loss, params = loss_of(config)
+    one, two = (
+        costs.kept_activations(loss, params, shapes(config, batch, height, width)) for batch in (1, 2)
     )
-    example = max(0.0, (many - few) / 8)
-    known = VARIANTS if config.model.name == "block_dct" else ("float32",)
-    return {name: example if name in known else 0 for name in VARIANTS}
+    return (two - one) / 1e6
 
 
-def count_sizes(config) -> dict:
-    """By size: multiply-adds of hide and reveal, what an example adds to a step; what is fixed in it."""
-    model, frames = models.build(config.model), config.model.frames
-    steps = {size: step_work(config, 1, *shape) for size, shape in SIZES.items()}
-    size = "224x224"
-    two = step_work(config, 2, *SIZES[size])
-    fixed = costs.Work(*(max(0.0, 2 * a - b) for a, b in zip(steps[size], two, strict=True)))
-    sizes = {
-        size: {
-            "gmac": costs.gmac_per_frame(model, frames, *shape),
-            "step": steps[size].plus(fixed, -1)._asdict(),
-        }
-        for size, shape in SIZES.items()
-    }
-    return {"fixed": fixed._asdict(), "sizes": sizes}
-
-
-def measure_costs(found: dict, save: Callable, names: list[str]) -> None:
+def measure_costs(found: dict, save: Callable) -> None:
     """The section `costs`: by model and frame size."""
-    for name in names:
+    for name in ENTRIES:
         config = load(name)
-        loss, params = loss_of(config)
         found[name] = {
             "parameters": sum(costs.parameter_counts(models.build(config.model)).values()),
             "frames": config.model.frames,
-            "rounds": costs.loop_rounds(loss, params, shapes(config, 1, 64, 64)),
-            **count_sizes(config),
-            "temporary": temporary_bytes(config),
-            # Linear in pixels, to a millionth, and slow to trace: two sizes show it.
-            "kept": {size: kept_bytes(config, *SIZES[size]) for size in list(SIZES)[:2]},
+            "sizes": {size: count_size(config, *shape) for size, shape in SIZES.items()},
         }
-        save()
-
-
-def count_once(config, batch: int, side: int) -> dict:
-    """A whole step on square frames: flops, bytes, memory, parameters."""
-    loss, params = loss_of(config)
-    done = step_work(config, batch, side, side)
-    kept = costs.kept_activations(loss, params, shapes(config, batch, side, side))
-    parameters = sum(costs.parameter_counts(models.build(config.model)).values())
-    return {"flops": done.flops, "bytes": done.bytes, "kept": kept, "parameters": parameters}
-
-
-def measure_growth(found: dict, save: Callable, names: list[str], side: int = 128) -> None:
-    """The section `growth`: whole steps on 128x128, one thing changed at a time."""
-    for name in [name for name in ("block_dct", "invertible", "prep_hide_reveal") if name in names]:
-        found[name] = {
-            "batch": {batch: count_once(load(name), batch, side) for batch in (1, 2, 4, 8)},
-            "t": {t: count_once(load(name, frames=t), 1, side) for t in (1, 2, 4, 8)},
-        }
-        if name == "block_dct":
-            classes = (16, 32, 64, 128)
-            found[name]["K"] = {k: count_once(load(name, classes=k), 1, side) for k in classes}
         save()
 
 
@@ -254,16 +170,16 @@ def run_devices(case: str, count: int) -> list[float]:
     """Seconds of the steps of a case in a process of its own with `count` simulated devices."""
     simulated = f"--xla_force_host_platform_device_count={count}"
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": simulated}
-    command = [sys.executable, __file__, "--devices-of", case]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", "experiments.scaling", "--devices-of", case]
+    done = subprocess.run(
+        command, cwd=common.ROOT, env=environment, check=True, capture_output=True, text=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure_devices(found: dict, save: Callable, names: list[str]) -> None:
+def measure_devices(found: dict, save: Callable) -> None:
     """The section `devices`: one device and eight in turn, twice, each in a fresh process."""
-    for case, (name, batch, side) in DEVICE_CASES.items():
-        if name not in names:
-            continue
+    for case, (_, batch, side) in DEVICE_CASES.items():
         runs = {1: [], 8: []}
         for count in (1, 8, 1, 8):
             runs[count].append(run_devices(case, count))
@@ -293,11 +209,16 @@ def time_saves(name: str, folder: Path) -> dict:
 
 def train_shortly(clips: Path, workdir: Path, steps: int = 200, every: int = 100) -> dict:
     """Trains configs/video.py and returns its last line of the log, whose window holds one save."""
-    command = [sys.executable, str(ROOT / "main.py"), "--config", str(ROOT / "configs/video.py")]
+    command = [
+        sys.executable,
+        str(common.ROOT / "main.py"),
+        "--config",
+        str(common.ROOT / "configs/video.py"),
+    ]
     command += ["--mode", "train", "--workdir", str(workdir), f"--config.data.path={clips.resolve()}"]
     command += [f"--config.optimizer.num_steps={steps}", f"--config.train.save_every_steps={every}"]
     command += [f"--config.train.log_every_steps={every}", "--config.train.picture_every_steps=100000"]
-    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, cwd=common.ROOT, stdout=subprocess.DEVNULL)
     return json.loads((workdir / "training.jsonl").read_text().splitlines()[-1])
 
 
@@ -319,58 +240,18 @@ def measure_saving(found: dict, save: Callable, clips: Path) -> None:
 # --- all of it -----------------------------------------------------------------------------------
 
 
-def read_input_speed(path: Path | None) -> float | None:
-    """Images per second and core, at best of ImageNet at 224x224; None without a file or such a figure."""
-    if path is None or not path.is_file():
-        return None
-    figures = json.loads(path.read_text())
-    names = [name for name in figures if name.endswith("per_core")]
-    for wanted in ("imagenet_224", "imagenet", ""):
-        for name in names:
-            if name.startswith(wanted) and figures[name]:
-                return float(figures[name])
-    return None
-
-
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    sections = ("costs", "growth", "steps", "devices", "saving")
+    parser = common.make_parser(__doc__)
+    sections = ("costs", "steps", "devices", "saving")
     parser.add_argument("--clips", type=Path, help="folder of clips to train on, for the section saving")
-    parser.add_argument("--input-speed", type=Path, help="JSON of experiments/input_speed.py")
-    parser.add_argument("--only", nargs="*", choices=sections, default=sections)
-    parser.add_argument("--models", nargs="+", choices=ENTRIES, default=list(ENTRIES))
+    parser.add_argument("--only", nargs="+", choices=sections, default=sections)
     parser.add_argument("--devices-of", choices=DEVICE_CASES, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def run_sections(arguments: argparse.Namespace, results: dict) -> None:
-    """Measures what is asked for, into `results` and its file, part by part."""
-    start = time.monotonic()
-
-    def save(section):
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"{time.monotonic() - start:.0f} s: {section}", flush=True)
-
-    measures = {
-        "costs": partial(measure_costs, names=arguments.models),
-        "growth": partial(measure_growth, names=arguments.models),
-        "steps": measure_steps,
-        "devices": partial(measure_devices, names=arguments.models),
-        "saving": partial(measure_saving, clips=arguments.clips),
-    }
-    for section in arguments.only:
-        measures[section](results.setdefault(section, {}), partial(save, section))
-    speed = read_input_speed(arguments.input_speed)
-    if speed:
-        results["input images per second and core"] = speed
-        save("input speed")
-
-
 def main() -> None:
-    """Measures the sections, then writes the tables and the plot."""
+    """Measure the sections, part by part into the file of results."""
     arguments = parse()
     if arguments.devices_of:
         name, batch, side = DEVICE_CASES[arguments.devices_of]
@@ -379,16 +260,18 @@ def main() -> None:
         print(json.dumps(time_steps(config, batch, side, side)))
         return
     if "saving" in arguments.only and not arguments.clips:
-        sys.exit("scaling.py: the section saving needs --clips FOLDER")
-    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    run_sections(arguments, results)
-    results = json.loads(json.dumps(results))  # with names as JSON has them
-    for section in ("costs", "growth", "devices"):  # in one order, whatever was measured first
-        found = results.get(section, {})
-        results[section] = {name: found[name] for name in ENTRIES | DEVICE_CASES if name in found}
-    scaling_report.write_tables(results, ROOT / "docs/SCALING.md")
-    scaling_report.draw(results, ROOT / "docs/scaling.png")
+        raise UserError("the section saving needs --clips FOLDER")
+    measures = {
+        "costs": measure_costs,
+        "steps": measure_steps,
+        "devices": measure_devices,
+        "saving": partial(measure_saving, clips=arguments.clips),
+    }
+    results = common.read_json(RESULTS, {})
+    for section in arguments.only:
+        save = partial(common.write_json, RESULTS, results)
+        measures[section](results.setdefault(section, {}), save)
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

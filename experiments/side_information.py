@@ -1,27 +1,25 @@
 """What side information and sound cost, in dB of stego and of secret.
 
-    python experiments/side_information.py [--seconds 60] [--bit_rate 64000] [--workdir runs/side_information]
+    python -m experiments.side_information [--seconds 60] [--bit_rate 64000] [--workdir runs/side_information]
 
 Hides a clip with sound in another, all of one length and size, three times: without any side information
 (the bare model), with the record, and with the record and the secret's sound as Opus. The clips are made of
 sample clips, played back and forth, so no data are needed. RGB, 8-bit, through files written and read back;
 mean over frames of per-frame dB. Checks that the sound came back as it was coded, packet by packet. Writes
-side_information.json and side_information.md.
+side_information.json.
 """
 
-import argparse
-import json
-import sys
 from fractions import Fraction
 from itertools import chain, cycle, islice
 from pathlib import Path
 
 import av
 import numpy as np
-from entries import ENTRIES
 
 from deepsteg_jax import evaluation, keys, media, metrics, pipeline, sample_clips
 from deepsteg_jax.commands.common import load_side
+from experiments import common, tables
+from experiments.entries import ENTRIES
 
 COVER, SECRET = "sample:bikes.mp4", "sample:bigbuckbunny.mp4"
 RATE = Fraction(25)
@@ -80,9 +78,7 @@ def sound_report(files: evaluation.Files, bit_rate: int) -> dict:
 
 def main() -> int:
     """Measures the three and prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--bit_rate", type=int, default=64_000)
     parser.add_argument("--width", type=int, default=448)
@@ -104,19 +100,12 @@ def main() -> int:
     }
     report = {"seconds": arguments.seconds, "bit_rate": arguments.bit_rate, "rows": rows}
     report |= sound_report(files, arguments.bit_rate)
-    command = f"python experiments/side_information.py --seconds {arguments.seconds}"
-    lines = [f"`{command} --bit_rate {arguments.bit_rate}`, {size[0]}x{size[1]}, {frames} frames", ""]
-    lines += ["| | stego dB | secret dB |", "|---|---|---|"]
-    lines += [f"| {n} | {r['stego_psnr_db']:.3f} | {r['secret_psnr_db']:.3f} |" for n, r in rows.items()]
-    exact = "every packet came back to the bit" if report["sound_is_exact"] else "NOT all packets came back"
-    lines += ["", f"Sound: {report['sound_bytes']} bytes of Opus in {report['packets']} packets; {exact}."]
-    (folder / "side_information.json").write_text(json.dumps(report, indent=2) + "\n")
-    (folder / "side_information.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    common.write_json(folder / "side_information.json", report)
+    print(tables.side_information(report))
     for path in files:
         path.unlink()
     return 0 if report["sound_is_exact"] else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    common.run(main)

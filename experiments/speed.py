@@ -1,8 +1,8 @@
 """Speed and memory of hide and reveal, or of training, all in one run.
 
-    python experiments/speed.py [--width 448] [--height 256] [--workdir runs/speed]
-    python experiments/speed.py --memory [--width 320] [--height 240] [--workdir runs/speed]
-    python experiments/speed.py --train [--only invertible] [--workdir runs/speed]
+    python -m experiments.speed [--width 448] [--height 256] [--workdir runs/speed]
+    python -m experiments.speed --memory [--width 320] [--height 240] [--workdir runs/speed]
+    python -m experiments.speed --train [--only invertible] [--workdir runs/speed]
 
 The first measures, in frames per second: the bare compiled hide and reveal; every stage of the file-to-file
 pipelines alone (decode cover, decode secret, hide, encode stego; decode stego, reveal, encode revealed);
@@ -19,7 +19,6 @@ Machines are noisy: compare figures of one run only.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -30,12 +29,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from entries import ENTRIES
 
 from deepsteg_jax import costs, media, models, pipeline, sample_clips
 from deepsteg_jax.commands.common import load_side
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import make_train_step
+from experiments import common
+from experiments.entries import ENTRIES
 
 REPEATS = 3
 
@@ -110,9 +110,17 @@ def measure_speed(config, folder: Path, frames: int, width: int, height: int) ->
 
 def peak_memory_mib(folder: Path, frames: int, width: int, height: int) -> float:
     """Peak memory of a fresh process that hides and reveals `frames` frames."""
-    command = [sys.executable, __file__, "--memory-of", str(frames), "--workdir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.speed",
+        "--memory-of",
+        str(frames),
+        "--workdir",
+        str(folder.resolve()),
+    ]
     command += ["--width", str(width), "--height", str(height)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, cwd=common.ROOT, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
 
@@ -166,14 +174,12 @@ def measure_training(names: list[str], folder: Path) -> None:
         report[name] = measure_step(ENTRIES[name].load())
         figures = "  ".join(f"{title} {value:.2f}" for title, value in report[name].items())
         print(f"{name:<20} {figures}", flush=True)
-    (folder / "train_speed.json").write_text(json.dumps(report, indent=2) + "\n")
+    common.write_json(folder / "train_speed.json", report)
 
 
 def main() -> None:
     """Measures everything and writes speed.json."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--width", type=int, default=448)
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--frames", type=int, default=200)
@@ -198,7 +204,7 @@ def main() -> None:
         make_clip(folder / f"secret{frames}.mkv", "sample:bigbuckbunny.mp4", frames, *size)
         report[f"peak MiB, {frames} frames"] = peak_memory_mib(folder, frames, *size)
     name = "memory" if arguments.memory else "speed"
-    (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+    common.write_json(folder / f"{name}.json", report)
     for path in folder.glob("*.mkv"):
         path.unlink()
     for name, value in report.items():
@@ -207,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

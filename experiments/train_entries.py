@@ -1,25 +1,25 @@
 """Trains the learned entries of the benchmark, each for the same CPU time.
 
-    python experiments/train_entries.py --clips FOLDER --images FOLDER [--minutes 25] [--only invertible]
+    python -m experiments.train_entries --clips FOLDER --images FOLDER [--minutes 25] [--only invertible]
 
 CPU time is that of all threads of the process, compilation left out: a few steps are timed first, and the
 number of steps follows. Each entry trains into WORKDIR/NAME, and goes on there if it was interrupted.
 Budget, steps and the CPU time really used are in WORKDIR/NAME/budget.json.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
 
 import jax
-from entries import ENTRIES
 from ml_collections import ConfigDict
 
 from deepsteg_jax import data, models
 from deepsteg_jax.training import loop
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import make_train_step
+from experiments import common
+from experiments.entries import ENTRIES
 
 TIMED_STEPS = 8
 
@@ -72,9 +72,7 @@ def train(name: str, folders: dict[str, str], minutes: float, workdir: Path) -> 
 
 def main() -> None:
     """Trains all entries, or one."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.make_parser(__doc__)
     parser.add_argument("--clips", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--minutes", type=float, default=25)
@@ -87,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main)

@@ -4,18 +4,32 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from deepsteg_jax import keys, media
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.base import Cost, Found, Metadata, Receiver, Scheme, Sender
 from deepsteg_jax.schemes.pixels import PixelScheme
 
 FINGERPRINT = b"12345678"
 
 
+def names(folder):
+    """The names of all that is in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def read_stack(path):
     """All frames of a short clip, uint8 [t, h, w, 3]."""
     return np.stack(list(media.read_frames(path)))
+
+
+def refused(path, words, run=media.probe):
+    """Asserts that `run(path)` raises a UserError of one line that names the path and matches `words`."""
+    with pytest.raises(UserError, match=words) as caught:
+        run(path)
+    assert "\n" not in str(caught.value) and str(path).rstrip("/") in str(caught.value)
 
 
 # --- pictures in RGB ------------------------------------------------------------------------------

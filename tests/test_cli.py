@@ -12,10 +12,11 @@ import pytest
 import deepsteg_jax
 from deepsteg_jax import api, cli, commands, keys
 from deepsteg_jax.errors import PartialError, UserError
+from tests.synthetic import noise, save
 
 ROOT = Path(__file__).parent.parent
-HIDE = ("hide", "cover.mp4", "secret.mp4", "-o", "stego.mkv")
-REVEAL = ("reveal", "stego.mkv", "-o", "revealed.mkv")
+HIDE = ("hide", "cover.mkv", "secret.mkv", "-o", "out.mp4")
+REVEAL = ("reveal", "stego.mkv", "-o", "out.mkv")
 
 
 @pytest.fixture
@@ -31,6 +32,15 @@ def run(monkeypatch, capfd):
     yield run_cli
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with what `HIDE` and `REVEAL` read."""
+    for number, name in enumerate(("cover.mkv", "secret.mkv", "stego.mkv")):
+        save(tmp_path / name, noise(2, seed=number))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -103,7 +113,7 @@ def test_python_m_is_the_same_command():
 # --- hide, reveal, info ---------------------------------------------------------------------------
 
 
-def test_hide(run, calls):
+def test_hide(run, calls, folder):
     changes = [
         "--config.model.modulus=4",
         "--config.video.align=frames",
@@ -111,9 +121,9 @@ def test_hide(run, calls):
         "--config.a=(1, 2)",
     ]
     code, out, _ = run(*HIDE, "--for=post", "--scheme=robust", "--loop-cover", *changes)
-    assert code == 0 and out == "stego.mkv: 1 frame of 64x48\n"
+    assert code == 0 and out == "out.mp4: 1 frame of 64x48\n"
     positional, named = calls[0]
-    assert positional == ("cover.mp4", "secret.mp4", "stego.mkv", "a passphrase")
+    assert positional == ("cover.mkv", "secret.mkv", "out.mp4", "a passphrase")
     assert named.pop("changes") == {
         "model.modulus": 4,
         "video.align": "frames",
@@ -123,22 +133,38 @@ def test_hide(run, calls):
     assert named == {"purpose": "post", "scheme": "robust", "loop_cover": True}
 
 
-def test_the_suffix_chooses_where_nothing_is_said(run, calls):
+def test_the_suffix_chooses_where_nothing_is_said(run, calls, folder):
     assert run(*HIDE)[0] == 0
     assert calls[0][1] == {"purpose": None, "scheme": None, "changes": {}, "loop_cover": False}
 
 
-def test_reveal(run, calls, tmp_path):
-    (tmp_path / "pass.txt").write_text("another passphrase\nand a line")
-    code, out, _ = run(*REVEAL, f"--passphrase-file={tmp_path}/pass.txt")
-    assert code == 0 and out == "revealed.mkv: 1 frame of 64x48\n"
-    assert calls == [(("stego.mkv", "revealed.mkv", "another passphrase"), {})]
+def test_reveal(run, calls, folder):
+    (folder / "pass.txt").write_text("another passphrase\nand a line")
+    code, out, _ = run(*REVEAL, f"--passphrase-file={folder}/pass.txt")
+    assert code == 0 and out == "out.mkv: 1 frame of 64x48\n"
+    assert calls == [(("stego.mkv", "out.mkv", "another passphrase"), {})]
+
+
+@pytest.mark.parametrize(
+    "arguments, part",
+    [
+        (["hide", "none.mkv", *HIDE[2:]], "none.mkv"),
+        (["hide", "cover.mkv", "none.mkv", *HIDE[3:]], "none.mkv"),
+        ([*HIDE[:-1], "nowhere/out.mkv"], "nowhere"),
+        ([*HIDE[:-1], "cover.mkv"], "also an input"),
+        (["reveal", "none.mkv", *REVEAL[2:]], "none.mkv"),
+    ],
+)
+def test_files_are_looked_at_before_the_passphrase_is_asked_for(run, folder, monkeypatch, arguments, part):
+    monkeypatch.setattr(keys, "read_credential", None)
+    code, out, err = run(*arguments)
+    assert code == 1 and out == "" and part in err and err.count("\n") == 1
 
 
 def test_info(run, monkeypatch):
     monkeypatch.setattr(api, "describe", lambda path, purpose: f"{path} for {purpose}", raising=False)
-    assert run("info", "cover.mp4", "--for=file")[:2] == (0, "cover.mp4 for file\n")
-    assert run("info", "cover.mp4")[:2] == (0, "cover.mp4 for None\n")
+    assert run("info", "cover.mkv", "--for=file")[:2] == (0, "cover.mkv for file\n")
+    assert run("info", "cover.mkv")[:2] == (0, "cover.mkv for None\n")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +175,7 @@ def test_info(run, monkeypatch):
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_failures_are_one_line(run, monkeypatch, error, code, line):
+def test_failures_are_one_line(run, folder, monkeypatch, error, code, line):
     def fails(*_, **__):
         raise error
 
@@ -177,8 +203,8 @@ def test_a_signal_unwinds_the_job(run, number):
 # --- keygen, app ----------------------------------------------------------------------------------
 
 
-def test_keygen_makes_a_key_that_hide_takes(run, calls, tmp_path):
-    key = tmp_path / "my.key"
+def test_keygen_makes_a_key_that_hide_takes(run, calls, folder):
+    key = folder / "my.key"
     code, out, err = run("keygen", "-o", str(key))
     assert (code, err) == (0, "") and str(key) in out
     assert run(*HIDE, f"--key-file={key}")[0] == 0

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import deepsteg_jax
+from deepsteg_jax import cli, metrics, models
 from deepsteg_jax import commands as modes
-from deepsteg_jax import metrics, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training.loop import train
 from tests.helpers import read_stack
@@ -92,10 +92,9 @@ def test_the_index_lists_every_page():
 def commands(page: Path) -> list[list[str]]:
     """The words of every command of a page that runs a file of the project, in blocks and in text."""
     text = page.read_text().replace("\\\n", " ")
-    in_blocks = re.findall(
-        r"^.*?(python [\w/]+\.py.*)$", "\n".join(blocks(page) + blocks(page, "bash")), re.MULTILINE
-    )
-    in_text = re.findall(r"`(python [\w/]+\.py[^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    run = r"python\s(?:[\w/]+\.py|-m\sexperiments\.\w+)"
+    in_blocks = re.findall(rf"^.*?({run}.*)$", "\n".join(blocks(page) + blocks(page, "bash")), re.MULTILINE)
+    in_text = re.findall(rf"`({run}[^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     return [
         shlex.split(re.split(r" &&? | \| ", " ".join(line.split()))[0], comments=True)
         for line in in_blocks + in_text
@@ -113,13 +112,13 @@ def options_of(words: list[str]) -> dict[str, str]:
 
 
 def known_options(script: Path) -> set[str]:
-    """Of main.py or of a script in experiments/, which may take those of quality.py."""
+    """Of main.py or of a script in experiments/, which may take those of common.py."""
     source = script.read_text()
     if script.name == "main.py":
         settings = {f"{name}.{field}" for name, fields in modes.SETTINGS.items() for field in fields}
         return {"config", *settings, *re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source)}
-    if "make_parser" in source and script.name != "quality.py":
-        source += (ROOT / "experiments/quality.py").read_text()
+    if "common.add_folders" in source:
+        source += (ROOT / "experiments/common.py").read_text()
     return set(re.findall(r"add_argument\(\s*\"--([\w-]+)\"", source))
 
 
@@ -132,6 +131,8 @@ def config_of(name: str):
 
 
 def wrong_with(words: list[str]) -> list[str]:
+    if words[1] == "-m":
+        words = [words[0], f"{words[2].replace('.', '/')}.py", *words[3:]]
     script = ROOT / words[1]
     if not script.is_file():
         return [f"{words[1]} does not exist"]
@@ -155,8 +156,17 @@ def test_commands_name_files_flags_and_fields_that_exist(page):
     assert [(" ".join(words), wrong) for words in commands(page) if (wrong := wrong_with(words))] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_deepsteg_commands_can_be_parsed(page):
+    lines = re.findall(
+        r"^(?:.*&& )?deepsteg (.*)$", "\n".join(blocks(page) + blocks(page, "bash")), re.MULTILINE
+    )
+    for line in lines:
+        assert cli.parse(shlex.split(line, comments=True)).run
+
+
 def test_commands_are_found_and_wrong_ones_too():
-    assert len(commands(ROOT / "README.md")) > 15 and len(commands(ROOT / "docs/TRAINING.md")) > 15
+    assert len(commands(ROOT / "README.md")) > 8 and len(commands(ROOT / "docs/TRAINING.md")) > 15
     for line, wrong in (
         ("python main.py --config configs/video.py --config.model.modulus=4 --mode hide", []),
         ("python main.py --config=configs/video.py --config.model.stop=4", ["--config.model.stop"]),
@@ -169,8 +179,8 @@ def test_commands_are_found_and_wrong_ones_too():
             ["--live.size"],
         ),
         ("python main.py --config configs/video.py --secrets a", ["--secrets"]),
-        ("python experiments/none.py --x", ["experiments/none.py does not exist"]),
-        ("python experiments/robustness.py --clips A --rungs B --image C", ["--image"]),
+        ("python -m experiments.none --x", ["experiments/none.py does not exist"]),
+        ("python -m experiments.robustness --clips A --codecs B --image C", ["--image"]),
     ):
         assert wrong_with(line.split()) == wrong
 

@@ -8,6 +8,7 @@ import webbrowser
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -73,7 +74,7 @@ def serve(models: Models, options: Options) -> None:
 def _end_now(end: BaseException) -> None:
     """Ends the process as `main.py` would, though a thread computes: Python would abort over it."""
     if isinstance(end, KeyboardInterrupt):
-        print("main.py: interrupted", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(128 + signal.SIGINT if isinstance(end, KeyboardInterrupt) else end.code)

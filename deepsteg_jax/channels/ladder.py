@@ -1,7 +1,7 @@
-"""What happens to a stego between sender and receiver: real codecs, as sites, cameras and players use them.
+"""Send frames through real codecs, as sites, cameras and players use them.
 
-A `Passage` is one way to get across, `run` sends frames through it. `VIDEO` and `IMAGE` are the ladders of
-the benchmark, from lossless to a coarse codec; `CURVE` is x264 at finer steps.
+A `CodecRun` says which codec with which settings, `run` sends frames through it. `VIDEO` and `IMAGE` are the
+ladders of the benchmark, from lossless to coarse.
 
 FFmpeg's swscale turns RGB to YUV and back in its default way: BT.601, limited range (MJPEG and Pillow's
 JPEG: full range). Its way from 4:2:0 to RGB rounds down: what arrives is a level too dark in the mean, here
@@ -23,8 +23,8 @@ from deepsteg_jax.errors import UserError
 JPEG = "jpeg"  # Pillow's, every frame for itself
 
 
-class Passage(NamedTuple):
-    """One way from sender to receiver."""
+class CodecRun(NamedTuple):
+    """A codec with its settings, coded once or more often."""
 
     name: str  # short, such as "C6"
     title: str
@@ -36,21 +36,21 @@ class Passage(NamedTuple):
 
 
 class Received(NamedTuple):
-    """What arrives."""
+    """Frames as they arrive."""
 
     frames: np.ndarray  # uint8 [n, h, w, 3], as many and as large as were sent
     size_bytes: int  # of the coded pictures, without what a container adds; of the last coding
 
 
-def x264(name: str, crf: int, title: str = "", **changes) -> Passage:
-    """H.264 at a constant rate factor, preset medium, 4:2:0; `changes` to other fields of a `Passage`."""
+def x264(name: str, crf: int, title: str = "", **changes) -> CodecRun:
+    """H.264 at a constant rate factor, preset medium, 4:2:0; `changes` set other fields."""
     options = {"preset": "medium", "crf": str(crf), "x264-params": "threads=1:asm=avx2"}
-    return Passage(name, title or f"x264 CRF {crf}", "libx264", "yuv420p", options, **changes)
+    return CodecRun(name, title or f"x264 CRF {crf}", "libx264", "yuv420p", options, **changes)
 
 
-def jpeg(name: str, quality: int) -> Passage:
+def jpeg(name: str, quality: int) -> CodecRun:
     """Pillow's JPEG, 4:2:0."""
-    return Passage(name, f"JPEG quality {quality}", JPEG, "yuvj420p", {"quality": str(quality)})
+    return CodecRun(name, f"JPEG quality {quality}", JPEG, "yuvj420p", {"quality": str(quality)})
 
 
 _FFV1 = {"threads": "1"}
@@ -65,31 +65,30 @@ _VP9 = {"crf": "33", "b": "0", "deadline": "good", "cpu-used": "2", "threads": "
 _AV1 = {"crf": "31", "preset": "8", "svtav1-params": "lp=1"}
 
 VIDEO = (
-    Passage("C0", "lossless RGB", "ffv1", "bgr0", _FFV1),
-    Passage("C1", "4:4:4, lossless", "ffv1", "yuv444p", _FFV1),
-    Passage("C2", "4:2:0, lossless", "ffv1", "yuv420p", _FFV1),
-    Passage("C3", "MJPEG, q 2", "mjpeg", "yuvj420p", {"qmin": "2", "qmax": "2", "threads": "1"}),
+    CodecRun("C0", "lossless RGB", "ffv1", "bgr0", _FFV1),
+    CodecRun("C1", "4:4:4, lossless", "ffv1", "yuv444p", _FFV1),
+    CodecRun("C2", "4:2:0, lossless", "ffv1", "yuv420p", _FFV1),
+    CodecRun("C3", "MJPEG, q 2", "mjpeg", "yuvj420p", {"qmin": "2", "qmax": "2", "threads": "1"}),
     x264("C4", 10),
     x264("C5", 18),
     x264("C6", 23),
-    Passage("C7", "x265 CRF 23", "libx265", "yuv420p", _X265),
-    Passage("C8-vp9", "VP9 CRF 33", "libvpx-vp9", "yuv420p", _VP9),
-    Passage("C8-av1", "AV1 CRF 31", "libsvtav1", "yuv420p", _AV1),
+    CodecRun("C7", "x265 CRF 23", "libx265", "yuv420p", _X265),
+    CodecRun("C8-vp9", "VP9 CRF 33", "libvpx-vp9", "yuv420p", _VP9),
+    CodecRun("C8-av1", "AV1 CRF 31", "libsvtav1", "yuv420p", _AV1),
     x264("C10", 23, "x264 CRF 23, twice", times=2),
     x264("C11", 23, "75 % and back, x264 CRF 23", scale=0.75),
 )
-CURVE = tuple(x264(f"CRF{crf}", crf) for crf in (20, 22, 24, 26, 28))
 IMAGE = (*VIDEO[:3], *(jpeg(f"C9-{quality}", quality) for quality in (90, 75, 50)))
 
 
-_BY_NAME = {passage.name: passage for passage in (*VIDEO, *IMAGE)}
+_BY_NAME = {codec_run.name: codec_run for codec_run in (*VIDEO, *IMAGE)}
 
 
-def named(name: str) -> Passage:
-    """A rung of the ladders, "CRF24" for any rate factor of x264, or "C9-80" for any quality of JPEG.
+def named(name: str) -> CodecRun:
+    """Find a codec run of the ladders; "CRF24" is any rate factor of x264, "C9-80" any quality of JPEG.
 
     Raises:
-        UserError: there is no such rung.
+        UserError: there is none of that name.
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
@@ -97,19 +96,14 @@ def named(name: str) -> Passage:
         number = name.removeprefix(prefix)
         if number != name and number.isdigit():
             return make(name, int(number))
-    raise UserError(f"there is no rung {name!r}: give one such as {', '.join(_BY_NAME)}, CRF24 or C9-80")
+    raise UserError(f"there is no codec run {name!r}: give one such as {', '.join(_BY_NAME)}, CRF24 or C9-80")
 
 
-def is_available(passage: Passage) -> bool:
-    """Whether this build of FFmpeg has the encoder."""
-    return passage.codec == JPEG or media.has_encoder(passage.codec)
-
-
-def run(passage: Passage, frames: np.ndarray, rate: Fraction = media.FOLDER_RATE) -> Received:
-    """Sends frames through a passage.
+def run(codec_run: CodecRun, frames: np.ndarray, rate: Fraction = media.FOLDER_RATE) -> Received:
+    """Send frames through a codec.
 
     Args:
-        passage: one of the ladders or any other.
+        codec_run: one of the ladders or any other.
         frames: uint8 [n, h, w, 3], n > 0; odd sizes are padded at the edge for 4:2:0 and cropped again.
         rate: frames per second; constant rate factors look at it.
 
@@ -117,12 +111,12 @@ def run(passage: Passage, frames: np.ndarray, rate: Fraction = media.FOLDER_RATE
         UserError: this build of FFmpeg has no such encoder.
     """
     height, width = frames.shape[1:3]
-    sent = _rescaled(frames, passage.scale)
-    if "420" in passage.pixel_format:
+    sent = _rescaled(frames, codec_run.scale)
+    if "420" in codec_run.pixel_format:
         sent = np.pad(sent, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
-    received, size = (_through_jpeg if passage.codec == JPEG else _through_ffmpeg)(passage, sent, rate)
+    received, size = (_through_jpeg if codec_run.codec == JPEG else _through_ffmpeg)(codec_run, sent, rate)
     if received.shape != sent.shape:
-        raise RuntimeError(f"{passage.name} made {received.shape} of frames {sent.shape}")
+        raise RuntimeError(f"{codec_run.name} made {received.shape} of frames {sent.shape}")
     return Received(np.ascontiguousarray(received[:, :height, :width]), size)
 
 
@@ -152,19 +146,19 @@ def _even(length):
     return max(2, 2 * round(length / 2))
 
 
-def _through_ffmpeg(passage, frames, rate):
-    how = passage.codec, passage.pixel_format, passage.options, rate
+def _through_ffmpeg(codec_run, frames, rate):
+    how = codec_run.codec, codec_run.pixel_format, codec_run.options, rate
     data = media.compress(frames, *how)
-    for _ in range(passage.times - 1):
+    for _ in range(codec_run.times - 1):
         data = media.recompress(data, *how)
     return np.stack(media.decompress(data)), media.coded_size(data)
 
 
-def _through_jpeg(passage, frames, rate):
+def _through_jpeg(codec_run, frames, rate):
     del rate
-    quality, received, size = int(passage.options["quality"]), [], 0
+    quality, received, size = int(codec_run.options["quality"]), [], 0
     for frame in frames:
-        for _ in range(passage.times):
+        for _ in range(codec_run.times):
             file = BytesIO()
             Image.fromarray(frame).save(file, "JPEG", quality=quality, subsampling="4:2:0")
             with Image.open(file) as image:

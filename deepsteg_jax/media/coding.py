@@ -1,7 +1,7 @@
 """Coding in memory: what codecs make of frames, for measurements and for secrets."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from io import BytesIO
@@ -34,12 +34,12 @@ def compress(
         options: the encoder's own, such as {"crf": "18"}.
         rate: frames per second.
         container: FFmpeg's name of the file's format.
-        samples: FFmpeg's name of the format of `frames`: uint8 RGB, or "yuv444p16le" for uint16 Y, Cb, Cr.
+        samples: what `frames` hold: "rgb24" for uint8 RGB, "yuv444p10le" for uint16 Y, Cb, Cr below 1,024.
 
     Raises:
         UserError: this build of FFmpeg has no such encoder.
     """
-    pictures = (av.VideoFrame.from_ndarray(frame, format=samples) for frame in frames)
+    pictures = (_picture_of(frame, samples) for frame in frames)
     return _encode(pictures, codec, pixel_format, options, rate, container)
 
 
@@ -58,14 +58,14 @@ def recompress(
 
 
 def decompress(data: bytes, container: str | None = None, samples: str = "rgb24") -> list[np.ndarray]:
-    """The frames of a video file in memory, [h, w, 3] in the format `samples` as in `compress`.
+    """Return the frames of a video file in memory, [h, w, 3] in the format `samples` as in `compress`.
 
     `container` is FFmpeg's name of its format, for one that does not say so itself. Raises UserError if
     nothing can be decoded; damage that FFmpeg conceals goes unnoticed.
     """
     try:
         with av.open(BytesIO(data), format=container) as file:
-            frames = [frame.to_ndarray(format=samples) for frame in file.decode(video=0)]
+            frames = [_samples_of(frame, samples) for frame in file.decode(video=0)]
     except (*ERRORS, IndexError) as error:
         raise UserError("the coded video is damaged: get an intact copy of it") from error
     if not frames:
@@ -73,13 +73,42 @@ def decompress(data: bytes, container: str | None = None, samples: str = "rgb24"
     return frames
 
 
+def _picture_of(frame: np.ndarray, samples: str) -> av.VideoFrame:
+    if samples == "rgb24":
+        return av.VideoFrame.from_ndarray(frame, format=samples)
+    height, width = frame.shape[:2]
+    picture = av.VideoFrame(width, height, samples)
+    for plane, values in zip(picture.planes, np.moveaxis(frame, 2, 0), strict=True):
+        _uint16_of(plane)[:, :width] = values
+    return picture
+
+
+def _samples_of(picture: av.VideoFrame, samples: str) -> np.ndarray:
+    if samples == "rgb24":
+        return picture.to_ndarray(format=samples)
+    planes = picture.reformat(format=samples).planes
+    return np.stack([_uint16_of(plane)[:, : plane.width] for plane in planes], axis=-1)
+
+
+def _uint16_of(plane) -> np.ndarray:
+    """View a plane of 16-bit samples, with the padding of its rows, as [h, stride]."""
+    return np.frombuffer(plane, "<u2").reshape(plane.height, -1)
+
+
 def coded_size(data: bytes) -> int:
-    """Bytes of the coded pictures in a video file in memory, without what its container adds."""
+    """Return the bytes of the coded pictures in a video file in memory, without what its container adds."""
     with av.open(BytesIO(data)) as file:
         return sum(packet.size for packet in file.demux(video=0))
 
 
-def _encode(pictures, codec, pixel_format, options, rate, container) -> bytes:
+def _encode(
+    pictures: Iterable[av.VideoFrame],
+    codec: str,
+    pixel_format: str,
+    options: dict[str, str],
+    rate: Fraction,
+    container: str,
+) -> bytes:
     check_encoder(codec)
     os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints what FFmpeg's log level cannot turn off
     buffer = BytesIO()
@@ -101,8 +130,8 @@ def _encode(pictures, codec, pixel_format, options, rate, container) -> bytes:
 
 
 @contextmanager
-def _usual_priorities():
-    """Lets no encoder opened in this context change how threads are scheduled.
+def _usual_priorities() -> Iterator[None]:
+    """Let no encoder opened in this context change how threads are scheduled.
 
     For root, SVT-AV1 makes its threads, and the one that opens it with all that this one starts later,
     real-time threads of the highest priority: two encoders at once then bring a machine to a standstill.

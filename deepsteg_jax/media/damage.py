@@ -15,7 +15,7 @@ _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte
 
 
 def ffv1_slices(data: bytes) -> tuple[list[bytes], bool]:
-    """Slices of an FFV1 packet, last first, and whether they fill it exactly.
+    """Split an FFV1 packet into slices, last first, and whether they fill it exactly.
 
     Each ends with its size (3 bytes, without this trailer), a status byte and 4 bytes of CRC.
     """
@@ -30,13 +30,13 @@ def ffv1_slices(data: bytes) -> tuple[list[bytes], bool]:
 
 
 def crc_is_right(part: bytes) -> bool:
-    """Whether an FFV1 slice, trailer included, agrees with its CRC-32."""
+    """Return whether an FFV1 slice, trailer included, agrees with its CRC-32."""
     # FFV1 runs CRC-32 most significant bit first and from 0; zlib runs it the other way round and from ~0.
     return zlib.crc32(part.translate(_MIRROR), 0xFFFFFFFF) == 0xFFFFFFFF
 
 
 def is_cut(path: Path) -> bool:
-    """Whether a matroska, mp4 or avi file ends before its outermost element says it does."""
+    """Return whether a matroska, mp4 or avi file ends before its outermost element says it does."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
@@ -51,7 +51,7 @@ def is_cut(path: Path) -> bool:
 
 
 def _matroska_end(file: BinaryIO, size: int) -> int:
-    """Where the segment ends; 0 if it does not say."""
+    """Return where the segment ends; 0 if it does not say."""
     for _ in range(2):  # the EBML header, then the segment
         file.read(4)
         first = file.read(1)
@@ -68,7 +68,7 @@ def _matroska_end(file: BinaryIO, size: int) -> int:
 
 
 def _boxes_end(file: BinaryIO, size: int) -> int:
-    """Where the last of the outermost boxes ends, as far as they are boxes at all."""
+    """Return where the last of the outermost boxes ends, as far as they are boxes at all."""
     end = 0
     while end < size:
         file.seek(end)
@@ -84,8 +84,10 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
     return end
 
 
-def up_to_damage(container, stream, check: "Ffv1Check | None", cut: bool) -> Iterator["av.VideoFrame"]:
-    """The frames before the first damage, then an OSError or one of FFmpeg's errors if there is any."""
+def up_to_damage(
+    container: "av.container.InputContainer", stream: av.VideoStream, check: "Ffv1Check | None", cut: bool
+) -> Iterator[av.VideoFrame]:
+    """Yield the frames before the first damage, then raise OSError or one of FFmpeg's if there is any."""
     for packet in container.demux(stream):
         wrong = (cut and packet.is_corrupt) or (check is not None and not check.passes(packet))
         # The decoder gives what it still holds of the good packets.
@@ -94,8 +96,10 @@ def up_to_damage(container, stream, check: "Ffv1Check | None", cut: bool) -> Ite
             raise OSError("damaged")
 
 
-def past_damage(frames: Iterable[tuple], check: "Ffv1Check | None", damaged: list[int]) -> Iterator:
-    """All frames, with a copy of the one before for each that is missing; adds to `damaged`."""
+def past_damage(
+    frames: Iterable[tuple[av.VideoFrame, bool]], check: "Ffv1Check | None", damaged: list[int]
+) -> Iterator[av.VideoFrame]:
+    """Yield all frames, a copy of the one before for each that is missing; adds numbers to `damaged`."""
     expected = check.times() if check else []
     count, last = 0, None
     for frame, wrong in frames:
@@ -116,8 +120,10 @@ def past_damage(frames: Iterable[tuple], check: "Ffv1Check | None", damaged: lis
         yield last
 
 
-def decode_all(container, stream, check) -> Iterator[tuple]:
-    """Every frame that comes out of the decoder and whether it is damaged, on past all errors."""
+def decode_all(
+    container: "av.container.InputContainer", stream: av.VideoStream, check: "Ffv1Check | None"
+) -> Iterator[tuple[av.VideoFrame, bool]]:
+    """Yield every frame that comes out of the decoder and whether it is damaged, past all errors."""
     bad = set()
     packets = container.demux(stream)
     while True:
@@ -135,13 +141,13 @@ def decode_all(container, stream, check) -> Iterator[tuple]:
 
 
 class Ffv1Check:
-    """Checks the packets of an FFV1 file one after the other: slice CRCs, and none of them skipped.
+    """Check of the packets of an FFV1 file one after the other: slice CRCs, and none of them skipped.
 
     The demuxer skips a block whose header is damaged, but the index of the file still names its time.
     """
 
     def __init__(self, container: "av.container.InputContainer", stream: "av.VideoStream"):
-        """Learns from the file's first packets and its index; the container is of no more use then."""
+        """Learn from the file's first packets and its index; the container is of no more use then."""
         first = [bytes(packet) for packet in islice(container.demux(stream), 4)]
         # Slices with a CRC in each packet; 0 where the file was coded without CRCs.
         self._slices = max((sum(map(crc_is_right, ffv1_slices(data)[0])) for data in first), default=0)
@@ -151,11 +157,11 @@ class Ffv1Check:
         self._times.reverse()  # the next one is the last
 
     def times(self) -> list[int]:
-        """The times that the index names, the first one last."""
+        """Return the times that the index names, the first one last."""
         return list(self._times)
 
     def passes(self, packet: "av.Packet") -> bool:
-        """Whether nothing is wrong up to this packet; the empty one at the end counts."""
+        """Return whether nothing is wrong up to this packet; the empty one at the end counts."""
         if not packet.size:
             return not self._times
         if packet.pts is not None:
@@ -166,7 +172,7 @@ class Ffv1Check:
         return self.is_intact(packet)
 
     def is_intact(self, packet: "av.Packet") -> bool:
-        """Whether the slices fill the packet and agree with their CRCs."""
+        """Return whether the slices fill the packet and agree with their CRCs."""
         if not self._slices:
             return True
         parts, exact = ffv1_slices(bytes(packet))

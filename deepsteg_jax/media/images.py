@@ -30,22 +30,22 @@ _NUMBER = re.compile(r"%(0\d+)?d")
 
 
 def shown(path: str | Path) -> str:
-    """A path as it stands in messages, on one line."""
+    """Return a path as it stands in messages, on one line."""
     return " ".join(str(path).split("\n"))
 
 
 def is_pattern(path: str | Path) -> bool:
-    """Whether a path names a sequence of images, such as `frame_%05d.png`."""
+    """Return whether a path names a sequence of images, such as `frame_%05d.png`."""
     return _NUMBER.search(Path(path).name) is not None
 
 
 def is_sequence(path: str | Path) -> bool:
-    """Whether a path is a folder or a pattern, to read from or to write to."""
+    """Return whether a path is a folder or a pattern, to read from or to write to."""
     return is_pattern(path) or str(path).endswith(os.sep) or Path(path).is_dir()
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is a still image that `load` should read, damaged or not."""
+    """Return whether a file is a still image that `load` should read, damaged or not."""
     try:
         with Image.open(path, formats=_FORMATS):
             return True
@@ -57,13 +57,13 @@ def is_image(path: Path) -> bool:
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:
-    """Lays uint8 [h, w, 4] on a white ground: what is transparent has no colour of its own to keep."""
+    """Lay uint8 [h, w, 4] on a white ground: what is transparent has no colour of its own to keep."""
     alpha = rgba[..., 3:].astype(np.uint16)
     return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def load(path: Path) -> np.ndarray:
-    """One image, turned upright, without transparency; raises UserError if it cannot be read."""
+    """Return one image, turned upright, without transparency; raises UserError if it cannot be read."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > LARGEST:
@@ -81,7 +81,7 @@ def load(path: Path) -> np.ndarray:
 
 
 def list_sequence(path: str | Path) -> list[Path]:
-    """The images of a folder by name, or of a pattern by number; raises UserError if there are none."""
+    """List the images of a folder by name, or of a pattern by number; raises UserError if there are none."""
     path = Path(path)
     if is_pattern(path):
         before, after = (
@@ -100,7 +100,7 @@ def list_sequence(path: str | Path) -> list[Path]:
 
 
 def read(paths: Sequence[Path], size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
-    """The images as frames of one size; with `size` (width, height) each is resized, bicubic.
+    """Yield the images as frames of one size; with `size` (width, height) each is resized, bicubic.
 
     Raises UserError where one cannot be read, or has another size than the first and none is given.
     """
@@ -117,33 +117,33 @@ def read(paths: Sequence[Path], size: tuple[int, int] | None = None) -> Iterator
 
 
 def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
-    """One uint8 frame [h, w, 3] at another size, bicubic."""
+    """Return one uint8 frame [h, w, 3] at another size, bicubic."""
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.BICUBIC))
 
 
 def save(path: Path, frame: np.ndarray, name: str | Path, quality: int | None = None) -> None:
-    """Writes one image to `path` in the format of a file called `name`; `quality` is that of a JPEG."""
+    """Write one image to `path` in the format of a file called `name`; `quality` is that of a JPEG."""
     row = formats.find(name)
     options = row.coding.options if row.coding.exact else {**row.coding.options, "quality": quality}
     Image.fromarray(frame).save(path, format=row.name, **options)
 
 
 def save_small(path: Path, frame: np.ndarray, longest: int, quality: int) -> None:
-    """Writes a JPEG of a frame, uint8 [h, w, 3], scaled down to `longest` pixels of its longer side."""
+    """Write a JPEG of a frame, uint8 [h, w, 3], scaled down to `longest` pixels of its longer side."""
     image = Image.fromarray(frame)
     image.thumbnail((longest, longest))
     image.save(path, quality=quality)
 
 
 def place_folder(part: Path, folder: Path) -> None:
-    """Gives a folder of written images its name; raises OSError if something else has it by now."""
+    """Give a folder of written images its name; raises OSError if something else has it by now."""
     with suppress(FileNotFoundError):
         folder.rmdir()  # an empty one; os.replace does not do this on every system
     part.replace(folder)
 
 
 def remove(part: Path) -> None:
-    """Removes an unfinished file or folder."""
+    """Remove an unfinished file or folder."""
     if part.is_dir():
         shutil.rmtree(part, ignore_errors=True)
     else:

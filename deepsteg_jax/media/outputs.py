@@ -55,6 +55,8 @@ def check_output(
 
 def check_suffix(path: Path, image: bool, lossy: bool, pixel_format: str = RGB) -> formats.Format:
     """Return the format to write `path` in; raises UserError unless its suffix is that of one."""
+    if image:
+        _check_image(path, pixel_format)
     suffix, row = path.suffix.lower(), formats.find(path)
     kind = formats.IMAGE if image else formats.VIDEO
     wanted = formats.written(kind, lossy, pixel_format)
@@ -101,9 +103,7 @@ def check_sequence(path: str | Path, pixel_format: str = RGB) -> Path:
     """The folder that a sequence of images goes to; raises UserError unless it is new or empty."""
     folder = Path(path).parent if is_pattern(path) else Path(path)
     wanted = formats.written(formats.IMAGE)
-    if pixel_format != RGB:
-        use = " or ".join(formats.written(formats.VIDEO, pixel_format=pixel_format))
-        raise UserError(f"{shown(path)} cannot be the output: images take RGB only; use {use}")
+    _check_image(path, pixel_format)
     if is_pattern(path) and Path(path).suffix.lower() not in wanted:
         raise UserError(f"{shown(path)} cannot be the output: use {' or '.join(wanted)}")
     if folder.resolve() == Path.cwd() or (folder.is_dir() and any(folder.iterdir())):
@@ -111,6 +111,12 @@ def check_sequence(path: str | Path, pixel_format: str = RGB) -> Path:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{shown(folder)} is a file: give a folder for the images")
     return folder
+
+
+def _check_image(path: str | Path, pixel_format: str) -> None:
+    if pixel_format != RGB:
+        use = " or ".join(formats.written(formats.VIDEO, pixel_format=pixel_format))
+        raise UserError(f"{shown(path)} cannot be the output: images take RGB only; use {use}")
 
 
 def _same_file(path: Path, other: Path) -> bool:

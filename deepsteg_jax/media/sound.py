@@ -1,6 +1,7 @@
 """Sound of a clip as Opus, to be hidden and to be put beside a revealed video."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -27,7 +28,7 @@ class Sound(NamedTuple):
 
 
 def encode_sound(path: str | Path, bit_rate: int) -> Sound | None:
-    """The first sound track of a video as Opus; one that is Opus already is copied packet by packet.
+    """Code the first sound track of a video as Opus; one that is Opus already is copied packet by packet.
 
     Args:
         path: the clip.
@@ -48,36 +49,44 @@ def encode_sound(path: str | Path, bit_rate: int) -> Sound | None:
             return None
         origin = (video.start_time or 0) * video.time_base
         file = TemporaryFile()  # noqa: SIM115, the caller closes it
-        try:
+        with _complaining(path, file):
             with av.open(file, "w", format="ogg", options=dict(_OGG_OPTIONS)) as output:
-                copied = track.codec_context.name in ("opus", "libopus")
-                run = _copy_opus if copied else _code_opus
-                first = run(container, track, output, bit_rate)
+                if track.codec_context.name in ("opus", "libopus"):
+                    first = _copy_opus(container, track, output)
+                else:
+                    first = _code_opus(container, track, output, bit_rate)
             size = file.tell()
             file.seek(0)
-        except ERRORS as error:
-            with suppress(OSError):
-                file.close()
-            if isinstance(error, av.error.PyAVCallbackError):  # not the sound: the temporary file
-                raise OSError(str(error.__cause__ or "no room")) from error
-            if not isinstance(error, av.error.FFmpegError):
-                raise
-            raise UserError(
-                f"the sound of {shown(path)} cannot be read: repair or remove it first"
-            ) from error
     if first is None:
         file.close()
         return None
     return Sound(file, size, round((first - origin) * SOUND_RATE))
 
 
-def _copy_opus(container, track, output, bit_rate) -> Fraction | None:
-    """Copies packets; returns when the first sample sounds, in seconds."""
-    del bit_rate
+@contextmanager
+def _complaining(path: Path, file: BinaryIO) -> Iterator[None]:
+    """Turn errors of FFmpeg into UserErrors about the sound, and close the temporary file."""
+    try:
+        yield
+    except ERRORS as error:
+        with suppress(OSError):
+            file.close()
+        if isinstance(error, av.error.PyAVCallbackError):  # not the sound: the temporary file
+            raise OSError(str(error.__cause__ or "no room")) from error
+        if not isinstance(error, av.error.FFmpegError):
+            raise
+        raise UserError(f"the sound of {shown(path)} cannot be read: repair or remove it first") from error
+
+
+def _copy_opus(
+    container: "av.container.InputContainer", track: av.AudioStream, output: "av.container.OutputContainer"
+) -> Fraction | None:
+    """Copy packets; returns when the first sample sounds, in seconds."""
     copy, begin = output.add_stream_from_template(track), None
     skip = int.from_bytes((track.codec_context.extradata or bytes(12))[10:12], "little")  # RFC 7845, 5.1
 
-    def samples(ticks):  # of 2.5 ms, the shortest Opus frame: containers round times to the millisecond
+    # By 2.5 ms, the shortest Opus frame: containers round times to the millisecond.
+    def samples(ticks: int) -> int:
         return round(ticks * time_base * SOUND_RATE / 120) * 120
 
     for packet in container.demux(track):
@@ -94,15 +103,21 @@ def _copy_opus(container, track, output, bit_rate) -> Fraction | None:
     return None if begin is None else begin * time_base + Fraction(skip, SOUND_RATE)
 
 
-def _code_opus(container, track, output, bit_rate) -> Fraction | None:
-    """Decodes and codes anew; returns when the first sample sounds, in seconds."""
+def _code_opus(
+    container: "av.container.InputContainer",
+    track: av.AudioStream,
+    output: "av.container.OutputContainer",
+    bit_rate: int,
+) -> Fraction | None:
+    """Decode and code anew; returns when the first sample sounds, in seconds."""
     layout = "mono" if track.codec_context.layout.nb_channels == 1 else "stereo"
     coded = output.add_stream("libopus", rate=SOUND_RATE, layout=layout)
     coded.bit_rate = bit_rate
     resampler = av.AudioResampler("flt", layout, SOUND_RATE, frame_size=_OPUS_FRAME)
     first = None
 
-    def code(pieces):  # from time 0 on: an Ogg page of more would say when the sound starts a second time
+    # From time 0 on: an Ogg page of more would say a second time when the sound starts.
+    def code(pieces: "list[av.AudioFrame]") -> None:
         nonlocal first
         for piece in pieces:
             if first is None:
@@ -120,7 +135,7 @@ def _code_opus(container, track, output, bit_rate) -> Fraction | None:
 
 
 def is_sound(sound: Sound) -> bool:
-    """Whether there is any sound in the file; at its beginning again afterwards."""
+    """Return whether there is any sound in the file, which is at its beginning again afterwards."""
     sound.file.seek(0)
     try:
         with av.open(sound.file, format="ogg") as container:

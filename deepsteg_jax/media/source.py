@@ -22,7 +22,7 @@ from deepsteg_jax.media.container import existing, opened
 from deepsteg_jax.media.damage import ERRORS, Ffv1Check, decode_all, is_cut, past_damage, up_to_damage
 from deepsteg_jax.media.images import FOLDER_RATE, is_image, is_sequence, list_sequence, shown
 from deepsteg_jax.media.memory import Clip
-from deepsteg_jax.media.planes import TimedPlanes, from_picture, plain_name
+from deepsteg_jax.media.planes import Planes, TimedPlanes, from_picture, plain_name, subsampling
 
 
 class Info(NamedTuple):
@@ -89,7 +89,7 @@ def _rate(stream: "av.VideoStream") -> Fraction:
 
 
 def _frame_hint(stream: "av.VideoStream") -> int | None:
-    """Frames of the stream as its header has it, else from its duration."""
+    """Return the number of frames by the header, else by the duration; None if neither says."""
     if stream.frames:
         return stream.frames
     seconds = Fraction(0)
@@ -143,10 +143,25 @@ def read_planes(path: str | Path | Clip, damaged: list[int] | None = None) -> It
         if plain_name(stream.codec_context.pix_fmt or "") not in PLANES:
             raise UserError(wrong)
     pictures = _with_times(_decoded(path, damaged))
-    return (TimedPlanes(from_picture(picture), time) for picture, time in pictures)
+    return (TimedPlanes(_planes(path, picture), time) for picture, time in pictures)
 
 
-def _read(path, start, stop, size, damaged=None) -> Iterator[Timed]:
+def _planes(path: Path, picture: av.VideoFrame) -> Planes:
+    if round(picture.rotation / 90) % 2 and len(set(subsampling(picture.format.name))) == 2:
+        raise UserError(
+            f"{shown(path)} is turned on its side, which its planes of half width cannot be: turn it first "
+            "(ffmpeg -i IN OUT.mkv)"
+        )
+    return from_picture(picture)
+
+
+def _read(
+    path: str | Path | Clip,
+    start: int,
+    stop: int | None,
+    size: tuple[int, int] | None,
+    damaged: list[int] | None = None,
+) -> Iterator[Timed]:
     if isinstance(path, Clip):
         return _from_memory(path, start, stop, size)
     if found := _still_images(path):
@@ -155,19 +170,21 @@ def _read(path, start, stop, size, damaged=None) -> Iterator[Timed]:
         return _video_frames(path, start, stop, size, damaged)
 
 
-def _from_memory(clip: Clip, start: int, stop: int | None, size) -> Iterator[Timed]:
-    """As the same frames would come out of a file: images and videos are not resized by the same library."""
+def _from_memory(clip: Clip, start: int, stop: int | None, size: tuple[int, int] | None) -> Iterator[Timed]:
+    """Yield frames as they would come out of a file: images and videos are not resized by one library."""
     scale = images.resize if clip.is_image else resize
     for number, frame in enumerate(clip.frames[start:stop], start):
         yield Timed(frame if size is None else scale(frame, *size), number)
 
 
-def _read_images(paths: list[Path], start: int, size) -> Iterator[Timed]:
+def _read_images(paths: list[Path], start: int, size: tuple[int, int] | None) -> Iterator[Timed]:
     for number, frame in enumerate(images.read(paths, size), start):
         yield Timed(frame, number)
 
 
-def _video_frames(path: Path, start: int, stop: int | None, size, damaged) -> Iterator[Timed]:
+def _video_frames(
+    path: Path, start: int, stop: int | None, size: tuple[int, int] | None, damaged: list[int] | None
+) -> Iterator[Timed]:
     native = None
     for frame, time in islice(_with_times(_decoded(path, damaged)), start, stop):
         native = native or (frame.width, frame.height)
@@ -188,7 +205,7 @@ def _to_rgb(frame: "av.VideoFrame", native: tuple[int, int], size: tuple[int, in
 
 
 def _with_times(frames: Iterable["av.VideoFrame"]) -> Iterator[tuple]:
-    """Each frame and its time, which grows; one without comes as long after the last as that one did."""
+    """Yield each frame and its time, which grows; one without comes as long after the last as that did."""
     last, step = None, 1
     for frame in frames:
         time = frame.pts
@@ -202,7 +219,7 @@ def _with_times(frames: Iterable["av.VideoFrame"]) -> Iterator[tuple]:
 
 
 def _decoded(path: Path, damaged: list[int] | None = None) -> Iterator["av.VideoFrame"]:
-    """Every readable frame up to the first damage, then a UserError; with `damaged` on to the end."""
+    """Yield readable frames up to the first damage, then raise UserError; with `damaged` on to the end."""
     cut, count, wrong = is_cut(path), 0, False
     with opened(path) as (container, stream):
         check = _ffv1_check(path) if stream.codec_context.name == "ffv1" else None
@@ -234,7 +251,7 @@ def _ffv1_check(path: Path) -> Ffv1Check:
 
 
 def frame_times(path: str | Path | Clip, decode: bool = True) -> np.ndarray:
-    """The times of all frames, ticks, int64 [n].
+    """Return the times of all frames, ticks, int64 [n].
 
     Decodes the whole clip, since headers can be wrong; without `decode` it only lists the packets, which is
     fast and nearly always right. Raises UserError as `read_frames` does.
@@ -255,14 +272,14 @@ def _packet_times(path: Path) -> list[int | None]:
 
 
 def _still_images(path: str | Path) -> list[Path]:
-    """The files of a still image or of a sequence; none if it is neither."""
+    """Return the files of a still image or of a sequence; none if it is neither."""
     if is_sequence(path):
         return list_sequence(path)
     return [path] if is_image(path) else []
 
 
 def size_of(path: str | Path) -> int:
-    """Bytes of a file, or of all images of a sequence."""
+    """Return the bytes of a file, or of all images of a sequence."""
     paths = list_sequence(path) if is_sequence(path) else [Path(path)]
     return sum(file.stat().st_size for file in paths)
 

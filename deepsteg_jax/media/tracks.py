@@ -74,7 +74,7 @@ class Tracks:
         return _Recoded(track, self._output, self._rules.encoder)
 
     def refusal(self) -> str:
-        """The line for the user about tracks that the container cannot hold."""
+        """Return the line for the user about tracks that the container cannot hold."""
         return (
             f"a sound or subtitle track of {shown(self._path)} does not fit into such a file: "
             f"convert it first, for example with ffmpeg -i IN -c copy -c:s {self._rules.subtitles}, "
@@ -144,12 +144,12 @@ class _Copy:
         self.stream = output.add_stream_from_template(track)
 
     def take(self, packet: "av.Packet") -> "list[av.Packet]":
-        """The packets to write for one of the track's."""
+        """Return the packets to write for one of the track's."""
         packet.stream = self.stream
         return [packet]
 
     def finish(self) -> "list[av.Packet]":
-        """What is left."""
+        """Return what is left."""
         return []
 
 
@@ -168,19 +168,19 @@ class _Recoded:
         self._next = None  # number of the next sample
 
     def take(self, packet: "av.Packet") -> "list[av.Packet]":
-        """The packets to write for one of the track's."""
+        """Return the packets to write for one of the track's."""
         pieces = [piece for frame in packet.decode() for piece in self._resampler.resample(frame)]
         return [coded for piece in pieces for coded in self._add(piece)]
 
     def finish(self) -> "list[av.Packet]":
-        """What is left."""
+        """Return what is left."""
         if self._next is None:
             return []
         pieces = [piece for piece in self._resampler.resample(None) if piece is not None]
         return [coded for piece in pieces for coded in self._add(piece)] + self.stream.encode(None)
 
     def _add(self, piece: "av.AudioFrame") -> "list[av.Packet]":
-        """Codes what comes at its time: after silence where there is a gap, its end where it overlaps."""
+        """Code what comes at its time: after silence where there is a gap, its end where it overlaps."""
         samples, coded = piece.to_ndarray(), []
         time = None if piece.pts is None else round(piece.pts * piece.time_base * self._rate)
         if self._next is None:
@@ -204,7 +204,7 @@ class _Recoded:
 
 
 def _tags(metadata: dict[str, str], coded_anew: bool = True) -> dict[str, str]:
-    """The tags that the ffmpeg program would copy."""
+    """Return the tags that the ffmpeg program would copy."""
     dropped = ("duration", "creation_time", "company_name", "product_name", "product_version")
     dropped += ("encoder",) * coded_anew
     return {name: text for name, text in metadata.items() if name.lower() not in dropped}
@@ -230,7 +230,7 @@ class SoundTrack:
         self._input.close()
 
     def copy_until(self, end: Fraction | None) -> None:
-        """Copies the packets that start before `end` seconds; None: all that are left."""
+        """Copy the packets that start before `end` seconds; None: all that are left."""
         while (packet := self._head or next(self._packets, None)) is not None:
             self._head = packet
             if packet.dts is None:

@@ -144,7 +144,7 @@ class VideoFile:
 
 
 def _aspect_filter(stream: av.VideoStream, aspect: Fraction) -> "av.filter.Graph":
-    """Stamps frames with the shape of their pixels, which FFV1 then writes into its slices."""
+    """Stamp frames with the shape of their pixels, which FFV1 then writes into its slices."""
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=stream.width, height=stream.height, format=stream.pix_fmt, time_base=stream.time_base
@@ -162,7 +162,7 @@ def _create(part: Path, row: Format) -> "av.container.OutputContainer":
 
 
 def _join(video: Path, sound: Sound, output: Path, row: Format) -> None:
-    """Copies a video and a sound track into one file, in step."""
+    """Copy a video and a sound track into one file, in step."""
     with av.open(url(video)) as pictures, _create(output, row) as container:
         source = pictures.streams.video[0]
         stream = container.add_stream_from_template(source)

@@ -60,7 +60,7 @@ class Writer:
         pixel_format: str = RGB,
         colour: Colour | None = None,
     ):
-        """Prepares; nothing is opened before the first frame.
+        """Prepare to write; raises UserError for an output that cannot be.
 
         Args:
             path: of the video or image, or a folder or pattern for a sequence of images.
@@ -99,7 +99,7 @@ class Writer:
         self._count, self._last = 0, None
 
     def __enter__(self) -> "Writer":
-        """Nothing is opened before the first frame."""
+        """Return itself; nothing is opened before the first frame."""
         return self
 
     def write(self, frame: np.ndarray | Planes, time: int | None = None) -> None:
@@ -122,7 +122,9 @@ class Writer:
         self._count, self._last = self._count + 1, time
 
     def _checked_size(self, frame: np.ndarray | Planes) -> tuple[int, int]:
-        if self._pixel_format != RGB:
+        if isinstance(frame, Planes) == (self._pixel_format == RGB):
+            raise ValueError(f"a frame in {self._pixel_format} is needed, not {type(frame).__name__}")
+        if isinstance(frame, Planes):
             planes.check(frame, self._pixel_format)
             return frame.y.shape
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
@@ -130,7 +132,7 @@ class Writer:
         return frame.shape[:2]
 
     def add_sound(self, sound: Sound) -> None:
-        """Puts a track of sound beside the finished video; into a folder of images as `sound.opus`."""
+        """Put a track of sound beside the finished video; into a folder of images as `sound.opus`."""
         with _writing(self._path):
             self._sink.add_sound(sound)
 
@@ -151,7 +153,7 @@ class Writer:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Errors of the disk become UserErrors about `path`."""
+    """Turn errors of the disk into UserErrors about `path`."""
     try:
         yield
     except ERRORS as error:
@@ -165,16 +167,16 @@ class _MemorySink:
     def __init__(self, clip: Clip, image: bool):
         self._clip, self._image, self._frames = clip, image, []
 
-    def write(self, frame, time):
+    def write(self, frame: np.ndarray, time: int) -> None:
         self._frames.append(frame)
 
-    def add_sound(self, sound):
+    def add_sound(self, sound: Sound) -> None:
         pass
 
-    def finish(self):
+    def finish(self) -> None:
         self._clip.frames, self._clip.is_image = self._frames, self._image
 
-    def discard(self):
+    def discard(self) -> None:
         self._frames = []
 
 
@@ -185,16 +187,16 @@ class _ImageSink:
         self._part, self._path = part_path(path), path
         self._quality = lossy and lossy.quality
 
-    def write(self, frame, time):
+    def write(self, frame: np.ndarray, time: int) -> None:
         images.save(self._part, frame, self._path, self._quality)
 
-    def add_sound(self, sound):
+    def add_sound(self, sound: Sound) -> None:
         raise UserError(f"{shown(self._path)} is an image and takes no sound: write a video")
 
-    def finish(self):
+    def finish(self) -> None:
         self._part.replace(self._path)
 
-    def discard(self):
+    def discard(self) -> None:
         images.remove(self._part)
 
 
@@ -207,20 +209,20 @@ class _SequenceSink:
         self._part = part_path(folder)
         self._count = 0
 
-    def write(self, frame, time):
+    def write(self, frame: np.ndarray, time: int) -> None:
         if not self._count:
             self._part.mkdir()
         name = self._name % self._count
         images.save(self._part / name, frame, name)
         self._count += 1
 
-    def add_sound(self, sound):
+    def add_sound(self, sound: Sound) -> None:
         with (self._part / "sound.opus").open("wb") as file:
             while data := sound.file.read(2**20):
                 file.write(data)
 
-    def finish(self):
+    def finish(self) -> None:
         images.place_folder(self._part, self._folder)
 
-    def discard(self):
+    def discard(self) -> None:
         images.remove(self._part)

@@ -19,7 +19,7 @@ describe the secret best:
    compander of a Laplace density (Bennett 1948), read back at the cells' centroids.
 5. *Refinement* (optional, off by default). Residual 3x3 convolutions on the grid of blocks move each
    coefficient inside its quantisation interval, guided by the neighbouring blocks. So close to the 8-bit
-   grid the neighbours tell next to nothing: see experiments/results/ablation.md.
+   grid the neighbours tell next to nothing: see docs/RESULTS.md.
 """
 
 import math

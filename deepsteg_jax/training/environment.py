@@ -23,7 +23,7 @@ def describe(config: ConfigDict, step: int) -> dict[str, Any]:
         "step": step,
         "seed": config.seed,
         "deterministic": config.deterministic,
-        **_revision(Path(__file__).parents[2]),
+        **revision(Path(__file__).parents[2]),
         **parallel.describe_devices(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "python": platform.python_version(),
@@ -39,7 +39,7 @@ def record(workdir: Path, config: ConfigDict, step: int) -> None:
     (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
 
 
-def _revision(folder: Path) -> dict[str, Any]:
+def revision(folder: Path) -> dict[str, Any]:
     """The git revision of the code and whether files differ from it; None outside a repository."""
 
     def git(*arguments: str) -> str | None:

@@ -7,11 +7,8 @@ from PIL import Image
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import images
+from tests.helpers import names
 from tests.synthetic import noise
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -69,12 +66,18 @@ def test_nothing_to_read(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".PNG"])
-def test_what_is_saved_is_read(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".PNG", ".ppm"])
+def test_what_is_saved_is_read_whatever_its_name(tmp_path, suffix):
     frame = noise(1, 9, 7)[0]
     images.save(tmp_path / "a.part", frame, f"a{suffix}")
     assert images.is_image(tmp_path / "a.part")
     np.testing.assert_array_equal(images.load(tmp_path / "a.part"), frame)
+
+
+def test_a_small_copy(tmp_path):
+    images.save_small(tmp_path / "a.jpg", noise(1, 30, 60)[0], 20, 90)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert (image.format, image.size) == ("JPEG", (20, 10))
 
 
 @pytest.mark.parametrize("orientation, turns", [(1, 0), (3, 2), (6, -1), (8, 1)])

@@ -57,21 +57,21 @@ def test_every_start_is_one_line(toy, image_folder, tmp_path, monkeypatch):
 def test_the_revision_of_a_repository_and_whether_files_differ(repository):
     head = _git(repository, "rev-parse", "HEAD")
     assert len(head) == 40
-    assert environment._revision(repository) == {"git_revision": head, "git_changed": False}
+    assert environment.revision(repository) == {"git_revision": head, "git_changed": False}
     (repository / "file").write_text("2")
-    assert environment._revision(repository) == {"git_revision": head, "git_changed": True}
+    assert environment.revision(repository) == {"git_revision": head, "git_changed": True}
 
 
 @needs_git
 def test_a_folder_inside_another_repository_has_no_revision(repository):
     (repository / "inside").mkdir()
     nothing = {"git_revision": None, "git_changed": None}
-    assert environment._revision(repository / "inside") == nothing
+    assert environment.revision(repository / "inside") == nothing
 
 
 def test_no_revision_without_a_repository_or_without_git(tmp_path, monkeypatch):
     nothing = {"git_revision": None, "git_changed": None}
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))  # wherever temporary files lie
-    assert environment._revision(tmp_path) == nothing
+    assert environment.revision(tmp_path) == nothing
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert environment._revision(ROOT) == nothing
+    assert environment.revision(ROOT) == nothing

@@ -5,13 +5,13 @@ import hashlib
 import numpy as np
 import pytest
 
-from deepsteg_jax import held_bits, metrics
+from deepsteg_jax import media, metrics
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.held_bits import Carrier, embed, extract
+from experiments.baselines import digital
+from experiments.baselines.digital import Carrier, embed, extract
 
 KEY, OTHER = bytes(range(32)), bytes(32)
-RUNGS = {rung.name: rung for rung in (*ladder.VIDEO, *ladder.CURVE)}
 
 
 def _clip(n=16, h=96, w=128, seed=0):
@@ -42,7 +42,7 @@ def test_round_trip(shape):
 def test_capacity_is_what_the_code_leaves_of_the_carriers():
     carrier = Carrier(coefficients=5, hold=4, rate=0.5)
     assert carrier.bits((9, 40, 47, 3)) == 3 * 5 * 5 * 5
-    assert carrier.capacity((9, 40, 47, 3)) == int(375 * 0.5) // 8 - held_bits.HEADER
+    assert carrier.capacity((9, 40, 47, 3)) == int(375 * 0.5) // 8 - digital.HEADER
 
 
 def test_what_lies_outside_whole_blocks_stays():
@@ -67,11 +67,12 @@ def test_stego_quality_is_that_of_a_uniform_error(step, coefficients):
 
 @pytest.mark.parametrize("name", ["C1", "C2", "C3", "C5", "C6", "C7", "C10"])
 def test_codecs(name):
-    if not ladder.is_available(RUNGS[name]):
-        pytest.skip(f"this build of FFmpeg lacks {RUNGS[name].codec}")
+    codec_run = ladder.named(name)
+    if not media.has_encoder(codec_run.codec):
+        pytest.skip(f"this build of FFmpeg lacks {codec_run.codec}")
     cover = _clip()
     message = _message(Carrier(), cover.shape)
-    received = ladder.run(RUNGS[name], embed(cover, KEY, message, Carrier())).frames
+    received = ladder.run(codec_run, embed(cover, KEY, message, Carrier())).frames
     assert extract(received, KEY, Carrier()) == message
 
 
@@ -79,8 +80,8 @@ def test_the_code_mends_what_the_codec_broke():
     """So many carriers are read wrongly that the message survives by the code alone."""
     cover, carrier = _clip(), Carrier()
     stego = embed(cover, KEY, _message(carrier, cover.shape), carrier)
-    received = ladder.run(RUNGS["CRF24"], stego).frames
-    sides = [held_bits._coefficients(x, carrier) % carrier.step > carrier.step / 2 for x in (stego, received)]
+    received = ladder.run(ladder.named("CRF24"), stego).frames
+    sides = [digital._coefficients(x, carrier) % carrier.step > carrier.step / 2 for x in (stego, received)]
     assert np.mean(sides[0] != sides[1]) > 0.005
     assert extract(received, KEY, carrier) == _message(carrier, cover.shape)
 
@@ -132,7 +133,7 @@ def test_frames_that_are_too_small():
 
 def test_the_code_never_changes():
     """Stego files must open after an upgrade."""
-    code = held_bits._code(1000, 400)
+    code = digital._code(1000, 400)
     digest = hashlib.sha256(code.checks.sorted_indices().indices.astype("<i4").tobytes()).hexdigest()
     assert digest[:16] == "7b17c17ab579d043"
     word = code.encode(np.arange(400, dtype=np.uint8) % 2)

@@ -4,13 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_sample_of_damaged_files(tmp_path):
     command = [
         sys.executable,
-        "experiments/fuzz.py",
+        "-m",
+        "experiments.fuzz",
         "--count=40",
         "--seed=1",
         "--real=0",
@@ -19,7 +20,7 @@ def test_a_sample_of_damaged_files(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "fuzz.json").read_text())
+    report = json.loads((tmp_path / "fuzz.json").read_text())["results"]
     assert report["count"] == 40 and report["findings"] == []
     outcomes = report["outcomes"]
     assert outcomes["done"] and outcomes["refused"] and outcomes["finding"] == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-NOTEBOOK = Path(__file__).parent.parent / "experiments" / "tutorial.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "experiments" / "tutorial.ipynb"
 MOST_BYTES = 1_000_000
 
 

@@ -1,0 +1,1 @@
+"""What is measured: `python -m experiments.NAME`, results in `results/`."""

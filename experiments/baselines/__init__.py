@@ -1,0 +1,1 @@
+"""Ways to hide without a network, to compare with."""

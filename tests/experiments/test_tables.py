@@ -1,0 +1,57 @@
+"""The tables of the documentation are those of the measured figures."""
+
+import json
+import re
+
+import pytest
+
+from deepsteg_jax.errors import UserError
+from experiments import common, tables
+
+
+@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+def test_pages_are_up_to_date(page):
+    assert tables.fill(page.read_text()) == page.read_text(), "run python -m experiments.tables"
+
+
+def test_every_table_is_somewhere_and_every_file_of_results_has_one():
+    marks = {name for page in tables.PAGES for _, name, _ in tables.MARK.findall(page.read_text())}
+    assert marks == set(tables.TABLES)
+    files = {path.stem for path in common.RESULTS.glob("*.json")}
+    assert files == {table.file for table in tables.TABLES.values()}
+
+
+def test_results_say_how_they_were_made():
+    for path in common.RESULTS.glob("*.json"):
+        found = json.loads(path.read_text())
+        assert set(found) == {"command", "revision", "results"}
+        assert found["command"].startswith("python ") and re.match(r"[0-9a-f]{40}", found["revision"])
+
+
+def test_a_figure_reaches_its_page(monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    page = "before\n<!-- table reproduction -->\nold\n<!-- end -->\nafter\n"
+    common.write_json(tmp_path / "reproduction.json", {"steps": 200, "killed_after_steps": [1, 2]})
+    assert tables.fill(page) == (
+        "before\n<!-- table reproduction -->\n|  |  |\n| --- | --- |\n| steps | 200 |\n"
+        "| killed after steps | 2 |\n<!-- end -->\nafter\n"
+    )
+    with pytest.raises(UserError, match="there is no table 'none'"):
+        tables.fill("<!-- table none -->\n<!-- end -->")
+
+
+def test_few_items_and_frames_are_named():
+    def result(entry, codec, items, frames):
+        mean = {"frames": frames, "before_psnr_db": 35.0, "secret_psnr_db": 20.0, "grey_psnr_db": 11.0}
+        return {
+            "entry": entry,
+            "codec": codec,
+            "title": codec,
+            "mean": mean | {"ratio": 1.5},
+            "items": items * [0],
+        }
+
+    results = [result("a", "C6", 10, 30.0), result("b", "C6", 2, 8.0)]
+    _, _, first, second, grey = tables.robustness(results, "C6").splitlines()
+    assert first == "| `a` | 35.00 | 1.50 | 20.00 |" and second.startswith("| `b` (2 items, 8 frames) |")
+    assert grey == "| mid-grey |  |  | 11.00 |"

@@ -1,0 +1,96 @@
+"""Clips with all that a file can have, and how they are written, for several tests."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from deepsteg_jax import media
+from tests.synthetic import Sound, film, heard, hiss, noise
+
+LOSSY = media.Lossy()
+SRT = "1\n00:00:00,040 --> 00:00:00,120\nhello\n\n2\n00:00:00,160 --> 00:00:00,200\nbye\n\n"
+
+
+def write(path, frames, rate=25, times=None, **given):
+    """Writes a clip through `Writer`; returns the path."""
+    with media.Writer(path, rate, **given) as writer:
+        for i, frame in enumerate(frames):
+            writer.write(frame, None if times is None else times[i])
+    return path
+
+
+def packets_at(path, kind="video"):
+    """(content, position of its block) of every packet of the first track of a kind."""
+    with av.open(str(path)) as container:
+        return [(bytes(packet), packet.pos) for packet in container.demux(**{kind: 0}) if packet.size]
+
+
+def stereo(path, codec, samples, rate=48000):
+    """A clip of 12 frames with a sound in both channels, float [n]; returns the path."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25, width=48, height=32, pix_fmt="yuv420p")
+        audio = container.add_stream(codec, rate=rate, layout="stereo", options={"strict": "-2"})
+        for picture in noise(12):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(video.encode(None))
+        for start in range(0, len(samples), 1024):
+            both = np.tile(samples[start : start + 1024].astype(np.float32), (2, 1))
+            frame = av.AudioFrame.from_ndarray(both, format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+            container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+    return path
+
+
+def click(at, seconds=0.48):
+    """Silence and a short tone, which begins after `at` seconds."""
+    samples = np.zeros(round(48000 * seconds))
+    begin = round(48000 * at)
+    samples[begin : begin + 960] = 0.8 * np.sin(0.2 * np.arange(len(samples[begin : begin + 960])))
+    return samples
+
+
+def onset(path):
+    """When the tone is first heard, in seconds after the first frame."""
+    return np.flatnonzero(np.abs(heard(path)) > 0.2)[0] / 48000
+
+
+def rich(path, frames=6, **changes):
+    """A film with two tracks of sound, subtitles, chapters and tags."""
+    given = {
+        "sounds": [
+            Sound("libopus", hiss(), tags={"language": "eng", "title": "Original"}),
+            Sound("flac", hiss(seed=5), 480, {"language": "deu", "title": "Ton"}),
+        ],
+        "subtitles": SRT,
+        "subtitle_tags": {"language": "fra", "title": "Texte"},
+        "chapters": [(0, 120, "one"), (120, 240, "two")],
+        "tags": {"title": "A film", "artist": "Somebody"},
+    }
+    return film(path, noise(frames), **{**given, **changes})
+
+
+def movie_with_text(path):
+    """An mp4 with a subtitle."""
+    style = (
+        "[Script Info]\r\nScriptType: v4.00+\r\n\r\n[V4+ Styles]\r\nFormat: Name, Fontname, Fontsize, "
+        "PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, "
+        "ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, "
+        "Encoding\r\nStyle: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,9,9,9,1"
+        "\r\n\r\n[Events]\r\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, "
+        "Text\r\n"
+    )
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25, width=48, height=32, pix_fmt="yuv420p")
+        text = container.add_stream("mov_text")
+        text.codec_context.subtitle_header = style.encode()
+        text.codec_context.time_base = Fraction(1, 1000)
+        for picture in noise(3):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(video.encode(None))
+        packet = av.Packet(b"\0\5hello")
+        packet.pts, packet.dts, packet.duration, packet.time_base = 40, 40, 80, Fraction(1, 1000)
+        packet.stream = text
+        container.mux(packet)
+    return path
