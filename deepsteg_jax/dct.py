@@ -18,12 +18,12 @@ einsum = partial(jnp.einsum, precision="highest", optimize="optimal")
 
 
 @cache
-def dct_matrix(size: int, count: int | None = None) -> np.ndarray:
+def dct_matrix(size: int, count: int | None = None, dtype: type = np.float32) -> np.ndarray:
     """Orthonormal DCT-II, [frequency, sample]; of `count` only the lowest so many frequencies."""
     k, x = np.mgrid[: size if count is None else count, :size]
     matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * x + 1) * k / (2 * size))
     matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+    return matrix.astype(dtype)
 
 
 @cache

@@ -103,8 +103,10 @@ def reached_size(length: int, information: float, short: float = _SHORT) -> int:
     return int(size * (1 - short / np.sqrt(max(part, short**2, 1))))
 
 
-def build(length: int, size: int) -> Code | Parts:
+def build(length: int, size: int, degrees: tuple[tuple[float, int], ...] = DEGREES) -> Code | Parts:
     """The code of `size` message bits in `length` carried ones; the same on every machine.
+
+    `degrees`: share of the message bits, checks that they take part in. A single degree makes a regular code.
 
     Raises:
         UserError: so many do not fit.
@@ -112,7 +114,7 @@ def build(length: int, size: int) -> Code | Parts:
     if not 0 < size < length:
         raise UserError("these frames are too small to carry anything: use larger or more frames")
     count = _parts(length, size)
-    part = _build_part(length // count, -(-size // count))
+    part = _build_part(length // count, -(-size // count), degrees)
     return part if count == 1 else Parts(part, count, size, length)
 
 
@@ -121,15 +123,17 @@ def _parts(length: int, size: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def _build_part(length: int, size: int) -> Code:
+def _build_part(length: int, size: int, degrees: tuple[tuple[float, int], ...]) -> Code:
     parities = min(length, int(size / LEAST_RATE)) - size
     draw = np.random.Philox(0)  # unlike shuffles, its raw bits are the same in every version
-    degrees = np.repeat([d for _, d in DEGREES], np.ceil([size * share for share, _ in DEGREES]).astype(int))
-    degrees = degrees[:size][np.argsort(draw.random_raw(size), kind="stable")]
-    edges = int(degrees.sum())
+    shares, counts = zip(*degrees, strict=True)
+    checks_of = np.repeat(counts, np.ceil(size * np.array(shares)).astype(int))[:size]
+    if len(degrees) > 1:
+        checks_of = checks_of[np.argsort(draw.random_raw(size), kind="stable")]
+    edges = int(checks_of.sum())
     passes = -(-edges // parities)
     checks = np.concatenate([np.argsort(draw.random_raw(parities), kind="stable") for _ in range(passes)])
-    places = checks[:edges], np.repeat(np.arange(size), degrees)
+    places = checks[:edges], np.repeat(np.arange(size), checks_of)
     sums = sparse.coo_matrix((np.ones(edges, np.uint8), places), (parities, size)).tocsr()
     sums.data %= 2  # two edges between the same two cancel
     sums.eliminate_zeros()
