@@ -17,8 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import robust, video
-from deepsteg_jax import evaluation, keys, media, metrics
-from deepsteg_jax.commands.common import hider, revealer
+from deepsteg_jax import evaluation, keys, loading, media, metrics, pipeline
 from deepsteg_jax.commands.settings import ENHANCE
 from deepsteg_jax.enhance import enhance, neighbours
 from experiments import common, tables
@@ -63,7 +62,7 @@ def ways() -> dict[str, Callable[[Frames], Iterator[np.ndarray]]]:
 
 def reveal_all(config: ConfigDict, suffix: str, clips: list[Frames]) -> list[Frames]:
     """Hides clip i + 1 in clip i, through files; what is revealed."""
-    hide, reveal, revealed = hider(config), revealer(config), []
+    scheme, revealed = loading.load(config), []
     with tempfile.TemporaryDirectory() as folder:
         names = ("cover.mkv", "secret.mkv", f"stego{suffix}", "revealed.mkv")
         cover, secret, stego, output = (Path(folder) / name for name in names)
@@ -71,8 +70,8 @@ def reveal_all(config: ConfigDict, suffix: str, clips: list[Frames]) -> list[Fra
             media.write_frames(cover, frames)
             media.write_frames(secret, clips[(i + 1) % len(clips)])
             key = keys.random_key()
-            hide(key, cover, secret, stego, lambda count: None)
-            reveal(key, stego, output, lambda count: None)
+            pipeline.hide(scheme, key, cover, secret, stego, lambda count: None)
+            pipeline.reveal([scheme], key, stego, output, lambda count: None)
             revealed.append(list(media.read_frames(output)))
     return revealed
 

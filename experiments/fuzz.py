@@ -35,6 +35,7 @@ from PIL import Image
 
 from deepsteg_jax import media, pipeline
 from deepsteg_jax.errors import PartialError, UserError
+from deepsteg_jax.schemes.pixels import PixelScheme
 from experiments import common
 
 KEY, STEP, FINGERPRINT = bytes(range(32)), 3, b"fuzzing."
@@ -149,7 +150,7 @@ def make_corpus(folder: Path, real: bool) -> None:
     Image.fromarray(pictures(1)[0].astype(np.uint16)[..., 0] * 256).save(folder / "grey16.png")
     Image.fromarray(pictures(1)[0]).convert("P").save(folder / "palette.png", transparency=3)
     media.write_frames(f"{folder}/images/", pictures(FRAMES))
-    hide = {"plain": side_of(False)} | ({"real": side_of(True)} if real else {})
+    hide = {"plain": scheme_of(False)} | ({"real": scheme_of(True)} if real else {})
     for name, side in hide.items():
         for cover, secret, output in (
             ("long.mkv", "ffv1.mkv", "sound.mkv"),
@@ -392,40 +393,45 @@ def spoil(rng, source: Path, other: Path, folder: Path) -> tuple[Path, str]:
 
 
 class PlainCodec:
-    """Stands in for a compiled model: the stego is the cover, and revealed is the stego."""
+    """Stands in for compiled programs: the stego is the cover, and revealed is the stego."""
 
     frames = 4
 
     def hide(self, params, key, first_frame, cover, secret):
-        """The cover."""
+        """Return the cover."""
         return cover
 
     def reveal(self, params, key, first_frame, stego):
-        """The stego."""
+        """Return the stego."""
         return stego
 
 
+class PlainScheme(PixelScheme):
+    """`pixels` with `PlainCodec` for a model."""
+
+    def codec(self, modulus=None, group=None, **shuffle):
+        """Return the stand-in."""
+        return PlainCodec()
+
+
 @cache
-def side_of(real: bool) -> pipeline.Side:
-    """A side for both directions; with `real` an untrained model, compiled for the corpus's frame size."""
-    if not real:
-        return pipeline.Side(PlainCodec(), None, STEP, FINGERPRINT)
+def scheme_of(real: bool) -> PixelScheme:
+    """Make a scheme; with `real` of an untrained model, compiled for the corpus's frame size."""
     import jax
     from ml_collections import ConfigDict
 
     from deepsteg_jax import models
-    from deepsteg_jax.steganography import Codec
 
-    names = {"name": "block_dct", "modulus": STEP, "frames": 4, "classes": 8, "features": 8, "depth": 0}
-    shuffle = ConfigDict({"moves": "cover", "cipher": "coefficients", "block_size": 8})
-    model = models.build(ConfigDict(names))
-    params = model.init(jax.random.key(0))
-    codec, blank = Codec(model, shuffle, 4), np.zeros(8, np.uint32)
-    both = {**params["reveal"], **params["hide"]}
+    model = {"name": "block_dct", "modulus": STEP, "frames": 4, "classes": 8, "features": 8, "depth": 0}
+    shuffle = {"moves": "cover", "cipher": "coefficients", "block_size": 8}
+    config = ConfigDict({"model": model, "shuffle": shuffle})
+    params = models.build(config.model).init(jax.random.key(0))
+    scheme = (PixelScheme if real else PlainScheme)(config, params.__getitem__)
+    codec, blank = scheme.codec(), np.zeros(8, np.uint32)
     for count in range(1, 5):
-        codec.hide(both, blank, 0, pictures(count), pictures(count))
-        codec.reveal(both, blank, 0, pictures(count))
-    return pipeline.Side(codec, both, STEP, FINGERPRINT)
+        codec.hide(scheme.hide_params, blank, 0, pictures(count), pictures(count))
+        codec.reveal(scheme.reveal_params, blank, 0, pictures(count))
+    return scheme
 
 
 class Case(NamedTuple):
@@ -449,8 +455,8 @@ def _output(case: Case, image: bool) -> str:
     return f"{case.folder}/output/{names[case.rng.integers(len(names))]}"
 
 
-def _side(case: Case, info: media.Info) -> pipeline.Side:
-    return side_of(case.real and (info.width, info.height) == (WIDTH, HEIGHT))
+def _scheme(case: Case, info: media.Info) -> PixelScheme:
+    return scheme_of(case.real and (info.width, info.height) == (WIDTH, HEIGHT))
 
 
 def run_reveal(case: Case, path: Path, output: str | None = None) -> None:
@@ -458,7 +464,7 @@ def run_reveal(case: Case, path: Path, output: str | None = None) -> None:
     info = media.probe(path, [])
     output = output or _output(case, info.is_image)
     media.check_output(output, (path,), image=info.is_image)
-    pipeline.reveal(_side(case, info), KEY, path, output, lambda _: None)
+    pipeline.reveal([_scheme(case, info)], KEY, path, output, lambda _: None)
     assert len(media.frame_times(output.removesuffix("/"))), "the output has no frames"
 
 
@@ -479,7 +485,7 @@ def run_hide(case: Case) -> None:
         bool(short and case.rng.random() < 0.5),
         int(case.rng.choice([0, 6000])),
     )
-    pipeline.hide(_side(case, info), KEY, cover, secret, output, lambda _: None, settings)
+    pipeline.hide(_scheme(case, info), KEY, cover, secret, output, lambda _: None, settings)
     # A folder takes frames that are too small for a video.
     again = case.folder / "revealed" / ("out.png" if info.is_image else "images")
     again.parent.mkdir()
@@ -538,7 +544,7 @@ def work(connection, seed: int, real: float, root: Path, memory: int) -> None:
     """Runs cases in a process of its own, one for each number that it is sent."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for kind in [False] + [True] * (real > 0):
-        side_of(kind)
+        scheme_of(kind)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
     connection.send("ready")

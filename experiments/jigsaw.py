@@ -19,8 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from deepsteg_jax import cipher, evaluation, keys, media, metrics, plots, sample_clips, shuffle
-from deepsteg_jax.commands.common import load_side
+from deepsteg_jax import cipher, evaluation, keys, loading, media, metrics, plots, sample_clips, shuffle
 from deepsteg_jax.models import block_dct
 from experiments import common, tables
 from experiments.entries import ENTRIES
@@ -274,11 +273,11 @@ def true_places(victim: Victim, key: np.ndarray, size: int) -> np.ndarray:
     return np.arange(columns**2)
 
 
-def side_of(name: str, **changes):
-    """The side "hide" or "reveal" of the shipped image model with other settings of the shuffle."""
+def scheme_of(**changes):
+    """Load the shipped image model with other settings of the shuffle."""
     config = ENTRIES["block_dct_image"].load()
     config.shuffle.update(changes)
-    return load_side(config, name)
+    return loading.load(config)
 
 
 def revealed_frames(victim: Victim, frames: list[np.ndarray], words: list[np.ndarray]) -> list[np.ndarray]:
@@ -289,14 +288,14 @@ def revealed_frames(victim: Victim, frames: list[np.ndarray], words: list[np.nda
     if victim.fixed_map:
         order = true_places(victim, words[0], MAP_BLOCK)
         secrets = [join(cut(secret, MAP_BLOCK)[order], SIZE // MAP_BLOCK) for secret in secrets]
-    hider = side_of("hide", moves=victim.moves, cipher=victim.cipher, block_size=victim.block_size)
-    plain, revealer, revealed = side_of("hide", moves="nothing"), side_of("reveal", moves="nothing"), []
+    hider = scheme_of(moves=victim.moves, cipher=victim.cipher, block_size=victim.block_size)
+    plain, revealed = scheme_of(moves="nothing"), []
     for key, cover, secret in zip(words, frames, secrets, strict=True):
-        stego = np.array(hider.codec.hide(hider.params, key, 0, cover[None], secret[None]))
+        stego = np.array(hider.codec().hide(hider.hide_params, key, 0, cover[None], secret[None]))
         if victim.header_given:  # that of the same secret hidden without a key
-            known = np.asarray(plain.codec.hide(plain.params, key, 0, cover[None], secret[None]))
+            known = np.asarray(plain.codec().hide(plain.hide_params, key, 0, cover[None], secret[None]))
             stego.ravel()[:HEADER] = known.ravel()[:HEADER]
-        revealed.append(np.asarray(revealer.codec.reveal(revealer.params, key, 0, stego))[0])
+        revealed.append(np.asarray(plain.codec().reveal(plain.reveal_params, key, 0, stego))[0])
     return revealed
 
 

@@ -25,8 +25,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from deepsteg_jax import costs, evaluation, media, models, plots
-from deepsteg_jax.commands.common import load_side
+from deepsteg_jax import evaluation, loading, media, plots
 from deepsteg_jax.errors import UserError
 from experiments import common, tables
 from experiments.baselines import lsb_codec
@@ -44,11 +43,10 @@ MODULI = {2: "1 LSB", 3: "ternary", 5: "mod 5"}
 
 def learned_row(config: ConfigDict, settings: ConfigDict, workdir: Path, progress) -> tuple[dict, list]:
     """Measures one network: (figures, pictures); its cost is that of the bare model."""
-    run = partial(evaluation.hide_and_reveal, load_side(config, "hide"), load_side(config, "reveal"))
+    scheme = loading.load(config)
+    run = partial(evaluation.hide_and_reveal, scheme)
     items, pictures = evaluation.evaluate_folder(run, settings, workdir, progress)
-    model = models.build(config.model)
-    gmac = costs.gmac_per_frame(model, config.model.frames, settings.height, settings.width)
-    counts = costs.parameter_counts(model)
+    gmac, counts = scheme.complexity(settings.height, settings.width).values()
     return {
         "model": config.model.to_dict(),
         "shuffle": config.shuffle.to_dict(),

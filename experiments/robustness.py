@@ -31,17 +31,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from deepsteg_jax.schemes.robust.segments import SEGMENT, Description, Receiver, Sender
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from deepsteg_jax import evaluation, keys, media, metrics
+from deepsteg_jax import evaluation, keys, loading, media, metrics
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.channels.ladder import CodecRun
-from deepsteg_jax.commands.common import load_robust, load_side
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.plots import plt
+from deepsteg_jax.schemes.base import GREY, Metadata
 from deepsteg_jax.schemes.robust import secret_codec
+from deepsteg_jax.schemes.robust.layout import SEGMENT
 from deepsteg_jax.training import checkpoints
 from experiments import common, tables
 from experiments.baselines import digital, lsb_codec
@@ -50,7 +50,6 @@ from experiments.entries import ENTRIES, Entry, file_name
 from experiments.quality import learned_config
 
 KEY = keys.key_words(bytes(range(32)))
-GREY = 128
 CURVE = [ladder.named(f"CRF{crf}") for crf in (20, 22, 24, 26, 28)]  # finer steps of x264
 LADDERS = {"clips": ladder.VIDEO, "images": ladder.IMAGE}
 SHOWN = {"clips": "C6", "images": "C9-75"}  # the codec of the picture grid
@@ -90,24 +89,23 @@ class Row(NamedTuple):
 
 def learned_system(config: ConfigDict) -> System:
     """A network: group after group, without the pipeline's side information."""
-    hider, revealer = load_side(config, "hide"), load_side(config, "reveal")
+    scheme = loading.load(config)
+    codec = scheme.codec()
 
     def in_groups(run, frames: int, count: int) -> np.ndarray:
         parts = [slice(i, min(i + frames, count)) for i in range(0, count, frames)]
         return np.concatenate([np.asarray(run(part)) for part in parts])
 
     def hide(cover, secret, context):
-        codec, params = hider.codec, hider.params
         return in_groups(
-            lambda part: codec.hide(params, context.key, part.start, cover[part], secret[part]),
+            lambda part: codec.hide(scheme.hide_params, context.key, part.start, cover[part], secret[part]),
             codec.frames,
             len(cover),
         )
 
     def reveal(received, context):
-        codec, params = revealer.codec, revealer.params
         return in_groups(
-            lambda part: codec.reveal(params, context.key, part.start, received[part]),
+            lambda part: codec.reveal(scheme.reveal_params, context.key, part.start, received[part]),
             codec.frames,
             len(received),
         )
@@ -147,19 +145,19 @@ def digital_system(carrier: Carrier) -> System:
 
 def robust_system(config: ConfigDict) -> System:
     """`robust`: segment by segment; the receiver finds out by itself which frames it has, and all else."""
-    params = {side: load_robust(config, side) for side in ("hide", "reveal")}
+    scheme = loading.load(config)
 
     def hide(cover, secret, context):
         n, height, width = secret.shape[:3]
-        about = Description(n, width, height, False, media.FOLDER_RATE, Fraction(1))
-        sender = Sender(config, params["hide"], context.key.tobytes())
+        about = Metadata(width, height, n, n, media.FOLDER_RATE, False, False, Fraction(1))
+        sender = scheme.segment_sender(context.key.tobytes(), *cover.shape[1:3])
         starts = range(0, n, SEGMENT)
         parts = [slice(i, i + SEGMENT) for i in starts]
         return np.concatenate([sender.hide(i, cover[p], secret[p], about) for i, p in enumerate(parts)])
 
     def reveal(received, context):
         shown = context.grey()
-        receiver = Receiver(config, params["reveal"], context.key.tobytes(), *received.shape[1:3])
+        receiver = scheme.segment_receiver(context.key.tobytes(), *received.shape[1:3])
         parts = [part for frame in received for part in receiver.take(frame)] + receiver.finish()
         for part in parts:
             first = part.number * SEGMENT

@@ -16,8 +16,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from deepsteg_jax import evaluation, keys, media, metrics, pipeline, sample_clips
-from deepsteg_jax.commands.common import load_side
+from deepsteg_jax import evaluation, keys, loading, media, metrics, pipeline, sample_clips
+from deepsteg_jax.schemes.pixels import PixelScheme
 from experiments import common, tables
 from experiments.entries import ENTRIES
 
@@ -39,27 +39,28 @@ def make_clip(path: Path, sample: str, frames: int, width: int, height: int, sou
     return path
 
 
-def bare(hider: pipeline.Side, revealer: pipeline.Side, cover: Path, secret: Path) -> dict[str, float]:
+def bare(scheme: PixelScheme, cover: Path, secret: Path) -> dict[str, float]:
     """PSNR of stego and secret in dB with nothing but the model."""
     key, number = keys.key_words(keys.random_key()), 0
     found = {"stego_psnr_db": [], "secret_psnr_db": []}
     pairs = zip(media.read_frames(cover), media.read_frames(secret), strict=True)
-    for chunk in pipeline.chunks(pairs, hider.codec.frames):
+    codec = scheme.codec()
+    while chunk := list(islice(pairs, scheme.group)):
         covers, secrets = (np.stack(frames) for frames in zip(*chunk, strict=True))
-        stego = np.asarray(hider.codec.hide(hider.params, key, number, covers, secrets))
-        revealed = np.asarray(revealer.codec.reveal(revealer.params, key, number, stego))
+        stego = np.asarray(codec.hide(scheme.hide_params, key, number, covers, secrets))
+        revealed = np.asarray(codec.reveal(scheme.reveal_params, key, number, stego))
         found["stego_psnr_db"] += map(metrics.psnr, covers, stego)
         found["secret_psnr_db"] += map(metrics.psnr, secrets, revealed)
         number += len(chunk)
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def through_files(hider, revealer, files: evaluation.Files, bit_rate: int) -> dict[str, float]:
+def through_files(scheme: PixelScheme, files: evaluation.Files, bit_rate: int) -> dict[str, float]:
     """PSNR of stego and secret in dB with side information, and with sound unless `bit_rate` is 0."""
     key, quiet = keys.random_key(), lambda frames: None
     settings = pipeline.Settings(sound_bit_rate=bit_rate)
-    pipeline.hide(hider, key, files.cover, files.secret, files.stego, quiet, settings)
-    pipeline.reveal(revealer, key, files.stego, files.revealed, quiet)
+    pipeline.hide(scheme, key, files.cover, files.secret, files.stego, quiet, settings)
+    pipeline.reveal([scheme], key, files.stego, files.revealed, quiet)
     return evaluation.measure(files)
 
 
@@ -92,11 +93,11 @@ def main() -> int:
     make_clip(files.cover, COVER, frames, *size, sound=False)
     make_clip(files.secret, SECRET, frames, *size, sound=True)
     config = ENTRIES["block_dct"].load()
-    sides = load_side(config, "hide"), load_side(config, "reveal")
+    scheme = loading.load(config)
     rows = {
-        "bare model": bare(*sides, files.cover, files.secret),
-        "with side information": through_files(*sides, files, 0),
-        "with side information and sound": through_files(*sides, files, arguments.bit_rate),
+        "bare model": bare(scheme, files.cover, files.secret),
+        "with side information": through_files(scheme, files, 0),
+        "with side information and sound": through_files(scheme, files, arguments.bit_rate),
     }
     report = {"seconds": arguments.seconds, "bit_rate": arguments.bit_rate, "rows": rows}
     report |= sound_report(files, arguments.bit_rate)

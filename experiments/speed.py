@@ -30,8 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsteg_jax import costs, media, models, pipeline, sample_clips
-from deepsteg_jax.commands.common import load_side
+from deepsteg_jax import costs, loading, media, models, pipeline, sample_clips
+from deepsteg_jax.schemes.pixels import CHUNK_FRAMES
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import make_train_step
 from experiments import common
@@ -76,17 +76,23 @@ def measure_speed(config, folder: Path, frames: int, width: int, height: int) ->
     cover = make_clip(folder / "cover.mkv", "sample:bikes.mp4", frames, width, height)
     secret = make_clip(folder / "secret.mkv", "sample:bigbuckbunny.mp4", frames, width, height)
     stego, revealed = folder / "stego.mkv", folder / "revealed.mkv"
-    hider, revealer = load_side(config, "hide"), load_side(config, "reveal")
+    scheme = loading.load(config)
+    codec = scheme.codec()
     quiet = lambda count: None  # noqa: E731
     whole = {"hide": 0.0, "reveal": 0.0}
     for _ in range(REPEATS):
-        whole["hide"] = max(whole["hide"], pipeline.hide(hider, "speed", cover, secret, stego, quiet).fps)
-        whole["reveal"] = max(whole["reveal"], pipeline.reveal(revealer, "speed", stego, revealed, quiet).fps)
+        whole["hide"] = max(whole["hide"], pipeline.hide(scheme, "speed", cover, secret, stego, quiet).fps)
+        whole["reveal"] = max(whole["reveal"], pipeline.reveal([scheme], "speed", stego, revealed, quiet).fps)
     covers, secrets, stegos = (list(media.read_frames(path)) for path in (cover, secret, stego))
-    size = config.model.frames * max(1, pipeline.CHUNK_FRAMES // config.model.frames)
+    size = config.model.frames * max(1, CHUNK_FRAMES // config.model.frames)
     key = np.zeros(8, np.uint32)
-    hide = lambda i, c: hider.codec.hide(hider.params, key, i, c, np.stack(secrets[i : i + size]))  # noqa: E731
-    reveal = lambda i, s: revealer.codec.reveal(revealer.params, key, i, s)  # noqa: E731
+
+    def hide(start, stack):
+        return codec.hide(scheme.hide_params, key, start, stack, np.stack(secrets[start : start + size]))
+
+    def reveal(start, stack):
+        return codec.reveal(scheme.reveal_params, key, start, stack)
+
     usable = frames // size * size
     stages = {
         "decode cover": rate(lambda: drain(cover), frames),
@@ -128,8 +134,9 @@ def memory_child(config, folder: Path, frames: int) -> None:
     """Hides and reveals, then prints this process's peak memory in MiB, as Linux counts it."""
     quiet = lambda count: None  # noqa: E731
     paths = [folder / f"{name}{frames}.mkv" for name in ("cover", "secret", "stego", "revealed")]
-    pipeline.hide(load_side(config, "hide"), "speed", *paths[:3], quiet)
-    pipeline.reveal(load_side(config, "reveal"), "speed", *paths[2:], quiet)
+    scheme = loading.load(config)
+    pipeline.hide(scheme, "speed", *paths[:3], quiet)
+    pipeline.reveal([scheme], "speed", *paths[2:], quiet)
     status = Path("/proc/self/status").read_text()
     print(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024)
 
