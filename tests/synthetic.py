@@ -81,7 +81,7 @@ def film(
         options: the codec's own.
         prepare: called with the video's stream before anything is written.
         sounds: `Sound`s.
-        subtitles: the content of an srt file.
+        subtitles: the content of an srt or WebVTT file.
         subtitle_tags: their language and the like.
         chapters: (start, end, title), milliseconds.
         tags: of the file.
@@ -97,7 +97,8 @@ def film(
         for track, sound in zip(tracks, sounds, strict=True):
             track.metadata.update(sound.tags)
         if subtitles:
-            lines = av.open(BytesIO(subtitles.encode()), format="srt")
+            kind = "webvtt" if subtitles.startswith("WEBVTT") else "srt"
+            lines = av.open(BytesIO(subtitles.encode()), format=kind)
             texts = container.add_stream_from_template(lines.streams.subtitles[0])
             texts.metadata.update(subtitle_tags)
         container.metadata.update(tags)

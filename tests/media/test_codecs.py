@@ -16,18 +16,13 @@ from tests.media.clips import LOSSY, rich, write
 from tests.synthetic import film, noise, packets, smooth
 
 
-def test_video_is_plain_ffv1(tmp_path):
-    path = write(tmp_path / "a.mkv", noise(8), Fraction(24))
+def look(path):
+    """All that a video says of itself but for the name of the encoder."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("ffv1", "bgr0")
-        assert set(container.metadata) <= {"ENCODER"}
-        assert set(stream.metadata) <= {"ENCODER", "DURATION"}
-        packets = [packet for packet in container.demux(stream) if packet.size]
-    assert all(packet.is_keyframe for packet in packets)
-    assert [float(p.pts * p.time_base) for p in packets] == pytest.approx(
-        [i / 24 for i in range(8)], abs=6e-4
-    )
+        context, tags = stream.codec_context, {*stream.metadata} - {"ENCODER"}
+        formats = container.format.name, context.name, context.pix_fmt, stream.time_base
+        return formats, bytes(context.extradata), set(container.metadata), tags
 
 
 @pytest.mark.parametrize("size", [(32, 48), (31, 47)])
@@ -39,16 +34,7 @@ def test_a_clip_looks_like_plain_ffv1(tmp_path, size):
     options = {"level": "3", "slices": "16", "slicecrc": "1"}
     plain = film(tmp_path / "plain.mkv", frames, options=options, prepare=prepare)
     ours = write(tmp_path / "ours.mkv", frames)
-    looks = []
-    for path in (plain, ours):
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            context = stream.codec_context
-            tags = set(container.metadata), {*stream.metadata} - {"ENCODER"}
-            looks.append(
-                (bytes(context.extradata), context.pix_fmt, stream.time_base, container.format.name, tags)
-            )
-    assert looks[0] == looks[1]
+    assert look(plain) == look(ours)
     assert [data for data, _ in packets(plain, "video")] == [data for data, _ in packets(ours, "video")]
 
 
@@ -72,9 +58,7 @@ def test_playable_video(tmp_path, name):
     assert names(tmp_path) == [name]
     info = media.probe(path)
     assert info[:5] == (96, 64, 30, Fraction(30000, 1001), False)
-    assert [time * info.time_base for time in media.frame_times(path)] == [
-        i * Fraction(1001, 30000) for i in range(30)
-    ]
+    np.testing.assert_array_equal(media.frame_times(path) * info.time_base * info.rate, range(30))
     assert np.abs(read_stack(path).astype(int) - frames).mean() < 7
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
@@ -99,9 +83,8 @@ def test_colours_of_playable_video_are_what_untagged_ones_are_taken_for(tmp_path
             np.testing.assert_allclose(ours.astype(int), untagged, atol=1)
         assert (context.color_range, context.colorspace) == (1, 6)
     flat = np.tile(np.array([200, 90, 30], np.uint8), (3, 32, 48, 1))
-    np.testing.assert_allclose(
-        read_stack(write(tmp_path / "b.mp4", flat, lossy=LOSSY)).astype(int), flat, atol=3
-    )
+    found = read_stack(write(tmp_path / "b.mp4", flat, lossy=LOSSY))
+    np.testing.assert_allclose(found.astype(int), flat, atol=3)
 
 
 def test_the_rate_factor_and_the_quality_are_obeyed(tmp_path):

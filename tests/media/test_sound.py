@@ -10,7 +10,7 @@ from tests.synthetic import Sound, film, hiss, noise, packets, smooth
 
 @pytest.mark.parametrize("codec", ["pcm_s16le", "aac", "libopus"])
 @pytest.mark.parametrize("start", [-4800, 0, 4800])
-@pytest.mark.parametrize("name", ["out.mkv", "out.nut"])
+@pytest.mark.parametrize("name", ["out.mkv", "out.nut", "out.webm"])
 @pytest.mark.parametrize("seconds", [0.48, 2.0])
 def test_sound_comes_back_in_step(tmp_path, codec, start, name, seconds):
     """Also where it takes several pages of the Ogg file, which have times of their own."""

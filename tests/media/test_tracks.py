@@ -7,7 +7,7 @@ import pytest
 from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
 from tests.helpers import names, read_stack
-from tests.media.clips import LOSSY, click, movie_with_text, onset, packets_at, rich, stereo, write
+from tests.media.clips import LOSSY, SRT, click, movie_with_text, onset, packets_at, rich, stereo, write
 from tests.synthetic import Sound, film, heard, hiss, noise, packets, smooth
 
 MPEG4 = {"codec": "mpeg4", "pixel_format": "yuv420p"}
@@ -96,26 +96,38 @@ def test_tracks_are_played_as_often_as_the_video(tmp_path):
         assert packets(path, kind) == wanted
 
 
-def test_subtitles_that_do_not_fit_are_refused_in_one_line(tmp_path):
-    cover = movie_with_text(tmp_path / "cover.mp4")
-    before = names(tmp_path)
-    for name in ("out.mkv", "out.nut"):
-        with pytest.raises(UserError, match="does not fit") as caught:
-            write(tmp_path / name, noise(3), tracks_from=cover)
+def subtitled(path, kind):
+    if kind == "mov_text":
+        return movie_with_text(path.with_suffix(".mp4"))
+    lines = "WEBVTT\n\n00:40.000 --> 00:41.000\nhello\n" if kind == "webvtt" else SRT
+    return film(path, noise(3), subtitles=lines)
+
+
+@pytest.mark.parametrize(
+    "name, kind, advice",
+    [
+        ("a.mkv", "srt", None),
+        ("a.mkv", "webvtt", None),
+        ("a.mkv", "mov_text", r"srt OUT\.mkv"),
+        ("a.nut", "mov_text", r"srt OUT\.mkv"),
+        ("a.mp4", "mov_text", None),
+        ("a.mp4", "srt", r"mov_text OUT\.mp4"),
+        ("a.webm", "webvtt", None),
+        ("a.webm", "srt", r"webvtt OUT\.mkv"),
+    ],
+)
+def test_subtitles_are_copied_or_refused(tmp_path, name, kind, advice):
+    cover = subtitled(tmp_path / "cover.mkv", kind)
+    if advice:
+        with pytest.raises(UserError, match=f"does not fit .* -c:s {advice}") as caught:
+            write(tmp_path / name, noise(3), tracks_from=cover, lossy=LOSSY)
         assert "\n" not in str(caught.value) and str(cover) in str(caught.value)
-        assert names(tmp_path) == before
-
-
-def test_subtitles_of_playable_video(tmp_path):
-    """Those of an mp4 are copied, others refused."""
-    cover = rich(tmp_path / "cover.mkv", sounds=[])
-    with pytest.raises(UserError, match=r"does not fit .* -c:s mov_text OUT\.mp4"):
-        write(tmp_path / "a.mp4", smooth(6), tracks_from=cover, lossy=LOSSY)
-    assert names(tmp_path) == ["cover.mkv"]
-    texts = movie_with_text(tmp_path / "cover.mp4")
-    path = write(tmp_path / "a.mp4", smooth(3), tracks_from=texts, lossy=LOSSY)
-    assert media.probe(path).tracks == 1
-    assert [data for data, _ in packets(path, "subtitle")] == [data for data, _ in packets(texts, "subtitle")]
+        assert names(tmp_path) == [cover.name]
+    else:
+        path = write(tmp_path / name, noise(3), tracks_from=cover, lossy=LOSSY)
+        assert media.probe(path).tracks == 1
+        texts = [[data for data, _ in packets(file, "subtitle")] for file in (path, cover)]
+        assert texts[0] == texts[1] != []
 
 
 def sound_codecs(path):

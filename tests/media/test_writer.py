@@ -62,7 +62,7 @@ def test_older_file_is_replaced(tmp_path):
     assert len(list(media.read_frames(write(tmp_path / "a.mkv", noise(2))))) == 2
 
 
-def test_sound_without_its_file(tmp_path):
+def test_tracks_of_a_file_that_has_none(tmp_path):
     (tmp_path / "sound.txt").write_text("no sound")
     with pytest.raises(UserError, match=r"sound\.txt"):
         write(tmp_path / "a.mkv", noise(1), tracks_from=tmp_path / "sound.txt")
@@ -74,8 +74,6 @@ def test_frames_must_fit(tmp_path):
         with pytest.raises(ValueError, match="frame"), media.Writer(tmp_path / "a.mkv", 25) as writer:
             writer.write(noise(1)[0])
             writer.write(bad)
-    with pytest.raises(ValueError, match="exactly one"):
-        write(tmp_path / "a.png", noise(2), image=True)
     assert names(tmp_path) == []
 
 
@@ -153,9 +151,7 @@ def test_sequence_round_trip(tmp_path, name, first, last):
 def test_an_empty_folder_takes_a_sequence_and_a_full_one_does_not(tmp_path):
     (tmp_path / "out").mkdir()
     write(tmp_path / "out", noise(2))
-    for name in ("out", "out/", "out/x%d.png"):
-        with pytest.raises(UserError, match="the folder .*out has files in it"):
-            write(f"{tmp_path}/{name}", noise(1))
+    refused(f"{tmp_path}/out/", "has files in it", lambda path: write(path, noise(1)))
     assert names(tmp_path) == ["out"]
     assert len(names(tmp_path / "out")) == 2
 
