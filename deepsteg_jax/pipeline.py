@@ -48,7 +48,7 @@ class Report(NamedTuple):
 
 def hide(
     scheme: Scheme,
-    credential: keys.Credential,
+    credential: keys.Credential | Sequence[keys.Credential],
     cover: Any,
     secret: Any,
     output: Any,
@@ -62,9 +62,10 @@ def hide(
 
     Args:
         scheme: what hides.
-        credential: what the receiver must have, a passphrase or a key file's content.
+        credential: what the receiver must have, a passphrase or a key file's content; several for a scheme
+            that has slots.
         cover: path of a clip.
-        secret: path; scaled down if it is larger than the cover.
+        secret: path, or as many as there are credentials; scaled down if it is larger than the cover.
         output: path of the stego.
         progress: called with the number of frames just hidden.
         settings: see `Settings`.
@@ -80,11 +81,12 @@ def hide(
     )
     info = plan.cover
     scheme.check(info)
-    check_output(scheme, output, info, (cover, secret))
+    check_output(scheme, output, info, (cover, *secret) if isinstance(secret, tuple) else (cover, secret))
     read = media.read_timed if scheme.domain == "rgb" else media.read_planes
     measured = scheme.measure(frame for frame, _ in read(cover))
     pairs = _paired(scheme, plan, read) if pictures else _unpaired(plan, read)
-    with scheme.sender(plan, [credential], settings, measured) as sender:
+    credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
+    with scheme.sender(plan, credentials, settings, measured) as sender:
         start, times, done = time.monotonic(), deque(), 0
         with (
             closing(read_ahead(pairs, AHEAD)) as stream,
@@ -113,7 +115,9 @@ def hide(
 def check_output(scheme: Scheme, output: Any, info: media.Info, inputs: Sequence[Any]) -> None:
     """Raise UserError unless `output` can take a stego of a cover like `info`."""
     survives, size = scheme.lossy is not None, (info.width, info.height)
-    media.check_output(output, inputs, info.is_image, lossy=survives, size=size if survives else None)
+    kind = {} if scheme.domain == "rgb" else {"pixel_format": info.pixel_format}
+    size = size if survives or kind else None
+    media.check_output(output, inputs, info.is_image, lossy=survives, size=size, **kind)
 
 
 def _paired(scheme: Scheme, plan: Plan, read: Callable) -> Iterator[tuple[Pair, int]]:
@@ -150,7 +154,6 @@ def _stego_writer(scheme: Scheme, plan: Plan, output: Any) -> media.Writer:
         period = Fraction(plan.cover_clock.duration).limit_denominator(10**6)
         rest = len(plan.schedule.numbers) / plan.cover_clock.rate - (plan.schedule.passes - 1) * period
         loop = media.Loop(plan.schedule.passes, period, rest)
-    options = {} if scheme.domain == "rgb" else {"pixel_format": info.pixel_format}
     return media.Writer(
         output,
         info.rate,
@@ -160,8 +163,13 @@ def _stego_writer(scheme: Scheme, plan: Plan, output: Any) -> media.Writer:
         loop=loop,
         image=info.is_image,
         lossy=scheme.lossy,
-        **options,
+        **_planes(scheme, info),
     )
+
+
+def _planes(scheme: Scheme, info: media.Info) -> dict[str, Any]:
+    """Return how planes are written, for a scheme that works in them."""
+    return {} if scheme.domain == "rgb" else {"pixel_format": info.pixel_format, "colour": info.colour}
 
 
 def _notes(plan: Plan, output: Any) -> Iterator[str]:

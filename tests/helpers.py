@@ -108,7 +108,7 @@ class PlaneScheme(Scheme):
         return Cost(1e-8 * height * width * frames, 10 * height * width, height * width * frames)
 
     def measure(self, cover):
-        sizes = [frame.planes[0].size // 2 // 8 for frame in cover]
+        sizes = [frame.y.size // 2 // 8 for frame in cover]
         return _Slots(min(sizes), len(sizes))
 
     def sender(self, plan, credentials, settings, measured=None):
@@ -118,7 +118,7 @@ class PlaneScheme(Scheme):
 
     def probe(self, stego, deriver):
         first = next(stego.frames())
-        capacity = first.planes[0].size // 2 // 8
+        capacity = first.y.size // 2 // 8
         for slot in range(self.slots):
             stream = _stream(deriver(b"planes"), capacity)
             head = _read_slot(first, slot, capacity) ^ stream
@@ -140,7 +140,7 @@ def _stream(key, count):
 
 
 def _read_slot(frame, slot, capacity):
-    return np.packbits(frame.planes[0].ravel()[slot::2][: 8 * capacity] & 1)
+    return np.packbits(frame.y.ravel()[slot::2][: 8 * capacity] & 1)
 
 
 class _PlaneSender(Sender):
@@ -159,13 +159,13 @@ class _PlaneSender(Sender):
         return np.frombuffer(whole.ljust(room, b"\0"), np.uint8).reshape(measured.frames, -1) ^ stream
 
     def send(self, pair):
-        luma = pair.cover.planes[0].copy()
+        luma = pair.cover.y.copy()
         for slot, shares in enumerate(self._slots):
             bits = np.unpackbits(shares[self._number])
             places = np.arange(slot, luma.size, len(self._slots))[: len(bits)]
             luma.flat[places] = luma.flat[places] & 0xFE | bits
         self._number += 1
-        return [pair.cover._replace(planes=(luma, *pair.cover.planes[1:]))]
+        return [pair.cover._replace(y=luma)]
 
     def finish(self):
         return []

@@ -17,7 +17,7 @@ class Planes(NamedTuple):
 class TimedPlanes(NamedTuple):
     """A frame and when it is shown."""
 
-    planes: Planes
+    frame: Planes
     time: int  # ticks of the clip's time base
 
 

@@ -43,7 +43,7 @@ def test_planes_are_exact(tmp_path, pixel_format, name, size):
     assert name == "a.nut" or info.colour == colour
     assert [frame.time * info.time_base for frame in found] == [Fraction(time, 1000) for time in times]
     for frame, wanted in zip(found, planes, strict=True):
-        for plane, expected in zip(frame.planes, wanted, strict=True):
+        for plane, expected in zip(frame.frame, wanted, strict=True):
             assert plane.dtype == expected.dtype
             np.testing.assert_array_equal(plane, expected)
 
@@ -88,7 +88,7 @@ def test_planes_are_turned_as_they_are_shown(tmp_path, angle):
         np.testing.assert_array_equal(plane, np.rot90(expected, angle // 90))
     path = film(tmp_path / "c.mp4", smooth(1), prepare=turn, codec="libx264", pixel_format="yuv422p")
     if angle == 180:
-        assert next(media.read_planes(path)).planes.cb.shape == (32, 24)
+        assert next(media.read_planes(path)).frame.cb.shape == (32, 24)
     else:
         refused(path, "turned on its side", lambda path: next(media.read_planes(path)))
 

@@ -1,0 +1,138 @@
+"""The interface is wide enough: bytes in the cover's own planes, two keys, a pass over the whole cover."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from deepsteg_jax import keys, media, pipeline
+from deepsteg_jax.errors import PartialError, UserError
+from deepsteg_jax.plan import make_plan_for_bytes
+from deepsteg_jax.schemes.base import Cost, Settings
+from tests.helpers import PlaneScheme, names
+from tests.synthetic import noise, save
+
+KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
+COUNT = 9  # frames
+
+
+def quiet(frames):
+    pass
+
+
+@pytest.fixture
+def cover(tmp_path):
+    """A cover in 4:2:0."""
+    path = tmp_path / "cover.mkv"
+    source = save(tmp_path / "rgb.mkv", noise(COUNT, 32, 48))
+    with media.Writer(path, Fraction(25), pixel_format="yuv420p") as writer:
+        for timed in media.read_timed(source):
+            y, cb, cr = np.moveaxis(timed.frame, 2, 0).copy()
+            writer.write(media.Planes(y, cb[::2, ::2].copy(), cr[::2, ::2].copy()), timed.time)
+    source.unlink()
+    return path
+
+
+def planes_of(path):
+    return [timed.frame for timed in media.read_planes(path)]
+
+
+def write_secret(folder, size, seed=0):
+    path = folder / f"secret{seed}.bin"
+    path.write_bytes(np.random.default_rng(seed).bytes(size))
+    return path
+
+
+def hide(cover, secret, stego, credentials=KEY):
+    return pipeline.hide(PlaneScheme(), credentials, cover, secret, stego, quiet)
+
+
+@pytest.mark.parametrize("size", [0, 1, 200, 800])
+def test_a_file_comes_back_bit_for_bit(tmp_path, cover, size):
+    secret, stego, output = write_secret(tmp_path, size), tmp_path / "stego.mkv", tmp_path / "out.bin"
+    report = hide(cover, secret, stego)
+    assert report.processed == COUNT and report.frames == 0
+    before, after = planes_of(cover), planes_of(stego)
+    for old, new in zip(before, after, strict=True):
+        assert np.abs(old[0].astype(int) - new[0]).max() <= 1  # luma by one level, chroma not at all
+        assert all(np.array_equal(a, b) for a, b in zip(old[1:], new[1:], strict=True))
+    if not size:
+        return
+    shown = pipeline.reveal([PlaneScheme()], KEY, stego, output, quiet)
+    assert output.read_bytes() == secret.read_bytes()
+    assert shown.processed <= COUNT
+    assert names(tmp_path) == ["cover.mkv", "out.bin", "secret0.bin", "stego.mkv"]
+
+
+def test_each_key_opens_its_own_secret(tmp_path, cover):
+    secrets = write_secret(tmp_path, 100, 1), write_secret(tmp_path, 300, 2)
+    stego, output = tmp_path / "stego.mkv", tmp_path / "out.bin"
+    hide(cover, secrets, stego, (KEY, OTHER))
+    for key, secret in zip((KEY, OTHER), secrets, strict=True):
+        pipeline.reveal([PlaneScheme()], key, stego, output, quiet)
+        assert output.read_bytes() == secret.read_bytes()
+    with pytest.raises(UserError, match="no hidden video for this passphrase or key"):
+        pipeline.reveal([PlaneScheme()], KEY[::-1], stego, output, quiet)
+
+
+def test_a_cut_stego_gives_what_arrived(tmp_path, cover):
+    secret, output = write_secret(tmp_path, 800), tmp_path / "out.bin"
+    hide(cover, secret, tmp_path / "whole.mkv")
+    cut = tmp_path / "cut.mkv"
+    with media.Writer(cut, Fraction(25), pixel_format="yuv420p") as writer:
+        for timed in list(media.read_planes(tmp_path / "whole.mkv"))[:5]:
+            writer.write(timed.frame, timed.time)
+    with pytest.raises(PartialError, match="cut short"):
+        pipeline.reveal([PlaneScheme()], KEY, cut, output, quiet)
+    assert secret.read_bytes().startswith(output.read_bytes()) and output.stat().st_size > 300
+
+
+def test_a_failure_leaves_nothing(tmp_path, cover):
+    stego = tmp_path / "stego.mkv"
+    hide(cover, write_secret(tmp_path, 800), stego)
+    before = names(tmp_path)
+
+    def fail(frames):
+        raise RuntimeError("no terminal")
+
+    with pytest.raises(RuntimeError, match="terminal"):
+        pipeline.reveal([PlaneScheme()], KEY, stego, tmp_path / "out.bin", fail)
+    assert names(tmp_path) == before
+
+
+def test_the_whole_cover_is_measured_before_the_first_frame_is_sent(tmp_path, cover):
+    scheme = PlaneScheme()
+    measured = scheme.measure(timed.frame for timed in media.read_planes(cover))
+    assert measured.frames == COUNT
+    plan = make_plan_for_bytes(cover, write_secret(tmp_path, 10))
+    with scheme.sender(plan, [KEY], Settings(), measured) as sender:
+        assert sender.finish() == []
+
+
+def test_the_cost_is_known_and_a_scheme_of_long_groups_is_not_live():
+    assert isinstance(PlaneScheme().cost(256, 448, 100), Cost)
+    with pytest.raises(UserError, match="live"):
+        PlaneScheme().session(KEY, 32, 48)
+
+
+def test_schemes_are_tried_until_one_finds_something(tmp_path, cover):
+    class Deaf(PlaneScheme):
+        probed = 0
+
+        def probe(self, stego, deriver):
+            type(self).probed += 1
+            return
+
+    stego, output = tmp_path / "stego.mkv", tmp_path / "out.bin"
+    secret = write_secret(tmp_path, 50)
+    hide(cover, secret, stego)
+    pipeline.reveal([Deaf(), PlaneScheme(), Deaf()], KEY, stego, output, quiet)
+    assert Deaf.probed == 1 and output.read_bytes() == secret.read_bytes()
+
+
+def test_a_key_is_derived_once_for_each_salt(monkeypatch):
+    calls, derive = [], keys.derive_key
+    monkeypatch.setattr(keys, "derive_key", lambda *args: calls.append(args) or derive(*args))
+    deriver = keys.Deriver(KEY)
+    assert deriver(b"a") == deriver(b"a") != deriver(b"b")
+    assert len(calls) == deriver.count == 2
