@@ -222,6 +222,7 @@ def _reveal(options: argparse.Namespace) -> None:
     from deepsteg_jax import media
 
     info = media.probe(options.stego, [])
+    media.check_output(options.output, (options.stego,), info.is_image, lossy=True)
     key = _read_key(options)
 
     from deepsteg_jax import api

@@ -18,6 +18,8 @@ from deepsteg_jax.schemes.base import NOTHING, Found, Pair, Receiver, Scheme, Se
 
 AHEAD = 8  # frames read and written ahead of and behind the work
 DEFAULTS = Settings()
+REVEALED = media.Lossy(crf=12, quality=97)
+"""The quality of a revealed secret in a lossy format: no eye tells it from the exact one."""
 
 
 class Report(NamedTuple):
@@ -204,7 +206,7 @@ def reveal(
         schemes: those that may have hidden it, the cheapest to probe first.
         credential: the sender's.
         stego: path.
-        output: path of the secret.
+        output: path of the secret; .mp4 and .jpg take it with a loss that no eye sees.
         progress: called with the number of frames just read.
 
     Raises:
@@ -215,7 +217,7 @@ def reveal(
     info = media.probe(stego, damaged)
     scheme, found = find(schemes, credential, stego, info, damaged)
     if scheme.accepts == "pictures":
-        media.check_output(output, (stego,), image=info.is_image)
+        check_revealed(output, info, (stego,), found.metadata.size)
     with scheme.receiver(found) as receiver:
         start = time.monotonic()
         damaged.clear()
@@ -236,6 +238,13 @@ def reveal(
         about = receiver.metadata
         count = receiver.written if scheme.accepts == "pictures" else 0
         return Report(count, *about.size, about.rate, seconds, receiver.received, tuple(receiver.notes))
+
+
+def check_revealed(
+    output: Any, info: media.Info, inputs: Sequence[Any], size: tuple[int, int] | None = None
+) -> None:
+    """Raise UserError unless `output` can take what a stego like `info` reveals, of `size` if known."""
+    media.check_output(output, inputs, image=info.is_image, lossy=True, size=size)
 
 
 def find(

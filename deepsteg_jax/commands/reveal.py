@@ -13,12 +13,12 @@ def run(config: ConfigDict, options: Options) -> None:
         UserError: see `pipeline.reveal`; also a missing passphrase or key.
         PartialError: see there.
     """
-    info = media.probe(options.stego, [])
-    media.check_output(options.output, (options.stego,), image=info.is_image)
-    credential = keys.read_credential(options.passphrase_file, options.key_file)
-
-    from deepsteg_jax import loading
+    from deepsteg_jax import loading, pipeline
     from deepsteg_jax.commands.common import progress_bar, revealer
+
+    info = media.probe(options.stego, [])
+    pipeline.check_revealed(options.output, info, (options.stego,))
+    credential = keys.read_credential(options.passphrase_file, options.key_file)
 
     reveal = revealer(loading.load(config), options.enhance if options.enhance_revealed else None)
     with progress_bar("reveal") as bar:
