@@ -7,13 +7,13 @@ import time
 
 import numpy as np
 import pytest
-from deepsteg_jax.commands.settings import LIVE
 from ml_collections import ConfigDict
 
 from configs import image, robust, video
 from deepsteg_jax import loading, media
 from deepsteg_jax.commands import Options
 from deepsteg_jax.commands import live as mode
+from deepsteg_jax.commands.settings import LIVE
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media.camera import Captured
 from deepsteg_jax.window import Window
