@@ -35,7 +35,7 @@ class Camera:
         """Talk to one browser until it leaves.
 
         It sends JPEGs of width x height. Each answer is a JSON text, `{"ready": frames in a group}`,
-        `{"error": words}`, or for a frame one binary message, see `packed`.
+        `{"error": text}`, or for a frame one binary message, see `packed`.
         """
         await connection.accept()
         secret = self._secret_of(token)

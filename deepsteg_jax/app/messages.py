@@ -36,8 +36,8 @@ def plain(error: Exception, root: Path) -> str:
 
 def advised(text: str) -> str:
     """Return a message of the command line in the page's terms, with a capital if it begins with a word."""
-    for pattern, words in _ADVICE:
-        text = re.sub(pattern, words, text)
+    for pattern, advice in _ADVICE:
+        text = re.sub(pattern, advice, text)
     return f"{text[:1].upper()}{text[1:]}" if re.match(r"[a-z' ]+\s", text) else text
 
 

@@ -57,7 +57,7 @@ class Visitor:
 
     @property
     def busy(self) -> bool:
-        """Whether a job of this visitor waits or runs."""
+        """Whether a job of this visitor is waiting or running."""
         return self.job is not None and not self.job.finished
 
     def tidy(self) -> None:
@@ -173,12 +173,12 @@ class Page:
             clip = visitor.dropped[slot] = await asyncio.to_thread(work.look, path)
             said = html.card(clip)
         except Exception as error:  # noqa: BLE001, whatever a file can do
-            said = html.problem(self._words(error))
+            said = html.problem(self._plain(error))
         visitor.arriving.discard(path)
         visitor.tidy()
         return None, said
 
-    def _words(self, error: Exception) -> str:
+    def _plain(self, error: Exception) -> str:
         if not isinstance(error, UserError | PartialError):
             traceback.print_exception(error)
         return messages.plain(error, self._visitors.store.root)
@@ -199,7 +199,7 @@ class Page:
         if job.state == CANCELLED:
             rest[shown.message] = html.note("Stopped. Nothing was kept.")
         if job.state == FAILED:
-            rest[shown.message] = html.problem(self._words(job.error))
+            rest[shown.message] = html.problem(self._plain(job.error))
         yield rest
 
     def _stop(self, request: gr.Request) -> None:
@@ -315,7 +315,7 @@ class Page:
         visitor.tidy()
         report = job.result.report
         damaged = isinstance(report, PartialError)
-        message = html.problem(self._words(report)) if damaged else html.done("Done.")
+        message = html.problem(self._plain(report)) if damaged else html.done("Done.")
         yield {shown.message: message, shown.result: html.revealed(job.result)}
 
     # Compare

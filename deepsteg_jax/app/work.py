@@ -57,7 +57,7 @@ class Schemes(loading.Shipped):
         return loading.load(loading.changed(self.scheme(name).config, {field: value}))
 
 
-# --- what the user dropped -------------------------------------------------------------------------
+# --- dropped files -------------------------------------------------------------------------
 
 
 class Clip(NamedTuple):
@@ -98,7 +98,7 @@ def within(info: media.Info, longest: int, even: bool) -> tuple[int, int]:
 
 
 class Choice(NamedTuple):
-    """What the user chose on the Hide tab."""
+    """The choices of the Hide tab."""
 
     purpose: Purpose = "file"
     quality: float = 3  # D
@@ -108,7 +108,7 @@ class Choice(NamedTuple):
 
 
 class Hidden(NamedTuple):
-    """What hiding made."""
+    """The files that hiding used and made, and its report."""
 
     cover: Path  # as it was used
     secret: Path
@@ -183,7 +183,7 @@ def _fitted_cover(job: Job, made: "_Made", cover: Path, info: media.Info, longes
 
 
 class Revealed(NamedTuple):
-    """What revealing made."""
+    """The files that revealing made, and its report."""
 
     revealed: Path
     watched: Path
