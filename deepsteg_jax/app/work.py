@@ -57,7 +57,7 @@ class Schemes(loading.Shipped):
         return loading.load(loading.changed(self.scheme(name).config, {field: value}))
 
 
-# --- dropped files -------------------------------------------------------------------------
+# --- dropped files --------------------------------------------------------------------------------
 
 
 class Clip(NamedTuple):
