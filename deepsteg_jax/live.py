@@ -1,11 +1,11 @@
-"""Hides a secret in frames as they come and reveals it at once: what `--mode live` and the page show.
+"""Hide a secret in frames as they come and reveal it at once, for `--mode live` and the page.
 
-The frames of a cover go in one by one. As soon as a group of them is there (`config.model.frames`: one of
-configs/image.py, four of configs/video.py), the sender hides the next frames of the secret in it, the stego
-is rounded to 8 bits, and the receiver reveals from those 8-bit frames and the key. Both sides run the same
-compiled functions as files do, with the same keys: frame n of a session has the keystream of frame n of a
-video. No file is written, so there is no sealed record and no sound; the session's salt, which a file would
-carry, is known to both sides.
+The frames of a cover go in one by one. As soon as a group of them is there (one frame with configs/image.py,
+four with configs/video.py), the sender hides the next frames of the secret in it, the stego is rounded to
+8 bits, and the receiver reveals from those 8-bit frames and the key. Both sides run the same compiled
+functions as files do, with the same keys: frame n of a session has the keystream of frame n of a video. No
+file is written, so there is no sealed metadata and no sound; the session's salt, which a file would carry, is
+known to both sides.
 """
 
 import threading
@@ -22,12 +22,12 @@ from deepsteg_jax import keys, media, sample_clips
 from deepsteg_jax.media.background import read_ahead
 from deepsteg_jax.schemes.base import Scheme
 
-WINDOW_S = 1.5  # frames/s and latency are those of so many seconds
+WINDOW_S = 1.5  # over which frames/s and latency are taken
 KEPT_BYTES = 2**27  # a secret that takes no more is decoded once
 
 
 class Shown(NamedTuple):
-    """What there is to see of one frame, uint8 [h, w, 3] each."""
+    """The pictures of one frame, uint8 [h, w, 3] each."""
 
     cover: np.ndarray
     stego: np.ndarray
@@ -48,7 +48,7 @@ class Session:
     """One cover that comes frame by frame, one secret that repeats, one key.
 
     Attributes:
-        group: frames that are hidden together; `push` answers once in so many calls.
+        group: frames that are hidden together; `push` answers once per group.
         width, height: pixels of all frames.
     """
 
@@ -85,7 +85,7 @@ class Session:
         self._receiver.warm_up(blank)
 
     def push(self, frame: np.ndarray) -> list[Shown]:
-        """Takes the next frame of the cover: `hide`, then `reveal`.
+        """Take the next frame of the cover: `hide`, then `reveal`.
 
         Args:
             frame: uint8 [height, width, 3]; is not kept.
@@ -100,14 +100,14 @@ class Session:
         return self._shown(self.hide(frame))
 
     def flush(self) -> list[Shown]:
-        """Hides and reveals what waits as a shorter group, at the end of a cover."""
+        """Hide and reveal what waits as a shorter group, at the end of a cover."""
         return self._shown(self.hide_rest())
 
     def _shown(self, hidden: Hidden | None) -> list[Shown]:
         return [] if hidden is None else self.reveal(hidden)
 
     def hide(self, frame: np.ndarray, since: float | None = None) -> Hidden | None:
-        """The sender's half of `push`, which may run on one thread while `reveal` runs on another.
+        """Do the sender's half of `push`, which may run on one thread while `reveal` runs on another.
 
         Args:
             frame: uint8 [height, width, 3]; is not kept.
@@ -121,7 +121,7 @@ class Session:
         return self.hide_rest() if len(self._waiting) == self.group else None
 
     def hide_rest(self) -> Hidden | None:
-        """Hides what waits; None if nothing does."""
+        """Hide what waits; return None if nothing does."""
         if not self._waiting:
             return None
         covers, since = zip(*self._waiting, strict=True)
@@ -130,7 +130,7 @@ class Session:
         return Hidden(covers, secrets, self._sender.work(covers, secrets), since)
 
     def reveal(self, hidden: Hidden) -> list[Shown]:
-        """The receiver's half of `push`; groups come in the order in which they were hidden."""
+        """Do the receiver's half of `push`; groups come in the order in which they were hidden."""
         revealed = self._receiver.work(hidden.stegos)
         now = time.monotonic()
         self._done.append((now, [now - start for start in hidden.since]))
@@ -138,20 +138,20 @@ class Session:
         return [Shown(*frames) for frames in zip(*stacks, strict=True)]
 
     def close(self) -> None:
-        """Stops reading the secret."""
+        """Stop reading the secret."""
         self._secrets.close()
 
     def __enter__(self) -> "Session":
-        """Closes itself when the context ends."""
+        """Return itself."""
         return self
 
     def __exit__(self, *exception) -> None:
-        """See `close`."""
+        """Stop, see `close`."""
         self.close()
 
     @property
     def fps(self) -> float:
-        """Frames per second that came out in the last second or so; 0 before there are two groups."""
+        """Frames per second that came out in the last WINDOW_S seconds; 0 before there are two groups."""
         recent = self._recent()
         if len(recent) < 2:
             return 0.0
@@ -159,7 +159,7 @@ class Session:
 
     @property
     def latency_ms(self) -> float:
-        """Median of a frame's way through `push`, the wait for its group included; 0 if unknown."""
+        """Median time of a frame in `push`, the wait for its group included; 0 if unknown."""
         latencies = [latency for _, group in self._recent() for latency in group]
         return 1000 * float(np.median(latencies)) if latencies else 0.0
 
@@ -172,8 +172,9 @@ class Session:
 def stream(
     session: Session, frames: Iterable[tuple[np.ndarray, float]], stop: threading.Event | None = None
 ) -> Iterator[list[tuple[Shown, float]]]:
-    """Sends frames through a session, the sender on a thread of its own, so that it works on the next group
-    while the receiver reveals.
+    """Send frames through a session, the sender on a thread of its own.
+
+    It works on the next group while the receiver reveals.
 
     Args:
         session: nobody else may use it meanwhile.
@@ -203,7 +204,7 @@ def stream(
 
 
 def _repeated(path: str, info: media.Info, width: int, height: int) -> Iterator[np.ndarray]:
-    """The frames of a clip over and over, each whole within width x height, on black."""
+    """Yield the frames of a clip over and over, each whole within width x height, on black."""
     shown_width = info.width * (info.aspect or 1)
     scale = min(width / shown_width, height / info.height)
     inner = max(1, round(shown_width * scale)), max(1, round(info.height * scale))

@@ -82,8 +82,11 @@ def changed(config: ConfigDict, changes: Mapping[str, Any] | None) -> ConfigDict
 class Shipped:
     """The shipped schemes, each loaded when it is first asked for and then kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Scheme | None = None) -> None:
+        """`given` takes the place of the shipped scheme of its kind."""
         self._kept: dict[str, Scheme] = {}
+        if given is not None:
+            self._kept[_name(given.purpose, given.still)] = given
 
     def scheme(self, name: str) -> Scheme:
         """Return the scheme of a shipped checkpoint."""
@@ -93,9 +96,7 @@ class Shipped:
 
     def for_cover(self, info: media.Info, purpose: Purpose) -> str:
         """Return the name of the checkpoint that hides in such a cover for this purpose."""
-        if purpose == "post":
-            return "robust_image" if info.is_image else "robust"
-        return "image" if info.is_image else "video"
+        return _name(purpose, info.is_image)
 
     def for_stego(self, info: media.Info, exact: bool) -> list[str]:
         """Return the names of those that may have made a stego, the likeliest first.
@@ -107,6 +108,12 @@ class Shipped:
         exactly = ["image", "video"] if info.is_image else ["video", "image"]
         surviving = ["robust_image", "robust"] if info.is_image else ["robust"]
         return exactly + surviving if exact else surviving + exactly
+
+
+def _name(purpose: Purpose, is_image: bool) -> str:
+    if purpose == "post":
+        return "robust_image" if is_image else "robust"
+    return "image" if is_image else "video"
 
 
 def settings_of(config: ConfigDict, loop_cover: bool = False) -> Settings:

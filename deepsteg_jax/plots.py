@@ -1,13 +1,15 @@
-"""Pictures for reports."""
+"""Pictures and charts for reports."""
 
+import re
+from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
-import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import MaxNLocator
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
+plt.switch_backend("Agg")
 
 GAIN = 20
 COLUMNS = ("cover", "stego", f"{GAIN}x difference", "secret", "revealed")
@@ -61,3 +63,51 @@ def quality(path: str | Path, points: dict[str, list[tuple[str, dict[str, float]
     axis.legend(loc="upper left")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+# Colours that matplotlib takes, and what a page makes of them: its own, in light and dark.
+_INK, _FIRST, _SECOND = "#010203", "#010204", "#010205"
+_OF_THE_PAGE = {_INK: "currentColor", _FIRST: "var(--first)", _SECOND: "var(--second)"}
+_LINES = ((_FIRST, "-", "o"), (_SECOND, "--", "D"))  # colour, line, mark
+_SVG = {
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "deepsteg_jax",  # the same names in every run
+    "font.size": 12,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
+}
+
+
+def chart(series: dict[str, Sequence[float]], along: str, first: int, marks: bool = False) -> str:
+    """Draw figures in dB as an SVG element that goes into a page.
+
+    Args:
+        series: at most two, by name.
+        along: what the horizontal axis counts.
+        first: number of the first value.
+        marks: single values that belong to no curve.
+
+    Returns:
+        The element, in the colours `currentColor`, `var(--first)` and `var(--second)` of the page.
+    """
+    buffer = StringIO()
+    with plt.rc_context(_SVG):
+        figure, axis = plt.subplots(figsize=(9, 3.2), layout="constrained")
+        for (name, values), (colour, line, mark) in zip(series.items(), _LINES, strict=False):
+            how = {"marker": mark, "linestyle": ""} if marks else {"linestyle": line}
+            numbers = range(first, first + len(values))
+            axis.plot(numbers, values, label=name, color=colour, clip_on=False, **how)
+        axis.set(xlabel=along, ylabel="dB")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(color=_INK, alpha=0.2, clip_on=False)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.patch.set_visible(False)
+        figure.patch.set_visible(False)
+        figure.legend(loc="outside upper left", ncols=2, frameon=False)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        plt.close(figure)
+    text = buffer.getvalue()
+    text = re.sub(r"<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text)  # the page decides
+    for colour, replacement in _OF_THE_PAGE.items():
+        text = text.replace(colour, replacement)
+    return text

@@ -5,9 +5,8 @@ page forbids scripts and requests, so that a report of other people's files is s
 """
 
 import base64
-import math
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 from ml_collections import ConfigDict
 from PIL import Image
 
@@ -28,7 +28,6 @@ CURVES = {"stego_psnr_db": "stego", "secret_psnr_db": "secret"}
 WIDEST = 960  # pixels of a picture on the page; larger ones are scaled down
 JPEG_QUALITY = 90
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "av", "pillow", "scikit-image")  # whose versions are named
-MOST_POINTS = 1000  # of a curve
 
 
 class Fact(NamedTuple):
@@ -49,23 +48,11 @@ class Table(NamedTuple):
     texts: int = 1  # leading columns that hold text, not numbers
 
 
-class Series(NamedTuple):
-    """One curve, or one kind of mark, of a chart."""
-
-    name: str
-    values: Sequence[float]
-
-
 class Chart(NamedTuple):
-    """Series of figures in dB along frames (a curve) or along pairs (marks), laid out in percent."""
+    """Figures in dB along frames or pairs."""
 
     title: str
-    along: str  # what the horizontal axis counts
-    series: Sequence[Series]
-    paths: Sequence[str]  # of curves: points of an SVG polyline, 0..1000 both ways
-    marks: Sequence[Sequence[tuple[float, float, str]]]  # (left, down, text) of each
-    left: Sequence[tuple[float, str]]  # ticks (down, text) of the vertical axis
-    below: Sequence[tuple[float, str]]  # ticks (left, text) of the horizontal axis
+    drawing: Markup
     table: Table  # says the same in words
 
 
@@ -128,13 +115,13 @@ def write_roundtrip(
         Fact("capacity", f"{figures['capacity_bpp']:.2f} bits", "of secret for each pixel of cover"),
     ]
     per_frame = figures["per_frame"]
-    curves = [Series(name, per_frame[figure]) for figure, name in CURVES.items()]
+    curves = {name: per_frame[figure] for figure, name in CURVES.items()}
     page = Page(
         title=f"{_name(files.secret)} hidden in {_name(files.cover)}",
         lead=f"Round trip of {_count(figures['frames'], 'frame')} with the checkpoint {config.checkpoint}: "
         "hidden, written to a file, read back, revealed, measured.",
         facts=facts,
-        charts=[curve_chart("PSNR of every frame", curves)] if figures["frames"] > 1 else [],
+        charts=[make_chart("PSNR of every frame", curves, "frame", 0)] if figures["frames"] > 1 else [],
         tables=[_files_table(files)],
         pictures=[(label, picture_row(label, frames)) for label, frames in rows],
         notes=(*notes, *_lossy_rules(files), *_RULES, *_picture_rules(rows, "comparison.png")),
@@ -172,14 +159,13 @@ def write_evaluation(
         *_work_facts({**mean, **{name: figures[name] for name in ("gmac_per_frame", "parameters")}}),
         Fact("stego file", f"{8 * mean['stego_bytes'] / pixels:.2f} bits", "for each pixel"),
     ]
-    marks = [Series(name, [pair[figure] for pair in pairs]) for figure, name in CURVES.items()]
-    names = [f"{pair['secret']} in {pair['cover']}" for pair in pairs]
+    marks = {name: [pair[figure] for pair in pairs] for figure, name in CURVES.items()}
     page = Page(
         title=f"Evaluation of {_name(config.checkpoint)} on {_name(settings.path)}",
         lead=f"{_count(len(pairs), 'pair')} of {settings.width}x{settings.height}: each item of the folder "
         "carries the next one, the last one the first.",
         facts=facts,
-        charts=[marks_chart("PSNR of every pair", marks, names)],
+        charts=[make_chart("PSNR of every pair", marks, "pair", 1, marks=True)],
         tables=[_pairs_table(pairs, mean)],
         pictures=[
             (f"{number}: {pair['secret']} in {pair['cover']}", picture_row(pair["cover"], frames))
@@ -391,84 +377,18 @@ def _origin(config: ConfigDict, command: str) -> dict[str, Any]:
 # --- charts ---------------------------------------------------------------------------------------
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """At most `most` round numbers, evenly spaced, from the last one at or below `low` to one >= `high`."""
-    span = max(high - low, 1e-9)
-    step = 10.0 ** math.floor(math.log10(span / most))
-    for factor in (1, 2, 5, 10, 20, 50):
-        first, last = math.floor(low / (step * factor)), math.ceil(high / (step * factor))
-        if last - first < most:
-            break
-    return [round(i * step * factor, 10) for i in range(first, max(last, first + 1) + 1)]
-
-
-def thinned(values: Sequence[float], most: int = MOST_POINTS) -> list[tuple[int, float]]:
-    """(position, value) of at most `most` values, among them the lowest and highest of every stretch."""
-    values = np.asarray(values, float)
-    if len(values) <= most:
-        return [*enumerate(values.tolist())]
-    kept = set()
-    for piece in np.array_split(np.arange(len(values)), most // 2):
-        kept |= {int(piece[values[piece].argmin()]), int(piece[values[piece].argmax()])}
-    return [(i, float(values[i])) for i in sorted(kept)]
-
-
-def curve_chart(title: str, series: Sequence[Series]) -> Chart:
-    """Lines along frames, which count from 0; at least two frames."""
-    count = len(series[0].values)
-    return _chart(title, "frame", series, 0, lambda i: 100 * i / (count - 1), ())
-
-
-def marks_chart(title: str, series: Sequence[Series], names: Sequence[str]) -> Chart:
-    """Marks above the names of pairs, which count from 1."""
-    return _chart(title, "pair", series, 1, lambda i: 100 * (i + 0.5) / len(names), names)
-
-
-def _chart(
-    title: str,
-    along: str,
-    series: Sequence[Series],
-    first: int,
-    left: Callable[[int], float],
-    names: Sequence[str],
+def make_chart(
+    title: str, series: dict[str, Sequence[float]], along: str, first: int, marks: bool = False
 ) -> Chart:
-    values = np.concatenate([np.asarray(one.values, float) for one in series])
-    scale = ticks(min(values.min(), values.max() - 1), values.max())
-    down = lambda value: 100 * (scale[-1] - value) / (scale[-1] - scale[0])  # noqa: E731
-    numbers = {int(x) for x in ticks(first, first + len(series[0].values) - 1) if x == int(x)}
-    shown = sorted(x for x in numbers if first <= x < first + len(series[0].values))
-    paths = [
-        " ".join(f"{10 * left(i):.1f},{10 * down(value):.1f}" for i, value in thinned(one.values))
-        for one in series
-    ]
-    marks = [
-        [
-            (left(i), down(value), f"{i + first}: {name}, {one.name} {value:.2f} dB")
-            for i, (name, value) in enumerate(zip(names, one.values, strict=True))
-        ]
-        for one in series
-        if names
-    ]
-    return Chart(
-        title=title,
-        along=along,
-        series=series,
-        paths=() if names else paths,
-        marks=marks,
-        left=[(down(x), f"{x:g}") for x in scale],
-        below=[(left(x - first), str(x)) for x in shown],
-        table=_summary(title, along, series, first),
-    )
-
-
-def _summary(title: str, along: str, series: Sequence[Series], first: int) -> Table:
+    """Draw figures in dB, by name, along what counts from `first`; `marks` where they make no curve."""
     columns = ("dB", "mean", "median", "lowest", f"at {along}", "highest", f"at {along}")
     rows = []
-    for name, values in series:
+    for name, values in series.items():
         low, high = int(np.argmin(values)), int(np.argmax(values))
         ends = (f"{values[low]:.2f}", str(low + first), f"{values[high]:.2f}", str(high + first))
         rows.append((name, f"{np.mean(values):.2f}", f"{np.median(values):.2f}", *ends))
-    return Table(f"{title}, in numbers", columns, rows)
+    drawing = Markup(plots.chart(series, along, first, marks))
+    return Chart(title, drawing, Table(f"{title}, in numbers", columns, rows))
 
 
 # --- pictures -------------------------------------------------------------------------------------

@@ -24,9 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from configs import image, video
-from deepsteg_jax import sample_clips
+from deepsteg_jax import loading, sample_clips
 from deepsteg_jax.live import Session, stream
 from deepsteg_jax.media import camera
+from deepsteg_jax.schemes.base import Scheme
 from experiments import common, tables
 
 SIZES = ((224, 224), (448, 256))  # width, height
@@ -35,7 +36,7 @@ CLIP_FRAMES = 100
 
 
 def looped(frames: list[np.ndarray], seconds: float, fps: float | None = None) -> Iterator[camera.Captured]:
-    """Frames over and over for some seconds, at `fps` if given."""
+    """Yield frames over and over for some seconds, at `fps` if given."""
     start = time.monotonic()
     for number, frame in enumerate(cycle(frames)):
         if fps:
@@ -46,13 +47,13 @@ def looped(frames: list[np.ndarray], seconds: float, fps: float | None = None) -
 
 
 def summary(moments: list[float], latencies: list[float], start: float) -> dict[str, float]:
-    """Frames per second and latency of frames that came out at some moments."""
+    """Return frames per second and latency of frames that came out at these moments."""
     median, late = 1000 * np.percentile(latencies, (50, 95))
     return {"fps": len(moments) / (moments[-1] - start), "latency_ms": median, "latency_95_ms": late}
 
 
 def one_by_one(session: Session, frames: list[np.ndarray], seconds: float) -> dict[str, float]:
-    """Both halves in turn, timed."""
+    """Run both halves in turn, timed."""
     wall, cpu = {"hide": 0.0, "reveal": 0.0}, {"hide": 0.0, "reveal": 0.0}
 
     def timed(name, work, *arguments):
@@ -75,7 +76,7 @@ def one_by_one(session: Session, frames: list[np.ndarray], seconds: float) -> di
 
 
 def streamed(session: Session, source, start: float) -> dict[str, float]:
-    """Through `live.stream`."""
+    """Run through `live.stream`."""
     moments, latencies = [], []
     for group in stream(session, source):
         moments += [time.monotonic()] * len(group)
@@ -83,11 +84,11 @@ def streamed(session: Session, source, start: float) -> dict[str, float]:
     return summary(moments, latencies, start)
 
 
-def measure(config, width: int, height: int, seconds: float) -> dict[str, dict[str, float]]:
-    """All ways, of one config at one size."""
+def measure(scheme: Scheme, width: int, height: int, seconds: float) -> dict[str, dict[str, float]]:
+    """Measure all ways of one scheme at one size."""
     clip = camera.read_clip(sample_clips.resolve("sample:bikes.mp4"), width, height, paced=False)
     frames = [captured.frame for captured in islice(clip, CLIP_FRAMES)]
-    with Session(config, "sample:bigbuckbunny.mp4", width, height) as session:
+    with Session(scheme, "sample:bigbuckbunny.mp4", width, height) as session:
         one_by_one(session, frames, 1)  # decodes the start of the secret
         report = {"one by one": one_by_one(session, frames, seconds)}
         report["overlapped"] = streamed(session, looped(frames, seconds), time.monotonic())
@@ -97,15 +98,16 @@ def measure(config, width: int, height: int, seconds: float) -> dict[str, dict[s
 
 
 def main() -> None:
-    """Measures every config at every size."""
+    """Measure every config at every size."""
     parser = common.make_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each way")
     parser.add_argument("--output", type=Path, default=common.RESULTS / "live_speed.json")
     arguments = parser.parse_args()
     report = {}
     for name, config in (("image", image.get_config()), ("video", video.get_config())):
+        scheme = loading.load(config)
         for width, height in SIZES:
-            report[f"{name}, {width}x{height}"] = measure(config, width, height, arguments.seconds)
+            report[f"{name}, {width}x{height}"] = measure(scheme, width, height, arguments.seconds)
     load = os.getloadavg()[0]  # of this script itself 1 to 2
     report = {"cores": os.cpu_count(), "load": load, "ways": report}
     common.write_json(arguments.output, report)

@@ -1,3 +1,5 @@
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -101,3 +103,42 @@ def test_quality_writes_the_names(tmp_path):
     nameless = ink(("", 30.0, 30.0), ("", 40.0, 40.0))
     first = ink(("system", 30.0, 30.0), ("", 40.0, 40.0))
     assert nameless + 30 < first < ink(("system", 30.0, 30.0), ("system", 40.0, 40.0)) - 30
+
+
+def curves_of(svg):
+    """Points of the coloured paths of a chart, by colour."""
+    found = {}
+    for path, style in re.findall(r'<path d="([^"]*)"[^>]*style="([^"]*)"', svg):
+        if colour := re.search(r"stroke: (var\(--\w+\))", style):
+            points = [float(x) for x in re.findall(r"-?[\d.]+", path)]
+            found.setdefault(colour[1], []).append(np.reshape(points, (-1, 2)))
+    return {colour: max(paths, key=len) for colour, paths in found.items()}
+
+
+def test_a_chart_follows_its_figures():
+    values = {"stego": [50.0, 51.0, 49.5, 50.2, 60.0], "secret": [40.0, 30.0, 45.0, 41.0, 42.0]}
+    svg = plots.chart(values, "frame", 0)
+    found = curves_of(svg)
+    for colour, numbers in zip(("var(--first)", "var(--second)"), values.values(), strict=True):
+        curve = found[colour]
+        assert len(curve) == 5 and np.diff(curve[:, 0]) == pytest.approx(np.diff(curve[:2, 0])[0], abs=1e-3)
+        assert np.corrcoef(curve[:, 1], numbers)[0, 1] == pytest.approx(-1)  # SVG counts downwards
+    drawn = [*values["stego"], *values["secret"]]
+    heights = np.concatenate([found["var(--first)"], found["var(--second)"]])[:, 1]
+    assert np.corrcoef(heights, drawn)[0, 1] == pytest.approx(-1)  # on one axis
+
+
+@pytest.mark.parametrize("marks", [False, True])
+def test_a_chart_is_of_the_page(marks):
+    figures = plt.get_fignums()
+    svg = plots.chart({"stego": [1.0, 2.0], "secret": [3.0, 4.0]}, "pair", 1, marks)
+    assert plt.get_fignums() == figures  # closed
+    assert svg == plots.chart({"stego": [1.0, 2.0], "secret": [3.0, 4.0]}, "pair", 1, marks)
+    assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>")
+    assert "currentColor" in svg and not re.search(r"url\(|<style|<metadata|#0102", svg)
+    assert not re.search(r"<svg[^>]* (width|height)=", svg)
+    assert {"stego", "secret", "pair", "dB"} <= set(re.findall(r">([^<>]+)</text>", svg))
+
+
+def test_a_chart_of_equal_figures():
+    assert "<svg" in plots.chart({"stego": [100.0] * 7, "secret": [100.0] * 7}, "frame", 0)

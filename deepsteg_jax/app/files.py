@@ -1,7 +1,7 @@
-"""Files of the page's users: one private folder for all, one in it for each user, gone when he is.
+"""Files of the page's users: one private folder for all, in it one for each user, removed when they leave.
 
     ROOT (0700)/uploads/             where gradio receives; taken from there at once
-    ROOT/DESK/TOKEN/name             DESK is one user's, TOKEN one file's: both cannot be guessed
+    ROOT/DESK/TOKEN/name             DESK is one user's, TOKEN one file's: neither can be guessed
 
 A file is fetched by its token and name, `/files/TOKEN/name`, and by nothing else; no path of the server is
 ever told to a browser.
@@ -26,7 +26,7 @@ class Store:
     """The private folder of one server; a context manager that removes it."""
 
     def __init__(self, parent: str | Path | None = None):
-        """Makes the folder, in `parent` or where temporary files go.
+        """Make the folder, in `parent` or where temporary files go.
 
         Raises:
             UserError: it cannot be made.
@@ -42,22 +42,22 @@ class Store:
         self._tokens: dict[str, Path] = {}
 
     def __enter__(self) -> "Store":
-        """Nothing is left to do."""
+        """Return itself."""
         return self
 
     def __exit__(self, *exception) -> None:
-        """Removes the folder with all that is in it."""
+        """Remove the folder with all that is in it."""
         shutil.rmtree(self.root, ignore_errors=True)
 
     def desk(self, user: str) -> "Desk":
-        """The desk of a user, by whatever tells users apart; a new one if he has none."""
+        """Return the desk of a user, by whatever tells users apart; a new one where there is none."""
         with self._lock:
             if user not in self._desks:
                 self._desks[user] = Desk(self)
             return self._desks[user]
 
     def leave(self, user: str) -> None:
-        """Clears a user's desk away, as soon as nothing works on it."""
+        """Clear a user's desk away, as soon as nothing works on it."""
         with self._lock:
             desk = self._desks.pop(user, None)
         if desk is not None:
@@ -65,19 +65,19 @@ class Store:
         self.sweep()
 
     def sweep(self) -> None:
-        """Removes uploads that nobody took within `UPLOAD_AGE_S`."""
+        """Remove uploads that nobody took within `UPLOAD_AGE_S`."""
         for path in self.uploads.iterdir():
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > UPLOAD_AGE_S:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def is_upload(self, path: str | Path) -> bool:
-        """Whether a path that a browser sent is that of a received file."""
+        """Return whether a path that a browser sent is that of a received file."""
         path = Path(path).resolve()
         return path.is_relative_to(self.uploads) and path.is_file()
 
     def find(self, token: str, name: str) -> Path | None:
-        """The file that a browser may have for a token and a name, or None."""
+        """Return the file that a browser may have for a token and a name, or None."""
         with self._lock:
             folder = self._tokens.get(token)
         if folder is None or name != Path(name).name or name in ("", ".", ".."):
@@ -86,12 +86,12 @@ class Store:
         return path if path.is_file() and not path.is_symlink() else None
 
     def give_token(self, folder: Path) -> None:
-        """Lets the files of a folder, named by its token, be fetched."""
+        """Let the files of a folder, named by its token, be fetched."""
         with self._lock:
             self._tokens[folder.name] = folder
 
     def take_token(self, folder: Path) -> None:
-        """Undoes `give_token`."""
+        """Undo `give_token`."""
         with self._lock:
             self._tokens.pop(folder.name, None)
 
@@ -107,14 +107,14 @@ class Desk:
         self._users, self._closed = 0, False
 
     def new(self, name: str) -> Path:
-        """A path of that name to write to, in a folder of its own."""
+        """Return a path of that name to write to, in a folder of its own."""
         folder = self._folder / secrets.token_urlsafe(24)
         folder.mkdir(mode=0o700)
         self._store.give_token(folder)
         return folder / name
 
     def take(self, upload: str | Path) -> Path:
-        """Moves a received file to the desk and returns where it lies.
+        """Move a received file to the desk and return its path there.
 
         Raises:
             UserError: it is none, or gone.
@@ -129,19 +129,19 @@ class Desk:
         return path
 
     def drop(self, path: Path) -> None:
-        """Removes what `new` or `take` gave, if it is there."""
+        """Remove what `new` or `take` gave, if it is there."""
         self._store.take_token(path.parent)
         shutil.rmtree(path.parent, ignore_errors=True)
 
     def keep_only(self, paths: Iterable[Path]) -> None:
-        """Removes what `new` and `take` gave, all but these."""
+        """Remove what `new` and `take` gave, all but these."""
         kept = {path.parent for path in paths}
         for folder in set(self._folder.iterdir()) - kept:
             self.drop(folder / "any")
 
     @contextlib.contextmanager
     def in_use(self):
-        """While it lasts, `close` waits with removing the files.
+        """Have `close` wait with removing the files while this lasts.
 
         Raises:
             UserError: the desk is closed.
@@ -158,7 +158,7 @@ class Desk:
             self._tidy()
 
     def close(self) -> None:
-        """Removes everything, now or at the end of `in_use`; nothing of it can be fetched from now on."""
+        """Remove everything, now or at the end of `in_use`; nothing can be fetched from now on."""
         with self._lock:
             self._closed = True
         for folder in self._folder.iterdir() if self._folder.is_dir() else ():
@@ -172,5 +172,5 @@ class Desk:
 
 
 def url(path: Path) -> str:
-    """Where a browser finds a file of a desk, relative to the page."""
+    """Return the address of a file of a desk, relative to the page."""
     return f"files/{path.parent.name}/{quote(path.name)}"

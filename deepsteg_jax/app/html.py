@@ -2,14 +2,14 @@
 
 from base64 import b64encode
 from html import escape
-from io import BytesIO
 
 import numpy as np
-from PIL import Image
 
+from deepsteg_jax import media
 from deepsteg_jax.app import messages, work
 from deepsteg_jax.app.files import url
 from deepsteg_jax.app.jobs import WAITING, Status
+from deepsteg_jax.schemes.base import Purpose
 
 HEAD = "<h1>Hide a video in a video</h1>"
 FOOT = (
@@ -28,27 +28,27 @@ LIVE = (
 
 
 def intro(text: str) -> str:
-    """What a tab is for."""
+    """Say what a tab is for."""
     return f"<p class='intro'>{escape(text)}</p>"
 
 
 def note(text: str) -> str:
-    """A message of no importance."""
+    """Return a message of no importance."""
     return f"<p class='said'>{escape(text)}</p>"
 
 
 def problem(text: str) -> str:
-    """A message about what to mend."""
+    """Return a message about what to mend."""
     return f"<p class='said problem'>{escape(text)}</p>"
 
 
 def done(text: str, warning: str = "") -> str:
-    """A message of success, with what is to be minded."""
+    """Return a message of success, with a warning if there is one."""
     return f"<p class='said done'>{escape(text)}</p>" + (problem(warning) if warning else "")
 
 
 def card(clip: work.Clip) -> str:
-    """A dropped file: its first frame, its name, what it is."""
+    """Show a dropped file: its first frame, name, size and rate."""
     info = clip.info
     facts = [f"{info.width} × {info.height}"]
     if not info.is_image:
@@ -62,13 +62,11 @@ def card(clip: work.Clip) -> str:
 
 
 def _data(frame: np.ndarray) -> str:
-    file = BytesIO()
-    Image.fromarray(frame).save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
+    return f"data:image/jpeg;base64,{b64encode(media.encode_jpeg(frame, quality=80)).decode()}"
 
 
 def stage(status: Status) -> str:
-    """What a job does, for the message that is read aloud."""
+    """Say what a job does, for the message that is read aloud."""
     if status.state != WAITING:
         return note(f"{status.stage or 'Starting'} …")
     if not status.ahead:
@@ -78,7 +76,7 @@ def stage(status: Status) -> str:
 
 
 def bar(status: Status) -> str:
-    """How far a job is."""
+    """Show how far a job is."""
     if status.state == WAITING or not status.share:  # it may compile first, or take long for the first part
         return "<div class='unknown' role='progressbar' aria-label='progress'></div>"
     left = "" if status.left_s is None else f", about {messages.duration(status.left_s)} left"
@@ -99,10 +97,10 @@ def _get(path, text: str) -> str:
     return f"<a class='get' href='{url(path)}?download=1' download='{name}'>{escape(text)} ({size})</a>"
 
 
-def stego(hidden: work.Hidden, survives: bool) -> str:
-    """The result of hiding."""
+def stego(hidden: work.Hidden, purpose: Purpose) -> str:
+    """Show the result of hiding."""
     name = hidden.stego.name
-    if survives:
+    if purpose == "post":
         advice = "It may be sent and posted. Do not crop, turn or scale it: then the secret is gone."
     else:
         advice = (
@@ -119,7 +117,7 @@ def stego(hidden: work.Hidden, survives: bool) -> str:
 
 
 def revealed(result: work.Revealed) -> str:
-    """The result of revealing."""
+    """Show the result of revealing."""
     links = [_get(result.watched, f"Download {result.watched.name}")]
     if result.watched != result.revealed:
         links.append(_get(result.revealed, f"Without any loss: {result.revealed.name}"))
@@ -138,7 +136,7 @@ def _facts(report) -> str:
 
 
 def figures(done: work.Compared) -> str:
-    """The means, in a sentence."""
+    """Return the mean figures in a sentence."""
     means = [float(np.mean(values)) for values in (done.stego_db, done.secret_db)]
     frames = len(done.stego_db)
     of = "one frame" if frames == 1 else f"the mean of {frames} frames"
@@ -148,7 +146,7 @@ def figures(done: work.Compared) -> str:
 
 
 def pictures(done: work.Compared, position: int) -> str:
-    """One frame, side by side."""
+    """Show the pictures of one frame side by side."""
     position = min(max(position, 0), len(done.numbers) - 1)
     number, columns = done.numbers[position], done.pictures[position]
     stego, secret = done.stego_db[number], done.secret_db[number]

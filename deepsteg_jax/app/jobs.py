@@ -1,4 +1,4 @@
-"""Jobs of all users, one at a time: how far they are, how long they will take, and stopping them."""
+"""Jobs of all users, one at a time: their progress, the time left, and stopping them."""
 
 import threading
 import time
@@ -13,17 +13,17 @@ class Cancelled(Exception):
 
 
 class Status(NamedTuple):
-    """What there is to say of a job."""
+    """The state of a job."""
 
     state: str
     ahead: int = 0  # jobs before this one, while it waits
-    stage: str = ""  # what it does
+    stage: str = ""  # of the work
     share: float | None = None  # of the stage that is done, 0 to 1; None: not known
     left_s: float | None = None  # seconds to the end of the stage; None: not known yet
 
 
 class Job:
-    """Something that runs on the worker's thread; the user's side only looks at it and may stop it."""
+    """Work on the worker's thread; the user's side only looks at it and may stop it."""
 
     def __init__(self, work: Callable[["Job"], Any]):
         self.result: Any = None
@@ -33,41 +33,41 @@ class Job:
         self._cancel = threading.Event()
         self._stage, self._total, self._done, self._since = "", None, 0, 0.0
 
-    # What the work calls
+    # Called by the work
 
     def stage(self, name: str, total: int | None = None) -> None:
-        """Says what comes next, in so many frames if that is known; raises Cancelled if it shall not."""
+        """Begin a stage of `total` frames, None if unknown; raise Cancelled if the job is to stop."""
         self.check()
         self._stage, self._total, self._done, self._since = name, total, 0, time.monotonic()
 
     def progress(self, frames: int) -> None:
-        """Counts frames of the stage as done; raises Cancelled if the job is to stop."""
+        """Count frames of the stage as done; raise Cancelled if the job is to stop."""
         self.check()
-        if not self._done:  # what comes before the first frames, such as compiling, says nothing of the rest
+        if not self._done:  # time before the first frames, such as compilation, is excluded
             self._begin = time.monotonic()
             self._first = frames
         self._done += frames
 
     def check(self) -> None:
-        """Raises Cancelled if the job is to stop."""
+        """Raise Cancelled if the job is to stop."""
         if self._cancel.is_set():
             raise Cancelled
 
-    # What the user's side calls
+    # Called by the user's side
 
     def cancel(self) -> None:
-        """Stops the job before its next step; for the user it has stopped at once."""
+        """Stop the job before its next step; for the user it has stopped at once."""
         self._cancel.set()
         if not self.finished:
             self.state = CANCELLED
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing to wait for."""
+        """Whether the job has ended."""
         return self.state in (DONE, FAILED, CANCELLED)
 
     def status(self, ahead: int = 0) -> Status:
-        """How it stands."""
+        """Return its state, with `ahead` jobs before it."""
         if self.state != RUNNING:
             return Status(self.state, ahead)
         done, total = self._done, self._total
@@ -81,7 +81,7 @@ class Job:
         return max(0.0, pace * (total - done))
 
     def run(self) -> None:
-        """Does the work, on the worker's thread."""
+        """Do the work, on the worker's thread."""
         work, self._work = self._work, None  # it may know a passphrase: nothing keeps it
         if self.state != WAITING:
             return
@@ -92,7 +92,7 @@ class Job:
             self.result, self.state = result, DONE
         except Cancelled:
             self.state = CANCELLED
-        except Exception as error:  # noqa: BLE001, the user's side tells it
+        except Exception as error:  # noqa: BLE001, the user's side shows it
             self.error = error
             self.state = CANCELLED if self._cancel.is_set() else FAILED
 
@@ -107,16 +107,16 @@ class Worker:
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
     def __enter__(self) -> "Worker":
-        """Starts the thread."""
+        """Start the thread."""
         self._thread.start()
         return self
 
     def __exit__(self, *exception) -> None:
-        """Stops it, see `close`."""
+        """Stop it, see `close`."""
         self.close()
 
     def submit(self, work: Callable[[Job], Any]) -> Job:
-        """Puts work at the end of the line."""
+        """Put work at the end of the line."""
         job = Job(work)
         with self._changed:
             self._jobs.append(job)
@@ -124,7 +124,7 @@ class Worker:
         return job
 
     def status(self, job: Job) -> Status:
-        """How a job stands."""
+        """Return the state of a job."""
         with self._changed:
             ahead = self._jobs.index(job) if job in self._jobs else 0
         return job.status(ahead)
@@ -135,7 +135,7 @@ class Worker:
         return self._thread.is_alive()
 
     def close(self, wait_s: float = 5.0) -> None:
-        """Stops all jobs and waits for the one that runs, but not for long: its next step may be far."""
+        """Stop all jobs and wait for the one that runs, `wait_s` at most: its next step may be far."""
         with self._changed:
             self._closed = True
             for job in self._jobs:

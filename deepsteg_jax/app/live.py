@@ -1,24 +1,23 @@
 """The Live tab's connection: frames of the browser's camera in, cover, stego, secret and revealed out.
 
-Everything goes through one WebSocket and memory; no frame is written to a file. For the way to the browser
-and back frames are JPEGs; what is measured is measured before that.
+Everything goes through one WebSocket and memory; no frame is written to a file. Frames travel to the browser
+and back as JPEGs; figures are computed before that.
 """
 
 import asyncio
 import json
 from collections.abc import Callable
 from contextlib import closing, suppress
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from fastapi import WebSocket, WebSocketDisconnect
-from ml_collections import ConfigDict
-from PIL import Image
 
+from deepsteg_jax import media
 from deepsteg_jax.app import messages
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.live import Session, Shown
+from deepsteg_jax.metrics import psnr
+from deepsteg_jax.schemes.base import Scheme
 
 SIZES = ((320, 240), (640, 480))  # that the page offers
 _QUALITY = 90  # of the JPEGs that are shown
@@ -28,15 +27,15 @@ _BUSY = "Somebody else is using the camera tab right now: try again when that ha
 class Camera:
     """Serves one camera at a time."""
 
-    def __init__(self, config: ConfigDict, secret_of: Callable[[str], Path | None]):
-        """`secret_of` says which secret belongs to a token that the page gave out."""
-        self._config, self._secret_of, self._busy = config, secret_of, False
+    def __init__(self, load: Callable[[], Scheme], secret_of: Callable[[str], Path | None]):
+        """`load` gives the scheme that hides; `secret_of` the secret of a token that the page gave out."""
+        self._load, self._secret_of, self._busy = load, secret_of, False
 
     async def serve(self, connection: WebSocket, token: str, width: int, height: int) -> None:
-        """Talks to one browser until it goes.
+        """Talk to one browser until it leaves.
 
         It sends JPEGs of width x height. Each answer is a JSON text, `{"ready": frames in a group}`,
-        `{"error": words}`, or for a frame one binary message, see `packed`.
+        `{"error": text}`, or for a frame one binary message, see `packed`.
         """
         await connection.accept()
         secret = self._secret_of(token)
@@ -61,54 +60,43 @@ class Camera:
             await connection.close()
 
     async def _talk(self, connection: WebSocket, secret: Path, width: int, height: int) -> None:
-        from deepsteg_jax.live import Session
-
-        session = await asyncio.to_thread(Session, self._config, str(secret), width, height, None)
+        session = await asyncio.to_thread(lambda: Session(self._load(), str(secret), width, height))
         with closing(session):
-            await connection.send_json({"ready": self._config.model.frames})
+            await connection.send_json({"ready": session.group})
             while True:
                 coded = await connection.receive_bytes()
-                for answer in await asyncio.to_thread(_step, session, coded, (width, height)):
+                for answer in await asyncio.to_thread(_answers, session, coded):
                     await connection.send_bytes(answer)
 
 
-def _step(session: Any, coded: bytes, size: tuple[int, int]) -> list[bytes]:
-    """Hides and reveals in one frame of the camera; what to answer, once a group is full.
+def _answers(session: Session, coded: bytes) -> list[bytes]:
+    """Hide and reveal in one frame of the camera; return the answers, once a group is full.
 
     Raises:
-        UserError: what came is no picture of that size.
+        UserError: the frame is no JPEG of the session's size.
     """
     try:
-        with Image.open(BytesIO(coded), formats=["JPEG"]) as picture:
-            if picture.size != size:
-                raise UserError("the camera sent a picture of another size: start again")
-            frame = np.asarray(picture.convert("RGB"))
-    except OSError:
-        raise UserError("the camera sent something that is no picture: start again") from None
-    shown = session.push(frame)
-    return [packed(one, session.fps, session.latency_ms) for one in shown]
+        frame = media.decode_jpeg(coded, (session.width, session.height))
+    except UserError as error:
+        raise UserError(f"the camera's frame cannot be used, {error}: start again") from None
+    return [packed(shown, session.fps, session.latency_ms) for shown in session.push(frame)]
 
 
-def packed(shown: Any, fps: float, latency_ms: float) -> bytes:
-    """One message: the length of the JSON (4 bytes, big-endian), the JSON, the four JPEGs in a row.
+def packed(shown: Shown, fps: float, latency_ms: float) -> bytes:
+    """Pack one message: the length of the JSON (4 bytes, big-endian), the JSON, the four JPEGs in a row.
 
     The JSON has `fps`, `latency_ms`, `stego_db`, `secret_db` and `sizes`, the JPEGs' bytes.
     """
-    from deepsteg_jax.metrics import psnr
-
-    pictures = [_jpeg(frame) for frame in (shown.cover, shown.stego, shown.secret, shown.revealed)]
-    head = {
+    pictures = [
+        media.encode_jpeg(frame, _QUALITY)
+        for frame in (shown.cover, shown.stego, shown.secret, shown.revealed)
+    ]
+    header = {
         "fps": fps,
         "latency_ms": latency_ms,
         "stego_db": psnr(shown.cover, shown.stego),
         "secret_db": psnr(shown.secret, shown.revealed),
         "sizes": [len(picture) for picture in pictures],
     }
-    text = json.dumps(head).encode()
+    text = json.dumps(header).encode()
     return b"".join([len(text).to_bytes(4, "big"), text, *pictures])
-
-
-def _jpeg(frame: np.ndarray) -> bytes:
-    file = BytesIO()
-    Image.fromarray(frame).save(file, "JPEG", quality=_QUALITY)
-    return file.getvalue()

@@ -1,17 +1,17 @@
-"""How the page speaks: errors, times and sizes for people who know no flags."""
+"""Texts of the page: errors, times and sizes for people who know no flags."""
 
 import re
 from pathlib import Path
 
 from deepsteg_jax.errors import PartialError, UserError
-from deepsteg_jax.schemes.metadata import NOTHING
+from deepsteg_jax.schemes.base import NOTHING
 
 NOTHING_FOUND = (
     "Nothing could be revealed. Either the passphrase is not the sender's, or this is not the file that the "
     "sender made: files from “Stay as it is” are destroyed when a site or an app codes them again."
 )
 OUR_FAULT = "Something went wrong here, not through you. The window where the page was started says what."
-# What messages advise for the command line, and what it is on the page.
+# Advice for the command line, and the same for the page.
 _ADVICE = (
     (
         r"; give one of at least ([^;]*?), or --loop_cover",
@@ -25,7 +25,7 @@ _ADVICE = (
 
 
 def plain(error: Exception, root: Path) -> str:
-    """An error as a sentence for the page, without the folders below `root`."""
+    """Return an error as a sentence for the page, without the folders below `root`."""
     if not isinstance(error, UserError | PartialError):
         return OUR_FAULT
     if str(error) == NOTHING:
@@ -35,19 +35,19 @@ def plain(error: Exception, root: Path) -> str:
 
 
 def advised(text: str) -> str:
-    """A message of the command line in the words of the page, with a capital if it begins with a word."""
-    for pattern, words in _ADVICE:
-        text = re.sub(pattern, words, text)
+    """Return a message of the command line in the page's terms, with a capital if it begins with a word."""
+    for pattern, advice in _ADVICE:
+        text = re.sub(pattern, advice, text)
     return f"{text[:1].upper()}{text[1:]}" if re.match(r"[a-z' ]+\s", text) else text
 
 
 def precise(seconds: float) -> str:
-    """Like "3.2 s", or as `duration` from a minute on."""
+    """Return "3.2 s" and the like, or `duration` from a minute on."""
     return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
 
 
 def duration(seconds: float) -> str:
-    """Like "8 s", "2 min 5 s" or "1 h 3 min"."""
+    """Return "8 s", "2 min 5 s" or "1 h 3 min" and the like."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -57,7 +57,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Like "830 kB", "12.4 MB" or "1.2 GB"; powers of 1000."""
+    """Return "830 kB", "12.4 MB" or "1.2 GB" and the like; powers of 1000."""
     if count < 1e6:
         return f"{max(1, round(count / 1e3))} kB"
     return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"

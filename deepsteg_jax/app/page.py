@@ -1,4 +1,4 @@
-"""The page: what lies where on its four tabs, and which work a click starts."""
+"""The page: the layout of its four tabs, and the work that each click starts."""
 
 import asyncio
 import traceback
@@ -18,21 +18,21 @@ from deepsteg_jax.errors import PartialError, UserError
 TITLE = "deepsteg"
 POLL_S, HUSH_S = 0.3, 0.1
 LEAST_PASSPHRASE = 8  # characters, below which the page warns
-KEEP, SEND = "keep", "send"
-USES = [
-    ("Stay as it is: best pictures, a large file that no app or site may change", KEEP),
-    ("Be sent or posted: survives being coded again; coarser pictures, no sound, slower", SEND),
+FILE, POST = "file", "post"
+PURPOSES = [
+    ("Stay as it is: best pictures, a large file that no app or site may change", FILE),
+    ("Be sent or posted: survives being coded again; coarser pictures, no sound, slower", POST),
 ]
 QUALITIES = {
-    KEEP: [
+    FILE: [
         ("The cover looks best", 2),
         ("Balanced", 3),
         ("More for the secret", 4),
         ("The secret looks best", 5),
     ],
-    SEND: [("The cover looks best", 32), ("Balanced", 64), ("The secret survives most", 90)],
+    POST: [("The cover looks best", 32), ("Balanced", 64), ("The secret survives most", 90)],
 }
-BALANCED = {KEEP: 3, SEND: 64}
+BALANCED = {FILE: 3, POST: 64}
 SIZES = [("Small (640 pixels)", 640), ("Medium (1280 pixels)", 1280), ("As it is", 0)]
 PARTS = ("cover", "stego", "secret", "revealed")
 _HERE = Path(__file__).parent
@@ -57,11 +57,11 @@ class Visitor:
 
     @property
     def busy(self) -> bool:
-        """Whether a job of this visitor waits or runs."""
+        """Whether a job of this visitor is waiting or running."""
         return self.job is not None and not self.job.finished
 
     def tidy(self) -> None:
-        """Removes the files that nothing on the page shows any more."""
+        """Remove the files that nothing on the page shows any more."""
         kept = [*self.arriving, *(clip.path for clip in self.dropped.values())]
         if self.hidden:
             kept += [self.hidden.cover, self.hidden.secret, self.hidden.stego, self.hidden.watched]
@@ -75,9 +75,9 @@ class Visitor:
             self.desk.keep_only(kept)
 
     def part(self, name: str) -> Path | None:
-        """What the Compare tab compares: dropped there, else what was hidden and revealed here."""
-        if own := self.dropped.get(f"compare_{name}"):
-            return own.path
+        """Return what the Compare tab compares: dropped there, else what was hidden and revealed here."""
+        if dropped := self.dropped.get(f"compare_{name}"):
+            return dropped.path
         if self.hidden is None:
             return None
         if name != "revealed":
@@ -85,7 +85,7 @@ class Visitor:
         return self.revealed.revealed if self.revealed and self._same_stego() else None
 
     def _same_stego(self) -> bool:
-        """Whether what was revealed is what was hidden, given over or downloaded and dropped again."""
+        """Return whether what was revealed was hidden here, even if it was downloaded and dropped again."""
         sizes = [path.stat().st_size for path in (self.hidden.stego, self.revealed_from) if path.is_file()]
         return len(sizes) == 2 and sizes[0] == sizes[1]
 
@@ -96,28 +96,28 @@ class Visitor:
 
 
 class Visitors:
-    """Everybody whose page is open, by gradio's name of the session."""
+    """Everybody whose page is open, by the name that gradio gives the session."""
 
     def __init__(self, store: Store):
         self.store = store
         self._all: dict[str, Visitor] = {}
 
     def of(self, request: gr.Request) -> Visitor:
-        """The visitor that sent a request."""
+        """Return the visitor that sent a request."""
         name = request.session_hash
         if name not in self._all:
             self._all[name] = Visitor(self.store.desk(name))
         return self._all[name]
 
     def leave(self, request: gr.Request) -> None:
-        """Stops a visitor's job and removes his files."""
+        """Stop a visitor's job and remove the visitor's files."""
         visitor = self._all.pop(request.session_hash, None)
         if visitor is not None and visitor.job is not None:
             visitor.job.cancel()
         self.store.leave(request.session_hash)
 
     def live_secret(self, token: str) -> Path | None:
-        """The secret that was dropped on the Live tab, by its token."""
+        """Return the secret that was dropped on the Live tab, by its token."""
         for visitor in list(self._all.values()):
             clip = visitor.dropped.get("live")
             if clip is not None and clip.path.parent.name == token:
@@ -131,11 +131,11 @@ class Visitors:
 class Page:
     """Lays the tabs out and ties them to the work."""
 
-    def __init__(self, models: work.Models, visitors: Visitors, worker: Worker):
-        self._models, self._visitors, self._worker = models, visitors, worker
+    def __init__(self, schemes: work.Schemes, visitors: Visitors, worker: Worker):
+        self._schemes, self._visitors, self._worker = schemes, visitors, worker
 
     def lay_out(self) -> None:
-        """Everything; called within `gr.Blocks`."""
+        """Lay out everything, within `gr.Blocks`."""
         gr.HTML(html.HEAD)
         with gr.Tabs(elem_id="tabs") as self.tabs:
             with gr.Tab("Hide", id="hide"):
@@ -153,7 +153,7 @@ class Page:
         )
 
     def _slot(self, slot: str, label: str) -> gr.HTML:
-        """A place to drop a file, and the card that says what lies there."""
+        """Lay out a place to drop a file; return the card that describes what lies there."""
         drop = gr.File(label=label, file_count="single", height=150, elem_id=f"drop_{slot}")
         _never_fetch(drop, self._visitors.store)
         card = gr.HTML(elem_classes="announce", elem_id=f"card_{slot}")
@@ -173,18 +173,18 @@ class Page:
             clip = visitor.dropped[slot] = await asyncio.to_thread(work.look, path)
             said = html.card(clip)
         except Exception as error:  # noqa: BLE001, whatever a file can do
-            said = html.problem(self._words(error))
+            said = html.problem(self._plain(error))
         visitor.arriving.discard(path)
         visitor.tidy()
         return None, said
 
-    def _words(self, error: Exception) -> str:
+    def _plain(self, error: Exception) -> str:
         if not isinstance(error, UserError | PartialError):
             traceback.print_exception(error)
         return messages.plain(error, self._visitors.store.root)
 
     async def _follow(self, visitor: Visitor, do: Callable, shown: "Shown") -> AsyncIterator[dict]:
-        """Queues work and says how it stands until it ends; nothing is said of the result."""
+        """Queue work and yield its status until it ends; the result is left to the caller."""
         job = visitor.job = self._worker.submit(do)
         stage = None
         while not job.finished:
@@ -199,7 +199,7 @@ class Page:
         if job.state == CANCELLED:
             rest[shown.message] = html.note("Stopped. Nothing was kept.")
         if job.state == FAILED:
-            rest[shown.message] = html.problem(self._words(job.error))
+            rest[shown.message] = html.problem(self._plain(job.error))
         yield rest
 
     def _stop(self, request: gr.Request) -> None:
@@ -216,7 +216,7 @@ class Page:
                 cover_card = self._slot("cover", "Cover: what everybody may see")
             with gr.Column():
                 secret_card = self._slot("secret", "Secret: what is hidden in it")
-        use = gr.Radio(USES, value=KEEP, label="The result will")
+        purpose = gr.Radio(PURPOSES, value=FILE, label="The result will")
         with gr.Row():
             passphrase = _passphrase("Passphrase", "new-password")
             again = _passphrase("Passphrase again", "new-password")
@@ -224,20 +224,20 @@ class Page:
             label="Repeat the cover until the secret fits", visible=False, elem_id="loop"
         )
         with gr.Accordion("Quality and size", open=False):
-            # One for each use: choices that change would arrive late for a quick click.
+            # One for each purpose: choices that change would arrive late for a quick click.
             qualities = [
-                gr.Radio(QUALITIES[kind], value=BALANCED[kind], label="Quality", visible=kind == KEEP)
-                for kind in (KEEP, SEND)
+                gr.Radio(QUALITIES[each], value=BALANCED[each], label="Quality", visible=each == FILE)
+                for each in (FILE, POST)
             ]
             longest = gr.Radio(SIZES, value=SIZES[0][1], label="Longest side of the result")
             sound = gr.Checkbox(value=True, label="Hide its sound too", info="The secret's, if it has any")
         self.hide = shown = Shown("Hide", "hide")
         self.to_reveal = gr.Button("Reveal it to see that it works", visible=False, elem_id="to_reveal")
 
-        use.change(_options_of, use, [*qualities, sound], **_PRIVATE)
+        purpose.change(_options_of, purpose, [*qualities, sound], **_PRIVATE)
         for card in (cover_card, secret_card):
             card.change(self._needs_loop, None, loop, **_PRIVATE)
-        inputs = [passphrase, again, use, *qualities, longest, loop, sound]
+        inputs = [passphrase, again, purpose, *qualities, longest, loop, sound]
         outputs = [*shown, loop, self.to_reveal]
         gr.on([shown.go.click, again.submit], self._hide, inputs, outputs, **_PRIVATE)
         shown.stop.click(self._stop, **_PRIVATE)
@@ -247,7 +247,7 @@ class Page:
         return gr.update(visible=_is_longer(dropped.get("secret"), dropped.get("cover")))
 
     async def _hide(
-        self, passphrase, again, use, keep_quality, send_quality, longest, loop, sound, request: gr.Request
+        self, passphrase, again, purpose, for_file, for_post, longest, loop, sound, request: gr.Request
     ):
         visitor, shown = self._visitors.of(request), self.hide
         async for news in _hush(shown):
@@ -258,10 +258,10 @@ class Page:
             return
         visitor.hidden = visitor.compared = None
         yield {self.to_reveal: gr.update(visible=False)}
-        quality = {KEEP: keep_quality, SEND: send_quality}[use]
-        choice = work.Choice(use == SEND, quality, longest, loop, sound)
+        quality = {FILE: for_file, POST: for_post}[purpose]
+        choice = work.Choice(purpose, quality, longest, loop, sound)
         files = visitor.dropped["cover"].path, visitor.dropped["secret"].path
-        do = partial(_hide, visitor.desk, self._models, *files, passphrase, choice)
+        do = partial(_hide, visitor.desk, self._schemes, *files, passphrase, choice)
         async for news in self._follow(visitor, do, shown):
             yield news
         job = visitor.job
@@ -273,7 +273,7 @@ class Page:
         visitor.tidy()
         yield {
             shown.message: html.done("Done: the secret is inside.", _weak(passphrase)),
-            shown.result: html.stego(job.result, use == SEND),
+            shown.result: html.stego(job.result, purpose),
             self.to_reveal: gr.update(visible=True),
         }
 
@@ -305,7 +305,7 @@ class Page:
             return
         stego = visitor.dropped["stego"].path
         visitor.revealed = visitor.compared = None
-        do = partial(_reveal, visitor.desk, self._models, stego, passphrase)
+        do = partial(_reveal, visitor.desk, self._schemes, stego, passphrase)
         async for news in self._follow(visitor, do, shown):
             yield news
         job = visitor.job
@@ -315,7 +315,7 @@ class Page:
         visitor.tidy()
         report = job.result.report
         damaged = isinstance(report, PartialError)
-        message = html.problem(self._words(report)) if damaged else html.done("Done.")
+        message = html.problem(self._plain(report)) if damaged else html.done("Done.")
         yield {shown.message: message, shown.result: html.revealed(job.result)}
 
     # Compare
@@ -417,7 +417,7 @@ class Page:
 
 
 class Shown:
-    """What every tab with a job has: its button, a stop button, a message, a bar and a result."""
+    """The parts of every tab with a job: its button, a stop button, a message, a bar and a result."""
 
     def __init__(self, verb: str, name: str):
         with gr.Row():
@@ -428,27 +428,27 @@ class Shown:
         self.result = gr.HTML(elem_id=f"{name}_result")
 
     def __iter__(self):
-        """The components, for an event's outputs."""
+        """Iterate over the components, for an event's outputs."""
         return iter((self.go, self.stop, self.message, self.bar, self.result))
 
 
-# --- small things ---------------------------------------------------------------------------------
+# --- helpers ---------------------------------------------------------------------------------
 
 _BUSY = "Something of yours is still running: wait for it, or stop it."
 
 
 async def _hush(shown: Shown) -> AsyncIterator[dict]:
-    """Empties the message for a moment, so that what is said twice is read out twice."""
+    """Empty the message for a moment, so that what is said twice is read out twice."""
     yield {shown.message: "", shown.bar: ""}
     await asyncio.sleep(HUSH_S)
 
 
-def _hide(desk, models, cover, secret, passphrase, choice, job):
-    return work.hide(job, desk, models, cover, secret, passphrase, choice)
+def _hide(desk, schemes, cover, secret, passphrase, choice, job):
+    return work.hide(job, desk, schemes, cover, secret, passphrase, choice)
 
 
-def _reveal(desk, models, stego, passphrase, job):
-    return work.reveal(job, desk, models, stego, passphrase)
+def _reveal(desk, schemes, stego, passphrase, job):
+    return work.reveal(job, desk, schemes, stego, passphrase)
 
 
 def _compare(desk, paths, numbers, job):
@@ -468,20 +468,20 @@ def _passphrase(label: str, kind: str) -> gr.Textbox:
     return gr.Textbox(label=label, type="password", max_lines=1, max_length=1000, html_attributes=attributes)
 
 
-def _options_of(use: str) -> tuple:
-    """Shows what can be chosen for a use: its qualities, and the sound where it is hidden."""
-    return tuple(gr.update(visible=use == kind) for kind in (KEEP, SEND, KEEP))
+def _options_of(purpose: str) -> tuple:
+    """Show what can be chosen for a purpose: its qualities, and the sound where it is hidden."""
+    return tuple(gr.update(visible=purpose == each) for each in (FILE, POST, FILE))
 
 
 def _is_longer(secret: work.Clip | None, cover: work.Clip | None) -> bool:
-    """Whether a secret needs a repeated cover, by what the headers say."""
+    """Return whether a secret needs a repeated cover, by the headers."""
     if not (secret and cover) or cover.info.is_image or not (secret.seconds and cover.seconds):
         return False
     return secret.seconds > cover.seconds or secret.info.frames > cover.info.frames
 
 
 def _wrong_to_hide(visitor: Visitor, passphrase: str, again: str, loop: bool) -> str:
-    """What must be mended before there is anything to do, or nothing."""
+    """Return what must be mended before there is anything to do, or an empty text."""
     cover, secret = (visitor.dropped.get(slot) for slot in ("cover", "secret"))
     if visitor.busy:
         return _BUSY
@@ -523,7 +523,7 @@ def _curve(done: work.Compared) -> pd.DataFrame:
 
 
 def _never_fetch(drop: gr.File, store: Store) -> None:
-    """Has a drop zone take what was uploaded to it as it lies there, and nothing else.
+    """Have a drop zone take what was uploaded to it as it lies there, and nothing else.
 
     Left alone it would fetch addresses that a browser names, and copy files.
     """
@@ -537,17 +537,17 @@ def _never_fetch(drop: gr.File, store: Store) -> None:
     drop.preprocess = lambda payload: payload and payload.path
 
 
-def build(models: work.Models, visitors: Visitors, worker: Worker) -> gr.Blocks:
-    """The page."""
+def build(schemes: work.Schemes, visitors: Visitors, worker: Worker) -> gr.Blocks:
+    """Build the page."""
     with gr.Blocks(analytics_enabled=False, title=TITLE) as blocks:
-        Page(models, visitors, worker).lay_out()
+        Page(schemes, visitors, worker).lay_out()
         blocks.unload(visitors.leave)
     blocks.queue(default_concurrency_limit=None, api_open=False)
     return blocks
 
 
 def mount(app: Any, blocks: gr.Blocks, limit: int) -> None:
-    """Puts the page at the root of a FastAPI application; a file may have `limit` bytes."""
+    """Put the page at the root of a FastAPI application; a file may have `limit` bytes."""
     script = (_HERE / "page.js").read_text()
     gr.mount_gradio_app(
         app,

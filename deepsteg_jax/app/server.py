@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, WebSocket
@@ -21,8 +21,7 @@ from starlette.responses import PlainTextResponse
 from deepsteg_jax.app import live
 from deepsteg_jax.app.files import Store
 from deepsteg_jax.app.jobs import Worker
-from deepsteg_jax.app.work import Models
-from deepsteg_jax.commands import Options
+from deepsteg_jax.app.work import Schemes
 from deepsteg_jax.errors import UserError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -46,8 +45,17 @@ _LARGEST_FRAME = 2**21  # bytes of a camera's frame as JPEG
 _GRACE_S = 2  # for connections that are open when the server ends
 
 
-def serve(models: Models, options: Options) -> None:
-    """Serves the page until a signal ends it.
+class Options(NamedTuple):
+    """Where the page is served, and to whom."""
+
+    host: str = "127.0.0.1"
+    port: int = 7860  # 0: any free one
+    open: bool = False  # the page in the browser
+    upload_limit: int = 2048  # MiB of a file
+
+
+def serve(schemes: Schemes, options: Options) -> None:
+    """Serve the page until a signal ends it.
 
     Raises:
         UserError: the address is taken or is not of this computer, or there is no temporary folder.
@@ -56,7 +64,7 @@ def serve(models: Models, options: Options) -> None:
     try:
         with bound(options.host, options.port) as listener, Store() as store, worker:
             address = address_of(listener)
-            app = build(models, store, worker, options, lambda: _tell(address, options))
+            app = build(schemes, store, worker, options, lambda: _tell(address, options))
             config = uvicorn.Config(
                 app,
                 log_level="critical",  # no log of requests: they name files
@@ -72,7 +80,7 @@ def serve(models: Models, options: Options) -> None:
 
 
 def _end_now(end: BaseException) -> None:
-    """Ends the process as `main.py` would, though a thread computes: Python would abort over it."""
+    """End the process as `main.py` would, though a thread computes: Python would abort over it."""
     if isinstance(end, KeyboardInterrupt):
         print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
     sys.stdout.flush()
@@ -81,7 +89,7 @@ def _end_now(end: BaseException) -> None:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
+    """Return a socket that listens there.
 
     Raises:
         UserError: it cannot.
@@ -103,7 +111,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """What to type into a browser."""
+    """Return what to type into a browser."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -117,7 +125,7 @@ def _tell(address: str, options: Options) -> None:
 
 
 def is_local(host: str) -> bool:
-    """Whether only this computer reaches it."""
+    """Return whether only this computer reaches it."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -125,9 +133,9 @@ def is_local(host: str) -> bool:
 
 
 def build(
-    models: Models, store: Store, worker: Worker, options: Options, ready: Callable[[], Any] = lambda: None
+    schemes: Schemes, store: Store, worker: Worker, options: Options, ready: Callable[[], Any] = lambda: None
 ) -> FastAPI:
-    """The whole application; `ready` is called once it serves."""
+    """Make the whole application; `ready` is called once it serves."""
     os.environ["GRADIO_TEMP_DIR"] = str(store.uploads)  # gradio looks when it is imported, and later
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from deepsteg_jax.app import page
@@ -139,7 +147,7 @@ def build(
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     visitors = page.Visitors(store)
-    camera = live.Camera(models.config(survives=False, is_image=False), visitors.live_secret)
+    camera = live.Camera(lambda: schemes.scheme("video"), visitors.live_secret)
 
     @app.get("/files/{token}/{name}")
     def file(token: str, name: str, download: bool = False):
@@ -154,7 +162,7 @@ def build(
         await camera.serve(connection, token, width, height)
 
     limit = options.upload_limit * 2**20
-    page.mount(app, page.build(models, visitors, worker), limit)
+    page.mount(app, page.build(schemes, visitors, worker), limit)
     app.add_middleware(Guard, limit=limit)
     if is_local(options.host):  # no other name may lead here, whatever the name service says
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"], www_redirect=False)
@@ -162,13 +170,13 @@ def build(
 
 
 class Guard:
-    """Lets through what the page needs, refuses uploads that are too large, and says what pages may load."""
+    """Let through what the page needs, refuse uploads that are too large, limit what pages may load."""
 
     def __init__(self, app: Callable, limit: int):
         self._app, self._limit = app, limit
 
     async def __call__(self, scope, receive, send) -> None:
-        """One connection."""
+        """Serve one connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -198,7 +206,7 @@ class Guard:
 
 
 def _protect(headers: MutableHeaders, host: str, path: str) -> None:
-    """Headers by which a browser fetches nothing from elsewhere and tells nobody where it is."""
+    """Set headers by which a browser fetches nothing from elsewhere and tells nobody where it is."""
     here = f"'self' ws://{host} wss://{host}"
     headers["Content-Security-Policy"] = (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "

@@ -1,10 +1,11 @@
-"""What the page has to run: hiding, revealing and comparing files of one user's desk, with progress.
+"""The page's jobs: hide, reveal and compare files of one desk, with progress.
 
-Everything is done by the pipelines that the command line uses; here is what lies around them for people who
-choose nothing: which config suits a file, covers scaled down, copies that browsers play.
+Everything is done by the pipeline that the command line uses; around it lies what people need who choose
+nothing: the scheme that suits a file, covers scaled down, copies that browsers play.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,72 +13,51 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepsteg_jax import media
+from deepsteg_jax import loading, media, pipeline
 from deepsteg_jax.app.files import Desk
 from deepsteg_jax.app.jobs import Job
-from deepsteg_jax.commands import is_robust
 from deepsteg_jax.errors import PartialError, UserError
-from deepsteg_jax.schemes.metadata import NOTHING
+from deepsteg_jax.plan import make_plan
+from deepsteg_jax.schemes.base import Purpose, Scheme
 
-STEPS = (2, 3, 4, 5)  # D of block_dct that the page offers and tries
-KEPT = 8  # hiders and revealers
+KEPT = 8  # schemes of another quality than that of their config
 WATCHED = 1280  # pixels of the longest side of a copy for watching
 PICTURES, PICTURE = 240, 640  # the most frames that a comparison shows, pixels of their longest side
 _WATCHED_CRF = 20
 
 
-# --- models ---------------------------------------------------------------------------------------
+# --- schemes --------------------------------------------------------------------------------------
 
 
-class Models:
-    """The configs of the page and their hiders and revealers, the last few kept ready. For one thread."""
+class Schemes(loading.Shipped):
+    """The shipped schemes, the user's in place of the one of its kind."""
 
     def __init__(self, config: ConfigDict):
-        """The configs of the repository, one of them replaced by the one that the user gave.
+        """`config`: the user's, of any model.
 
         Raises:
-            UserError: its model is neither `block_dct` nor `robust`.
+            UserError: as `loading.load`.
         """
-        from configs import image, robust, video
+        super().__init__(loading.load(config))
+        self._changed = lru_cache(KEPT)(self._change)
 
-        if config.model.name not in ("block_dct", "robust"):
-            raise UserError(
-                f"the page hides with block_dct and robust, not with {config.model.name}: "
-                "use configs/video.py, configs/image.py or configs/robust.py"
-            )
-        self._configs = {  # by (survives codecs, is for images)
-            (False, False): video.get_config(),
-            (False, True): image.get_config(),
-            (True, False): robust.get_config(),
-            (True, True): robust.get_config("image"),
-        }
-        survives = is_robust(config)
-        single = (config.data if survives else config.model).frames == 1
-        self._configs[survives, single] = config
-        self._ready: dict[tuple, Callable] = {}
+    def hiding(self, info: media.Info, purpose: Purpose, quality: float | None = None) -> Scheme:
+        """Return the scheme that hides in such a cover for a purpose.
 
-    def config(self, survives: bool, is_image: bool, step: float | None = None) -> ConfigDict:
-        """A copy of the config that suits, with D = `step` if that is given."""
-        config = self._configs[survives, is_image].copy_and_resolve_references()
-        if step is not None:
-            config.model.update({"spacing": float(step)} if survives else {"modulus": int(step)})
-        return config
+        `quality` is D, `modulus` or `spacing` of the config; models that have none are left as they are.
+        """
+        name = self.for_cover(info, purpose)
+        model = self.scheme(name).config.model
+        field = next((field for field in ("modulus", "spacing") if field in model), None)
+        if field is None or quality in (None, model[field]):
+            return self.scheme(name)
+        return self._changed(name, f"model.{field}", type(model[field])(quality))
 
-    def side(self, side: str, survives: bool, is_image: bool, step: float | None = None) -> Callable:
-        """`modes.common.hider` or `revealer`, for "hide" or "reveal"; raises UserError as they do."""
-        from deepsteg_jax.commands import common
-
-        config = self.config(survives, is_image, step)
-        key = side, survives, is_image, config.model.to_json()
-        if key not in self._ready:
-            while len(self._ready) >= KEPT:
-                self._ready.pop(next(iter(self._ready)))
-            self._ready[key] = {"hide": common.hider, "reveal": common.revealer}[side](config)
-        self._ready[key] = self._ready.pop(key)  # the last one used goes last
-        return self._ready[key]
+    def _change(self, name: str, field: str, value: float) -> Scheme:
+        return loading.load(loading.changed(self.scheme(name).config, {field: value}))
 
 
-# --- what the user dropped -------------------------------------------------------------------------
+# --- dropped files --------------------------------------------------------------------------------
 
 
 class Clip(NamedTuple):
@@ -89,12 +69,12 @@ class Clip(NamedTuple):
 
     @property
     def seconds(self) -> float | None:
-        """How long it lasts by its header; None: that does not say."""
+        """Its duration by its header; None: that does not say."""
         return self.info.frames / float(self.info.rate) if self.info.frames else None
 
 
 def look(path: Path) -> Clip:
-    """Reads what a file is.
+    """Read the properties and the first frame of a file.
 
     Raises:
         UserError: no video or image that can be hidden or hide something.
@@ -105,7 +85,7 @@ def look(path: Path) -> Clip:
 
 
 def within(info: media.Info, longest: int, even: bool) -> tuple[int, int]:
-    """The size (width, height) of frames scaled down to a longest side; 0: as they are.
+    """Return the size (width, height) of frames scaled down to a longest side; 0: as they are.
 
     `even`: both sides are made even, which H.264 needs.
     """
@@ -118,80 +98,69 @@ def within(info: media.Info, longest: int, even: bool) -> tuple[int, int]:
 
 
 class Choice(NamedTuple):
-    """What the user chose on the Hide tab."""
+    """The choices of the Hide tab."""
 
-    survives: bool = False  # codecs
-    step: float = 3  # D
+    purpose: Purpose = "file"
+    quality: float = 3  # D
     longest: int = 0  # pixels that the cover's longest side is scaled down to; 0: none
     loop_cover: bool = False
     sound: bool = True  # the secret's
 
 
 class Hidden(NamedTuple):
-    """What hiding made."""
+    """The files that hiding used and made, and its report."""
 
     cover: Path  # as it was used
     secret: Path
     stego: Path
     watched: Path  # a copy that browsers play; the stego itself if they do
-    report: Any  # a `pipeline.Report`
+    report: pipeline.Report
     numbers: np.ndarray | None  # of the secret's frames that the revealed ones show; None: in order
 
 
 def hide(
-    job: Job, desk: Desk, models: Models, cover: Path, secret: Path, passphrase: str, choice: Choice
+    job: Job, desk: Desk, schemes: Schemes, cover: Path, secret: Path, passphrase: str, choice: Choice
 ) -> Hidden:
-    """Hides on a desk.
+    """Hide on a desk.
 
     Raises:
-        UserError: see `pipeline.hide` and `robust_pipeline.hide`.
+        UserError: see `pipeline.hide`.
         Cancelled: the job was stopped; nothing of it is left.
     """
     with desk.in_use(), _Made(desk) as made:
         job.stage("Looking at the files")
         info = media.probe(cover)
-        cover = _fitted_cover(job, made, cover, info, choice)
-        stego = made.new(f"stego{_stego_suffix(info.is_image, choice.survives)}")
-        job.stage("Getting ready")
-        run = models.side("hide", choice.survives, info.is_image, choice.step)
-        settings = _settings(models.config(choice.survives, info.is_image), choice)
+        scheme = schemes.hiding(info, choice.purpose, choice.quality)
+        cover = _fitted_cover(job, made, cover, info, choice.longest, scheme.lossy is not None)
+        stego = made.new(f"stego{_stego_suffix(info.is_image, scheme.lossy is not None)}")
+        settings = loading.settings_of(scheme.config, choice.loop_cover)
+        if not choice.sound:
+            settings = settings._replace(sound_bit_rate=0)
         job.stage("Hiding", _frames_to_hide(info, media.probe(secret), choice))
-        report = run(passphrase, str(cover), str(secret), str(stego), job.progress, settings)
+        files = str(cover), str(secret)
+        report = pipeline.hide(scheme, passphrase, *files, str(stego), job.progress, settings)
         watched = _watched(job, made, stego)
-        numbers = _numbers(cover, secret, settings) if choice.survives else None
+        numbers = scheme.shown_numbers(make_plan(*files, settings.align, settings.loop_cover))
         made.keep()
         return Hidden(cover, secret, stego, watched, report, numbers)
 
 
-def _settings(config: ConfigDict, choice: Choice) -> Any:
-    from deepsteg_jax.commands.common import settings_of
-
-    return settings_of(config, choice.loop_cover)._replace(**{} if choice.sound else {"sound_bit_rate": 0})
-
-
-def _numbers(cover: Path, secret: Path, settings: Any) -> np.ndarray:
-    """Which frames of the secret the model `robust` reveals."""
-    from deepsteg_jax import pipeline
-
-    return pipeline.make_plan(str(cover), str(secret), settings).schedule.numbers
-
-
-def _stego_suffix(is_image: bool, survives: bool) -> str:
+def _stego_suffix(is_image: bool, lossy: bool) -> str:
     if is_image:
-        return ".jpg" if survives else ".png"
-    return ".mp4" if survives else ".mkv"
+        return ".jpg" if lossy else ".png"
+    return ".mp4" if lossy else ".mkv"
 
 
 def _frames_to_hide(cover: media.Info, secret: media.Info, choice: Choice) -> int | None:
-    """How many frames the stego will have by the headers; None: not known."""
+    """Predict the number of the stego's frames from the headers; None: not known."""
     if not choice.loop_cover or not cover.frames or not secret.frames:
         return cover.frames
     return max(cover.frames, round(secret.frames / secret.rate * cover.rate))
 
 
-def _fitted_cover(job: Job, made: "_Made", cover: Path, info: media.Info, choice: Choice) -> Path:
-    """The cover, scaled down if that was chosen or H.264 needs even sides."""
-    width, height = within(info, choice.longest, even=choice.survives and not info.is_image)
+def _fitted_cover(job: Job, made: "_Made", cover: Path, info: media.Info, longest: int, lossy: bool) -> Path:
+    """Return the cover, scaled down if that was chosen or H.264 needs even sides."""
+    width, height = within(info, longest, even=lossy and not info.is_image)
     if (width, height) == (info.width, info.height):
         return cover
     job.stage("Making the cover smaller", info.frames)
@@ -214,50 +183,39 @@ def _fitted_cover(job: Job, made: "_Made", cover: Path, info: media.Info, choice
 
 
 class Revealed(NamedTuple):
-    """What revealing made."""
+    """The files that revealing made, and its report."""
 
     revealed: Path
     watched: Path
-    report: Any  # a `pipeline.Report`, or the PartialError that says what could not be read
+    report: pipeline.Report | PartialError  # the error says what could not be read
 
 
-def reveal(job: Job, desk: Desk, models: Models, stego: Path, passphrase: str) -> Revealed:
-    """Reveals on a desk, finding out how the secret was hidden.
+def reveal(job: Job, desk: Desk, schemes: Schemes, stego: Path, passphrase: str) -> Revealed:
+    """Reveal on a desk with the scheme that finds something.
 
     Raises:
-        UserError: nothing is found, or see `pipeline.reveal` and `robust_pipeline.reveal`.
+        UserError: nothing is found, or see `pipeline.reveal`.
         Cancelled: the job was stopped; nothing of it is left.
     """
     with desk.in_use(), _Made(desk) as made:
         job.stage("Looking at the file")
         info = media.probe(stego, [])
         revealed = made.new(f"revealed{'.png' if info.is_image else '.mkv'}")
-        report = _first_that_opens(job, models, info, stego, revealed, passphrase)
+        tried = _tried(job, schemes, info, stego)
+        try:
+            report = pipeline.reveal(tried, passphrase, str(stego), str(revealed), job.progress)
+        except PartialError as error:
+            report = error
         watched = _watched(job, made, revealed)
         made.keep()
         return Revealed(revealed, watched, report)
 
 
-def _first_that_opens(job, models: Models, info: media.Info, stego: Path, revealed: Path, passphrase: str):
-    for number, (survives, step) in enumerate(ways_to_reveal(models, stego, info.is_image)):
+def _tried(job: Job, schemes: Schemes, info: media.Info, stego: Path) -> Iterator[Scheme]:
+    """Yield the schemes that may have made a stego, the likeliest first."""
+    for number, name in enumerate(schemes.for_stego(info, media.is_exact(stego))):
         job.stage("Looking further" if number else "Revealing", info.frames)
-        run = models.side("reveal", survives, info.is_image, step)
-        try:
-            return run(passphrase, str(stego), str(revealed), job.progress)
-        except PartialError as error:
-            return error
-        except UserError as error:
-            if str(error) != NOTHING:
-                raise
-    raise UserError(NOTHING)
-
-
-def ways_to_reveal(models: Models, stego: Path, is_image: bool) -> list[tuple[bool, float | None]]:
-    """(survives codecs, D) to try, the likeliest first; the model `robust` finds D itself."""
-    first = models.config(False, is_image).model.modulus
-    plain = [(False, step) for step in sorted({first, *STEPS}, key=lambda step: (step != first, step))]
-    survivor = [(True, None)]
-    return plain + survivor if media.is_exact(stego) else survivor + plain
+        yield schemes.scheme(name)
 
 
 # --- compare --------------------------------------------------------------------------------------
@@ -274,7 +232,7 @@ class Compared(NamedTuple):
 
 
 def compare(job: Job, desk: Desk, files: Any, numbers: np.ndarray | None = None) -> Compared:
-    """Measures `evaluation.Files` frame by frame, RGB and 8-bit, and draws what `plots.comparison` shows.
+    """Measure `evaluation.Files` frame by frame, RGB and 8-bit, and draw what `plots.comparison` shows.
 
     Args:
         job: told of the progress.
@@ -331,7 +289,7 @@ def _draw(folder: Path, number: int, frames: dict[str, np.ndarray]) -> dict[str,
 
 
 class _Made:
-    """Files that a job makes: removed at the end unless it says `keep`."""
+    """Files that a job makes: removed at the end unless it calls `keep`."""
 
     def __init__(self, desk: Desk):
         self._desk, self._paths, self._kept = desk, [], False
@@ -352,7 +310,7 @@ class _Made:
 
 
 def _watched(job: Job, made: _Made, path: Path) -> Path:
-    """A copy that browsers play: H.264 in MP4, with the sound; the file itself if it is one, or a picture."""
+    """Return a copy that browsers play, H.264 in MP4 with sound; the file itself if they play that."""
     info = media.probe(path, [])
     if info.is_image or media.is_playable(path):
         return path

@@ -11,14 +11,13 @@ PACKAGES = ("gradio", "websockets")  # of the extra app
 
 
 def run(config: ConfigDict, options: Options) -> None:
-    """Serves the page on `--host` and `--port` until it is interrupted.
+    """Serve the page on `--host` and `--port` until it is interrupted.
 
-    `config` takes the place of the shipped one for its kind: configs/video.py, configs/image.py,
-    configs/robust.py or configs/robust.py:image.
+    The scheme of `config` takes the place of the shipped one of its kind: for videos or images, for exact
+    copies or for what is posted.
 
     Raises:
-        UserError: gradio is not installed, the port is taken, or the config's model is neither `block_dct`
-            nor `robust`.
+        UserError: gradio is not installed, the port is taken, or see `loading.load`.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -27,4 +26,5 @@ def run(config: ConfigDict, options: Options) -> None:
 
     from deepsteg_jax.app import server, work
 
-    server.serve(work.Models(config), options)
+    where = server.Options(options.host, options.port, options.open, options.upload_limit)
+    server.serve(work.Schemes(config), where)

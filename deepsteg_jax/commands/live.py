@@ -1,4 +1,4 @@
-"""`--mode live`: hides a secret in a camera, stream or clip as it plays, and shows stego and revealed."""
+"""`--mode live`: hide a secret in a camera, stream or clip as it plays, and show stego and revealed."""
 
 import signal
 import threading
@@ -35,19 +35,19 @@ class Ready(NamedTuple):
 
 
 class Statistics:
-    """What the summary says: frames that came out, when, and how long each took."""
+    """Frames that came out: their times, and the latency of each."""
 
     def __init__(self):
         self.start = self.end = time.monotonic()
         self.latencies = array("d")  # seconds
 
     def add(self, latency: float) -> None:
-        """A frame came out."""
+        """Count a frame that came out."""
         self.latencies.append(latency)
         self.end = time.monotonic()
 
     def summary(self, dropped: int | None) -> str:
-        """One line; `dropped` is None where the cover waits for us, and then a latency says nothing."""
+        """Return one line; `dropped` is None where the cover waits for us, and a latency means nothing."""
         frames = len(self.latencies)
         if not frames:
             return "no frames"
@@ -60,7 +60,7 @@ class Statistics:
 
 
 def panels(settings: ConfigDict) -> list[str]:
-    """The names in `settings.panels`.
+    """Return the names in `settings.panels`.
 
     Raises:
         UserError: none, or another name.
@@ -72,12 +72,12 @@ def panels(settings: ConfigDict) -> list[str]:
 
 
 def is_stream(cover: str) -> bool:
-    """Whether a cover comes in its own time and has no file's name."""
+    """Return whether a cover comes in its own time and has no file's name."""
     return camera.is_camera(cover) or camera.is_url(cover)
 
 
 def _check_files(cover: str, secret: str, output: str | None, size: tuple[int, int]) -> None:
-    """Raises UserError for what can be known before the model is loaded; `size` is that of the output."""
+    """Raise UserError for mistakes that show before the model is loaded; `size` is that of the output."""
     media.probe(secret)
     inputs = [secret]
     if not is_stream(cover):
@@ -95,14 +95,14 @@ def _source(cover: str, width: int, height: int, paced: bool) -> Iterator[Captur
 
 
 def _ready(groups: Iterable[list[tuple[Shown, float]]], names: list[str]) -> Iterator[list[Ready]]:
-    """Lays the panels of each frame side by side."""
+    """Lay the panels of each frame side by side."""
     for group in groups:
         yield [Ready(np.concatenate([getattr(shown, n) for n in names], axis=1), at) for shown, at in group]
 
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts as ever."""
+    """Yield an event that the first Ctrl-C sets; the second one interrupts as ever."""
     stop = threading.Event()
     before = signal.getsignal(signal.SIGINT)
 
@@ -118,7 +118,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def _write(output: str, ready: Iterable[list[Ready]], statistics: Statistics) -> None:
-    """Writes what comes out, each frame at its time."""
+    """Write what comes out, each frame at its time."""
     first = None
     with (
         media.Writer(output, media.FOLDER_RATE, time_base=TICK, lossy=media.Lossy()) as writer,
@@ -139,7 +139,7 @@ def _show(
     halt: Callable[[], None],
     statistics: Statistics,
 ) -> None:
-    """Draws what comes out; the frames of a group one after the other, as far apart as they came."""
+    """Draw what comes out; the frames of a group one after the other, as far apart as they came."""
     waiting: deque[tuple[float, Ready]] = deque()
 
     def collect():
@@ -166,7 +166,7 @@ def _show(
 
 
 def run(config: ConfigDict, options: Options) -> None:
-    """Hides `--secret`, which repeats, in `--cover`, and shows --live.panels until the cover ends.
+    """Hide `--secret`, which repeats, in `--cover`, and show --live.panels until the cover ends.
 
     In a window, or with `--output` in a file. A camera, a stream, and a clip in a window play in their own
     time: what comes faster than it can be hidden is dropped, and the newest frames are kept. A clip that

@@ -7,7 +7,7 @@ package. A new file format is a row of `formats` and, if nothing codes it yet, a
 from deepsteg_jax.media.codecs import RGB, Colour, Lossy, has_encoder
 from deepsteg_jax.media.coding import coded_size, compress, decompress, recompress
 from deepsteg_jax.media.formats import is_exact, is_playable, is_training_image, is_video
-from deepsteg_jax.media.images import FOLDER_RATE, is_sequence, save_small
+from deepsteg_jax.media.images import FOLDER_RATE, decode_jpeg, encode_jpeg, is_sequence, save_small
 from deepsteg_jax.media.outputs import check_output
 from deepsteg_jax.media.planes import Planes, TimedPlanes
 from deepsteg_jax.media.sound import Sound, encode_sound, is_sound
@@ -40,7 +40,9 @@ __all__ = [
     "check_output",
     "coded_size",
     "compress",
+    "decode_jpeg",
     "decompress",
+    "encode_jpeg",
     "encode_sound",
     "frame_times",
     "has_encoder",

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,28 @@ def save_small(path: Path, frame: np.ndarray, longest: int, quality: int) -> Non
     image = Image.fromarray(frame)
     image.thumbnail((longest, longest))
     image.save(path, quality=quality)
+
+
+def encode_jpeg(frame: np.ndarray, quality: int) -> bytes:
+    """Encode a frame, uint8 [h, w, 3], as JPEG; `quality` is 1 to 100."""
+    file = BytesIO()
+    Image.fromarray(frame).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def decode_jpeg(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    """Decode a JPEG of a known size (width, height) to uint8 [h, w, 3].
+
+    Raises:
+        UserError: it is none, or of another size, which is found out before its pixels are decoded.
+    """
+    try:
+        with Image.open(BytesIO(data), formats=["JPEG"]) as image:
+            if image.size != size:
+                raise UserError(f"the picture is {image.size[0]}x{image.size[1]}, not {size[0]}x{size[1]}")
+            return np.asarray(image.convert("RGB"))
+    except _ERRORS as error:
+        raise UserError("what came is no picture, or a damaged one") from error
 
 
 def place_folder(part: Path, folder: Path) -> None:

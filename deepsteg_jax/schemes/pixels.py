@@ -84,8 +84,8 @@ class PixelScheme(Scheme):
         key = modulus, group, shuffle.moves, shuffle.cipher, shuffle.block_size
         if key not in self._codecs:
             model.frames = group
-            if "step" in model:
-                model.step = modulus
+            if "modulus" in model:
+                model.modulus = modulus
             self._codecs[key] = Codec(models.build(model), shuffle, group)
         return self._codecs[key]
 

@@ -2,14 +2,8 @@
 
 import contextlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import time
-from pathlib import Path
 
 import pytest
 
@@ -23,9 +17,9 @@ from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.app.serving import wait_for  # noqa: E402
+
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-PATIENCE_S = float(os.environ.get("PATIENCE_S", 120))  # before a test gives up
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -57,37 +51,6 @@ def chromium(*flags):
             yield driver
         finally:
             driver.quit()
-
-
-@contextlib.contextmanager
-def serving(folder, *arguments, config="configs/video.py"):
-    """The page as a user starts it; gives (its address, its process, what it has said: a file)."""
-    folder = Path(folder)
-    folder.mkdir(exist_ok=True)
-    said = folder / "said.txt"
-    command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT / config}", "--mode=app", "--port=0"]
-    env = {name: text for name, text in os.environ.items() if not name.startswith("GRADIO")}
-    env |= {"JAX_PLATFORMS": "cpu", "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
-    with said.open("w") as file:
-        process = subprocess.Popen([*command, *arguments], stdout=file, stderr=file, env=env)
-    try:
-        wait_for(lambda: "http://" in said.read_text() or process.poll() is not None)
-        assert process.poll() is None, said.read_text()
-        yield said.read_text().split("page is at ")[1].split()[0], process, said
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-
-
-def wait_for(condition, seconds=PATIENCE_S):
-    """Waits until something is true and returns it."""
-    end = time.monotonic() + seconds
-    while True:
-        if found := condition():
-            return found
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
 
 
 class Page:

@@ -2,12 +2,13 @@
 
 import pytest
 
+from tests.app.serving import serving
+
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
-    """(address, process, file with what it has said, folder of its temporary files)."""
-    from tests.app.browser import serving
-
+    """(address, process, file of what it printed, folder of its temporary files)."""
+    pytest.importorskip("gradio", reason="needs the extra app")
     folder = tmp_path_factory.mktemp("served")
     with serving(folder, "--upload_limit=4") as (address, process, said):
         yield address, process, said, folder

@@ -1,12 +1,13 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from deepsteg_jax import pipeline, timing
+from deepsteg_jax import pipeline, plan
 from deepsteg_jax.app import messages
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.schemes.metadata import NOTHING
+from deepsteg_jax.schemes.base import NOTHING
 
 ROOT = Path("/tmp/deepsteg_app_x")
 COVER = f"{ROOT}/DESK/TOKEN/my cover.mp4"
@@ -14,9 +15,9 @@ COVER = f"{ROOT}/DESK/TOKEN/my cover.mp4"
 
 def complaint(frames, rates=(25, 25)):
     """What the pipeline says of a cover that is too short."""
-    clocks = [timing.Clock(np.arange(n) / rate, rate, True) for n, rate in zip(frames, rates, strict=True)]
+    clocks = [plan.Clock(np.arange(n) / rate, rate, True) for n, rate in zip(frames, rates, strict=True)]
     with pytest.raises(UserError) as caught:
-        timing.schedule(*clocks, "time", False, COVER)
+        plan.schedule(*clocks, "time", False, COVER)
     return caught.value
 
 
@@ -29,8 +30,9 @@ def test_a_cover_that_is_too_short(rates):
 
 
 def test_a_cover_that_turns_out_to_be_too_short():
+    schedule = plan.Schedule(np.arange(9), 1)
     with pytest.raises(UserError) as caught:
-        pipeline.check_carried(COVER, 3, 9)
+        pipeline._check_carried(SimpleNamespace(cover_path=COVER, schedule=schedule), 3)
     said = messages.plain(caught.value, ROOT)
     assert "Tick “Repeat the cover”" in said and "--" not in said and str(ROOT) not in said
 

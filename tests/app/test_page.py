@@ -12,6 +12,8 @@ import pytest
 from tests.app.browser import By, Page, chromium
 from tests.synthetic import noise, save, smooth
 
+pytestmark = pytest.mark.slow
+
 PASSPHRASE = "hunter2 is Not a good one"
 FIRST = {"Hide": "cover", "Reveal": "stego", "Compare": "compare_cover", "Live": "live"}  # slots
 SIZE = {"height": 64, "width": 96}

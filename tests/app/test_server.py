@@ -3,18 +3,19 @@
 import http.client
 import json
 import signal
-import subprocess
-import sys
 from urllib.parse import urlsplit
 
 import pytest
 
 pytest.importorskip("gradio", reason="needs the extra app")
-pytest.importorskip("selenium", reason="needs the extra dev")
 
+from configs import video  # noqa: E402
+from deepsteg_jax import commands  # noqa: E402
 from deepsteg_jax.app import server  # noqa: E402
+from deepsteg_jax.commands import app  # noqa: E402
 from deepsteg_jax.errors import UserError  # noqa: E402
-from tests.app.browser import ROOT, serving  # noqa: E402
+from tests.app.serving import ROOT, serving  # noqa: E402
+from tests.synthetic import save, smooth  # noqa: E402
 
 
 def ask(address, path, method="GET", body=None, headers=None):
@@ -88,8 +89,6 @@ def test_a_path_that_was_not_uploaded(served, path):
 
 def test_visitors_do_not_get_each_others_files(served, tmp_path):
     """Not even the path of the other's upload helps: it has moved, to where only a token leads."""
-    from tests.synthetic import save, smooth
-
     address, _, _, folder = served
     content = save(tmp_path / "private.png", smooth(1, 24, 24)).read_bytes()
     path = json.loads(upload(address, "private.png", content)[2])[0]
@@ -126,6 +125,7 @@ def test_other_names_do_not_lead_here(served, host):
         assert ask(served[0], path, headers={"Host": host})[0] == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(tmp_path, number):
     if number == signal.SIGINT and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -163,21 +163,7 @@ def test_which_hosts_are_local():
     assert not any(map(server.is_local, ("0.0.0.0", "::", "192.168.1.2", "example.com")))
 
 
-def test_without_gradio(tmp_path):
-    code = (
-        "import importlib.util, runpy, sys\n"
-        "find = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *a: None if name == 'gradio' else find(name, *a)\n"
-        f"sys.argv = ['main.py', '--config={ROOT}/configs/video.py', '--mode=app']\n"
-        f"runpy.run_path('{ROOT}/main.py', run_name='__main__')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == 'main.py: the page needs gradio: run pip install ".[app]"\n'
-
-
-def test_a_model_that_the_page_does_not_know():
-    command = [sys.executable, "main.py", "--config=configs/invertible.py", "--mode=app", "--port=0"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
-    assert done.returncode == 1 and "block_dct and robust, not with invertible" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_without_gradio(monkeypatch):
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None if name == "gradio" else name)
+    with pytest.raises(UserError, match=r'^the page needs gradio: run pip install "\.\[app\]"$'):
+        app.run(video.get_config(), commands.Options(""))

@@ -1,20 +1,41 @@
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import image, invertible, robust, video
-from deepsteg_jax import media
+from deepsteg_jax import loading, media, pipeline
 from deepsteg_jax.app import work
 from deepsteg_jax.app.files import Store
 from deepsteg_jax.app.jobs import CANCELLED, DONE, FAILED, Job
-from deepsteg_jax.commands import common
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.evaluation import Files
-from deepsteg_jax.pipeline import Report
-from deepsteg_jax.schemes.metadata import NOTHING
+from deepsteg_jax.training import checkpoints
+from tests.helpers import PlainScheme, read_stack
 from tests.synthetic import Sound, film, hiss, noise, save, smooth
+
+SHIPPED = ("video", "image", "robust", "robust_image")
+CLIP = media.Info(48, 32, 1, Fraction(25), False)
+KEY = bytes(range(32))  # quicker than a passphrase
+PICTURE = CLIP._replace(is_image=True)
+
+
+class StandIn(PlainScheme):
+    """A plain scheme of the kind of a shipped one, with a fingerprint and a list of probes."""
+
+    def __init__(self, name, probed):
+        super().__init__(group=1 if "image" in name else 4, fingerprint=name[:8].ljust(8).encode())
+        self._name, self._probed = name, probed
+        if name.startswith("robust"):
+            self.purpose, self.lossy = "post", media.Lossy()
+
+    def probe(self, stego, deriver):
+        self._probed.append(self._name)
+        return super().probe(stego, deriver)
+
+    def shown_numbers(self, plan):
+        return plan.schedule.numbers if self.lossy else None
 
 
 @pytest.fixture
@@ -24,46 +45,30 @@ def desk(tmp_path):
 
 
 @pytest.fixture
-def models():
-    return work.Models(video.get_config())
+def probed():
+    """The names of the schemes that looked into a stego."""
+    return []
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """Stands in for the models: hiding copies the cover, revealing succeeds where `opens` says so."""
-    made = {"hide": [], "reveal": [], "opens": lambda config: True, "partial": False}
+def schemes(monkeypatch, probed):
+    made = {name: StandIn(name, probed) for name in SHIPPED}
+    monkeypatch.setattr(loading, "load", lambda config: made[config.checkpoint])
+    monkeypatch.setattr(loading, "config_of", lambda name: ConfigDict({"checkpoint": name}))
+    return work.Schemes(ConfigDict({"checkpoint": "video"}))
 
-    def hider(config):
-        def hide(credential, cover, secret, output, progress, settings):
-            made["hide"].append((config, cover, settings))
-            lossy = media.Lossy() if config.model.name == "robust" else None
-            info = media.probe(cover)
-            tracks = cover if info.tracks else None
-            writer = media.Writer(output, info.rate, image=info.is_image, lossy=lossy, tracks_from=tracks)
-            with writer:
-                for frame in media.read_frames(cover):
-                    writer.write(frame)
-                    progress(1)
-            return Report(info.frames, info.width, info.height, Fraction(25), 1.0, info.frames)
 
-        return hide
+@pytest.fixture
+def settings(monkeypatch):
+    """The settings of every secret that was hidden."""
+    hide, given = pipeline.hide, []
 
-    def revealer(config):
-        def reveal(credential, stego, output, progress):
-            made["reveal"].append((config.model.name, config.model.get("modulus")))
-            if not made["opens"](config):
-                raise UserError(NOTHING)
-            media.write_frames(output, media.read_frames(stego))
-            progress(1)
-            if made["partial"]:
-                raise PartialError("cut")
-            return Report(1, 48, 32, Fraction(25), 1.0, 1)
+    def noting(*arguments):
+        given.append(arguments[-1])
+        return hide(*arguments)
 
-        return reveal
-
-    monkeypatch.setattr(common, "hider", hider)
-    monkeypatch.setattr(common, "revealer", revealer)
-    return made
+    monkeypatch.setattr(pipeline, "hide", noting)
+    return given
 
 
 def ran(function, *arguments):
@@ -82,44 +87,61 @@ def size_of(path):
     return media.probe(path)[:2]
 
 
-# --- configs --------------------------------------------------------------------------------------
+# --- schemes --------------------------------------------------------------------------------------
 
 
-def test_the_config_of_the_command_line_takes_the_place_of_its_kind():
-    for given, place in (
-        (video.get_config("tiny"), (False, False)),
-        (image.get_config("tiny"), (False, True)),
-        (robust.get_config(), (True, False)),
-        (robust.get_config("image"), (True, True)),
-    ):
-        given.checkpoint = "mine"
-        models = work.Models(given)
-        places = [(a, b) for a in (False, True) for b in (False, True)]
-        assert [p for p in places if models.config(*p).checkpoint == "mine"] == [place]
+@pytest.fixture
+def fits(monkeypatch):
+    """Has any checkpoint fit any model."""
+    monkeypatch.setattr(checkpoints, "restore_params", lambda *_: {"kernel": np.zeros(1, np.float32)})
 
 
-def test_other_models_are_refused():
-    with pytest.raises(UserError, match="not with invertible"):
-        work.Models(invertible.get_config())
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (video.get_config(), "video"),
+        (image.get_config(), "image"),
+        (robust.get_config(), "robust"),
+        (robust.get_config("image"), "robust_image"),
+        (invertible.get_config(), "image"),
+    ],
+)
+def test_the_config_of_the_command_line_takes_the_place_of_its_kind(fits, config, kind):
+    if config.model.name == "invertible":
+        config.checkpoint = "image"
+    schemes = work.Schemes(config)
+    assert schemes.scheme(kind).config is config
+    other = "image" if kind == "video" else "video"
+    assert schemes.scheme(other).config.checkpoint == other
 
 
-def test_a_step_changes_a_copy():
-    given = video.get_config()
-    given.lock()
-    before = given.to_json_best_effort()
-    models = work.Models(given)
-    assert models.config(False, False, 5).model.modulus == 5
-    assert models.config(True, False, 32).model.spacing == 32.0
-    assert models.config(False, False).model.modulus == given.model.modulus == 3
-    assert given.to_json_best_effort() == before
+def test_a_missing_checkpoint_is_found_at_once():
+    config = video.get_config()
+    config.checkpoint = "none"
+    with pytest.raises(UserError, match="no checkpoint 'none'"):
+        work.Schemes(config)
 
 
-def test_sides_are_kept_and_not_without_end(models, calls):
-    first = models.side("hide", False, False, 3)
-    assert models.side("hide", False, False, 3) is first
-    for step in range(2, 2 + work.KEPT):
-        models.side("reveal", False, False, step)
-    assert models.side("hide", False, False, 3) is not first
+def test_quality_changes_a_copy_and_only_models_that_have_one(fits):
+    given = invertible.get_config()
+    given.checkpoint = "image"
+    schemes = work.Schemes(given)
+    assert schemes.hiding(PICTURE, "file", 5) is schemes.scheme("image")
+    assert schemes.hiding(CLIP, "file", 5).config.model.modulus == 5
+    assert schemes.hiding(CLIP, "file", 3) is schemes.scheme("video")
+    assert schemes.scheme("video").config.model.modulus == 3
+    spacing = schemes.hiding(CLIP, "post", 32).config.model.spacing
+    assert spacing == 32 and isinstance(spacing, float)
+
+
+def test_schemes_are_kept_and_not_without_end(fits, monkeypatch):
+    monkeypatch.setattr(work, "KEPT", 2)
+    schemes = work.Schemes(video.get_config())
+    first = schemes.hiding(CLIP, "file", 2)
+    assert schemes.hiding(CLIP, "file", 2) is first
+    for modulus in (4, 5):
+        schemes.hiding(CLIP, "file", modulus)
+    assert schemes.hiding(CLIP, "file", 2) is not first
 
 
 # --- hide and reveal --------------------------------------------------------------------------------
@@ -140,66 +162,76 @@ def test_sizes(size, longest, even, expected):
     assert work.within(media.Info(*size, 1, Fraction(25), False), longest, even) == expected
 
 
-def test_a_cover_is_scaled_down_with_its_sound(desk, models, calls):
+def test_a_cover_is_scaled_down_with_its_sound(desk, schemes, settings):
     path = film(desk.new("cover.mkv"), smooth(6, 48, 64), sounds=[Sound("flac", hiss())])
     secret = put(desk, "secret.mkv", smooth(6, 48, 64, seed=1))
-    hidden = ran(work.hide, desk, models, path, secret, "key", work.Choice(longest=32, step=4, sound=False))
+    hidden = ran(work.hide, desk, schemes, path, secret, KEY, work.Choice(longest=32, sound=False))
     assert size_of(hidden.cover) == size_of(hidden.stego) == size_of(hidden.watched) == (32, 24)
     assert media.probe(hidden.watched).tracks == 1 and hidden.watched.suffix == ".mp4"
-    assert hidden.numbers is None
-    config, _, settings = calls["hide"][0]
-    assert config.model.modulus == 4 and settings.sound_bit_rate == 0 and not settings.loop_cover
+    assert hidden.numbers is None and hidden.report.frames == 6
+    assert settings[0].sound_bit_rate == 0 and not settings[0].loop_cover
 
 
-def test_odd_sides_are_made_even_for_h264(desk, models, calls):
-    cover, secret = (put(desk, f"{i}.mkv", smooth(6, 33, 49, seed=i)) for i in range(2))
-    hidden = ran(work.hide, desk, models, cover, secret, "key", work.Choice(survives=True, step=64))
+def test_odd_sides_are_made_even_for_h264_and_a_cover_repeats(desk, schemes, settings):
+    cover = put(desk, "cover.mkv", smooth(3, 33, 49))
+    secret = put(desk, "secret.mkv", smooth(6, 33, 49, seed=1))
+    hidden = ran(work.hide, desk, schemes, cover, secret, KEY, work.Choice("post", 64, loop_cover=True))
     assert size_of(hidden.stego) == (48, 32) and hidden.stego.suffix == ".mp4"
     assert hidden.watched == hidden.stego and list(hidden.numbers) == list(range(6))
+    assert settings[0].sound_bit_rate == 64_000 and settings[0].loop_cover
 
 
-@pytest.mark.parametrize(("survives", "suffix"), [(False, ".png"), (True, ".jpg")])
-def test_pictures(desk, models, calls, survives, suffix):
+@pytest.mark.parametrize(("purpose", "suffix"), [("file", ".png"), ("post", ".jpg")])
+def test_pictures(desk, schemes, purpose, suffix):
     cover, secret = (put(desk, f"{i}.png", smooth(1, 33, 49, seed=i)) for i in range(2))
-    hidden = ran(work.hide, desk, models, cover, secret, "key", work.Choice(survives))
+    hidden = ran(work.hide, desk, schemes, cover, secret, KEY, work.Choice(purpose))
     assert hidden.stego.suffix == suffix and size_of(hidden.stego) == (49, 33)
 
 
-def test_reveal_tries_every_d_and_both_models(desk, models, calls):
-    stego = put(desk, "stego.mkv", smooth(4))
-    calls["opens"] = lambda config: config.model.name == "robust"
-    revealed = ran(work.reveal, desk, models, stego, "key")
-    assert calls["reveal"] == [*(("block_dct", step) for step in (3, 2, 4, 5)), ("robust", 64.0)]
-    assert revealed.watched.suffix == ".mp4" and revealed.revealed.suffix == ".mkv"
-    assert work.ways_to_reveal(models, Path("a.mp4"), False)[0] == (True, None)
+@pytest.fixture
+def stego(desk, schemes):
+    """What the stand-in for `robust` hid in a file that keeps every sample."""
+    clips = put(desk, "cover.mkv", smooth(8)), put(desk, "secret.mkv", noise(8))
+    path = desk.new("stego.mkv")
+    pipeline.hide(schemes.scheme("robust"), KEY, *map(str, clips), str(path), lambda frames: None)
+    return path
 
 
-def test_nothing_to_reveal_leaves_nothing(desk, models, calls):
-    stego = put(desk, "stego.mkv", smooth(4))
-    calls["opens"] = lambda config: False
+def test_reveal_finds_the_scheme(desk, schemes, probed, stego, monkeypatch):
+    stages = []
+    monkeypatch.setattr(Job, "stage", lambda job, name, total=None: stages.append(name))
+    revealed = ran(work.reveal, desk, schemes, stego, KEY)
+    assert probed == ["video", "image", "robust"]
+    assert stages[:4] == ["Looking at the file", "Revealing", "Looking further", "Looking further"]
+    assert revealed.watched.suffix == ".mp4" and revealed.report.frames == 8
+    np.testing.assert_array_equal(read_stack(revealed.revealed), noise(8) & 0xF0)
+
+
+def test_nothing_to_reveal_leaves_nothing(desk, schemes, probed, stego):
     before = sorted(stego.parent.parent.iterdir())
     with pytest.raises(UserError, match="no hidden video"):
-        ran(work.reveal, desk, models, stego, "key")
+        ran(work.reveal, desk, schemes, stego, bytes(32))
+    assert probed == ["video", "image", "robust"]
     assert sorted(stego.parent.parent.iterdir()) == before
 
 
-def test_a_part_is_better_than_nothing(desk, models, calls):
-    calls["partial"] = True
-    revealed = ran(work.reveal, desk, models, put(desk, "stego.mkv", smooth(4)), "key")
-    assert isinstance(revealed.report, PartialError) and revealed.watched.exists()
+def test_a_part_is_better_than_nothing(desk, schemes, stego):
+    cut = put(desk, "cut.mkv", read_stack(stego)[:5])
+    revealed = ran(work.reveal, desk, schemes, cut, KEY)
+    assert isinstance(revealed.report, PartialError) and len(read_stack(revealed.watched)) == 4
 
 
-def test_cancelling_leaves_nothing(desk, models, calls):
+def test_cancelling_leaves_nothing(desk, schemes, settings):
     cover, secret = (put(desk, f"{i}.mkv", smooth(40, 48, 64, seed=i)) for i in range(2))
     before = sorted(cover.parent.parent.iterdir())
 
     def work_and_cancel(job):
         progress, job.progress = job.progress, lambda frames: (job.cancel(), progress(frames))
-        return work.hide(job, desk, models, cover, secret, "key", work.Choice(longest=32))
+        return work.hide(job, desk, schemes, cover, secret, KEY, work.Choice(longest=32))
 
     job = Job(work_and_cancel)
     job.run()
-    assert job.state == CANCELLED and not calls["hide"]
+    assert job.state == CANCELLED and not settings
     assert sorted(cover.parent.parent.iterdir()) == before
 
 

@@ -10,14 +10,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import image, robust, video
-from deepsteg_jax import live, media
+from deepsteg_jax import loading, media
 from deepsteg_jax.commands import Options
 from deepsteg_jax.commands import live as mode
 from deepsteg_jax.commands.settings import LIVE
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.live import Party
 from deepsteg_jax.media.camera import Captured
 from deepsteg_jax.window import Window
+from tests.helpers import PlainScheme
 from tests.synthetic import noise, save, smooth
 
 HEIGHT, WIDTH = 32, 48
@@ -25,17 +25,13 @@ HEIGHT, WIDTH = 32, 48
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
-    """Stands in for the model: the low four bits of the stego are the high four of the secret."""
+    """Stands in for schemes that can be live."""
+    load = loading.load
 
-    def hide(params, words, first_frame, cover, secret):
-        return (cover & 0xF0) + (secret >> 4)
+    def load_plain(config):
+        return load(config) if config.model.name == "robust" else PlainScheme(config.model.frames)
 
-    def reveal(params, words, first_frame, stego):
-        return stego << 4
-
-    words = np.ones(8, np.uint32)
-    parties = lambda config, key: (Party(hide, None, words), Party(reveal, None, words))  # noqa: E731
-    monkeypatch.setattr(live, "_parties", parties)
+    monkeypatch.setattr(loading, "load", load_plain)
 
 
 @pytest.fixture
@@ -142,22 +138,30 @@ def test_what_a_camera_complains_of_leaves_no_file(files, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("module", "change", "said"),
+    ("change", "said"),
     [
-        (robust, {}, "robust"),
-        (image, {"live": settings(panels="stego hidden")}, "--live.panels"),
-        (image, {"live": settings(panels="")}, "--live.panels"),
-        (image, {"cover": "none.mp4"}, "does not exist"),
-        (image, {"secret": "none.mp4"}, "does not exist"),
-        (image, {"output": "live.avi"}, "cannot be the output"),
-        (image, {"live": settings(width=2, height=2)}, "too small"),
-        (image, {"live": settings(width=47, panels="stego"), "output": "live.mp4"}, "even"),
+        ({"live": settings(panels="stego hidden")}, "--live.panels"),
+        ({"live": settings(panels="")}, "--live.panels"),
+        ({"cover": "none.mp4"}, "does not exist"),
+        ({"secret": "none.mp4"}, "does not exist"),
+        ({"output": "live.avi"}, "cannot be the output"),
+        ({"live": settings(width=47, panels="stego"), "output": "live.mp4"}, "even"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_loaded(files, monkeypatch, module, change, said):
+def test_bad_input_is_refused_before_anything_is_compiled(files, monkeypatch, change, said):
     monkeypatch.setattr(mode, "Session", None)
     with pytest.raises(UserError, match=said):
+        mode.run(image.get_config(), files._replace(**change))
+
+
+@pytest.mark.parametrize(
+    ("module", "change", "said"),
+    [(robust, {}, "the scheme robust"), (image, {"live": settings(width=2, height=2)}, "too small")],
+)
+def test_a_scheme_that_cannot_be_live_leaves_no_file(files, tmp_path, module, change, said):
+    with pytest.raises(UserError, match=said):
         mode.run(module.get_config(), files._replace(**change))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cover.mkv", "secret.mkv"]
 
 
 def test_a_still_cover_is_refused(files, tmp_path):
