@@ -30,8 +30,8 @@ PURPOSES = {"pixels": "file", "robust": "post"}
 """The purpose that each scheme serves."""
 
 SURVIVES = {
-    "file": "exact copies only: send it as a file, no messenger and no upload that re-encodes",
-    "post": "re-encoding at the same size",
+    "file": "survives exact copies only: send it as a file, no messenger and no upload that re-encodes",
+    "post": "survives re-encoding at the same size",
 }
 """What a stego survives, by purpose."""
 
@@ -302,7 +302,7 @@ def describe(path: str | PathLike, purpose: Purpose | None = None) -> str:
         lines.append(
             f"--for {name} ({made.name}): about {_duration(cost.seconds)} on two cores, "
             f"{cost.memory_bytes / 2**30:.1f} GiB of memory, a stego of {cost.stego_bytes / 2**20:.1f} MiB; "
-            f"survives {SURVIVES[made.purpose]}"
+            f"{SURVIVES[made.purpose]}"
         )
     return "\n".join(lines)
 

@@ -285,10 +285,9 @@ def _opened(receiver: Receiver, scheme: Scheme, output: Any, info: media.Info) -
     if scheme.accepts == "bytes":
         return _FileWriter(output)
     about = receiver.metadata
-    options = (
-        {"rate": media.FOLDER_RATE, "time_base": 1 / about.rate} if about.timed else {"rate": about.rate}
-    )
-    return _PictureWriter(media.Writer(output, aspect=about.aspect, image=info.is_image, **options))
+    rate, tick = (media.FOLDER_RATE, 1 / about.rate) if about.timed else (about.rate, None)
+    options = {"time_base": tick, "aspect": about.aspect, "image": info.is_image, "lossy": REVEALED}
+    return _PictureWriter(media.Writer(output, rate, **options))
 
 
 class _PictureWriter:

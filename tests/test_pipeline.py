@@ -932,6 +932,18 @@ def test_outputs_that_cannot_be(folder):
     reveal_fails(folder, "also an input", output=folder.stego)
 
 
+def test_a_revealed_video_may_be_lossy(folder):
+    output = folder.path / "out.mp4"
+    pipeline.reveal([plain()], KEY, folder.stego, output, quiet)
+    shown = load(output)
+    assert shown.shape == secret_noise().shape and psnr(shown, secret_noise()) > 20
+    odd = folder.path / "odd.mkv"
+    save(odd, secret_noise(6, 31, 45))
+    pipeline.hide(plain(), KEY, folder.cover, odd, folder.path / "stego2.mkv", quiet)
+    with pytest.raises(UserError, match="even"):
+        pipeline.reveal([plain()], KEY, folder.path / "stego2.mkv", output, quiet)
+
+
 def test_older_output_survives_a_failure(folder):
     folder.output.write_text("old")
     whole = folder.secret.read_bytes()

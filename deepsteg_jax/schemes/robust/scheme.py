@@ -89,7 +89,11 @@ class RobustScheme(Scheme):
 
     def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
         """See `Scheme`; receives until something can be read, for PROBE_FRAMES at most."""
-        segments = self.segment_receiver(deriver(MASTER_SALT), stego.info.height, stego.info.width)
+        master = deriver(MASTER_SALT)
+        try:
+            segments = self.segment_receiver(master, stego.info.height, stego.info.width)
+        except UserError:  # the frames are too small to carry anything
+            return None
         receiver = RobustReceiver(segments, stego.info.is_image)
         for frame in islice(stego.frames(), PROBE_FRAMES):
             receiver.listen(frame)
