@@ -2,7 +2,7 @@
 
     python main.py --config configs/invertible.py --mode train --config.data.path=CLIPS
 
-Ten unseen clips of 448x256 after 25 minutes on two cores (`experiments/train_entries.py`): stego 34.8 dB,
+Ten unseen clips of 448x256 after 25 minutes on two cores (`experiments.train_entries`): stego 34.8 dB,
 secret 34.5 dB. `:swap` starts at the linear swap of coefficients on 8x8 blocks instead of at the identity on
 Haar coefficients: 39.2 and 36.4 dB after 15 minutes. `:tiny` is for smoke runs. configs/video.py explains the
 fields.

@@ -3,7 +3,7 @@
     python main.py --config configs/prep_hide_reveal.py --mode train --config.data.path=PHOTOS
 
 Days on a GPU; Baluja 2019 reports stego 34.1 dB, secret 35.2 dB. 25 minutes on two cores, on crops of clips,
-gave 21.0 and 18.6 dB (`experiments/train_entries.py`). `:tiny` is for smoke runs. configs/video.py explains
+gave 21.0 and 18.6 dB (`experiments.train_entries`). `:tiny` is for smoke runs. configs/video.py explains
 the fields.
 """
 

@@ -2,7 +2,7 @@
 
     python main.py --config configs/robust.py --mode train --config.data.path=RECORDS
 
-RECORDS come from `experiments/record_codecs.py`. The shipped checkpoint `robust` took 25 minutes on two
+RECORDS come from `experiments.record_codecs`. The shipped checkpoint `robust` took 25 minutes on two
 cores. Ten unseen clips of 448x256: stego 35.6 dB; secret 38.0 dB without a codec, 25.8 behind x264 at CRF 23,
 20.7 at CRF 28.
 
@@ -76,7 +76,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.best_metric = "loss"
 
     config.data = ConfigDict()
-    config.data.source = "records"  # made by experiments/record_codecs.py
+    config.data.source = "records"  # made by experiments.record_codecs
     config.data.path = "data/records"
     config.data.validation_path = ""
     config.data.frames = 4  # of a recording in a batch; the model works frame by frame

@@ -17,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float, Int32
 
 from deepsteg_jax.dct import from_blocks, to_blocks
-from deepsteg_jax.shuffle import keystream, permutation
+from deepsteg_jax.keystream import keystream, permutation
+from deepsteg_jax.shapes import Array, Index, Key
 
 BLOCK = 8
 ROUNDS = 6  # rotations of the rows, then of the columns, and so on
@@ -28,13 +30,13 @@ _OFFSETS, _SIGNS, _MARGIN, _MARGIN_SIGNS = 1, 2, 3, 4  # purposes of keystreams;
 
 
 def rotations(row, column, row_turns, column_turns, invert=False):
-    """Where the places of a grid go when its rows and columns rotate in turn.
+    """Move the places of a grid by rotating its rows and columns in turn.
 
     Args:
         row: whole numbers, the places' rows; any shape.
         column: their columns, same shape.
-        row_turns: [n, rows], by how much each row rotates each time, below the number of columns.
-        column_turns: [n, columns], by how much each column rotates, below the number of rows.
+        row_turns: [n, rows], the offset of each row each time, below the number of columns.
+        column_turns: [n, columns], the offset of each column, below the number of rows.
         invert: run backwards.
 
     Returns:
@@ -54,19 +56,21 @@ def rotations(row, column, row_turns, column_turns, invert=False):
     return row, column
 
 
-def scatter(key: jax.Array, frame_index: jax.Array, rows: int, columns: int, grids: int = 1, invert=False):
-    """Key-derived permutations of the places of a grid.
+def scatter(
+    key: Key, frame_index: Index, rows: int, columns: int, grids: int = 1, invert: bool = False
+) -> Int32[Array, " {grids} {rows*columns}"]:
+    """Permute the places of a grid, by key and frame.
 
     Args:
-        key: uint32 [8].
+        key: 256 bits.
         frame_index: number of the frame.
         rows: of the grid.
         columns: of the grid.
-        grids: how many permutations, all independent.
+        grids: number of permutations, all independent.
         invert: the inverse permutations instead.
 
     Returns:
-        int32 [grids, rows * columns]: for each place, row by row, the place that it is taken from.
+        For each place, row by row, the place that it is taken from.
     """
     words = keystream(key, frame_index, grids * (ROUNDS // 2) * (rows + columns), _OFFSETS)
     words = words.reshape(grids, ROUNDS // 2, rows + columns)
@@ -100,27 +104,31 @@ def _samples(frame, key, frame_index, invert):
     h, w, c = frame.shape
     places = scatter(key, frame_index, h, w * c, invert=invert)[0]
     coins = _coins(key, frame_index, frame.size, _SIGNS)
-    turn_over = lambda x: jnp.where(coins, 1 - x, x)  # noqa: E731
-    flat = frame.ravel()
-    return (turn_over(flat)[places] if invert else turn_over(flat[places])).reshape(frame.shape)
+    flat = frame.ravel() if invert else frame.ravel()[places]
+    turned = jnp.where(coins, 1 - flat, flat)
+    return (turned[places] if invert else turned).reshape(frame.shape)
 
 
-def encipher_samples(frames: jax.Array, key: jax.Array, frame_index: jax.Array) -> jax.Array:
+def encipher_samples(
+    frames: Float[Array, "t h w c"], key: Key, frame_index: Index
+) -> Float[Array, "t h w c"]:
     """Scatters the samples of each frame over the frame and turns half of them over.
 
     Args:
-        frames: float [t, h, w, c] in [0, 1].
-        key: uint32 [8], 256 bits.
+        frames: in [0, 1].
+        key: 256 bits.
         frame_index: number of the first frame; the others count on from it.
 
     Returns:
-        The enciphered frames, same shape and range.
+        The enciphered frames, same range.
     """
     return _each_frame(_samples, frames, key, frame_index, invert=False)
 
 
-def decipher_samples(frames: jax.Array, key: jax.Array, frame_index: jax.Array) -> jax.Array:
-    """Inverse of `encipher_samples`, exact for 8-bit samples; arguments, shape and range are the same."""
+def decipher_samples(
+    frames: Float[Array, "t h w c"], key: Key, frame_index: Index
+) -> Float[Array, "t h w c"]:
+    """Inverse of `encipher_samples`, exact for 8-bit samples; arguments and range are the same."""
     return _each_frame(_samples, frames, key, frame_index, invert=True)
 
 
@@ -161,22 +169,26 @@ def _secret(frame, key, frame_index, invert):
     return _margin(frame, key, frame_index, invert) * after + 0.5
 
 
-def encipher_coefficients(frames: jax.Array, key: jax.Array, frame_index: jax.Array) -> jax.Array:
+def encipher_coefficients(
+    frames: Float[Array, "t h w 3"], key: Key, frame_index: Index
+) -> Float[Array, "t h w 3"]:
     """Permutes the block-DCT coefficients of each frame, frequency by frequency, and flips their signs.
 
     Args:
-        frames: float [t, h, w, 3] in [0, 1]; samples that no whole block covers are permuted by themselves.
-        key: uint32 [8], 256 bits.
+        frames: in [0, 1]; samples that no whole block covers are permuted by themselves.
+        key: 256 bits.
         frame_index: number of the first frame; the others count on from it.
 
     Returns:
-        The enciphered frames, same shape, at half the contrast; now and then outside of [0, 1].
+        The enciphered frames at half the contrast; now and then outside of [0, 1].
     """
     return _each_frame(_secret, frames, key, frame_index, invert=False)
 
 
-def decipher_coefficients(frames: jax.Array, key: jax.Array, frame_index: jax.Array) -> jax.Array:
-    """Inverse of `encipher_coefficients`, exact up to rounding of floats; arguments and shape alike."""
+def decipher_coefficients(
+    frames: Float[Array, "t h w 3"], key: Key, frame_index: Index
+) -> Float[Array, "t h w 3"]:
+    """Inverse of `encipher_coefficients`, exact up to rounding of floats."""
     return _each_frame(_secret, frames, key, frame_index, invert=True)
 
 

@@ -1,13 +1,16 @@
-"""Block transform of RGB frames: opponent colours, then an orthonormal DCT of every block.
+"""Orthonormal DCT of blocks: of RGB frames by way of opponent colours, and of single planes.
 
 With blocks of two pixels the DCT is the Haar wavelet, one level.
 """
 
 from functools import cache, partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
+from jaxtyping import Float, Int
+
+from deepsteg_jax.shapes import Array
 
 # Orthonormal opponent colours: lightness, red-blue, green-magenta.
 _OPPONENT = np.array([[2, 2, 2], [6**0.5, 0, -(6**0.5)], [2**0.5, -(8**0.5), 2**0.5]], np.float32) / 12**0.5
@@ -18,8 +21,10 @@ einsum = partial(jnp.einsum, precision="highest", optimize="optimal")
 
 
 @cache
-def dct_matrix(size: int, count: int | None = None, dtype: type = np.float32) -> np.ndarray:
-    """Orthonormal DCT-II, [frequency, sample]; of `count` only the lowest so many frequencies."""
+def dct_matrix(
+    size: int, count: int | None = None, dtype: type = np.float32
+) -> Float[np.ndarray, "frequency {size}"]:
+    """Return the orthonormal DCT-II, [frequency, sample]; with `count` its lowest frequencies only."""
     k, x = np.mgrid[: size if count is None else count, :size]
     matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * x + 1) * k / (2 * size))
     matrix[0] /= np.sqrt(2)
@@ -27,20 +32,21 @@ def dct_matrix(size: int, count: int | None = None, dtype: type = np.float32) ->
 
 
 @cache
-def diagonal_frequencies(size: int) -> np.ndarray:
-    """u + v of each coefficient of a block, int [size * size], in the order of `to_blocks`: rising."""
+def diagonal_frequencies(size: int) -> Int[np.ndarray, " {size*size}"]:
+    """Return u + v of each coefficient of a block in the order of `to_blocks`: rising."""
     u, v = np.mgrid[:size, :size]
     return np.sort((u + v).ravel())
 
 
 @cache
-def _zigzag(size: int) -> np.ndarray:
+def zigzag(size: int) -> Int[np.ndarray, " {size*size}"]:
+    """Return the indices, row by row, of a block's coefficients in the order of rising u + v, then u."""
     u, v = np.mgrid[:size, :size]
     return np.lexsort((u.ravel(), (u + v).ravel()))
 
 
-def pad_to_blocks(frames: jax.Array, size: int) -> jax.Array:
-    """Repeats the last row and column of [n, h, w, 3] until `size` divides both sides."""
+def pad_to_blocks(frames: Float[Array, "n h w c"], size: int) -> Float[Array, "n H W c"]:
+    """Repeat the last row and column until `size` divides both sides."""
     h, w = frames.shape[1:3]
     if h % size == 0 and w % size == 0:
         return frames
@@ -49,30 +55,54 @@ def pad_to_blocks(frames: jax.Array, size: int) -> jax.Array:
     return frames[:, rows][:, :, columns]
 
 
-def to_blocks(frames: jax.Array, size: int) -> jax.Array:
-    """Coefficients of every block, orthonormal.
+def to_blocks(frames: Float[Array, "n h w 3"], size: int) -> Float[Array, "n rows columns {3*size*size}"]:
+    """Return the coefficients of every block, orthonormal.
 
     Args:
-        frames: [n, h, w, 3]; h and w multiples of `size`.
+        frames: h and w are multiples of `size`.
         size: side of a block in pixels.
 
     Returns:
-        [n, h/size, w/size, 3 * size * size], one colour after the other, each by rising frequency:
-        neighbours have similar scales.
+        One colour after the other, each by rising frequency: neighbours have similar scales.
     """
-    n, h, w, _ = frames.shape
-    x = frames.reshape(n, h // size, size, w // size, size, 3)
     basis = dct_matrix(size)
+    x = rearrange(frames, "n (y i) (x j) c -> n y i x j c", i=size, j=size)
     x = einsum("nyixjc,ui,vj,dc->nyxduv", x, basis, basis, _OPPONENT)
-    x = x.reshape(n, h // size, w // size, 3, size * size)[..., _zigzag(size)]
-    return x.reshape(n, h // size, w // size, 3 * size * size)
+    x = rearrange(x, "n y x d u v -> n y x d (u v)")[..., zigzag(size)]
+    return rearrange(x, "n y x d f -> n y x (d f)")
 
 
-def from_blocks(coefficients: jax.Array, size: int) -> jax.Array:
-    """Inverse of `to_blocks`: [n, rows, columns, 3 * size * size] -> [n, h, w, 3]."""
-    n, rows, columns, _ = coefficients.shape
-    x = coefficients.reshape(n, rows, columns, 3, size * size)[..., np.argsort(_zigzag(size))]
-    x = x.reshape(n, rows, columns, 3, size, size)
+def from_blocks(
+    coefficients: Float[Array, "n rows columns {3*size*size}"], size: int
+) -> Float[Array, "n {size}*rows {size}*columns 3"]:
+    """Invert `to_blocks`."""
     basis = dct_matrix(size)
+    x = rearrange(coefficients, "n y x (d f) -> n y x d f", d=3)[..., np.argsort(zigzag(size))]
+    x = rearrange(x, "n y x d (u v) -> n y x d u v", u=size)
     x = einsum("nyxduv,ui,vj,dc->nyixjc", x, basis, basis, _OPPONENT)
-    return x.reshape(n, rows * size, columns * size, 3)
+    return rearrange(x, "n y i x j c -> n (y i) (x j) c")
+
+
+@cache
+def _block_basis(size: int) -> np.ndarray:
+    """Orthonormal DCT of a whole block, [frequency, sample], both row by row."""
+    return np.kron(dct_matrix(size), dct_matrix(size))
+
+
+def plane_to_blocks(planes: Float[Array, "*n h w"], size: int) -> Float[Array, "*n rows columns {size*size}"]:
+    """Return the coefficients of every block of planes, orthonormal, row by row; `zigzag` sorts them.
+
+    Args:
+        planes: h and w are multiples of `size`.
+        size: side of a block in pixels.
+    """
+    x = rearrange(planes, "... (y i) (x j) -> ... y x (i j)", i=size, j=size)
+    return einsum("...i,ui->...u", x, _block_basis(size))
+
+
+def plane_from_blocks(
+    coefficients: Float[Array, "*n rows columns {size*size}"], size: int
+) -> Float[Array, "*n {size}*rows {size}*columns"]:
+    """Invert `plane_to_blocks`."""
+    x = einsum("...u,ui->...i", coefficients, _block_basis(size))
+    return rearrange(x, "... y x (i j) -> ... (y i) (x j)", i=size)

@@ -1,25 +1,25 @@
 """Training losses, weighted from the config."""
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Float
+
+from deepsteg_jax.shapes import Array, Scalar
 
 
-def mean_squared_error(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Mean of (a - b)^2 over arrays of one shape; of pixels in [0, 1] PSNR is -10 log10 of it."""
+def mean_squared_error(a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Float[Array, ""]:
+    """Return the mean of (a - b)^2; of pixels in [0, 1] PSNR is -10 log10 of it."""
     return jnp.mean(jnp.square(a - b))
 
 
-def total_loss(
-    terms: dict[str, jax.Array], weights: dict[str, float]
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The weighted sum of the terms, and what to log.
+def total_loss(terms: dict[str, Scalar], weights: dict[str, float]) -> tuple[Scalar, dict[str, Scalar]]:
+    """Return the weighted sum of the terms, and the values to log.
 
     With the terms `stego` and `secret` and the weights 1 and beta this is the loss of Baluja 2017
     (equation 1), ||c - c'||^2 + beta ||s - s'||^2.
 
     Args:
-        terms: name -> scalar.
-        weights: name -> weight, the same names.
+        terms: by name.
+        weights: by the same names.
 
     Returns:
         (loss, logs) with `loss_NAME` unweighted, `weighted_NAME`, and `loss`.

@@ -9,25 +9,29 @@ from collections.abc import Iterable
 from io import BytesIO
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 from skimage.metrics import structural_similarity
 
+from deepsteg_jax.shapes import Array
+
 IDENTICAL_DB = 100.0
+Picture = UInt8[Array, "h w 3"]
 
 
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """PSNR of two uint8 frames [h, w, 3] in dB; 100 where they are identical."""
+def psnr(a: Picture, b: Picture) -> float:
+    """Return the PSNR of two frames in dB; 100 where they are identical."""
     error = np.mean(np.square(a.astype(np.float64) - b.astype(np.float64)))
     return IDENTICAL_DB if error == 0 else min(IDENTICAL_DB, float(10 * np.log10(255**2 / error)))
 
 
-def mean_psnr(a: Iterable[np.ndarray], b: Iterable[np.ndarray]) -> float:
-    """The mean over frames of `psnr`, dB, of two clips of as many frames."""
+def mean_psnr(a: Iterable[Picture], b: Iterable[Picture]) -> float:
+    """Return the mean over frames of `psnr`, dB, of two clips of as many frames."""
     return float(np.mean([psnr(x, y) for x, y in zip(a, b, strict=True)]))
 
 
-def ssim(a: np.ndarray, b: np.ndarray) -> float:
-    """SSIM of two uint8 frames [h, w, 3], in [-1, 1]; the window shrinks for frames below 11 pixels."""
+def ssim(a: Picture, b: Picture) -> float:
+    """Return the SSIM of two frames, in [-1, 1]; the window shrinks for frames below 11 pixels."""
     side = min(a.shape[:2])
     if side < 11:
         odd = max(3, side - 1 + side % 2)
@@ -45,8 +49,8 @@ def ssim(a: np.ndarray, b: np.ndarray) -> float:
     )
 
 
-def ssimulacra2(a: np.ndarray, b: np.ndarray) -> float:
-    """SSIMULACRA2 of two uint8 frames [h, w, 3], the first one the original; at most 100."""
+def ssimulacra2(a: Picture, b: Picture) -> float:
+    """Return the SSIMULACRA2 of two frames, the first one the original; at most 100."""
     from ssimulacra2 import compute_ssimulacra2  # only the benchmark needs it
 
     return float(compute_ssimulacra2(_as_file(a), _as_file(b)))

@@ -14,16 +14,18 @@ sample by sample, loses nothing.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from einops import rearrange
+from jaxtyping import Integer, UInt32
 from ml_collections import ConfigDict
 
 from deepsteg_jax import cipher
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import Model
+from deepsteg_jax.shapes import Array, Batch, Frames, Index, Key
 from deepsteg_jax.shuffle import shuffle_blocks, unshuffle_blocks
 
 
@@ -67,20 +69,28 @@ def _each(change, smallest, x, keys, first_frames):
     return jax.vmap(change)(video, keys, first_frames).reshape(x.shape)
 
 
-def hide(model: Model, shuffle: ConfigDict, params, keys, first_frames, cover, secret) -> jax.Array:
+def hide(
+    model: Model,
+    shuffle: ConfigDict,
+    params: Any,
+    keys: UInt32[Array, "b 8"],
+    first_frames: Integer[Array, " b"],
+    cover: Batch,
+    secret: Batch,
+) -> Batch:
     """Shuffles and hides a batch.
 
     Args:
         model: from `models.build`.
         shuffle: config section with `moves`, `cipher` and `block_size`.
         params: the hide parameters.
-        keys: uint32 [b, 8], a key for each example.
-        first_frames: int [b], number of each example's first frame in its video.
-        cover: [b, h, w, 3] or [b, t, h, w, 3] in [0, 1].
-        secret: same shape.
+        keys: one for each example.
+        first_frames: number of each example's first frame in its video.
+        cover: in [0, 1].
+        secret: in [0, 1].
 
     Returns:
-        The stego, same shape, not rounded.
+        The stego, not rounded.
 
     Raises:
         UserError: the section is wrong, or a frame is smaller than a block.
@@ -96,7 +106,14 @@ def hide(model: Model, shuffle: ConfigDict, params, keys, first_frames, cover, s
     return stego
 
 
-def reveal(model: Model, shuffle: ConfigDict, params, keys, first_frames, stego) -> jax.Array:
+def reveal(
+    model: Model,
+    shuffle: ConfigDict,
+    params: Any,
+    keys: UInt32[Array, "b 8"],
+    first_frames: Integer[Array, " b"],
+    stego: Batch,
+) -> Batch:
     """Reveals and deciphers a batch; arguments as for `hide`, the revealed secret is about [0, 1]."""
     keyed = transform(shuffle)
     if shuffle.moves == "cover":
@@ -110,7 +127,7 @@ def reveal(model: Model, shuffle: ConfigDict, params, keys, first_frames, stego)
 def _to_batch(frames, group):
     """uint8 [n, h, w, 3] -> float [n / group, group, h, w, 3], or [n, h, w, 3] for a group of 1."""
     x = jnp.asarray(frames, jnp.float32) / 255
-    return x if group == 1 else x.reshape(-1, group, *x.shape[1:])
+    return x if group == 1 else rearrange(x, "(b t) ... -> b t ...", t=group)
 
 
 def _to_frames(x):
@@ -149,12 +166,10 @@ class Codec:
             )
         return min(count, self.frames)
 
-    def hide(
-        self, params, key: np.ndarray, first_frame: int, cover: np.ndarray, secret: np.ndarray
-    ) -> jax.Array:
-        """Hides consecutive frames, uint8 [n, h, w, 3] with n a multiple of t or less than t, as uint8."""
+    def hide(self, params: Any, key: Key, first_frame: Index, cover: Frames, secret: Frames) -> Frames:
+        """Hides n consecutive frames, n a multiple of t or less than t."""
         return self._hide(params, key, first_frame, cover, secret, group=self._group(len(cover)))
 
-    def reveal(self, params, key: np.ndarray, first_frame: int, stego: np.ndarray) -> jax.Array:
-        """Reveals consecutive frames, uint8 [n, h, w, 3] with n as they were hidden, as uint8."""
+    def reveal(self, params: Any, key: Key, first_frame: Index, stego: Frames) -> Frames:
+        """Reveals n consecutive frames, n as they were hidden."""
         return self._reveal(params, key, first_frame, stego, group=self._group(len(stego)))

@@ -8,18 +8,16 @@ frames 5..20; images are --count centre crops of 256x256. Writes channels.json (
 """
 
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 from tqdm import tqdm
 
 from deepsteg_jax import evaluation, media, plots
-from deepsteg_jax.channels import simulated
+from deepsteg_jax.channels import ladder, simulated
 from deepsteg_jax.channels.simulated_codecs import BLOCK
 from deepsteg_jax.dct import dct_matrix
 from experiments import common, tables
@@ -46,13 +44,7 @@ def x264(**options: int) -> Callable[[np.ndarray], np.ndarray]:
 
 def pillow(quality: int) -> Callable[[np.ndarray], np.ndarray]:
     """JPEG with chroma of half the size, each frame by itself."""
-
-    def code(frame):
-        buffer = BytesIO()
-        Image.fromarray(frame).save(buffer, "jpeg", quality=quality, subsampling="4:2:0")
-        return np.asarray(Image.open(buffer).convert("RGB"))
-
-    return lambda x: np.stack([code(frame) for frame in x])
+    return lambda x: ladder.run(ladder.jpeg("", quality), x).frames
 
 
 def resized(scale: float) -> Callable[[np.ndarray], np.ndarray]:

@@ -7,19 +7,16 @@ WORKDIR/tfds/downloads/manual, which the code that trains finds and prepares (ke
 files go in as they are. ImageNet's mean photo has about 400x350 = 140,000 pixels and 110 kB; those of these
 photos are reported, and decoding grows with both. So small a data set is read from memory, not from a disk.
 
-1. Stages of the ImageNet path at the size of configs/imagenet.py, each alone, on data in memory: CPU time per
-   image, less that of looking up its input. `all` is the whole path. `find_us_per_record` is the time of the
-   look at every record at the start, once per run.
-2. Every source alone: `create_pairs` iterated and its batches dropped. An image is one crop (one frame of a
+1. Every source alone: `create_pairs` iterated and its batches dropped. An image is one crop (one frame of a
    clip); a pair has two, or two for each frame. CPU time is that of all threads of the process, so
    `images_per_s_per_core` depends less on what else the machine does than `images_per_s`, on all cores.
-3. How long a training step waits for data. `waiting_share`: host time in `next(pairs)` over the whole, the
+2. How long a training step waits for data. `waiting_share`: host time in `next(pairs)` over the whole, the
    devices idle before each `next`; `loop.train` runs one step ahead of them, so there it is at most that.
    `over_fixed_batch`: the time of a step with real data over that with the same batch again and again, which
    is measured before and after; on a CPU, where data and step share the cores, this is what the data cost.
    There configs/imagenet.py gets 2 steps on a batch of 1, as each takes seconds; time and data grow alike.
 
-Machines are noisy: each figure of 1 and 2 is the best of three, and ratios are those of one run. Compare
+Machines are noisy: each figure of 1 is the best of three, and ratios are those of one run. Compare
 figures of one run only. Writes WORKDIR/input_speed.json (flat: NAME_FIGURE).
 """
 
@@ -32,15 +29,10 @@ from contextlib import closing
 from pathlib import Path
 
 import jax
-import numpy as np
-import tensorflow as tf
-import tensorflow_datasets as tfds
 from ml_collections import ConfigDict
 from PIL import Image
 
 from deepsteg_jax import data, models
-from deepsteg_jax.data import imagenet, images, pairs
-from deepsteg_jax.data.examples import Draws, choose_window, cut_window, finish, random_draws
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import make_train_step
 from experiments import common, tables
@@ -49,7 +41,6 @@ from experiments.entries import Entry
 SYNSETS = ("n01440764", "n01443537", "n01484850", "n01491361", "n01494475")
 REPEATS = 3
 BATCH, BATCHES = 32, 20  # of one measurement of a source
-COUNT = 500  # images of one measurement of a stage
 
 
 def encode(path: Path) -> bytes:
@@ -145,112 +136,8 @@ def measure_sources(data_dir: Path, photos: Path, clips: Path | None) -> dict[st
     return report
 
 
-def cpu_us(load: Callable[[tf.Tensor], tf.Tensor]) -> float:
-    """CPU time per call of a graph function of a number in [0, COUNT), called as the pipeline does."""
-
-    def touch(number: tf.Tensor) -> tf.Tensor:  # uses the result, so that nothing is optimised away
-        result = load(number)
-        return tf.strings.length(result) if result.dtype == tf.string else tf.reshape(result, [-1])[0]
-
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    numbers = tf.data.Dataset.range(COUNT)
-    dataset = numbers.map(touch, num_parallel_calls=os.cpu_count()).batch(COUNT).with_options(options)
-    run = lambda: clock(lambda: next(dataset.as_numpy_iterator()))  # noqa: E731
-    run()
-    return 1e6 * best(run)[1] / COUNT
-
-
-class Stages:
-    """The stages of the ImageNet path as graph functions of a number in [0, COUNT), input in memory."""
-
-    def __init__(self, config: ConfigDict):
-        self.config = config
-        self.builder = imagenet._prepare(config.path)
-        self.records = self.find_all()
-        self.source = imagenet.open_imagenet(config, True)
-        self.serialised = tf.stack([self.read(i) for i in range(COUNT)])
-        self.encoded = tf.stack([self.deserialise(i) for i in range(COUNT)])
-        self.numbers = tf.random.stateless_uniform([COUNT, len(Draws._fields)], (0, 0))
-        size = np.array([config.height, config.width])
-        self.exact, self.larger = (tf.zeros([*s, 3], tf.uint8) for s in (size, size * 6 // 5))
-
-    def find_all(self) -> imagenet.Records:
-        """The look at every record when training starts."""
-        return imagenet._find_records(self.builder, self.config.train_split)
-
-    def order(self, number):
-        """The number of the example."""
-        return pairs.shuffled_index(0, number, self.source.size)
-
-    def draws(self, number):
-        """The random numbers of the augmentation."""
-        return tf.stack(list(random_draws(0, number)))
-
-    def read(self, number):
-        """The record as it is in its file."""
-        number, records = number % self.source.size, self.records
-        return imagenet._read_record(records.files[records.file[number]], records.offset[number])
-
-    def deserialise(self, number):
-        """The JPEG in a record."""
-        skip = {"image": tfds.decode.SkipDecoding()}
-        return self.builder.info.features.deserialize_example(self.serialised[number], decoders=skip)["image"]
-
-    def decode_and_crop(self, number):
-        """The crop, skipping what lies outside."""
-        encoded = self.encoded[number]
-        window = choose_window(tf.io.extract_jpeg_shape(encoded)[:2], self.config, self._draws(number))
-        return tf.io.decode_and_crop_jpeg(encoded, window, channels=3, dct_method=images._DCT)
-
-    def decode_whole_then_crop(self, number):
-        """The crop, without skipping: not used, for comparison."""
-        picture = tf.io.decode_jpeg(self.encoded[number], channels=3, dct_method=images._DCT)
-        return cut_window(picture, choose_window(tf.shape(picture)[:2], self.config, self._draws(number)))
-
-    def flip(self, number):
-        """What is done to a crop of the right size: one in two is mirrored."""
-        return finish(self.exact, self.config, self._draws(number))
-
-    def scale_and_flip(self, number):
-        """What is done to a crop 1.2 times as large: only photos that are small, or `min_scale` below 1."""
-        return finish(self.larger, self.config, self._draws(number))
-
-    def all(self, number):
-        """Everything."""
-        return self.source.load(self.order(number), random_draws(0, number))
-
-    def _draws(self, number):
-        return Draws(*tf.unstack(self.numbers[number]))
-
-
-def measure_stages(config: ConfigDict) -> dict[str, float]:
-    """What the photos are like, and the time of the stages."""
-    stages = Stages(config)
-    find_seconds, _ = best(lambda: clock(stages.find_all))
-    sizes = np.array([tf.io.extract_jpeg_shape(x)[:2] for x in stages.encoded])
-    inputs = (  # what stages look up
-        (lambda n: n, (stages.order, stages.draws, stages.read, stages.all)),
-        (lambda n: stages.serialised[n], (stages.deserialise,)),
-        (lambda n: stages.encoded[n], (stages.decode_and_crop, stages.decode_whole_then_crop)),
-        (lambda n: stages.numbers[n], (stages.flip, stages.scale_and_flip)),
-    )
-    times = {}
-    for look_up, users in inputs:
-        without = cpu_us(look_up)
-        times |= {f"{stage.__name__}_cpu_us": cpu_us(stage) - without for stage in users}
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "photos": stages.source.size,
-        "mean_pixels_per_photo": float(sizes.prod(1).mean()),
-        "mean_bytes_per_photo": float(np.mean([len(x) for x in stages.encoded.numpy()])),
-        "find_us_per_record": 1e6 * find_seconds / stages.source.size,
-        **times,
-    }
-
-
 def measure_waiting(config: ConfigDict, steps: int) -> dict[str, float]:
-    """How long a training step waits for its data: see 3 above; `ms_per_step` is with real data."""
+    """How long a training step waits for its data: see 2 above; `ms_per_step` is with real data."""
     model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
     state = create_state(model, optimizer, jax.random.key(0))
     step = jax.jit(make_train_step(model, optimizer, config, jax.random.key(0)))
@@ -302,8 +189,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data_dir = arguments.workdir / "tfds"
     write_archives(arguments.photos, data_dir / "downloads" / "manual")
-    config = use_imagenet(Entry("imagenet").load(), data_dir)
-    report = measure_stages(data.section(config))
+    report = {"cores": len(os.sched_getaffinity(0))}
     sections = [measure_sources(data_dir, arguments.photos, arguments.clips)]
     if arguments.steps:
         sections.append(measure_training(data_dir, arguments.clips, arguments.steps))

@@ -19,7 +19,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from deepsteg_jax import cipher, evaluation, keys, loading, media, metrics, plots, sample_clips, shuffle
+from deepsteg_jax import cipher, evaluation, keys, loading, media, metrics, plots, sample_clips
+from deepsteg_jax.keystream import permutation
 from deepsteg_jax.models import block_dct
 from experiments import common, tables
 from experiments.entries import ENTRIES
@@ -267,7 +268,7 @@ def true_places(victim: Victim, key: np.ndarray, size: int) -> np.ndarray:
     if victim.fixed_map:
         return np.random.default_rng(0).permutation(columns**2)
     if (victim.moves, victim.cipher) == ("secret", "blocks"):
-        return np.asarray(shuffle.permutation(key, 0, columns**2))
+        return np.asarray(permutation(key, 0, columns**2))
     if (victim.moves, size) == ("secret", cipher.BLOCK):  # the first coefficient is the mean lightness
         return np.asarray(cipher.scatter(key, 0, columns, columns, 3 * cipher.BLOCK**2)[0])
     return np.arange(columns**2)

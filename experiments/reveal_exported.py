@@ -123,7 +123,7 @@ def main():
     with av.open(arguments.stego) as container:
         frames = (frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
         first = next(frames)
-        key, width, height, count, turned = open_record(first, facts["step"], credential)
+        key, width, height, count, turned = open_record(first, facts["modulus"], credential)
         arguments.revealed.mkdir(parents=True, exist_ok=True)
         graphs, done, stego = {}, 0, [first, *islice(frames, min(count, facts["group"]) - 1)]
         while stego:

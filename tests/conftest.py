@@ -8,10 +8,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
+from jaxtyping import install_import_hook
 from ml_collections import ConfigDict
 from PIL import Image
 
-from deepsteg_jax import models
+import tests.typecheck  # noqa: F401 - found by its name below
+
+# Modules whose signatures say shapes: checked by every test that calls them.
+SHAPED = [
+    f"deepsteg_jax.{name}"
+    for name in (
+        "channels.simulated",
+        "channels.simulated_codecs",
+        "cipher",
+        "dct",
+        "keystream",
+        "losses",
+        "metrics",
+        "models.block_dct",
+        "models.symbols",
+        "shuffle",
+        "steganography",
+    )
+]
+
+with install_import_hook(SHAPED, "tests.typecheck.check"):
+    from deepsteg_jax import losses, metrics, models, steganography  # noqa: F401
+    from deepsteg_jax.channels import simulated  # noqa: F401
 
 CACHE = Path(__file__).parents[1] / ".cache" / f"jax-{jax.__version__}"
 

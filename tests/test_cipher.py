@@ -1,13 +1,10 @@
-import struct
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from deepsteg_jax import cipher, dct
+from deepsteg_jax.keystream import numpy_keystream
 
 KEY = np.random.default_rng(7).integers(0, 2**32, 8, dtype=np.uint32)
 
@@ -20,11 +17,7 @@ SHAPE = (2, 19, 29, 3)  # 2x3 blocks and a margin both ways; most tests share it
 BIG = (1, 48, 64, 3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_fast():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def frames_of(shape, seed=0):
@@ -80,11 +73,10 @@ def test_rotations_of_numpy_and_jax_agree():
 
 
 def test_scatter_is_as_documented():
-    """Written out with another ChaCha20, so that a stego made today opens after any upgrade."""
+    """Written out in NumPy, so that a stego made today opens after any upgrade."""
     rows, columns, grids, frame = 13, 17, 4, 9
-    nonce = struct.pack("<IIII", 0, frame, 1, 0)
-    stream = Cipher(ChaCha20(KEY.astype("<u4").tobytes(), nonce), mode=None).encryptor()
-    words = np.frombuffer(stream.update(bytes(4 * grids * 3 * 30)), "<u4").reshape(grids, 3, 30).astype(int)
+    words = numpy_keystream(KEY.astype("<u4").tobytes(), frame + (1 << 32), 4 * grids * 3 * 30)
+    words = words.view("<u4").reshape(grids, 3, 30).astype(int)
     found = scatter(KEY, frame, rows, columns, grids, False)
     for places, turns in zip(found, words, strict=True):
         row, column = cipher.rotations(
@@ -189,14 +181,15 @@ def test_gradient_is_that_of_finite_differences(way, backwards):
     np.testing.assert_allclose(jnp.sum(gradient * direction), jnp.sum(weights * difference), atol=1e-2)
     # It reaches every sample, and undoes the map: permutations, signs and DCT are orthogonal.
     scale = 1 if way is SAMPLES else (cipher.HEADROOM, 1 / cipher.HEADROOM)[backwards]
-    linear = lambda f, x: f(x, KEY, 4) - f(jnp.zeros_like(x), KEY, 4)  # noqa: E731
-    np.testing.assert_allclose(gradient, scale**2 * linear(way[1 - backwards], weights), atol=1e-4)
+    back = way[1 - backwards]
+    linear = back(weights, KEY, 4) - back(jnp.zeros_like(weights), KEY, 4)
+    np.testing.assert_allclose(gradient, scale**2 * linear, atol=1e-4)
 
 
 # --- samples -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (1, 1, 1, 3), (1, 2, 5, 4)])
+@pytest.mark.parametrize("shape", [SHAPE, (1, 1, 1, 3)])
 def test_samples_come_back_bit_for_bit(shape):
     frames = frames_of(shape)
     enciphered = SAMPLES[0](as_floats(frames), KEY, 3)
@@ -267,9 +260,8 @@ def test_coefficients_come_back(shape):
     np.testing.assert_array_equal(as_bytes(jnp.clip(back, 0, 1)), frames)
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (1, 8, 16, 3)])
-def test_every_frequency_keeps_its_magnitudes(shape):
-    frames = np.asarray(as_floats(frames_of(shape)))
+def test_every_frequency_keeps_its_magnitudes():
+    frames = np.asarray(as_floats(frames_of(SHAPE)))
     enciphered = COEFFICIENTS[0](frames, KEY, 3)
     for parts in (planes, margin):
         before, after = parts(frames), parts(enciphered)

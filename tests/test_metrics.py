@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -46,7 +48,7 @@ def ssim_by_hand(a, b):
     """Wang et al. 2004: an 11x11 Gaussian window, only where it lies inside the picture."""
     values = []
     for x, y in zip(np.float64(a).transpose(2, 0, 1), np.float64(b).transpose(2, 0, 1), strict=True):
-        blur = lambda z: gaussian_filter(z, 1.5, radius=5)  # noqa: E731
+        blur = partial(gaussian_filter, sigma=1.5, radius=5)
         ux, uy = blur(x), blur(y)
         vx, vy, vxy = blur(x * x) - ux * ux, blur(y * y) - uy * uy, blur(x * y) - ux * uy
         c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2

@@ -11,11 +11,9 @@ run gives the same figures.
 """
 
 from fractions import Fraction
-from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
@@ -159,10 +157,8 @@ def _through_jpeg(codec_run, frames, rate):
     quality, received, size = int(codec_run.options["quality"]), [], 0
     for frame in frames:
         for _ in range(codec_run.times):
-            file = BytesIO()
-            Image.fromarray(frame).save(file, "JPEG", quality=quality, subsampling="4:2:0")
-            with Image.open(file) as image:
-                frame = np.array(image)
+            data = media.encode_jpeg(frame, quality)
+            frame = media.decode_jpeg(data, (frame.shape[1], frame.shape[0]))
         received.append(frame)
-        size += file.tell()
+        size += len(data)
     return np.stack(received), size

@@ -14,17 +14,18 @@ import jax
 import jax.numpy as jnp
 
 from deepsteg_jax.channels import simulated_codecs
-from deepsteg_jax.channels.simulated_codecs import draw, to_byte
+from deepsteg_jax.channels.simulated_codecs import Range, draw, to_byte
+from deepsteg_jax.colour import MATRICES
 from deepsteg_jax.dct import einsum
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.shapes import Array, Video
 
-Range = float | tuple[float, float]
-Channel = Callable[[jax.Array, jax.Array], jax.Array]  # (key, stego) -> received
+Channel = Callable[[jax.Array, Array], Array]  # (key, stego) -> received
 
 _TOE = 1 / 255  # gamma is linear below, where the slope of the power has no bound
 
 
-def round_to_bits(key: jax.Array, stego: jax.Array, bits: int) -> jax.Array:
+def round_to_bits(key: jax.Array, stego: Video, bits: int) -> Video:
     """Clips to [0, 1] and rounds to 2^bits levels; the gradient goes straight through (Bengio 2013)."""
     del key
     steps = 2**bits - 1
@@ -32,13 +33,13 @@ def round_to_bits(key: jax.Array, stego: jax.Array, bits: int) -> jax.Array:
     return stego + jax.lax.stop_gradient(rounded - stego)
 
 
-def gaussian_noise(key: jax.Array, stego: jax.Array, deviation: Range) -> jax.Array:
+def gaussian_noise(key: jax.Array, stego: Video, deviation: Range) -> Video:
     """Adds white Gaussian noise; `deviation` is in units of the [0, 1] range."""
     key, drawn = _split(key, deviation)
     return stego + drawn * jax.random.normal(key, stego.shape)
 
 
-def shot_noise(key: jax.Array, stego: jax.Array, photons: Range) -> jax.Array:
+def shot_noise(key: jax.Array, stego: Video, photons: Range) -> Video:
     """Noise of counting `photons` at white (1 or more): Gaussian with the variance of a Poisson count.
 
     The variance is at least that of one photon, where its slope would have no bound.
@@ -48,14 +49,14 @@ def shot_noise(key: jax.Array, stego: jax.Array, photons: Range) -> jax.Array:
     return stego + deviation * jax.random.normal(key, stego.shape)
 
 
-def gamma(key: jax.Array, stego: jax.Array, exponent: Range) -> jax.Array:
+def gamma(key: jax.Array, stego: Video, exponent: Range) -> Video:
     """stego ** exponent, for an exponent from 0.1 to 10; below 1/255 a straight line through black."""
     exponent = draw(key, exponent)
     power = jnp.maximum(stego, _TOE) ** exponent
     return jnp.where(stego < _TOE, stego * _TOE ** (exponent - 1), power)
 
 
-def _split(key: jax.Array, parameter: Range) -> tuple[jax.Array, jax.Array | float]:
+def _split(key: jax.Array, parameter: Range) -> tuple[Array, Array | float]:
     """A key for the noise and the parameter; a fixed one leaves the key as it is."""
     if not isinstance(parameter, tuple):
         return key, parameter
@@ -65,14 +66,14 @@ def _split(key: jax.Array, parameter: Range) -> tuple[jax.Array, jax.Array | flo
 # Geometry
 
 
-def _cubic(x: jax.Array) -> jax.Array:
+def _cubic(x: Array) -> Array:
     """Keys' kernel with a = -0.6, as swscale has it (Pillow has -0.5)."""
     a, x = -0.6, jnp.abs(x)
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     return jnp.where(x < 1, near, jnp.where(x < 2, a * (((x - 5) * x + 8) * x - 4), 0))
 
 
-def resize_matrix(rows: int, columns: int, size: jax.Array, source: jax.Array, reach: int) -> jax.Array:
+def resize_matrix(rows: int, columns: int, size: Array | float, source: Array | float, reach: int) -> Array:
     """Bicubic weights [rows, columns] that make `size` samples of `source` ones; rows past `size` are spare.
 
     The kernel is as wide as a sample of the coarser grid (antialiased) and at most `reach` samples to each
@@ -86,7 +87,7 @@ def resize_matrix(rows: int, columns: int, size: jax.Array, source: jax.Array, r
     return einsum("rt,tc->rc", weights / jnp.sum(weights, axis=1, keepdims=True), sample)
 
 
-def resize(key: jax.Array, stego: jax.Array, scale: Range) -> jax.Array:
+def resize(key: jax.Array, stego: Video, scale: Range) -> Video:
     """Scales both sides by `scale` and back, bicubic as swscale does, from 8 bits to 8 bits each time."""
     low, high = scale if isinstance(scale, tuple) else (scale, scale)
     drawn, there, back = draw(key, scale), [], []
@@ -99,14 +100,14 @@ def resize(key: jax.Array, stego: jax.Array, scale: Range) -> jax.Array:
     return to_byte(einsum("...rsc,yr,xs->...yxc", small, *back)) / 255
 
 
-def _window(key: jax.Array, side: int, share: jax.Array | float) -> tuple[jax.Array, jax.Array]:
+def _window(key: jax.Array, side: int, share: Array | float) -> tuple[Array, Array]:
     """First index and the one past the end of a random window that leaves out `share` of a side."""
     kept = jnp.maximum(jnp.round(side * (1 - share)), 1).astype(jnp.int32)
     start = jax.random.randint(key, (), 0, side - kept + 1)
     return start, start + kept
 
 
-def crop_pad(key: jax.Array, stego: jax.Array, share: Range, edge: bool = False) -> jax.Array:
+def crop_pad(key: jax.Array, stego: Video, share: Range, edge: bool = False) -> Video:
     """Keeps a window of 1 - share of both sides in place; black around it, or its edge repeated.
 
     `share` is from 0 to below 1. The place is drawn from the key, the same for all frames of a group.
@@ -130,7 +131,7 @@ def crop_pad(key: jax.Array, stego: jax.Array, share: Range, edge: bool = False)
 class Kind(NamedTuple):
     """A channel and the numbers it takes: `lowest` to `highest`, or one of `names`."""
 
-    apply: Callable[[jax.Array, jax.Array, Any], jax.Array]  # (key, stego, parameter) -> received
+    apply: Callable[[jax.Array, Array, Any], Array]  # (key, stego, parameter) -> received
     lowest: float = 0
     highest: float = 0
     ranges: bool = True  # whether (low, high) may stand for a number
@@ -153,8 +154,8 @@ CHANNELS = {
     "resize": Kind(resize, 0.1, 1),
     "crop_pad": Kind(crop_pad, 0, 0.95),
     "crop_edge": Kind(partial(crop_pad, edge=True), 0, 0.95),
-    "yuv420": Kind(simulated_codecs.yuv420, names=simulated_codecs.MATRICES),
-    "yuv444": Kind(simulated_codecs.yuv444, names=simulated_codecs.MATRICES),
+    "yuv420": Kind(simulated_codecs.yuv420, names=MATRICES),
+    "yuv444": Kind(simulated_codecs.yuv444, names=MATRICES),
     "jpeg": Kind(simulated_codecs.jpeg, 1, 100),
     "jpeg444": Kind(simulated_codecs.jpeg444, 1, 100),
     "video_codec": Kind(simulated_codecs.video_codec, 0, 51, gop=True),

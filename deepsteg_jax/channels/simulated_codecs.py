@@ -5,21 +5,22 @@ Each maps (key, stego, parameter) to what the receiver decodes: float32 RGB in [
 gradients go straight through rounding and clipping (Bengio 2013). Inside, samples are on the scale 0 to 255.
 """
 
-from functools import cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange, reduce
+from jaxtyping import Bool, Float
 
-from deepsteg_jax.dct import dct_matrix, einsum, pad_to_blocks
+from deepsteg_jax.colour import YCbCr, ycbcr
+from deepsteg_jax.dct import einsum, pad_to_blocks, plane_from_blocks, plane_to_blocks
+from deepsteg_jax.shapes import Array, Scalar, Video
+
+Range = Scalar | tuple[Scalar, ...]  # a number, or (low, high) to draw one from
 
 BLOCK = 8
 MACROBLOCK = 16
-
-# Colours: matrix and range, the names that the parameter of `yuv420` and `yuv444` takes.
-MATRICES = ("bt601", "bt709", "bt601_full", "bt709_full")
-_RED_BLUE = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}  # weights in luma
 
 # JPEG's example tables (ITU-T T.81, K.1 and K.2), which libjpeg scales by quality.
 _LUMA = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62
@@ -35,17 +36,17 @@ CHROMA_QP_OFFSET = -2  # what x264 sets for its psychovisual decisions
 _ROUNDING = (1 / 3, 1 / 6)  # steps added before truncation: intra, inter (the values of JM and x264)
 
 
-def straight_through(soft: jax.Array, hard: jax.Array) -> jax.Array:
+def straight_through(soft: Array, hard: Array) -> Array:
     """The value of `hard` with the gradient of `soft`, arrays of one shape (Bengio 2013)."""
     return soft + jax.lax.stop_gradient(hard - soft)
 
 
-def to_byte(x: jax.Array) -> jax.Array:
+def to_byte(x: Array) -> Array:
     """Clips to [0, 255] and rounds to whole numbers, straight through; any shape."""
     return straight_through(x, jnp.round(jnp.clip(x, 0, 255)))
 
 
-def draw(key: jax.Array, parameter: float | tuple[float, float]) -> jax.Array | float:
+def draw(key: jax.Array, parameter: Range) -> Array | float:
     """The parameter, or where it is (low, high) a random number between them, a scalar."""
     if isinstance(parameter, int | float):
         return parameter
@@ -55,36 +56,16 @@ def draw(key: jax.Array, parameter: float | tuple[float, float]) -> jax.Array | 
 # Colours
 
 
-class Colours(NamedTuple):
-    """YCbCr = matrix @ RGB + offset; `back` are the gains of Y, of Cr in R, Cb in G, Cr in G and Cb in B."""
-
-    matrix: np.ndarray  # [3, 3]
-    offset: np.ndarray  # [3]
-    back: np.ndarray  # [5]
-
-
-@cache
-def colours(name: str) -> Colours:
-    """ITU-R BT.601 or BT.709, limited (16 to 235, 16 to 240) or full range."""
-    red, blue = _RED_BLUE[name.removesuffix("_full")]
-    green = 1 - red - blue
-    black, luma, chroma = (0, 1, 1) if name.endswith("_full") else (16, 219 / 255, 224 / 255)
-    y = np.array([red, green, blue])
-    cb, cr = ((np.eye(3)[i] - y) / (2 - 2 * w) for i, w in ((2, blue), (0, red)))
-    matrix = np.round(np.stack([luma * y, chroma * cb, chroma * cr]) * 2**15).astype(np.float32) / 2**15
-    cr_red, cb_blue = 2 * (1 - red) / chroma, 2 * (1 - blue) / chroma
-    back = np.array([1 / luma, cr_red, -blue / green * cb_blue, -red / green * cr_red, cb_blue])
-    return Colours(matrix, np.array([black, 128, 128], np.float32), back)
-
-
-def _yuv(rgb: jax.Array, kind: Colours) -> tuple[jax.Array, jax.Array]:
-    """Y [n, h, w] and C [n, 2, h, w] of RGB [n, h, w, 3], not rounded."""
+def _yuv(rgb: Float[Array, "n h w 3"], kind: YCbCr) -> tuple[Float[Array, "n h w"], Float[Array, "n 2 h w"]]:
+    """Return Y and C of RGB, not rounded."""
     y = einsum("nyxc,c->nyx", rgb, kind.matrix[0]) + kind.offset[0]
     return y, einsum("nyxc,dc->ndyx", rgb, kind.matrix[1:]) + kind.offset[1]
 
 
-def _rgb(y: jax.Array, c: jax.Array, kind: Colours, truncate: bool) -> jax.Array:
-    """RGB [n, h, w, 3] in [0, 1] of Y [n, h, w] and C [n, 2, h, w], rounded to 8 bits.
+def _rgb(
+    y: Float[Array, "n h w"], c: Float[Array, "n 2 h w"], kind: YCbCr, truncate: bool
+) -> Float[Array, "n h w 3"]:
+    """Return RGB in [0, 1] of Y and C, rounded to 8 bits.
 
     With `truncate` it is to the bit what swscale does on x86 for 4:2:0: each product in 16-bit fixed point,
     rounded down, so that the sums are too dark by half a level or more.
@@ -101,19 +82,19 @@ def _rgb(y: jax.Array, c: jax.Array, kind: Colours, truncate: bool) -> jax.Array
     return to_byte(jnp.stack([y + red, y + green_u + green_v, y + blue], axis=-1)) / 255
 
 
-def _padded(stego: jax.Array, size: int) -> jax.Array:
+def _padded(stego: Array, size: int) -> Array:
     """8-bit frames [n, H, W, 3] of [n, h, w, 3] or [h, w, 3] in [0, 1], for which `size` divides H and W."""
     frames = pad_to_blocks(stego.reshape(-1, *stego.shape[-3:]), size)
     return to_byte(255 * frames)
 
 
-def _crop(frames: jax.Array, like: jax.Array) -> jax.Array:
+def _crop(frames: Array, like: Array) -> Array:
     """Cuts off the padding: [n, H, W, 3] to the shape of `like`."""
     h, w = like.shape[-3:-1]
     return frames[:, :h, :w].reshape(like.shape)
 
 
-def _halve_rows(c: jax.Array) -> jax.Array:
+def _halve_rows(c: Array) -> Array:
     """swscale's bilinear halving of the second last axis: weights 1, 3, 3, 1 over 8, to 8 bits.
 
     On x86 its products have 3 binary digits after the point, and those after that are cut off.
@@ -125,21 +106,23 @@ def _halve_rows(c: jax.Array) -> jax.Array:
     return straight_through(sum(products) / 8, jnp.floor((sum(map(jnp.floor, products)) + 5) / 8))
 
 
-def _pairs(x: jax.Array, axis: int) -> jax.Array:
+def _pairs(x: Array, axis: int) -> Array:
     """The mean of neighbours along a negative axis."""
-    shape = list(x.shape)
-    shape[axis:] = [shape[axis] // 2, 2, *shape[len(shape) + axis + 1 :]]
-    return x.reshape(shape).mean(axis=axis)
+    pattern = {-1: "... h (w 2) -> ... h w", -2: "... (h 2) w -> ... h w"}[axis]
+    return reduce(x, pattern, "mean")
 
 
-def _repeat(c: jax.Array) -> jax.Array:
+def _repeat(c: Array) -> Array:
     """Every sample of [..., h, w] as a square of four."""
     *rest, h, w = c.shape
-    return jnp.broadcast_to(c[..., :, None, :, None], (*rest, h, 2, w, 2)).reshape(*rest, 2 * h, 2 * w)
+    squares = jnp.broadcast_to(c[..., :, None, :, None], (*rest, h, 2, w, 2))
+    return rearrange(squares, "... h i w j -> ... (h i) (w j)")
 
 
-def _to_420(rgb: jax.Array, kind: Colours) -> tuple[jax.Array, jax.Array]:
-    """8-bit Y [n, h, w] and C [n, 2, h/2, w/2] of 8-bit RGB, as swscale's bilinear scaler makes them."""
+def _to_420(
+    rgb: Float[Array, "n h w 3"], kind: YCbCr
+) -> tuple[Float[Array, "n h w"], Float[Array, "n 2 h//2 w//2"]]:
+    """Return 8-bit Y and C of 8-bit RGB, as swscale's bilinear scaler makes them."""
 
     def rounded(x):  # to the 6 binary digits after the point that there are in between
         return straight_through(x, jnp.floor(64 * x + 0.5) / 64)
@@ -149,77 +132,53 @@ def _to_420(rgb: jax.Array, kind: Colours) -> tuple[jax.Array, jax.Array]:
     return y, _halve_rows(rounded(_pairs(c, -1)))
 
 
-def yuv420(key: jax.Array, stego: jax.Array, name: str) -> jax.Array:
+def yuv420(key: jax.Array, stego: Video, name: str) -> Video:
     """8-bit YCbCr with chroma of half the size and back, as FFmpeg's swscale does without any options.
 
     Chroma comes back without interpolation. `name`: one of MATRICES; "bt601" is what FFmpeg takes for RGB.
     """
     del key
-    kind = colours(name)
+    kind = ycbcr(name)
     y, c = _to_420(_padded(stego, 2), kind)
     return _crop(_rgb(y, _repeat(c), kind, truncate=True), stego)
 
 
-def yuv444(key: jax.Array, stego: jax.Array, name: str) -> jax.Array:
+def yuv444(key: jax.Array, stego: Video, name: str) -> Video:
     """8-bit YCbCr of full size and back, shape and range as in `yuv420`; `name`: one of MATRICES."""
     del key
-    kind = colours(name)
+    kind = ycbcr(name)
     y, c = map(to_byte, _yuv(_padded(stego, 1), kind))
     return _crop(_rgb(y, c, kind, truncate=False), stego)
-
-
-# Blocks
-
-
-@cache
-def _basis() -> np.ndarray:
-    """Orthonormal DCT of a whole block, [64 frequencies, 64 samples], both row by row."""
-    return np.kron(dct_matrix(BLOCK), dct_matrix(BLOCK))
-
-
-def to_blocks(planes: jax.Array) -> jax.Array:
-    """DCT of all 8x8 blocks: [..., h, w] -> [..., h/8 * w/8, 64], blocks and frequencies row by row."""
-    *rest, h, w = planes.shape
-    x = planes.reshape(*rest, h // BLOCK, BLOCK, w // BLOCK, BLOCK).swapaxes(-3, -2)
-    return einsum("...i,ui->...u", x.reshape(*rest, -1, BLOCK * BLOCK), _basis())
-
-
-def from_blocks(coefficients: jax.Array, height: int, width: int) -> jax.Array:
-    """Inverse of `to_blocks`, [..., h/8 * w/8, 64] -> [..., h, w]."""
-    rest = coefficients.shape[:-2]
-    x = einsum("...u,ui->...i", coefficients, _basis())
-    x = x.reshape(*rest, height // BLOCK, width // BLOCK, BLOCK, BLOCK).swapaxes(-3, -2)
-    return x.reshape(*rest, height, width)
 
 
 # JPEG
 
 
-def jpeg_tables(quality: jax.Array | float) -> jax.Array:
+def jpeg_tables(quality: Array | float) -> Array:
     """Quantiser steps of libjpeg, [2 (luma, chroma), 64 row by row], for a whole quality from 1 to 100."""
     percent = jnp.where(quality < 50, jnp.floor(5000 / quality), 200 - 2 * quality)
     return jnp.clip(jnp.floor((_TABLES * percent + 50) / 100), 1, 255)
 
 
-def _code_blocks(planes: jax.Array, steps: jax.Array) -> jax.Array:
+def _code_blocks(planes: Array, steps: Array) -> Array:
     """Rounds the DCT of [..., h, w] to multiples of `steps` [64] and goes back to 8 bits.
 
     libjpeg's DCT gives whole eighths; ties are rounded away from 0.
     """
     # Averaged over a step around the input, rounding has slope 1: straight through is its smooth gradient.
-    x = to_blocks(planes - 128)
+    x = plane_to_blocks(planes - 128, BLOCK)
     levels = jnp.sign(x) * jnp.floor((jnp.abs(jnp.round(8 * x)) / 8 + steps / 2) / steps)
-    return to_byte(from_blocks(straight_through(x, steps * levels), *planes.shape[-2:]) + 128)
+    return to_byte(plane_from_blocks(straight_through(x, steps * levels), BLOCK) + 128)
 
 
-def _quarters(c: jax.Array) -> jax.Array:
+def _quarters(c: Array) -> Array:
     """Means of 2x2 samples, [..., h, w] -> [..., h/2, w/2]; as in libjpeg, ties go down and up by turns."""
     mean = _pairs(_pairs(c, -1), -2)
     bias = jnp.where(jnp.arange(mean.shape[-1]) % 2 == 0, 0.25, 0.5)
     return straight_through(mean, jnp.floor(mean + bias))
 
 
-def _triangle(c: jax.Array, axis: int) -> jax.Array:
+def _triangle(c: Array, axis: int) -> Array:
     """libjpeg's "fancy" doubling of an axis: 3/4 of the near sample, 1/4 of the next."""
     c = jnp.moveaxis(c, axis, -1)
     left = jnp.concatenate([c[..., :1], c[..., :-1]], axis=-1)
@@ -228,8 +187,8 @@ def _triangle(c: jax.Array, axis: int) -> jax.Array:
     return jnp.moveaxis(doubled.reshape(*c.shape[:-1], -1), -1, axis)
 
 
-def _jpeg(key: jax.Array, stego: jax.Array, quality: float | tuple[float, float], halved: bool) -> jax.Array:
-    kind = colours("bt601_full")
+def _jpeg(key: jax.Array, stego: Video, quality: Range, halved: bool) -> Video:
+    kind = ycbcr("bt601_full")
     luma_steps, chroma_steps = jpeg_tables(jnp.round(draw(key, quality)))
     y, c = map(to_byte, _yuv(_padded(stego, MACROBLOCK if halved else BLOCK), kind))
     if halved:
@@ -242,7 +201,7 @@ def _jpeg(key: jax.Array, stego: jax.Array, quality: float | tuple[float, float]
     return _crop(_rgb(y, c, kind, truncate=False), stego)
 
 
-def jpeg(key: jax.Array, stego: jax.Array, quality: float | tuple[float, float]) -> jax.Array:
+def jpeg(key: jax.Array, stego: Video, quality: Range) -> Video:
     """JPEG (ITU-T T.81) with chroma of half the size, as libjpeg and Pillow write and read it.
 
     Full-range BT.601, libjpeg's tables and its triangle filter for chroma. `quality`: 1 to 100, or (low,
@@ -251,7 +210,7 @@ def jpeg(key: jax.Array, stego: jax.Array, quality: float | tuple[float, float])
     return _jpeg(key, stego, quality, halved=True)
 
 
-def jpeg444(key: jax.Array, stego: jax.Array, quality: float | tuple[float, float]) -> jax.Array:
+def jpeg444(key: jax.Array, stego: Video, quality: Range) -> Video:
     """`jpeg` with chroma of full size; arguments, shape and range are the same."""
     return _jpeg(key, stego, quality, halved=False)
 
@@ -259,17 +218,17 @@ def jpeg444(key: jax.Array, stego: jax.Array, quality: float | tuple[float, floa
 # H.264
 
 
-def step_of(qp: jax.Array) -> jax.Array:
+def step_of(qp: Array) -> Array:
     """Quantiser step of an orthonormal transform at 8 bits: doubles every 6 QP, 1 at QP 4 (H.264)."""
     return 2 ** ((qp - 4) / 6)
 
 
-def chroma_qp(qp: jax.Array) -> jax.Array:
+def chroma_qp(qp: Array) -> Array:
     """QP of chroma for a QP of luma from 0 to 51, H.264 table 8-15 with x264's offset; any shape."""
     return jnp.interp(qp + CHROMA_QP_OFFSET, np.arange(len(_CHROMA_QP), dtype=np.float32), _CHROMA_QP)
 
 
-def quantise(residual: jax.Array, step: jax.Array, rounding: jax.Array) -> jax.Array:
+def quantise(residual: Array, step: Array | float, rounding: Array | float) -> Array:
     """Quantiser with a dead zone: truncates |residual| / step + rounding (0 to 1/2).
 
     Its gradient is that of its mean over a step around the input: 1, but 0 within 1/2 - rounding steps of 0,
@@ -280,43 +239,35 @@ def quantise(residual: jax.Array, step: jax.Array, rounding: jax.Array) -> jax.A
     return straight_through(jnp.where(size < 0.5 - rounding, 0, residual), hard)
 
 
-def intra_frames(key: jax.Array, frames: int, gop: int | None = None) -> jax.Array:
+def intra_frames(key: jax.Array, frames: int, gop: int | None = None) -> Array:
     """Which frames are I frames, bool [frames]: the first, or one in `gop` from a random place on."""
     if gop is None:
         return jnp.arange(frames) == 0
     return (jnp.arange(frames) + jax.random.randint(key, (), 0, gop)) % gop == 0
 
 
-def adaptive_qp(y: jax.Array, c: jax.Array) -> jax.Array:
-    """x264's adaptive quantisation (aq-mode 1): flat macroblocks get a lower QP, busy ones a higher.
+def adaptive_qp(y: Float[Array, "t h w"], c: Float[Array, "t 2 h//2 w//2"]) -> Float[Array, "t h//16 w//16"]:
+    """Return the additions to QP of x264's adaptive quantisation (aq-mode 1).
 
-    Args:
-        y: [t, h, w].
-        c: [t, 2, h/2, w/2].
-
-    Returns:
-        What is added to QP, [t, h/16, w/16].
+    Flat macroblocks get a lower QP, busy ones a higher.
     """
 
     def energy(planes, size):
-        *rest, h, w = planes.shape
-        x = planes.reshape(*rest, h // size, size, w // size, size)
+        x = rearrange(planes, "... (y i) (x j) -> ... y i x j", i=size, j=size)
         return size**2 * jnp.var(x, axis=(-3, -1))
 
     total = energy(y, MACROBLOCK) + jnp.sum(energy(c, BLOCK), axis=1)
     return 1.0397 * (jnp.log2(jnp.maximum(jax.lax.stop_gradient(total), 1)) - 14.427)
 
 
-def _code_group(coefficients: jax.Array, steps: jax.Array, intra: jax.Array) -> jax.Array:
-    """The decoded coefficients of a group of frames.
+def _code_group(
+    coefficients: Float[Array, "t blocks 64"], steps: Float[Array, "t blocks 1"], intra: Bool[Array, " t"]
+) -> Float[Array, "t blocks 64"]:
+    """Return the decoded coefficients of a group of frames.
 
     Each frame is predicted from the decoded one before it, without motion, except where `intra` is true and
     at the start. Where the quantised residual is zero, the error of the frame before stays.
-
-    Args:
-        coefficients: [t, blocks, 64].
-        steps: quantiser step of each block, [t, blocks, 1].
-        intra: bool [t].
+    `steps`: quantiser step of each block.
     """
     rounding = jnp.where(intra.at[0].set(True), *_ROUNDING)
 
@@ -330,7 +281,7 @@ def _code_group(coefficients: jax.Array, steps: jax.Array, intra: jax.Array) -> 
     return jax.lax.scan(code, start, (coefficients, steps, intra, rounding), unroll=unroll)[1]
 
 
-def _block_steps(qps: jax.Array) -> jax.Array:
+def _block_steps(qps: Array) -> Array:
     """Quantiser steps of all luma, then all chroma blocks, [t, blocks, 1], of the QP of macroblocks."""
     luma, chroma = step_of(_repeat(qps)), step_of(chroma_qp(qps))
     parts = [x.reshape(len(qps), -1) for x in (luma, chroma, chroma)]
@@ -352,12 +303,10 @@ _QP = Quality((0.95, -2.5), (0.83, 2.5), False)
 _CRF = Quality((1, 0.5), (0.85, 4.5), True)
 
 
-def _code(
-    key: jax.Array, stego: jax.Array, parameter: float | tuple[float, ...], scale: Quality
-) -> jax.Array:
+def _code(key: jax.Array, stego: Array, parameter: Range, scale: Quality) -> Array:
     """I and P frames at a quality, or at (low, high) or (low, high, frames of a GOP)."""
     qualities, gop = (parameter[:2], parameter[2:]) if isinstance(parameter, tuple) else (parameter, ())
-    kind = colours("bt601")
+    kind = ycbcr("bt601")
     y, c = _to_420(_padded(stego, MACROBLOCK), kind)
     t, h, w = y.shape
     intra = intra_frames(jax.random.fold_in(key, 1), t, *gop)
@@ -365,15 +314,17 @@ def _code(
     qps = jnp.where(intra, *(gain * quality + offset for gain, offset in scale[:2]))[:, None, None]
     qps = jnp.broadcast_to(qps, (t, h // MACROBLOCK, w // MACROBLOCK))
     qps = jnp.clip(qps + adaptive_qp(y, c) if scale.adaptive else qps, 0, 51)
-    blocks = [to_blocks(x - 128).reshape(t, -1, BLOCK * BLOCK) for x in (y, c)]
+    blocks = [plane_to_blocks(x - 128, BLOCK) for x in (y, c)]
+    luma_blocks, chroma_blocks = blocks[0].shape, blocks[1].shape
+    blocks = [x.reshape(t, -1, BLOCK * BLOCK) for x in blocks]
     decoded = _code_group(jnp.concatenate(blocks, axis=1), _block_steps(qps), intra)
     luma, chroma = jnp.split(decoded, [blocks[0].shape[1]], axis=1)
-    y = to_byte(from_blocks(luma, h, w) + 128)
-    c = to_byte(from_blocks(chroma.reshape(t, 2, -1, BLOCK * BLOCK), h // 2, w // 2) + 128)
+    y = to_byte(plane_from_blocks(luma.reshape(luma_blocks), BLOCK) + 128)
+    c = to_byte(plane_from_blocks(chroma.reshape(chroma_blocks), BLOCK) + 128)
     return _crop(_rgb(y, _repeat(c), kind, truncate=True), stego)
 
 
-def video_codec(key: jax.Array, stego: jax.Array, qp: float | tuple[float, ...]) -> jax.Array:
+def video_codec(key: jax.Array, stego: Video, qp: Range) -> Video:
     """H.264 at a constant quantiser parameter, as x264's `qp`, in 4:2:0: one I frame, then P frames.
 
     An 8x8 transform of all blocks, dead zones of 2/3 (I) and 5/6 (P) of a step; no motion compensation, no
@@ -390,6 +341,6 @@ def video_codec(key: jax.Array, stego: jax.Array, qp: float | tuple[float, ...])
     return _code(key, stego, qp, _QP)
 
 
-def video_crf(key: jax.Array, stego: jax.Array, crf: float | tuple[float, ...]) -> jax.Array:
+def video_crf(key: jax.Array, stego: Video, crf: Range) -> Video:
     """`video_codec` at a constant rate factor, as x264's `crf` (0 to 51), with its adaptive quantisation."""
     return _code(key, stego, crf, _CRF)

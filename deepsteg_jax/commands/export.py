@@ -103,7 +103,7 @@ def _cases(config: ConfigDict, keyed: list, shape: tuple[int, int, int]) -> list
         if is_robust(config):
             inputs |= {
                 "stego": cover,
-                "step": np.array(config.model.spacing, np.float32),
+                "spacing": np.array(config.model.spacing, np.float32),
                 "coded": secret // 8 * 8 + 4,
             }
         else:
@@ -300,7 +300,7 @@ def describe(config: ConfigDict, params: dict, rows: list[dict]) -> dict:
         "model": config.model.name,
         "checkpoint": Path(config.checkpoint).name,
         "fingerprint": models.fingerprint(params["reveal"]).hex(),
-        "step": models.build(config.model).step,
+        "modulus": models.build(config.model).modulus,
         "group": config.data.frames if is_robust(config) else config.model.frames,
         **({} if is_robust(config) else {"shuffle": config.shuffle.to_dict()}),
         "jax": jax.__version__,

@@ -196,21 +196,21 @@ def robust_graphs(config: ConfigDict, params: dict, shape: tuple[int, int, int])
         shape: (t, h, w) of consecutive frames.
 
     Returns:
-        demodulate(stego, step) -> (phase, scale, lost), float32 [t, h//8, w//8, k] each, step float32 (D);
+        demodulate(stego, spacing) -> (phase, scale, lost), float32 [t, h//8, w//8, k] each, spacing float32;
         restore(coded) -> (restored,); frames uint8 [t, h, w, 3].
     """
     frames = jax.ShapeDtypeStruct((*shape, 3), np.uint8)
 
-    def demodulate(stego, step):
+    def demodulate(stego, spacing):
         luma = symbol_model.luma_of(stego.astype(jnp.float32))[None]
-        read = symbol_model.demodulate(config.model, params["reliability"], luma, jnp.reshape(step, 1))
+        read = symbol_model.demodulate(config.model, params["reliability"], luma, jnp.reshape(spacing, 1))
         return tuple(x[0] for x in read)
 
     def restore(coded):
         x = coded.astype(jnp.float32)[None] / 255
         return (_levels(symbol_model.restore(config.model, params["restoration"], x)),)
 
-    inputs = {"stego": frames, "step": jax.ShapeDtypeStruct((), np.float32)}
+    inputs = {"stego": frames, "spacing": jax.ShapeDtypeStruct((), np.float32)}
     return [
         Graph("demodulate", demodulate, inputs, dict.fromkeys(("phase", "scale", "lost"), np.float32)),
         Graph("restore", restore, {"coded": frames}, {"restored": np.uint8}),

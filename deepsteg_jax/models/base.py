@@ -61,9 +61,9 @@ class Model(NamedTuple):
     """Copies what hide and reveal share from the hide side; training calls it inside the loss, so that the
     gradients of both sides meet, and after every update."""
 
-    step: int = 1
+    modulus: int = 1
     """The model reads the stego's 8-bit samples modulo this number only if it is more than 1, so side
-    information may change a sample by `step` unseen."""
+    information may change a sample by `modulus` unseen."""
 
     loss: Callable[[Params, dict[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]] | None = None
     """loss(params, batch) -> (scalar, logs) of a batch of records (`data.records`), the logs scalars that are

@@ -1,7 +1,7 @@
 """`block_dct`: digits of the secret's block DCT, wrapped into the cover.
 
 The sender knows the cover, so the cover need not be noise to the receiver ("writing on dirty paper",
-Costa 1983; quantisation index modulation, Chen and Wornell 2001): with a step D, moving every 8-bit
+Costa 1983; quantisation index modulation, Chen and Wornell 2001): with a modulus D, moving every 8-bit
 sample of the cover to the nearest value that is congruent to a digit m modulo D carries m, whatever
 the cover is, at a mean squared error of about D^2/12. What is left to design is how t*h*w*3 digits
 describe the secret best:
@@ -31,10 +31,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float, Float32, Int, Int32
 
 from deepsteg_jax.dct import dct_matrix, diagonal_frequencies, einsum, from_blocks, pad_to_blocks, to_blocks
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
+from deepsteg_jax.shapes import Array, Batch, Group, Index
 
 BLOCK = 8
 PAIRS = 3 * BLOCK * BLOCK // 2
@@ -43,17 +45,19 @@ LEVEL_BITS = 7  # of the water level: far more than any picture needs
 LEVEL_CODE_BITS = 12  # of the digits that hold it: nearly all that they can say is impossible
 SHARE_BITS = 8  # of the share of cells that are one level finer
 LEVEL_OFFSET = 16  # the finest water level, 2**(-16/8) grey levels: finer than rounding the revealed needs
-MAX_STEP = 32  # the stego is below 29 dB there
+MAX_MODULUS = 32  # the stego is below 29 dB there
 MAX_LEVELS = 8192  # per coefficient; finer than any 8-bit secret needs
 FLOOR = 0.05  # grey levels; no class falls below, since nothing so small is ever coded
 LAPLACE_STEPS = -SCALE_STEPS // 2  # the width of a Laplace density is its rms over sqrt(2)
 
+Codebook = Float[Array, "frames classes 96"]
+
 
 class Quantiser(NamedTuple):
-    """Tables of the companded quantisers for a step D, indexed by the digits n of a pair."""
+    """Tables of the companded quantisers for a modulus D, indexed by the digits n of a pair."""
 
-    step: int  # D: digits lie in [0, D)
-    powers: np.ndarray  # [n] step**n
+    modulus: int  # D: digits lie in [0, D)
+    powers: np.ndarray  # [n] modulus**n
     levels: np.ndarray  # [n] levels per coefficient
     centroids: np.ndarray  # [sum(levels)] reconstruction points in units of the Laplace width
     offsets: np.ndarray  # [n] where each quantiser's centroids begin
@@ -63,17 +67,17 @@ class Quantiser(NamedTuple):
     thresholds: np.ndarray  # [n - 1] least (scale - water level), in scale steps, that earns digit n
 
 
-def _look_up(table: np.ndarray, index: jax.Array) -> jax.Array:
+def _look_up(table: np.ndarray, index: Array) -> Array:
     return jnp.asarray(table)[index]
 
 
 def _laplace_cell(lower, upper):
     """Mass, centroid and squared error of [lower, upper) under exp(-x), x >= 0 (closed forms)."""
-    tail = lambda e, poly: np.where(np.isinf(e), 0.0, poly * np.exp(-np.where(np.isinf(e), 0.0, e)))  # noqa: E731
     finite = np.where(np.isinf(upper), 0.0, upper)
-    mass = tail(lower, 1.0) - tail(upper, 1.0)
-    mean = (tail(lower, lower + 1) - tail(upper, finite + 1)) / mass
-    second = tail(lower, lower**2 + 2 * lower + 2) - tail(upper, finite**2 + 2 * finite + 2)
+    below, above = np.exp(-lower), np.where(np.isinf(upper), 0.0, np.exp(-finite))
+    mass = below - above
+    mean = ((lower + 1) * below - (finite + 1) * above) / mass
+    second = (lower**2 + 2 * lower + 2) * below - (finite**2 + 2 * finite + 2) * above
     return mass, mean, second - mass * mean**2
 
 
@@ -101,20 +105,20 @@ def _hull_gains(errors: np.ndarray) -> np.ndarray:
     return np.array(gains)
 
 
-def make_quantiser(step: int) -> Quantiser:
-    """Builds the quantiser tables for digits in [0, step).
+def make_quantiser(modulus: int) -> Quantiser:
+    """Builds the quantiser tables for digits in [0, modulus).
 
     The compander u(x) = sign(x) (1 - exp(-|x| / 3)) has the optimal point density f^(1/3) of a Laplace
     density f of width 1 (Bennett 1948).
     """
     levels = [1]
     while levels[-1] < MAX_LEVELS:
-        levels.append(int(np.sqrt(float(step) ** len(levels)) + 1e-9))
+        levels.append(int(np.sqrt(float(modulus) ** len(levels)) + 1e-9))
     centroids, errors = zip(*map(_laplace_quantiser, levels), strict=True)
     gains = _hull_gains(2 * np.array(errors))
     return Quantiser(
-        step=step,
-        powers=step ** np.arange(len(levels), dtype=np.int32),
+        modulus=modulus,
+        powers=modulus ** np.arange(len(levels), dtype=np.int32),
         levels=np.array(levels, np.int32),
         centroids=np.concatenate(centroids).astype(np.float32),
         offsets=np.cumsum([0, *levels[:-1]]).astype(np.int32),
@@ -128,21 +132,17 @@ def make_quantiser(step: int) -> Quantiser:
 # --- transform -----------------------------------------------------------------------------------
 
 
-def analyse(video: jax.Array) -> jax.Array:
-    """Block DCT coefficients of a group of frames.
+def analyse(video: Group) -> Float[Array, "t rows columns 192"]:
+    """Transform a group of frames, h and w multiples of 8, to orthonormal coefficients in grey levels.
 
-    Args:
-        video: [t, h, w, 3] in [0, 1]; h and w multiples of 8.
-
-    Returns:
-        [t, h/8, w/8, 192] in grey levels (orthonormal); axis 0 is the temporal frequency.
+    Axis 0 is the temporal frequency.
     """
     x = to_blocks(video * 255 - 128, BLOCK)
     return x if len(x) == 1 else einsum("ft,tyxc->fyxc", dct_matrix(len(x)), x)
 
 
-def synthesise(coefficients: jax.Array) -> jax.Array:
-    """Inverse of `analyse`: [t, h/8, w/8, 192] -> [t, h, w, 3], not clipped."""
+def synthesise(coefficients: Float[Array, "t rows columns 192"]) -> Float[Array, "t 8*rows 8*columns 3"]:
+    """Invert `analyse`, without clipping."""
     t = len(coefficients)
     x = coefficients if t == 1 else einsum("ft,fyxc->tyxc", dct_matrix(t), coefficients)
     return (from_blocks(x, BLOCK) + 128) / 255
@@ -151,8 +151,8 @@ def synthesise(coefficients: jax.Array) -> jax.Array:
 # --- codebook and layout -------------------------------------------------------------------------
 
 
-def init_codebook(key: jax.Array, frames: int, classes: int) -> jax.Array:
-    """Starting codebook [frames, classes, 96]: log2 of the rms of each coefficient pair, grey levels.
+def init_codebook(key: jax.Array, frames: int, classes: int) -> Float[Array, " {frames} {classes} 96"]:
+    """Make a starting codebook: log2 of the rms of each coefficient pair, grey levels.
 
     Classes span activity (level at DC) times shape (decay with frequency) around the power-law spectrum
     of photographs; a little noise breaks ties. Training moves it to the data.
@@ -167,8 +167,8 @@ def init_codebook(key: jax.Array, frames: int, classes: int) -> jax.Array:
     return jnp.asarray(base, jnp.float32) + 0.1 * jax.random.normal(key, base.shape)
 
 
-def integer_scales(codebook: jax.Array, frames: int) -> jax.Array:
-    """Laplace widths of a group of `frames` frames, [frames, classes, 96], in whole scale steps.
+def integer_scales(codebook: Float[Array, "t k 96"], frames: int) -> Int32[Array, " {frames} k 96"]:
+    """Return the Laplace widths of a group of `frames` frames in whole scale steps.
 
     A shorter group (the tail of a clip) takes the codebook's temporal frequencies at its own spacing.
     Scaling by a power of two and rounding are exact, so the layout is the same on every device.
@@ -177,30 +177,32 @@ def integer_scales(codebook: jax.Array, frames: int) -> jax.Array:
     return jnp.round(SCALE_STEPS * codebook[planes]).astype(jnp.int32) + LAPLACE_STEPS
 
 
-def width(scales: jax.Array) -> jax.Array:
-    """Laplace width in grey levels of whole scale steps."""
+def width(scales: Int[Array, "*n"] | int) -> Float[Array, "*n"]:
+    """Turn a Laplace width in whole scale steps into grey levels."""
     return jnp.exp2(scales / SCALE_STEPS)
 
 
-def digit_counts(scales: jax.Array, level: jax.Array, quantiser: Quantiser) -> jax.Array:
-    """How many digits each pair earns at a water level (both in scale steps); int32, broadcast shape."""
+def digit_counts(scales: Int[Array, "..."], level: Int[Array, "..."] | int, quantiser: Quantiser) -> Array:
+    """Count the digits that each pair earns at a water level, both in scale steps; int32, broadcast."""
     excess = (scales - level)[..., None]
     return jnp.sum(excess >= quantiser.thresholds, axis=-1, dtype=jnp.int32)
 
 
-def choose_classes(magnitudes, scales, level, quantiser: Quantiser) -> jax.Array:
-    """The class of least rate-distortion cost for every cell.
+def choose_classes(
+    magnitudes: Float[Array, "t n 96"],
+    scales: Int32[Array, "t k 96"],
+    level: Index,
+    quantiser: Quantiser,
+) -> Int32[Array, "t n"]:
+    """Choose the class in [0, k) of least rate-distortion cost for every cell.
 
     Cost = squared error of each pair, inside the quantiser's range and beyond it, + lambda * digits, with
     lambda = width(level)^2.
 
     Args:
-        magnitudes: [t, n, 96] hypotenuse of each pair of coefficients.
-        scales: [t, K, 96] from `integer_scales`.
+        magnitudes: hypotenuse of each pair of coefficients.
+        scales: from `integer_scales`.
         level: water level in scale steps.
-
-    Returns:
-        int32 [t, n] in [0, K).
     """
     counts = digit_counts(scales, level, quantiser)
     widths = width(scales)
@@ -227,7 +229,7 @@ def choose_classes(magnitudes, scales, level, quantiser: Quantiser) -> jax.Array
     return jnp.argmin(cost, axis=1).astype(jnp.int32)
 
 
-def _population(classes, count: int) -> jax.Array:
+def _population(classes, count: int) -> Array:
     """How many cells [t, n] of each temporal frequency are in each class, int32 [t, count]."""
     return jnp.sum(classes[..., None] == jnp.arange(count), axis=1, dtype=jnp.int32)
 
@@ -248,16 +250,16 @@ def _finest_level(fits):
 class Water(NamedTuple):
     """The water level, which rises by one scale step on the way through the cells."""
 
-    level: jax.Array  # int32, scale steps
-    share: jax.Array  # int32: the first share / 2**SHARE_BITS of the cells are one level finer
+    level: Array  # int32, scale steps
+    share: Array  # int32: the first share / 2**SHARE_BITS of the cells are one level finer
 
-    def of_cells(self, t: int, n: int) -> jax.Array:
+    def of_cells(self, t: int, n: int) -> Array:
         """Each cell's own level, int32 [t, n]."""
         finer = jnp.arange(t * n) < t * n * self.share // 2**SHARE_BITS
         return (self.level - finer).reshape(t, n)
 
 
-def allot(magnitudes, scales, budget: int, quantiser: Quantiser) -> tuple[Water, jax.Array]:
+def allot(magnitudes, scales, budget: int, quantiser: Quantiser) -> tuple[Water, Array]:
     """Chooses the water level and the classes so that the pool holds all digits.
 
     The level is searched on a sample of the cells, where classes and level move together; then the
@@ -293,13 +295,15 @@ def allot(magnitudes, scales, budget: int, quantiser: Quantiser) -> tuple[Water,
 class Layout(NamedTuple):
     """Where every pair's digits lie in the pool."""
 
-    counts: jax.Array  # [t * n * 96] digits of each pair
-    starts: jax.Array  # [t * n * 96] place of its first digit
-    widths: jax.Array  # [t * n * 96] its Laplace width, grey levels
+    counts: Array  # [t * n * 96] digits of each pair
+    starts: Array  # [t * n * 96] place of its first digit
+    widths: Array  # [t * n * 96] its Laplace width, grey levels
 
 
-def lay_out(water: Water, classes, scales, quantiser: Quantiser) -> Layout:
-    """The layout that sender and receiver both derive from the water level and the classes [t, n]."""
+def lay_out(
+    water: Water, classes: Int32[Array, "t n"], scales: Int32[Array, "t k 96"], quantiser: Quantiser
+) -> Layout:
+    """Derive the layout, as sender and receiver both do, from the water level and the classes."""
     chosen = jnp.take_along_axis(scales, classes[..., None], axis=1)
     counts = digit_counts(chosen, water.of_cells(*classes.shape)[..., None], quantiser).ravel()
     return Layout(counts, jnp.cumsum(counts) - counts, width(chosen.ravel()))
@@ -308,28 +312,28 @@ def lay_out(water: Water, classes, scales, quantiser: Quantiser) -> Layout:
 # --- digits --------------------------------------------------------------------------------------
 
 
-def _to_digits(values: jax.Array, count: int, quantiser: Quantiser) -> jax.Array:
+def _to_digits(values: Array, count: int, quantiser: Quantiser) -> Array:
     """The `count` base-D digits of non-negative integers, least first: [...] -> [..., count]."""
-    return values[..., None] // quantiser.powers[:count] % quantiser.step
+    return values[..., None] // quantiser.powers[:count] % quantiser.modulus
 
 
-def _from_digits(digits: jax.Array, quantiser: Quantiser) -> jax.Array:
+def _from_digits(digits: Array, quantiser: Quantiser) -> Array:
     """Inverse of `_to_digits`."""
     return jnp.sum(digits * quantiser.powers[: digits.shape[-1]], axis=-1)
 
 
-def _digits_for(values: int, step: int) -> int:
-    """How many digits tell so many values apart."""
-    return max(1, math.ceil(math.log(values, step) - 1e-9))
+def _digits_for(values: int, modulus: int) -> int:
+    """Return the number of digits that tell `values` values apart."""
+    return max(1, math.ceil(math.log(values, modulus) - 1e-9))
 
 
-def head_digits(step: int) -> list[int]:
-    """The digits of the water level and of the share."""
-    return [_digits_for(2**LEVEL_CODE_BITS, step), _digits_for(2**SHARE_BITS, step)]
+def head_digits(modulus: int) -> list[int]:
+    """Return the numbers of digits of the water level and of the share."""
+    return [_digits_for(2**LEVEL_CODE_BITS, modulus), _digits_for(2**SHARE_BITS, modulus)]
 
 
-def quantise(pairs, layout: Layout, quantiser: Quantiser) -> jax.Array:
-    """One whole number below step^counts for each pair of coefficients, [p, 2] -> int32 [p]."""
+def quantise(pairs: Float[Array, "p 2"], layout: Layout, quantiser: Quantiser) -> Int32[Array, " p"]:
+    """Quantise each pair of coefficients to one whole number below modulus^counts."""
     levels = _look_up(quantiser.levels, layout.counts)[:, None]
     compressed = jnp.sign(pairs) * -jnp.expm1(-jnp.abs(pairs) / (3 * layout.widths[:, None]))
     index = jnp.floor((compressed + 1) / 2 * levels).astype(jnp.int32)
@@ -337,15 +341,15 @@ def quantise(pairs, layout: Layout, quantiser: Quantiser) -> jax.Array:
     return index[:, 0] * levels[:, 0] + index[:, 1]
 
 
-def dequantise(values, layout: Layout, quantiser: Quantiser) -> jax.Array:
-    """Centroids of quantised pairs, int32 [p] -> [p, 2] grey levels."""
+def dequantise(values: Int[Array, " p"], layout: Layout, quantiser: Quantiser) -> Float[Array, "p 2"]:
+    """Return the centroids of quantised pairs in grey levels."""
     levels = _look_up(quantiser.levels, layout.counts)
     index = jnp.stack([values // levels, values % levels], axis=-1)
     index = jnp.clip(index, 0, levels[:, None] - 1) + _look_up(quantiser.offsets, layout.counts)[:, None]
     return _look_up(quantiser.centroids, index) * layout.widths[:, None]
 
 
-def _owners(layout: Layout, size: int) -> jax.Array:
+def _owners(layout: Layout, size: int) -> Array:
     """Which pair owns each digit of the pool, int32 [size]; the last one owns what is left over.
 
     Like `jnp.repeat`, without a scatter that adds up, which other runtimes lack (see docs/EXPORT.md).
@@ -358,16 +362,18 @@ def _owners(layout: Layout, size: int) -> jax.Array:
     return users[jnp.maximum(jnp.cumsum(begins) - 1, 0)]
 
 
-def write_pool(values, layout: Layout, size: int, quantiser: Quantiser) -> jax.Array:
-    """Lays the digits of all pairs in the pool: int32 [size]; -1 where no digit is needed."""
+def write_pool(
+    values: Int[Array, " p"], layout: Layout, size: int, quantiser: Quantiser
+) -> Int32[Array, " {size}"]:
+    """Lay the digits of all pairs in the pool; -1 where no digit is needed."""
     owner = _owners(layout, size)
     place = jnp.clip(jnp.arange(size) - layout.starts[owner], 0, len(quantiser.powers) - 1)
     used = jnp.arange(size) < layout.starts[-1] + layout.counts[-1]
-    return jnp.where(used, values[owner] // _look_up(quantiser.powers, place) % quantiser.step, -1)
+    return jnp.where(used, values[owner] // _look_up(quantiser.powers, place) % quantiser.modulus, -1)
 
 
-def read_pool(digits, layout: Layout, quantiser: Quantiser) -> jax.Array:
-    """Inverse of `write_pool`: pool [size] -> values int32 [p]; garbage in, garbage out, no error."""
+def read_pool(digits: Int[Array, " size"], layout: Layout, quantiser: Quantiser) -> Int32[Array, " p"]:
+    """Invert `write_pool`; garbage in, garbage out, no error."""
 
     def add(values, digit):
         place, power = digit
@@ -383,42 +389,38 @@ def read_pool(digits, layout: Layout, quantiser: Quantiser) -> jax.Array:
 class Cells(NamedTuple):
     """A group's coefficients and what was decided about them."""
 
-    pairs: jax.Array  # [t, n, 96, 2] grey levels
-    classes: jax.Array  # int32 [t, n]
+    pairs: Array  # [t, n, 96, 2] grey levels
+    classes: Array  # int32 [t, n]
     water: Water
     budget: int  # digits in the pool
 
 
-def classify(codebook, secret, quantiser: Quantiser) -> Cells:
-    """Transforms a group [t, h, w, 3] and chooses its classes and its water level."""
+def classify(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Cells:
+    """Transform a group and choose its classes and its water level."""
     t = len(secret)
     pairs = analyse(pad_to_blocks(secret, BLOCK)).reshape(t, -1, PAIRS, 2)
-    class_digits = _digits_for(codebook.shape[1], quantiser.step)
-    budget = secret.size - sum(head_digits(quantiser.step)) - t * pairs.shape[1] * class_digits
+    class_digits = _digits_for(codebook.shape[1], quantiser.modulus)
+    budget = secret.size - sum(head_digits(quantiser.modulus)) - t * pairs.shape[1] * class_digits
     magnitudes = jnp.hypot(pairs[..., 0], pairs[..., 1])
     water, classes = allot(magnitudes, integer_scales(codebook, t), budget, quantiser)
     return Cells(pairs, classes, water, budget)
 
 
-def encode(codebook, secret, quantiser: Quantiser) -> jax.Array:
-    """The digits that describe one group of frames.
-
-    Args:
-        codebook: [T, K, 96].
-        secret: [t, h, w, 3] in [0, 1], t <= T.
+def encode(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Int32[Array, " {secret.size}"]:
+    """Describe one group of frames, not more than the codebook's, by digits.
 
     Returns:
-        int32 [t * h * w * 3] in [0, D), -1 where the secret needs no digit.
+        Digits in [0, D), -1 where the secret needs none.
     """
     cells = classify(codebook, secret, quantiser)
     layout = lay_out(cells.water, cells.classes, integer_scales(codebook, len(secret)), quantiser)
     values = quantise(cells.pairs.reshape(-1, 2), layout, quantiser)
-    level_digits, share_digits = head_digits(quantiser.step)
+    level_digits, share_digits = head_digits(quantiser.modulus)
     digits = jnp.concatenate(
         [
             _to_digits(cells.water.level + LEVEL_OFFSET, level_digits, quantiser),
             _to_digits(cells.water.share, share_digits, quantiser),
-            _to_digits(cells.classes, _digits_for(codebook.shape[1], quantiser.step), quantiser).ravel(),
+            _to_digits(cells.classes, _digits_for(codebook.shape[1], quantiser.modulus), quantiser).ravel(),
             write_pool(values, layout, cells.budget, quantiser),
         ]
     )
@@ -428,17 +430,19 @@ def encode(codebook, secret, quantiser: Quantiser) -> jax.Array:
 class Decoded(NamedTuple):
     """What the digits say, before refinement."""
 
-    coefficients: jax.Array  # [t, rows, columns, 192] grey levels
-    errors: jax.Array  # [t, rows, columns, 96] expected rms error of each coefficient of a pair
+    coefficients: Array  # [t, rows, columns, 192] grey levels
+    errors: Array  # [t, rows, columns, 96] expected rms error of each coefficient of a pair
 
 
-def decode(codebook, digits, shape, quantiser: Quantiser) -> Decoded:
-    """Reads the digits of one group, int32 [t * h * w * 3], of frames of shape (t, h, w, 3)."""
+def decode(
+    codebook: Codebook, digits: Int[Array, " samples"], shape: tuple[int, ...], quantiser: Quantiser
+) -> Decoded:
+    """Read the digits of one group of frames of shape (t, h, w, 3)."""
     t, h, w, _ = shape
     rows, columns = -(-h // BLOCK), -(-w // BLOCK)
     count = codebook.shape[1]
-    class_digits = _digits_for(count, quantiser.step)
-    ends = np.cumsum([*head_digits(quantiser.step), t * rows * columns * class_digits])
+    class_digits = _digits_for(count, quantiser.modulus)
+    ends = np.cumsum([*head_digits(quantiser.modulus), t * rows * columns * class_digits])
     level, share, classes, pool = jnp.split(digits.reshape(t, -1).T.ravel(), ends)
     level = _from_digits(level, quantiser)
     # A level that cannot be, with a wrong key, reads as the finest: what is revealed is loud noise.
@@ -453,30 +457,32 @@ def decode(codebook, digits, shape, quantiser: Quantiser) -> Decoded:
     return Decoded(pairs.reshape(t, rows, columns, 2 * PAIRS), errors.reshape(t, rows, columns, PAIRS))
 
 
-def wrap_into(cover, digits, step: int) -> jax.Array:
-    """Moves each 8-bit sample of the cover to the nearest valid value congruent to its digit modulo D.
+def wrap_into(
+    cover: Float[Array, "*b h w 3"], digits: Int[Array, "..."], modulus: int
+) -> Float32[Array, "*b h w 3"]:
+    """Move each 8-bit sample of the cover to the nearest valid value congruent to its digit modulo D.
 
     Args:
-        cover: float array of whole numbers in [0, 255].
-        digits: int32, same size; -1 leaves the sample as it is.
+        cover: whole numbers in [0, 255].
+        digits: as many; -1 leaves the sample as it is.
 
     Returns:
-        The stego, whole numbers in [0, 255], same shape as the cover.
+        The stego, whole numbers in [0, 255].
     """
     levels, digits = cover.astype(jnp.int32), digits.reshape(cover.shape)
-    offset = (digits - levels) % step
+    offset = (digits - levels) % modulus
     # A tie between +D/2 and -D/2 (even D) goes by the position's parity: no bias, no contours.
     odd = sum(jnp.indices(cover.shape[-3:], sparse=True)) % 2 == 1
-    down = (2 * offset > step) | ((2 * offset == step) & odd)
-    stego = levels + jnp.where(down, offset - step, offset)
-    stego = jnp.where(stego < 0, stego + step, jnp.where(stego > 255, stego - step, stego))
+    down = (2 * offset > modulus) | ((2 * offset == modulus) & odd)
+    stego = levels + jnp.where(down, offset - modulus, offset)
+    stego = jnp.where(stego < 0, stego + modulus, jnp.where(stego > 255, stego - modulus, stego))
     return jnp.where(digits < 0, levels, stego).astype(jnp.float32)
 
 
-def hide_group(codebook, cover, secret, quantiser: Quantiser) -> jax.Array:
-    """Hides one group of frames in another, both [t, h, w, 3] in [0, 1]; the stego is whole 8-bit levels."""
+def hide_group(codebook: Codebook, cover: Group, secret: Group, quantiser: Quantiser) -> Group:
+    """Hide one group of frames in another; the stego is whole 8-bit levels."""
     digits = lax.stop_gradient(encode(codebook, secret, quantiser))
-    return wrap_into(jnp.round(cover * 255), digits, quantiser.step) / 255
+    return wrap_into(jnp.round(cover * 255), digits, quantiser.modulus) / 255
 
 
 # --- networks ------------------------------------------------------------------------------------
@@ -492,7 +498,7 @@ class Refinement(nn.Module):
 
     features: int
     layers: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, coefficients, errors):
@@ -511,7 +517,7 @@ class Refinement(nn.Module):
 # --- model ---------------------------------------------------------------------------------------
 
 
-def _as_video(x: jax.Array) -> jax.Array:
+def _as_video(x: Batch) -> Float[Array, "b t h w 3"]:
     return x[:, None] if x.ndim == 4 else x
 
 
@@ -521,8 +527,10 @@ def build(config) -> Model:
     Raises:
         UserError: `modulus` is out of range, or `dtype` unknown.
     """
-    if not 2 <= config.modulus <= MAX_STEP:
-        raise UserError(f"config.model.modulus is a whole number from 2 to {MAX_STEP}, not {config.modulus}")
+    if not 2 <= config.modulus <= MAX_MODULUS:
+        raise UserError(
+            f"config.model.modulus is a whole number from 2 to {MAX_MODULUS}, not {config.modulus}"
+        )
     quantiser = make_quantiser(config.modulus)
     refinement, dtype = rematerialise(Refinement, config), compute_dtype(config)
     network = refinement(config.features, config.depth, dtype) if config.depth else None
@@ -537,13 +545,18 @@ def build(config) -> Model:
         return tie({"hide": {"codebook": codebook}, "reveal": reveal_params})
 
     def hide(params, cover, secret):
-        one = lambda c, s: hide_group(params["codebook"], c, s, quantiser)  # noqa: E731
+        def one(cover, secret):
+            return hide_group(params["codebook"], cover, secret, quantiser)
+
         return jax.vmap(one)(_as_video(cover), _as_video(secret)).reshape(cover.shape)
 
     def reveal(params, stego):
         video = _as_video(stego)
-        digits = jnp.round(video * 255).astype(jnp.int32) % quantiser.step
-        read = lambda d: decode(params["codebook"], d.ravel(), d.shape, quantiser)  # noqa: E731
+        digits = jnp.round(video * 255).astype(jnp.int32) % quantiser.modulus
+
+        def read(digits):
+            return decode(params["codebook"], digits.ravel(), digits.shape, quantiser)
+
         decoded = lax.stop_gradient(jax.vmap(read)(digits))
         coefficients = decoded.coefficients
         if network:
@@ -557,17 +570,20 @@ def build(config) -> Model:
 
     def penalty(params, cover, secret):
         del cover
-        fit = lambda s: _misfit(params["hide"]["codebook"], s, quantiser)  # noqa: E731
-        return jax.vmap(fit)(_as_video(secret)).mean()
+
+        def misfit(secret):
+            return _misfit(params["hide"]["codebook"], secret, quantiser)
+
+        return jax.vmap(misfit)(_as_video(secret)).mean()
 
     def tie(params):
         codebook = jnp.array(params["hide"]["codebook"], copy=True)  # a buffer of its own can be donated
         return {**params, "reveal": {**params["reveal"], "codebook": codebook}}
 
-    return Model(init, hide, reveal, penalty, tie, quantiser.step)
+    return Model(init, hide, reveal, penalty, tie, quantiser.modulus)
 
 
-def _misfit(codebook, secret, quantiser: Quantiser) -> jax.Array:
+def _misfit(codebook, secret, quantiser: Quantiser) -> Array:
     """Gaussian negative log-likelihood (nats per coefficient) of each cell under its chosen class.
 
     Its gradient moves every class to the rms of the cells that choose it: k-means in the model's own

@@ -37,7 +37,7 @@ class Network(nn.Module):
     features: int
     layers: int
     out: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.dtype("float32")
 
     @nn.compact
     def __call__(self, x):
@@ -57,7 +57,7 @@ class Coupling(nn.Module):
     features: int
     layers: int
     channels: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: jnp.dtype = jnp.dtype("float32")
 
     def setup(self):
         """Makes the three networks."""

@@ -10,9 +10,9 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 
 from deepsteg_jax.cipher import ROUNDS, rotations
+from deepsteg_jax.keystream import numpy_keystream
 
 LARGEST_CODE = 6  # p: 6 bits in 63 samples, of which 0.98 change on the average
 
@@ -60,9 +60,7 @@ def choose_indices(key: bytes, number: int, count: int, samples: int) -> np.ndar
     """
     columns = math.isqrt(samples - 1) + 1
     rows = -(-samples // columns)
-    nonce = bytes(4) + number.to_bytes(12, "little")
-    stream = Cipher(algorithms.ChaCha20(key, nonce), None).encryptor()
-    words = np.frombuffer(stream.update(bytes(4 * (ROUNDS // 2) * (rows + columns))), "<u4")
+    words = numpy_keystream(key, number, 4 * (ROUNDS // 2) * (rows + columns)).view("<u4")
     words = words.reshape(ROUNDS // 2, rows + columns).astype(np.int64)
     turns = words[:, :rows] % columns, words[:, rows:] % rows
     indices = np.arange(count)

@@ -62,7 +62,7 @@ class PixelScheme(Scheme):
         self.group, self.still = config.model.frames, config.model.frames == 1
         self._codecs: dict[tuple, Codec] = {}
         self.model = models.build(config.model)
-        self.modulus = self.model.step
+        self.modulus = self.model.modulus
         self.reveal_params = jax.device_put(
             load_params("reveal")
         )  # a checkpoint that does not fit says so here

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from einops import rearrange, repeat
 
-from deepsteg_jax.dct import dct_matrix
+from deepsteg_jax.dct import dct_matrix, zigzag
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.keystream import numpy_keystream
 from deepsteg_jax.schemes.robust import code
-from deepsteg_jax.schemes.robust.layout import keystream
 
 BLOCK = 8
 LUMA = np.array([0.299, 0.587, 0.114])  # BT.601, as codecs take it by default
@@ -100,9 +100,7 @@ def extract(frames: np.ndarray, key: bytes, carrier: Carrier) -> bytes:
 
 def _frequencies(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Vertical and horizontal frequency of the first coefficients, without DC."""
-    u, v = np.mgrid[:BLOCK, :BLOCK].reshape(2, -1)
-    order = np.lexsort((u, u + v))[1 : count + 1]
-    return u[order], v[order]
+    return np.divmod(zigzag(BLOCK)[1 : count + 1], BLOCK)
 
 
 def _coefficients(frames: np.ndarray, carrier: Carrier) -> np.ndarray:
@@ -149,5 +147,5 @@ def _likelihoods(found: np.ndarray, modulus: float) -> np.ndarray:
 
 def _secrets(key: bytes, count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     """`count` bytes of a keystream and a permutation of `length` coefficients."""
-    stream = keystream(key, 0, count + 8 * length)
+    stream = numpy_keystream(key, 0, count + 8 * length)
     return stream[:count], np.argsort(np.frombuffer(stream[count:].tobytes(), "<u8"), kind="stable")

@@ -63,7 +63,10 @@ def test_two_noises_are_independent():
 
 def test_stages_apply_in_order():
     x = picture()
-    on_grid = lambda y: np.allclose(y * 255, np.round(y * 255), atol=1e-3)  # noqa: E731
+
+    def on_grid(y):
+        return np.allclose(y * 255, np.round(y * 255), atol=1e-3)
+
     noise_last = np.asarray(simulated.build((("round", 8), ("gaussian_noise", 0.1)))(KEY, x))
     noise_first = np.asarray(simulated.build((("gaussian_noise", 0.1), ("round", 8)))(KEY, x))
     assert on_grid(noise_first)
@@ -114,7 +117,7 @@ def test_gradient_is_that_of_differences(stage):
 # Geometry
 
 
-@pytest.mark.parametrize("scale", [0.5, 0.75, 0.9])
+@pytest.mark.parametrize("scale", [0.5, 0.75])
 def test_resize_is_that_of_swscale(scale):
     y, x = np.mgrid[:60, :84]
     waves = [128 + 80 * np.sin(x / a + y / b) * np.cos(y / a) for a, b in ((2, 7), (3, 5), (9, 4))]
@@ -132,10 +135,9 @@ def resized(x, key, scale):
 def test_resize_to_all_sizes():
     x = picture(shape=(2, 15, 22, 3))
     np.testing.assert_allclose(resized(x, KEY, 1), simulated.round_to_bits(KEY, x, 8), atol=1e-6)
-    for scale in (0.1, 0.4):
-        fixed, drawn = resized(x, KEY, scale), resized(x, KEY, (scale, scale))
-        np.testing.assert_allclose(fixed, drawn, atol=1 / 254)
-        assert fixed.shape == x.shape
+    fixed, drawn = resized(x, KEY, 0.1), resized(x, KEY, (0.1, 0.1))
+    np.testing.assert_allclose(fixed, drawn, atol=1 / 254)
+    assert fixed.shape == x.shape
     wide = jax.jit(jax.value_and_grad(lambda x, key: jnp.sum(resized(x, key, (0.1, 1)))))
     for key in jax.random.split(KEY, 4):
         value, gradient = wide(x, key)
@@ -184,8 +186,9 @@ def test_drawn_parameters_depend_on_the_key_only(stage):
     made = np.asarray(sent(keys, x))
     np.testing.assert_array_equal(made, sent(keys, x))
     assert len({example.tobytes() for example in made}) > 1
-    one = np.asarray(jax.jit(simulated.build((stage,)))(keys[3], x))
-    np.testing.assert_allclose(one, made[3], atol=1 / 254)  # not on the rest of the batch
+    others = jax.random.split(jax.random.key(4), 6)
+    in_company = np.asarray(sent(jnp.concatenate([others[:3], keys[3:4], others[4:]]), x))
+    np.testing.assert_array_equal(in_company[3], made[3])  # not on the rest of the batch
 
 
 def test_one_of_draws_for_each_example():

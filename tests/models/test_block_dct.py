@@ -14,18 +14,19 @@ from deepsteg_jax.losses import mean_squared_error
 from deepsteg_jax.models import block_dct
 
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles fast
-STEPS = (2, 3, 4, 5, 6, 7, 8)
+MODULI = (2, 3, 8)  # a power of two or not, levels of both parities; 4 is the model's below
+SHORT = (3, 13, 21)  # frames fewer than the codebook's, no whole blocks
 
 
 @functools.cache
-def quantiser_of(step):
-    return block_dct.make_quantiser(step)
+def quantiser_of(modulus):
+    return block_dct.make_quantiser(modulus)
 
 
 @functools.cache
-def model_of(step=4, frames=4, classes=8):
+def model_of():
     """(model, params, compiled hide, compiled reveal), untrained."""
-    settings = {"modulus": step, "frames": frames, "classes": classes, "features": 8, "depth": 1}
+    settings = {"modulus": 4, "frames": 4, "classes": 8, "features": 8, "depth": 1}
     model = block_dct.build(ConfigDict(settings))
     return model, quick(model.init)(jax.random.key(0)), quick(model.hide), quick(model.reveal)
 
@@ -64,7 +65,7 @@ def rounded(x):
 # --- transform -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (4, 16, 24), (3, 24, 8)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 24)])
 def test_transform_is_orthonormal(shape):
     video = np.random.default_rng(0).uniform(size=(*shape, 3)).astype(np.float32)
     coefficients = quick(block_dct.analyse)(video)
@@ -95,12 +96,12 @@ def test_constant_grey_is_one_coefficient():
 # --- quantisers ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_quantiser_tables(step):
-    q = quantiser_of(step)
-    assert q.step == step
+@pytest.mark.parametrize("modulus", MODULI)
+def test_quantiser_tables(modulus):
+    q = quantiser_of(modulus)
+    assert q.modulus == modulus
     levels, powers = [[int(x) for x in table] for table in (q.levels, q.powers)]
-    assert powers == [step**n for n in range(len(levels))]
+    assert powers == [modulus**n for n in range(len(levels))]
     for count, power in zip(levels, powers, strict=True):
         assert count**2 <= power < (count + 1) ** 2
     assert levels[-1] >= block_dct.MAX_LEVELS > levels[-2]
@@ -127,16 +128,16 @@ def laplace_layout(quantiser, digits, size, width=1.0):
     return block_dct.Layout(counts, jnp.arange(size) * digits, jnp.full(size, width))
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 5, 8])
-def test_quantisers_err_as_their_tables_say(step):
-    q = quantiser_of(step)
+@pytest.mark.parametrize("modulus", MODULI)
+def test_quantisers_err_as_their_tables_say(modulus):
+    q = quantiser_of(modulus)
     pairs = np.random.default_rng(0).laplace(scale=2.5, size=(60000, 2)).astype(np.float32)
     last = np.inf
     for digits in (0, 2, 4, 6):
         layout = laplace_layout(q, digits, len(pairs), width=2.5)
         values = np.asarray(block_dct.quantise(jnp.asarray(pairs), layout, q))
         assert values.min() >= 0
-        assert values.max() < step**digits
+        assert values.max() < modulus**digits
         back = np.asarray(block_dct.dequantise(jnp.asarray(values), layout, q))
         error = np.sqrt(np.mean((back - pairs) ** 2))
         assert error == pytest.approx(2.5 * q.rms[digits], rel=0.03)
@@ -144,9 +145,9 @@ def test_quantisers_err_as_their_tables_say(step):
         last = error
 
 
-@pytest.mark.parametrize(("step", "digits"), [(2, 0), (2, 7), (3, 5), (4, 4), (5, 3), (7, 3)])
-def test_every_centroid_lies_in_its_cell(step, digits):
-    q = quantiser_of(step)
+@pytest.mark.parametrize(("modulus", "digits"), [(2, 0), (2, 7), (3, 5), (4, 4)])
+def test_every_centroid_lies_in_its_cell(modulus, digits):
+    q = quantiser_of(modulus)
     values = jnp.arange(4096) % int(q.levels[digits]) ** 2
     layout = laplace_layout(q, digits, 4096, width=3.0)
     pairs = block_dct.dequantise(values, layout, q)
@@ -163,10 +164,10 @@ def test_extreme_coefficients_take_the_outer_levels():
     assert np.all(np.isfinite(block_dct.dequantise(values, layout, q)))
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_digit_counts_are_the_cheapest(step):
+@pytest.mark.parametrize("modulus", MODULI)
+def test_digit_counts_are_the_cheapest(modulus):
     # lambda per digit is the square of the water level, and a pair errs twice.
-    q = quantiser_of(step)
+    q = quantiser_of(modulus)
     excess = np.arange(-40, 90)
     counts = np.asarray(block_dct.digit_counts(jnp.asarray(excess - 13), -13, q))
     widths = 2.0 ** (excess / block_dct.SCALE_STEPS)
@@ -220,56 +221,54 @@ def test_finest_level(finest):
     assert int(block_dct._finest_level(lambda level: level >= finest)) == finest
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 5, 32])
-def test_a_level_that_cannot_be_is_noise(step):
+@pytest.mark.parametrize("modulus", [2, 5])
+def test_a_level_that_cannot_be_is_noise(modulus):
     """Random digits, which a wrong key reads, reveal loud noise, not a flat grey."""
-    codebook = model_of()[1]["hide"]["codebook"]
-    digits = np.random.default_rng(step).integers(0, step, 3 * 16 * 24 * 3)
-    decoded = block_dct.decode(codebook, jnp.asarray(digits), (3, 16, 24, 3), quantiser_of(step))
-    assert np.std(block_dct.synthesise(decoded.coefficients)) > 0.3
+    digits = np.random.default_rng(modulus).integers(0, modulus, 3 * 13 * 21 * 3)
+    assert np.std(block_dct.synthesise(decoder_of(modulus)(digits).coefficients)) > 0.3
 
 
 # --- digits --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 7])
-def test_base_digits(step):
-    q = quantiser_of(step)
-    values = jnp.arange(step**4)
+@pytest.mark.parametrize("modulus", [2, 3])
+def test_base_digits(modulus):
+    q = quantiser_of(modulus)
+    values = jnp.arange(modulus**4)
     digits = block_dct._to_digits(values, 4, q)
-    assert (int(digits.min()), int(digits.max())) == (0, step - 1)
+    assert (int(digits.min()), int(digits.max())) == (0, modulus - 1)
     np.testing.assert_array_equal(digits[1], [1, 0, 0, 0])  # least first
     np.testing.assert_array_equal(block_dct._from_digits(digits, q), values)
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("modulus", [2, 3, 4, 5, 8])
 @pytest.mark.parametrize("classes", [1, 2, 8, 9, 64])
-def test_digits_for_suffice(step, classes):
-    digits = block_dct._digits_for(classes, step)
+def test_digits_for_suffice(modulus, classes):
+    digits = block_dct._digits_for(classes, modulus)
     assert digits >= 1
-    assert step**digits >= classes
-    assert digits == 1 or step ** (digits - 1) < classes
+    assert modulus**digits >= classes
+    assert digits == 1 or modulus ** (digits - 1) < classes
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 8])
-def test_pool_round_trip(step):
-    q = quantiser_of(step)
-    rng = np.random.default_rng(step)
+@pytest.mark.parametrize("modulus", [2, 3])
+def test_pool_round_trip(modulus):
+    q = quantiser_of(modulus)
+    rng = np.random.default_rng(modulus)
     counts = rng.integers(0, len(q.powers), 300)
     counts[rng.uniform(size=300) < 0.4] = 0
     counts[[0, 1, 100]] = 0, len(q.powers) - 1, len(q.powers) - 1
     counts[np.cumsum(counts) >= 700] = 0
-    counts[-1 if step < 4 else -2] = 700 - counts.sum()
+    counts[-1 if modulus < 4 else -2] = 700 - counts.sum()
     assert counts.max() < len(q.powers)
-    values = np.array([rng.integers(0, step ** int(n)) for n in counts])
-    values[1] = step ** int(counts[1]) - 1
+    values = np.array([rng.integers(0, modulus ** int(n)) for n in counts])
+    values[1] = modulus ** int(counts[1]) - 1
     layout = block_dct.Layout(jnp.asarray(counts), jnp.asarray(np.cumsum(counts) - counts), jnp.ones(300))
-    by_hand = [v // step**i % step for v, n in zip(values, counts, strict=True) for i in range(n)]
+    by_hand = [v // modulus**i % modulus for v, n in zip(values, counts, strict=True) for i in range(n)]
     for spare in (0, 50):  # a full pool, and one with room
         pool = np.asarray(block_dct.write_pool(jnp.asarray(values), layout, 700 + spare, q))
         np.testing.assert_array_equal(pool, by_hand + [-1] * spare)
         np.testing.assert_array_equal(block_dct.read_pool(jnp.asarray(pool), layout, q), values)
-        junk = np.where(pool < 0, rng.integers(0, step, len(pool)), pool)  # the cover's own residues
+        junk = np.where(pool < 0, rng.integers(0, modulus, len(pool)), pool)  # the cover's own residues
         np.testing.assert_array_equal(block_dct.read_pool(jnp.asarray(junk), layout, q), values)
 
 
@@ -282,60 +281,62 @@ def test_empty_pool():
     np.testing.assert_array_equal(block_dct.read_pool(jnp.arange(30) % 4, layout, q), none)
 
 
+CHECKS = np.indices(SHORT)[..., None] * np.ones(3, int)
 HARD = {
-    "white noise": np.random.default_rng(0).integers(0, 256, (3, 13, 21, 3)),
-    "black and white noise": np.random.default_rng(1).integers(0, 2, (3, 13, 21, 3)) * 255,
-    "black": np.zeros((3, 13, 21, 3)),
-    "grey": np.full((3, 13, 21, 3), 128),
-    "white": np.full((3, 13, 21, 3), 255),
-    "red": np.full((3, 13, 21, 3), (255, 0, 0)),
-    "pixel checks": np.repeat(np.indices((3, 13, 21)).sum(0)[..., None] % 2 * 255, 3, axis=-1),
-    "block checks": np.repeat((np.indices((3, 13, 21)) // 8).sum(0)[..., None] % 2 * 255, 3, axis=-1),
-    "flicker": np.full((3, 13, 21, 3), 255) * (np.arange(3) % 2)[:, None, None, None],
-    "texture": clip(0, (3, 13, 21)),
+    "white noise": np.random.default_rng(0).integers(0, 256, (*SHORT, 3)),
+    "black and white noise": np.random.default_rng(1).integers(0, 2, (*SHORT, 3)) * 255,
+    "black": np.zeros((*SHORT, 3)),
+    "grey": np.full((*SHORT, 3), 128),
+    "white": np.full((*SHORT, 3), 255),
+    "red": np.full((*SHORT, 3), (255, 0, 0)),
+    "pixel checks": CHECKS.sum(0) % 2 * 255,
+    "block checks": (CHECKS // 8).sum(0) % 2 * 255,
+    "flicker": np.full((*SHORT, 3), 255) * (np.arange(3) % 2)[:, None, None, None],
+    "texture": clip(0, SHORT),
 }
-HARD |= {f"noise {n}": clip(n, (3, 13, 21), noise=1.5**n) for n in range(12)}
+HARD |= {f"noise {n}": clip(n, SHORT, noise=1.5**n) for n in range(12)}
 
 
 @functools.cache
-def coder_of(step):
-    """Compiled: a clip of (3, 13, 21) -> its digits and what they say."""
-    codebook = model_of()[1]["hide"]["codebook"]
-
-    @quick
-    def code(secret):
-        digits = block_dct.encode(codebook, secret, quantiser_of(step))
-        return digits, block_dct.decode(codebook, digits, secret.shape, quantiser_of(step))
-
-    return code
+def encoder_of(modulus):
+    """Compiled: a secret [*SHORT, 3] -> its digits."""
+    codebook, quantiser = model_of()[1]["hide"]["codebook"], quantiser_of(modulus)
+    return quick(lambda secret: block_dct.encode(codebook, secret, quantiser))
 
 
-@pytest.mark.parametrize("step", [2, 5])
+@functools.cache
+def decoder_of(modulus):
+    """Compiled: digits -> `Decoded`."""
+    codebook, quantiser = model_of()[1]["hide"]["codebook"], quantiser_of(modulus)
+    return quick(lambda digits: block_dct.decode(codebook, digits, (*SHORT, 3), quantiser))
+
+
+@pytest.mark.parametrize("modulus", [2, 5])
 @pytest.mark.parametrize("name", HARD)
-def test_digits_never_exceed_the_budget(step, name):
+def test_digits_never_exceed_the_budget(modulus, name):
     secret = unit(HARD[name])
-    digits, decoded = coder_of(step)(secret)
-    digits = np.asarray(digits)
+    digits = np.asarray(encoder_of(modulus)(secret))
+    decoded = decoder_of(modulus)(digits)
     assert digits.shape == (secret.size,)
     assert digits.min() >= -1
-    assert digits.max() < step
+    assert digits.max() < modulus
 
     # The header, read by hand, says how many digits follow; they fit, and with one more share of the cells
     # on the finer level they would not.
-    class_digits = block_dct._digits_for(8, step)
+    class_digits = block_dct._digits_for(8, modulus)
     in_order = digits.reshape(3, -1).T.ravel()
-    head = [*block_dct.head_digits(step), 3 * 2 * 3 * class_digits]
+    head = [*block_dct.head_digits(modulus), 3 * 2 * 3 * class_digits]
     level, share, classes, pool = np.split(in_order, np.cumsum(head))
     assert min(level.min(), share.min(), classes.min()) >= 0
-    level, share = (x @ step ** np.arange(len(x)) for x in (level, share))
+    level, share = (x @ modulus ** np.arange(len(x)) for x in (level, share))
     level -= block_dct.LEVEL_OFFSET
-    classes = classes.reshape(3, 6, class_digits) @ step ** np.arange(class_digits)
+    classes = classes.reshape(3, 6, class_digits) @ modulus ** np.arange(class_digits)
     scales = np.asarray(block_dct.integer_scales(model_of()[1]["hide"]["codebook"], 3))
     chosen = np.take_along_axis(scales, classes[..., None], axis=1)
 
     def digits_at(share):
         levels = level - (np.arange(18) < 18 * share // 256).reshape(3, 6, 1)
-        return np.sum((chosen - levels)[..., None] >= quantiser_of(step).thresholds)
+        return np.sum((chosen - levels)[..., None] >= quantiser_of(modulus).thresholds)
 
     used = digits_at(share)
     assert used <= len(pool)
@@ -348,37 +349,39 @@ def test_digits_never_exceed_the_budget(step, name):
     assert np.all(np.asarray(decoded.errors) > 0)
     coefficients = np.asarray(block_dct.analyse(pad_to_blocks(secret, 8)))
     error = np.mean((np.asarray(decoded.coefficients) - coefficients) ** 2)
-    assert error < (0.85 if step == 2 else 0.5) * np.mean(coefficients**2) or name == "grey"
+    assert error < (0.85 if modulus == 2 else 0.5) * np.mean(coefficients**2) or name == "grey"
     back = np.clip(block_dct.synthesise(decoded.coefficients), 0, 1)[:, :13, :21]
-    floors = {"texture": 28 if step == 2 else 38, "grey": 45}
+    floors = {"texture": 28 if modulus == 2 else 38, "grey": 45}
     assert metrics.mean_psnr(rounded(secret), rounded(back)) > floors.get(name, 0)
 
 
 # --- wrapping ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_wrapping(step):
+@pytest.mark.parametrize("modulus", MODULI)
+def test_wrapping(modulus):
     cover = np.repeat(np.arange(256.0), 24 * 3).reshape(1, 256, 24, 3)
-    digits = np.arange(cover.size).reshape(cover.shape) // 3 % step
-    stego = np.asarray(block_dct.wrap_into(jnp.asarray(cover), jnp.asarray(digits).ravel(), step))
+    digits = np.arange(cover.size).reshape(cover.shape) // 3 % modulus
+    stego = np.asarray(block_dct.wrap_into(jnp.asarray(cover), jnp.asarray(digits).ravel(), modulus))
     assert stego.shape == cover.shape
     assert stego.min() >= 0
     assert stego.max() <= 255
-    np.testing.assert_array_equal(stego % step, digits)
+    np.testing.assert_array_equal(stego % modulus, digits)
     change = np.abs(stego - cover)
-    inner = (cover >= step / 2) & (cover <= 255 - step / 2)
-    assert change[inner].max() <= step / 2
-    assert change.max() < step
-    errors = [min(m, step - m) ** 2 for m in range(step)]  # every digit as often
+    inner = (cover >= modulus / 2) & (cover <= 255 - modulus / 2)
+    assert change[inner].max() <= modulus / 2
+    assert change.max() < modulus
+    errors = [min(m, modulus - m) ** 2 for m in range(modulus)]  # every digit as often
     assert np.mean(change[inner] ** 2) == pytest.approx(np.mean(errors), rel=0.01)
 
 
-@pytest.mark.parametrize("step", [2, 4, 6, 8])
-def test_ties_are_unbiased(step):
+@pytest.mark.parametrize("modulus", [2, 4, 8])
+def test_ties_are_unbiased(modulus):
     cover = np.full((2, 6, 10, 3), 100.0)
-    stego = np.asarray(block_dct.wrap_into(cover, jnp.full(cover.size, (100 + step // 2) % step), step))
-    assert sorted(np.unique(stego - cover)) == [-step / 2, step / 2]
+    stego = np.asarray(
+        block_dct.wrap_into(cover, jnp.full(cover.size, (100 + modulus // 2) % modulus), modulus)
+    )
+    assert sorted(np.unique(stego - cover)) == [-modulus / 2, modulus / 2]
     assert np.mean(stego - cover) == 0
     assert np.all(np.mean(stego - cover, axis=(1, 2)) == 0)
 
@@ -396,7 +399,7 @@ def test_no_digit_leaves_the_sample():
 
 
 def stego_and_revealed(cover, secret):
-    """8-bit stego and revealed of 8-bit frames [b, (t,) h, w, 3] at step 4."""
+    """8-bit stego and revealed of 8-bit frames [b, (t,) h, w, 3] at modulus 4."""
     _, params, hide, reveal = model_of()
     stego = grey(hide(params["hide"], unit(cover), unit(secret)))
     revealed = np.asarray(reveal(params["reveal"], unit(stego)))
@@ -422,36 +425,28 @@ def test_untrained_quality():
     assert metrics.mean_psnr(secret[0], revealed[0]) > 40.7
 
 
-@pytest.mark.parametrize(
-    ("shape", "floor"),
-    [
-        ((1, 8, 8), 31.5),  # an image of one block
-        ((3, 13, 21), 35.9),  # shorter than the codebook, not whole blocks
-    ],
-)
-def test_shapes(shape, floor):
-    cover, secret = clip(1, shape), clip(2, shape)
-    if shape[0] > 1:
-        cover, secret = cover[None], secret[None]
+def test_an_image_of_no_whole_blocks():
+    """Shorter groups of such frames: `test_digits_never_exceed_the_budget`."""
+    cover, secret = clip(1, (1, 13, 21)), clip(2, (1, 13, 21))
     stego, revealed = stego_and_revealed(cover, secret)
-    flat = lambda x: x.reshape(-1, *x.shape[-3:])  # noqa: E731
-    assert metrics.mean_psnr(flat(cover), flat(stego)) > 45.6
-    assert metrics.mean_psnr(flat(secret), flat(revealed)) > floor
+    assert metrics.mean_psnr(cover, stego) > 45.6
+    assert metrics.mean_psnr(secret, revealed) > 30.5
 
 
-def test_larger_step_hides_more():
-    cover, secret = clip(1, (3, 13, 21)), HARD["texture"]
+def test_larger_modulus_hides_more():
+    cover, secret = clip(1, SHORT), HARD["texture"]
     quality = []
-    for step in (2, 3, 4, 5):
-        digits, decoded = coder_of(step)(unit(secret))
-        stego = block_dct.wrap_into(jnp.asarray(cover, jnp.float32), digits, step)
-        revealed = np.clip(block_dct.synthesise(decoded.coefficients), 0, 1)[:, :13, :21]
+    for modulus in (2, 5):
+        digits = encoder_of(modulus)(unit(secret))
+        stego = block_dct.wrap_into(jnp.asarray(cover, jnp.float32), digits, modulus)
+        coefficients = decoder_of(modulus)(digits).coefficients
+        revealed = np.clip(block_dct.synthesise(coefficients), 0, 1)[:, :13, :21]
         quality.append(
             (metrics.mean_psnr(cover, np.uint8(stego)), metrics.mean_psnr(secret, rounded(revealed)))
         )
-    stego, revealed = zip(*quality, strict=True)
-    assert max(np.diff(stego)) < -0.5
-    assert min(np.diff(revealed)) > 0.5
+    (fine_stego, coarse_revealed), (coarse_stego, fine_revealed) = quality
+    assert coarse_stego < fine_stego - 1.5
+    assert fine_revealed > coarse_revealed + 1.5
 
 
 def test_cover_is_no_noise_to_the_receiver():
@@ -476,13 +471,13 @@ def test_examples_do_not_mix():
 
 
 def test_garbage_reveals_without_harm():
-    _, params, _, reveal = model_of(3)  # 3 ** 2 classes can be written, 8 are there
+    _, params, _, reveal = model_of()  # 4 ** 2 classes can be written, 8 are there
     rng = np.random.default_rng(0)
     deviations = []
     for level in (300, 0, 25, 50, 75, 100, 127):  # the first 2 samples of each frame
-        stego = rng.integers(0, 256, (1, 4, 16, 24, 3))
-        digits = np.array([level // 3**i % 3 for i in range(8)])
-        stego.reshape(4, -1)[:, :2] = digits.reshape(2, 4).T
+        stego = rng.integers(0, 256, (2, 4, 16, 24, 3))
+        digits = np.array([level // 4**i % 4 for i in range(8)])  # the last two are of the share
+        stego.reshape(2, 4, -1)[:, :, :2] = digits.reshape(2, 4).T
         revealed = np.asarray(reveal(params["reveal"], unit(stego)))
         assert np.all(np.isfinite(revealed))
         assert revealed.min() >= 0
@@ -496,8 +491,8 @@ def test_init_is_deterministic():
     init = quick(model_of()[0].init)
     one, again, other = init(jax.random.key(1)), init(jax.random.key(1)), init(jax.random.key(2))
     jax.tree.map(np.testing.assert_array_equal, one, again)
-    enter = lambda params: params["reveal"]["refinement"]["enter"]["kernel"]  # noqa: E731
-    assert np.any(enter(one) != enter(other))
+    kernels = (params["reveal"]["refinement"]["enter"]["kernel"] for params in (one, other))
+    assert np.any(np.not_equal(*kernels))
     assert np.any(one["hide"]["codebook"] != other["hide"]["codebook"])
 
 

@@ -140,7 +140,9 @@ def test_gradients_of_both_sides_meet_in_tie():
 
     @quick
     def gradients(params):
-        tied = lambda loss: jax.grad(lambda p: loss(model.tie(p)))(params)  # noqa: E731
+        def tied(loss):
+            return jax.grad(lambda p: loss(model.tie(p)))(params)
+
         return tied(of_revealed), tied(of_both), jax.grad(of_both)(params)
 
     revealed, both, apart = gradients(params)
@@ -152,17 +154,15 @@ def test_gradients_of_both_sides_meet_in_tie():
     assert largest(error) < 1e-4 * largest(expected)
 
 
-@pytest.mark.parametrize("start", ["identity", "swap"])
-def test_odd_sizes_are_padded_by_their_edge(start):
-    _, _, params, model = made(start, 4)
-    hide, reveal = quick(model.hide), quick(model.reveal)
-    odd = (13, 9)
+def test_odd_sizes_are_padded_by_their_edge():
+    hide, reveal, params, _ = made("swap", 4)
+    odd = (13, 21)
     cover, secret = pictures(1, odd), pictures(2, odd)
     padded = [jnp.pad(x, ((0, 0), (0, 3), (0, 3), (0, 0)), mode="edge") for x in (cover, secret)]
     weights = randomised(params["hide"])
     stego, whole = hide(weights, cover, secret), hide(weights, *padded)
     assert stego.shape == cover.shape
-    np.testing.assert_allclose(stego, whole[:, :13, :9], atol=1e-5)
+    np.testing.assert_allclose(stego, whole[:, :13, :21], atol=1e-5)
     assert reveal(weights, stego).shape == cover.shape
 
 

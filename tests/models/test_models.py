@@ -60,17 +60,19 @@ def test_defaults():
     params = {"hide": {}, "reveal": {}}
     assert float(model.penalty(params, None, None)) == 0
     assert model.tie(params) is params
-    assert model.step == 1
-    assert build("block_dct").step == 4
+    assert model.modulus == 1
+    assert build("block_dct").modulus == 4
 
 
 # --- dtype and remat ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def small():
     """A third of `prep_hide_reveal` takes a third of the time to compile."""
-    monkeypatch.setattr(prep_hide_reveal, "KERNELS", (4,))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prep_hide_reveal, "KERNELS", (4,))
+        yield
 
 
 def pictures(seed, shape):
@@ -102,6 +104,18 @@ def make_loss(model, size=16):
     return loss
 
 
+@functools.cache
+def gradient_of(name, **changes):
+    """Compiled: params -> ((loss, (stego, revealed)), gradient)."""
+    return quick(jax.value_and_grad(make_loss(build(name, **changes)), has_aux=True))
+
+
+def results(name, scale, *changes):
+    """What `gradient_of` gives with each of these changes, for the same parameters."""
+    params = make_params(build(name), scale)
+    return [gradient_of(name, **change)(params) for change in changes]
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_bfloat16_is_inside_only(name):
     """The same parameters, in float32, so that a checkpoint fits both; and float32 pictures."""
@@ -119,13 +133,9 @@ def test_bfloat16_is_inside_only(name):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_bfloat16_is_close_to_float32(small, name):
+def test_bfloat16_is_close_to_float32(name):
     """bfloat16 rounds to 2^-9 of a value; over a few layers that adds up: measured 4e-3 of a picture."""
-    found = []
-    for dtype in ("float32", "bfloat16"):
-        model = build(name, dtype=dtype)
-        _, made = quick(make_loss(model))(make_params(model, MOVED[name]))
-        found.append(made)
+    found = [made for (_, made), _ in results(name, MOVED[name], {}, {"dtype": "bfloat16"})]
     errors = [np.sqrt(np.mean(np.square(a - b))) for a, b in zip(*found, strict=True)]
     assert max(errors) > 1e-5  # it is bfloat16
     for error, picture in zip(errors, found[0], strict=True):
@@ -135,11 +145,7 @@ def test_bfloat16_is_close_to_float32(small, name):
 @pytest.mark.parametrize("name", ["block_dct", "invertible"])
 def test_bfloat16_does_not_touch_what_is_no_network(name):
     """Fresh networks add nothing here, so what is left are the transforms: equal to the bit."""
-    found = []
-    for dtype in ("float32", "bfloat16"):
-        model = build(name, dtype=dtype)
-        _, made = quick(make_loss(model))(make_params(model, scale=0))
-        found.append(made)
+    found = [made for (_, made), _ in results(name, 0, {}, {"dtype": "bfloat16"})]
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
@@ -154,15 +160,10 @@ def test_unknown_dtype(name, dtype):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_remat_changes_neither_values_nor_gradients(small, name):
+def test_remat_changes_neither_values_nor_gradients(name):
     """But for the order in which sums are compiled, some 1e-7 of the largest."""
-    found = []
-    for remat in (False, True):
-        model = build(name, remat=remat)
-        found.append(
-            quick(jax.value_and_grad(make_loss(model), has_aux=True))(make_params(model, MOVED[name]))
-        )
-    (_, plain), (_, again) = found
+    found = results(name, MOVED[name], {}, {"remat": True})
+    plain = found[0][1]
     assert all(np.any(leaf) for leaf in jax.tree.leaves(plain["hide"]))
     for (path, a), b in zip(jax.tree.leaves_with_path(found[0]), jax.tree.leaves(found[1]), strict=True):
         size = np.abs(a).max()
@@ -175,8 +176,8 @@ def test_remat_keeps_less_for_the_backward_pass(name):
     kept = []
     for remat in (False, True):
         model = build(name, remat=remat, features=16)
-        loss = lambda params: make_loss(model, 96)(params)[0]  # noqa: B023, E731
+        backward = functools.partial(jax.vjp, make_loss(model, 96), has_aux=True)
         params = jax.eval_shape(model.init, jax.random.key(0))
-        residuals = jax.eval_shape(lambda params: jax.vjp(loss, params)[1], params)  # noqa: B023
+        residuals = jax.eval_shape(lambda params, backward=backward: backward(params)[1], params)
         kept.append(sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals)))
     assert kept[1] < 0.7 * kept[0]

@@ -8,7 +8,7 @@ from scipy.stats import logistic
 
 from configs.robust import get_config
 from deepsteg_jax import models
-from deepsteg_jax.models import symbols
+from deepsteg_jax.models import symbols as symbol_model
 from tests.synthetic import noise, smooth
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -20,30 +20,30 @@ def _symbols(frames, height, width, count=4, seed=0):
     return np.random.default_rng(seed).uniform(-0.5, 0.5, shape).astype(np.float32)
 
 
-def _errors(stego, symbols, step):
-    phases = symbols.read_phases(symbols.luma_of(jnp.asarray(stego)), step, symbols.shape[-1])
-    return np.abs(symbols.wrap(phases - symbols))
+def _errors(stego, symbols, spacing):
+    phases = symbol_model.read_phases(symbol_model.luma_of(jnp.asarray(stego)), spacing, symbols.shape[-1])
+    return np.abs(symbol_model.wrap(phases - symbols))
 
 
-@pytest.mark.parametrize("step", [16.0, 50.0, 90.0])
-def test_symbols_are_read_as_they_were_written(step):
+@pytest.mark.parametrize("spacing", [16.0, 50.0, 90.0])
+def test_symbols_are_read_as_they_were_written(spacing):
     cover, symbols = smooth(3, 40, 56), _symbols(3, 40, 56)
-    stego = symbols.write_symbols(cover, symbols, step)
+    stego = symbol_model.write_symbols(cover, symbols, spacing)
     assert stego.shape == cover.shape and np.array_equal(stego, np.round(stego))
-    assert np.quantile(_errors(stego, symbols, step) * step, 0.99) < 1  # 8-bit rounding
+    assert np.quantile(_errors(stego, symbols, spacing) * spacing, 0.99) < 1  # 8-bit rounding
 
 
 def test_stego_is_as_near_as_it_says():
-    cover, step = noise(2, 128, 128, low=60, high=196), 40.0
-    stego = symbols.write_symbols(cover, _symbols(2, 128, 128), step)
+    cover, spacing = noise(2, 128, 128, low=60, high=196), 40.0
+    stego = symbol_model.write_symbols(cover, _symbols(2, 128, 128), spacing)
     error = np.mean((np.asarray(stego) - cover) ** 2)
-    assert error == pytest.approx(4 * step**2 / 768, rel=0.05)
+    assert error == pytest.approx(4 * spacing**2 / 768, rel=0.05)
 
 
 @pytest.mark.parametrize("level", [0, 255])
 def test_saturated_covers_carry_symbols_too(level):
     cover, symbols = np.full((1, 64, 64, 3), level, np.uint8), _symbols(1, 64, 64)
-    stego = symbols.write_symbols(cover, symbols, 40.0)
+    stego = symbol_model.write_symbols(cover, symbols, 40.0)
     assert stego.min() >= 0 and stego.max() <= 255
     assert np.quantile(_errors(stego, symbols, 40.0), 0.9) < 0.1
 
@@ -52,7 +52,7 @@ def test_saturated_covers_carry_symbols_too(level):
 def test_held_symbols_are_those_of_the_mean(frames, hold):
     cover, groups = smooth(frames, 40, 56), -(-frames // hold)
     symbols = _symbols(groups, 40, 56)
-    stego = np.asarray(symbols.write_held(cover, symbols, 40.0, hold))
+    stego = np.asarray(symbol_model.write_held(cover, symbols, 40.0, hold))
     means = np.stack([stego[i : i + hold].mean(0) for i in range(0, frames, hold)])
     assert np.quantile(_errors(means, symbols, 40.0) * 40, 0.95) < 1
     moves = stego - cover
@@ -62,8 +62,8 @@ def test_held_symbols_are_those_of_the_mean(frames, hold):
 def test_some_symbols_alone_are_written():
     cover, symbols = smooth(2, 40, 56) // 2 + 60, _symbols(2, 40, 56)
     these = np.random.default_rng(0).random(symbols.shape) < 0.1
-    before = symbols.read_phases(symbols.luma_of(jnp.asarray(cover)), 40.0, 4)
-    stego = symbols.write_some(cover, symbols, these, 40.0)
+    before = symbol_model.read_phases(symbol_model.luma_of(jnp.asarray(cover)), 40.0, 4)
+    stego = symbol_model.write_some(cover, symbols, these, 40.0)
     assert np.quantile(_errors(stego, symbols, 40.0)[these], 0.95) < 0.1  # 8-bit rounding
     assert np.quantile(_errors(stego, before, 40.0)[~these], 0.95) < 0.1
 
@@ -80,7 +80,7 @@ def test_fewer_sent_symbols_are_all_that_counts():
 
 def test_what_lies_outside_whole_blocks_stays():
     cover = smooth(1, 45, 61)
-    stego = np.asarray(symbols.write_symbols(cover, _symbols(1, 40, 56), 50.0))
+    stego = np.asarray(symbol_model.write_symbols(cover, _symbols(1, 40, 56), 50.0))
     assert np.array_equal(stego[:, 40:], cover[:, 40:])
     assert np.array_equal(stego[:, :, 56:], cover[:, :, 56:])
 
@@ -88,7 +88,7 @@ def test_what_lies_outside_whole_blocks_stays():
 def test_the_density_is_one():
     error = np.linspace(-0.5, 0.5, 2001)[:-1]
     for scale, lost in ((0.01, 0.0), (0.1, 0.3), (0.2, 0.9)):
-        density = symbols.error_density(jnp.asarray(error), jnp.full(2000, scale), jnp.full(2000, lost))
+        density = symbol_model.error_density(jnp.asarray(error), jnp.full(2000, scale), jnp.full(2000, lost))
         assert float(jnp.mean(density)) == pytest.approx(1, abs=0.02)
 
 
@@ -98,7 +98,7 @@ def test_calibration_finds_the_factor(factor, loss):
     scale = np.exp(rng.normal(np.log(0.02), 0.5, 4000))
     error = logistic.rvs(scale=factor * scale, random_state=rng)
     error = np.where(rng.random(4000) < loss, rng.uniform(-0.5, 0.5, 4000), error)
-    found = symbols.calibrate(error - np.round(error), scale, np.full(4000, 0.01))
+    found = symbol_model.calibrate(error - np.round(error), scale, np.full(4000, 0.01))
     assert float(found[0]) == pytest.approx(factor)
     assert max(0.0, float(found[1])) == pytest.approx(loss, abs=0.11)
 
@@ -107,7 +107,7 @@ def test_restoration_starts_as_the_identity_for_any_size():
     params = models.build(CONFIG).init(jax.random.key(0))["reveal"]["restoration"]
     for height, width in ((16, 24), (17, 23)):
         coded = jnp.asarray(smooth(3, height, width)[None] / 255, jnp.float32)
-        assert np.array_equal(symbols.restore(CONFIG, params, coded), coded)
+        assert np.array_equal(symbol_model.restore(CONFIG, params, coded), coded)
 
 
 def test_hide_and_reveal_take_symbols_for_the_secret():
@@ -118,7 +118,7 @@ def test_hide_and_reveal_take_symbols_for_the_secret():
     stego = model.hide(params["hide"], cover, symbols)
     phase, scale, lost = model.reveal(params["reveal"], stego)
     assert phase.shape == scale.shape == lost.shape == symbols.shape
-    assert np.quantile(np.abs(symbols.wrap(phase - symbols)), 0.9) < 0.05
+    assert np.quantile(np.abs(symbol_model.wrap(phase - symbols)), 0.9) < 0.05
     assert (scale > 0).all() and (lost > 0).all() and (lost < 1).all()
 
 
@@ -126,11 +126,11 @@ def _batch(seed=0):
     """Noise that only the busy half of the picture has, and secrets that came back too dark."""
     rng = np.random.default_rng(seed)
     symbols = _symbols(2, 32, 64, CONFIG.coefficients, seed)
-    stego = np.asarray(symbols.write_symbols(smooth(2, 32, 64), symbols, 50.0)).copy()
+    stego = np.asarray(symbol_model.write_symbols(smooth(2, 32, 64), symbols, 50.0)).copy()
     stego[:, :, 32:] += rng.normal(0, 12, (2, 32, 32, 1))
     secret = smooth(2, 32, 32, seed=seed)
     return {
-        "frames": np.asarray(symbols.luma_of(jnp.asarray(stego)))[None].astype(np.float16),
+        "frames": np.asarray(symbol_model.luma_of(jnp.asarray(stego)))[None].astype(np.float16),
         "symbols": symbols[None],
         "step": np.full(1, 50.0, np.float32),
         "count": np.full(1, symbols.shape[-1], np.int32),
@@ -144,8 +144,8 @@ def test_learns_from_records():
     params = model.init(jax.random.key(0))
     gradient = jax.jit(jax.value_and_grad(lambda p, b: model.loss(model.tie(p), b), has_aux=True))
     (_, first), _ = gradient(params, _batch())
-    for step in range(60):
-        _, slopes = gradient(params, _batch(step % 4))
+    for spacing in range(60):
+        _, slopes = gradient(params, _batch(spacing % 4))
         params = jax.tree.map(lambda p, g: p - 0.01 * g / (1e-8 + jnp.sqrt(jnp.mean(g**2))), params, slopes)
     (_, last), _ = gradient(params, _batch())
     assert last["bits_per_symbol"] > first["bits_per_symbol"]
@@ -161,15 +161,15 @@ def test_both_sides_have_the_same_reliability_network():
 
 
 def test_bits_that_a_symbol_carries_grow_with_the_step():
-    """Against a noise of fixed size, log2 of the step."""
+    """Against a noise of fixed size, log2 of the spacing."""
     model = models.build(CONFIG)
     params, found = model.init(jax.random.key(0)), []
-    for step in (20.0, 40.0, 80.0):
+    for spacing in (20.0, 40.0, 80.0):
         symbols = _symbols(2, 64, 64, CONFIG.coefficients)
-        stego = np.asarray(symbols.write_symbols(smooth(2, 64, 64), symbols, step))
+        stego = np.asarray(symbol_model.write_symbols(smooth(2, 64, 64), symbols, spacing))
         stego = stego + np.random.default_rng(0).normal(0, 3, (2, 64, 64, 1))
-        luma = np.asarray(symbols.luma_of(jnp.asarray(stego)))[None]
-        batch = {"frames": luma, "symbols": symbols[None], "step": np.full(1, step, np.float32)}
+        luma = np.asarray(symbol_model.luma_of(jnp.asarray(stego)))[None]
+        batch = {"frames": luma, "symbols": symbols[None], "step": np.full(1, spacing, np.float32)}
         batch["count"] = np.full(1, symbols.shape[-1], np.int32)
         found.append(float(model.loss(params, batch)[1]["bits_per_symbol"]))
     assert found[0] < found[1] < found[2]

@@ -7,6 +7,7 @@ some that only the key holder can tell, and that are other ones in every frame.
 from itertools import pairwise
 
 import numpy as np
+from einops import rearrange
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import symbols as symbol_model
@@ -107,7 +108,7 @@ class Finder:
     def read(self, luma: np.ndarray) -> np.ndarray:
         """What the pilots of luma [h, w] read, in grey levels."""
         coefficients = np.asarray(symbol_model.coefficients(luma))[..., symbol_model.places(self._count)]
-        return np.moveaxis(coefficients, -1, 0).reshape(-1)[self._layout.pilots]
+        return rearrange(coefficients, "y x k -> (k y x)")[self._layout.pilots]
 
     def _expected(self, number: int) -> np.ndarray:
         """A frame's pilots as points on the unit circle, conjugated."""

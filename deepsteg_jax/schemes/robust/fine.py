@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsteg_jax import keys
+from deepsteg_jax.keystream import numpy_bits, numpy_permutation
 from deepsteg_jax.models import symbols as symbol_model
-from deepsteg_jax.schemes.robust import layout, levels
+from deepsteg_jax.schemes.robust import levels
 
 BITS = 2  # of a symbol
 _PILOT_SHARE = 1 / 32
@@ -43,12 +44,12 @@ class Fine(NamedTuple):
     def filler(self, salt: bytes, frames: int, blocks: int) -> np.ndarray:
         """Return the keystream under a segment's layer, uint8 [frames * blocks * count, BITS]."""
         key = keys.subkey(self.key, f"robust fine {salt.hex()}")
-        return layout.random_bits(key, 0, frames * blocks * self.count * BITS).reshape(-1, BITS)
+        return numpy_bits(key, 0, frames * blocks * self.count * BITS).reshape(-1, BITS)
 
     def indices(self, segment: int, frames: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
         """Return which symbols of a segment are pilots, int [frames, m], and which are free, in order."""
         symbols = blocks * self.count
-        order = layout.permutation(self.key, segment, symbols)
+        order = numpy_permutation(self.key, segment, symbols)
         pilots, data = np.split(order, [max(1, round(symbols * _PILOT_SHARE))])
         first = symbols * np.arange(frames)[:, None]
         # One permutation of all would take long; frames, taken by turns, spread a burst as well.

@@ -9,9 +9,10 @@ import numpy as np
 
 from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.keystream import numpy_bits, numpy_keystream
 from deepsteg_jax.schemes.base import Metadata
 from deepsteg_jax.schemes.robust import code
-from deepsteg_jax.schemes.robust.layout import MOST_LAYERS, keystream, random_bits
+from deepsteg_jax.schemes.robust.layout import MOST_LAYERS
 
 SALT_BYTES, TAG_BYTES = 6, 4
 _VERSION = 4
@@ -115,7 +116,7 @@ def unpack(bits: np.ndarray, count: int, repeat: int, master: bytes) -> Header |
 
 def _masked(body: bytes, salt: bytes, master: bytes) -> bytes:
     key = keys.subkey(master, f"robust header {salt.hex()}")
-    return (np.frombuffer(body, np.uint8) ^ keystream(key, 0, len(body))).tobytes()
+    return (np.frombuffer(body, np.uint8) ^ numpy_keystream(key, 0, len(body))).tobytes()
 
 
 def _sealed(body: bytes, salt: bytes, count: int, repeat: int, master: bytes) -> bytes:
@@ -150,4 +151,4 @@ def decode(llr: np.ndarray, master: bytes) -> np.ndarray | None:
 
 
 def _mask(frame: int, count: int, master: bytes) -> np.ndarray:
-    return random_bits(keys.subkey(master, "robust header mask"), frame, count)
+    return numpy_bits(keys.subkey(master, "robust header mask"), frame, count)

@@ -12,11 +12,11 @@ among those of the fewest coefficients that a segment may use: they are found be
 from typing import NamedTuple
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from ml_collections import ConfigDict
 
 from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.keystream import numpy_bits, numpy_permutation
 from deepsteg_jax.schemes.robust.levels import LEVELS
 
 SEGMENT = 32  # frames hidden and revealed together
@@ -57,23 +57,6 @@ def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
     return layers
 
 
-def keystream(key: bytes, number: int, count: int) -> np.ndarray:
-    """`count` random bytes for number `number` (ChaCha20, RFC 8439), uint8."""
-    nonce = bytes(4) + number.to_bytes(12, "little")
-    stream = Cipher(algorithms.ChaCha20(key, nonce), None).encryptor()
-    return np.frombuffer(stream.update(bytes(count)), np.uint8)
-
-
-def random_bits(key: bytes, number: int, count: int) -> np.ndarray:
-    """`count` random bits for number `number`, uint8."""
-    return np.unpackbits(keystream(key, number, -(-count // 8)))[:count]
-
-
-def permutation(key: bytes, number: int, count: int) -> np.ndarray:
-    """A random order of `count` things."""
-    return np.argsort(keystream(key, number, 8 * count).view("<u8"), kind="stable")
-
-
 class Layout(NamedTuple):
     """Of frames with `symbols` symbols each."""
 
@@ -88,7 +71,7 @@ class Layout(NamedTuple):
     def extended(self, symbols: int) -> "Layout":
         """The same with so many symbols in a frame, of the further ones as large a share for the header."""
         further = symbols - self.symbols
-        order = self.symbols + permutation(keys.subkey(self.order_key, "further"), 0, further)
+        order = self.symbols + numpy_permutation(keys.subkey(self.order_key, "further"), 0, further)
         header, data = np.split(order, [round(further * len(self.header) / self.symbols)])
         return self._replace(
             symbols=symbols, header=np.append(self.header, header), data=np.append(self.data, data)
@@ -103,19 +86,19 @@ class Layout(NamedTuple):
         return self._known_bits(2 * frame + 1)
 
     def _known_bits(self, number: int) -> np.ndarray:
-        return random_bits(self.pilot_key, number, LEVELS * len(self.pilots)).reshape(-1, LEVELS)
+        return numpy_bits(self.pilot_key, number, LEVELS * len(self.pilots)).reshape(-1, LEVELS)
 
     def quarters(self, segment: int, frames: int, shares: list[float]) -> list[np.ndarray]:
         """Which symbols of a segment [frames * symbols] belong to each layer that uses quarters."""
         of_frames = (np.arange(frames)[:, None] * self.symbols + self.data).ravel()
-        shuffled = of_frames[permutation(self.order_key, 2 * segment, len(of_frames))]
+        shuffled = of_frames[numpy_permutation(self.order_key, 2 * segment, len(of_frames))]
         ends = np.round(np.cumsum(shares) * len(shuffled)).astype(int)
         return np.split(shuffled, ends)[: len(shares)]
 
     def finer(self, segment: int, frames: int) -> np.ndarray:
         """The symbols of a segment, all but pilots and references, in the order of the finer levels."""
         of_frames = (np.arange(frames)[:, None] * self.symbols + np.append(self.header, self.data)).ravel()
-        return of_frames[permutation(self.order_key, 2 * segment + 1, len(of_frames))]
+        return of_frames[numpy_permutation(self.order_key, 2 * segment + 1, len(of_frames))]
 
 
 def overhead_sizes(symbols: int, header_bits: int, overhead: ConfigDict) -> tuple[int, int]:
@@ -144,6 +127,6 @@ def make(master: bytes, symbols: int, header_bits: int, overhead: ConfigDict) ->
         UserError: frames are too small for pilots and header.
     """
     pilots, header = overhead_sizes(symbols, header_bits, overhead)
-    order = permutation(keys.subkey(master, "robust places"), 0, symbols)
+    order = numpy_permutation(keys.subkey(master, "robust places"), 0, symbols)
     parts = np.split(order, [pilots, 2 * pilots, 2 * pilots + header])
     return Layout(symbols, *parts, keys.subkey(master, "robust order"), keys.subkey(master, "robust pilots"))

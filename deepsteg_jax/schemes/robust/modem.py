@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
@@ -16,7 +17,7 @@ from deepsteg_jax.schemes.robust.layout import SEGMENT
 def _blockwise(symbols, frames):
     """[n, symbols of a frame] -> [n, rows, columns, symbols of a block]."""
     rows, columns = (length // symbol_model.BLOCK for length in frames.shape[1:3])
-    return jnp.moveaxis(symbols.reshape(len(symbols), -1, rows, columns), 1, -1)
+    return rearrange(symbols, "n (k y x) -> n y x k", y=rows, x=columns)
 
 
 @partial(jax.jit, static_argnames="repeat")
@@ -74,7 +75,7 @@ class Modem:
         n = len(luma)
         filled = np.pad(luma, ((0, -n % 8), (0, 0), (0, 0)), mode="edge")  # few lengths to compile for
         phase, scale, lost = (
-            np.moveaxis(np.asarray(x[0, :n], np.float64), -1, 1).reshape(n, -1)
+            rearrange(np.asarray(x[0, :n], np.float64), "n y x k -> n (k y x)")
             for x in self._demodulate(filled[None], jnp.full(1, spacing))
         )
         error = phase[:, indices] - known

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from ml_collections import ConfigDict
 
 from deepsteg_jax import keys
+from deepsteg_jax.keystream import numpy_bits
 from deepsteg_jax.schemes.robust import code, fine, header, layout, levels
 from deepsteg_jax.schemes.robust.fine import Fine
 from deepsteg_jax.schemes.robust.header import Header
@@ -120,7 +121,7 @@ class Segment(NamedTuple):
         here, master = self.layout, self.format.master
         shape = len(self.starts), here.symbols, levels.LEVELS
         key = keys.subkey(master, f"robust filler {self.header.salt.hex()}")
-        bits = layout.random_bits(key, 0, math.prod(shape)).reshape(shape)
+        bits = numpy_bits(key, 0, math.prod(shape)).reshape(shape)
         packed, count = header.pack(self.header, master), 2 * len(here.header)
         for line, frame in zip(bits, self.starts, strict=True):
             line[here.pilots] = here.pilot_bits(self.first + frame)

@@ -9,7 +9,7 @@ training clips.
 import constriction
 import numpy as np
 
-from deepsteg_jax.channels.simulated_codecs import colours
+from deepsteg_jax.colour import ycbcr
 from deepsteg_jax.dct import dct_matrix
 from deepsteg_jax.errors import UserError
 
@@ -22,7 +22,7 @@ _LEAST = 0.1  # scale, in steps, of coefficients that are coded
 _ROUNDED_UP = 0.65  # part of a step from which on it counts as one: zeros are cheap
 _LARGEST = 1000  # number
 _LAPLACE = constriction.stream.model.QuantizedLaplace(-_LARGEST, _LARGEST)
-_COLOURS = colours("bt601_full").matrix
+_COLOURS = ycbcr("bt601_full").matrix
 _GREY = 128
 
 
