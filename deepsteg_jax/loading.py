@@ -50,7 +50,14 @@ def load(config: ConfigDict) -> Scheme:
     checkpoints.locate(config.checkpoint)
     model = models.build(config.model)
     restore = partial(checkpoints.restore_params, config.checkpoint, model, config.model)
-    return SCHEMES.get(config.model.name, SCHEMES["pixels"])(config, restore)
+    try:
+        return SCHEMES.get(config.model.name, SCHEMES["pixels"])(config, restore)
+    except (AttributeError, KeyError) as error:
+        reason = str(error.args[0]).splitlines()[0]
+        raise UserError(
+            f"the config of {config.checkpoint!r} lacks a field, perhaps since it is of an earlier revision "
+            f"({reason}): take one of configs/ with --config.checkpoint"
+        ) from None
 
 
 def config_of(checkpoint: str | PathLike, changes: Mapping[str, Any] | None = None) -> ConfigDict:
