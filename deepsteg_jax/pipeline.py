@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from fractions import Fraction
 from functools import partial
@@ -14,7 +14,7 @@ from deepsteg_jax import keys, media
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.media.background import read_ahead, write_behind
 from deepsteg_jax.plan import Plan, cover_frames, make_plan, make_plan_for_bytes, secret_frames
-from deepsteg_jax.schemes.base import NOTHING, Found, Pair, Receiver, Scheme, Settings, Stego
+from deepsteg_jax.schemes.base import NOTHING, Found, Pair, Receiver, Scheme, Sender, Settings, Stego
 
 AHEAD = 8  # frames read and written ahead of and behind the work
 DEFAULTS = Settings()
@@ -75,43 +75,42 @@ def hide(
     Raises:
         UserError: bad input; nothing is left under the output's name.
     """
-    pictures = scheme.accepts == "pictures"
-    plan = (
-        make_plan(cover, secret, settings.align, settings.loop_cover)
-        if pictures
-        else make_plan_for_bytes(cover, secret)
-    )
-    info = plan.cover
+    pictures, planes = scheme.accepts == "pictures", scheme.domain == "planes"
+    plan = make_plan(cover, secret, settings.align, settings.loop_cover) if pictures else None
+    plan = plan or make_plan_for_bytes(cover, secret)
+    info, inputs = plan.cover, (cover, *secret) if isinstance(secret, tuple) else (cover, secret)
     scheme.check(info)
-    check_output(scheme, output, info, (cover, *secret) if isinstance(secret, tuple) else (cover, secret))
-    read = media.read_timed if scheme.domain == "rgb" else media.read_planes
-    measured = scheme.measure(frame for frame, _ in read(cover))
+    check_output(scheme, output, info, inputs)
+    read = media.read_planes if planes else media.read_timed
+    measured = scheme.measure(timed.frame for timed in read(cover))
     pairs = _paired(scheme, plan, read) if pictures else _unpaired(plan, read)
     credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
     with scheme.sender(plan, credentials, settings, measured) as sender:
-        start, times, done = time.monotonic(), deque(), 0
+        start, done = time.monotonic(), 0
         with (
             closing(read_ahead(pairs, AHEAD)) as stream,
             _stego_writer(scheme, plan, output) as writer,
             write_behind(partial(_write_all, writer), 2) as put,
         ):
-
-            def write(frames):
-                nonlocal done
-                put([(frame, times.popleft()) for frame in frames])
+            for frames in _sent(sender, stream):
+                put(frames)
                 progress(len(frames))
                 done += len(frames)
-
-            for pair, at in stream:
-                times.append(at)
-                if frames := sender.send(pair):
-                    write(frames)
-            write(sender.finish())
             _check_carried(plan, done)
         seconds = time.monotonic() - start
         notes = (*_notes(plan, output), *sender.notes)
     count = len(plan.secret_clock.times) if pictures else 0
     return Report(count, info.width, info.height, info.rate, seconds, done, notes)
+
+
+def _sent(sender: Sender, pairs: Iterable[tuple[Pair, int]]) -> Iterator[list[tuple[Any, int]]]:
+    """Yield the stego's frames with their ticks as they are ready."""
+    times = deque()
+    for pair, at in pairs:
+        times.append(at)
+        if frames := sender.send(pair):
+            yield [(frame, times.popleft()) for frame in frames]
+    yield [(frame, times.popleft()) for frame in sender.finish()]
 
 
 def check_output(scheme: Scheme, output: Any, info: media.Info, inputs: Sequence[Any]) -> None:

@@ -43,8 +43,8 @@ OGG_HEAD = 160  # bytes; no less in a packet of large frames, so that one holds 
 
 # Measured with block_dct on two cores, file to file; other models take longer.
 _SECONDS_PER_PIXEL = 3e-7
-_BYTES_PER_PIXEL, _BYTES = 3_000, 600e6  # memory: of a pixel of one frame, and of the process
-_STEGO_BYTES_PER_PIXEL = 1.7  # FFV1 with noise in its low bits
+_BYTES_PER_PIXEL, _BYTES = 1_050, 600e6  # memory: of a pixel of one frame, and of the process
+_STEGO_BYTES_PER_PIXEL = 1.1  # FFV1 with noise in its low bits
 
 
 class PixelScheme(Scheme):
