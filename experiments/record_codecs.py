@@ -1,9 +1,9 @@
-"""Records what real codecs do, for training `configs/robust.py` with `data.source = "records"`.
+"""Records what real codecs do, for training `configs/robust.py` with `data.source = "recordings"`.
 
     python -m experiments.record_codecs --clips FOLDER --output data/records [--each 4]
     python -m experiments.record_codecs --images FOLDER --output data/records_image [--each 1]
 
-Two kinds of files, see `deepsteg_jax.data.records`:
+Two kinds of files, see `deepsteg_jax.data.recordings`:
 
     symbols-N.npz   random symbols written into a run of a clip (or into photos) with a random step D, in a
                     random number of coefficients, held over a random number of frames, and the luma that

@@ -82,8 +82,8 @@ def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = la
 
 
 def _check_source(config, model):
-    if (config.data.source == "records") != (model.loss is not None):
-        wanted = "records" if model.loss else "covers and secrets"
+    if (config.data.source == "recordings") != (model.loss is not None):
+        wanted = "recordings" if model.loss else "covers and secrets"
         raise UserError(
             f"the model {config.model.name!r} is trained from {wanted}, but config.data.source is "
             f"{config.data.source!r}"

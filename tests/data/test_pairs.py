@@ -12,6 +12,7 @@ from PIL import Image
 from deepsteg_jax.data import Share, create_pairs, create_validation, has_validation
 from deepsteg_jax.data.pairs import shuffled_index
 from deepsteg_jax.errors import UserError
+from tests.recordings import write_pictures, write_symbols
 
 BATCH = 3
 
@@ -34,6 +35,10 @@ def folders(tmp_path_factory):
         folder.mkdir(parents=True)
         for f in range(length):
             _picture(20 * c + f).save(folder / f"{f:03}.png")
+    for number in range(3):
+        write_symbols(root / "recordings", number)
+    for number in range(2):
+        write_pictures(root / "recordings", number)
     return root
 
 
@@ -55,6 +60,10 @@ def _config(folders, source: str) -> ConfigDict:
                 "max_frames": 12,
             }
         )
+    if source == "recordings":
+        path = str(folders / "recordings")
+        fields = {"source": source, "path": path, "validation_path": "", "height": 8, "width": 16}
+        return ConfigDict(fields | {"frames": 3})
     cache = source == "cached images"
     path = str(folders / "images")
     return ConfigDict(
@@ -77,13 +86,16 @@ def _take(config, count, seed=1, **options):
 
 
 def _same(a, b) -> bool:
-    return len(a) == len(b) and all(np.array_equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in x)
+    return len(a) == len(b) and all(
+        x.keys() == y.keys() and np.array_equal(x[k], y[k]) for x, y in zip(a, b, strict=True) for k in x
+    )
 
 
-SOURCES = pytest.mark.parametrize("source", ["images", "cached images", "clips"])
+PICTURES = pytest.mark.parametrize("source", ["images", "cached images", "clips"])
+SOURCES = pytest.mark.parametrize("source", ["images", "cached images", "clips", "recordings"])
 
 
-@SOURCES
+@PICTURES
 def test_shapes_and_types(folders, source):
     (batch,) = _take(_config(folders, source), 1)
     assert set(batch) == {"cover", "secret"}
@@ -107,8 +119,9 @@ def test_resume_equals_uninterrupted(folders, source, step):
     assert _same(_take(config, 7)[step:], _take(config, 7 - step, start_step=step))
 
 
-def test_start_costs_nothing_far_away(folders):
-    config = _config(folders, "images")
+@pytest.mark.parametrize("source", ["images", "recordings"])
+def test_start_costs_nothing_far_away(folders, source):
+    config = _config(folders, source)
     assert _same(_take(config, 2, start_step=10**12), _take(config, 2, start_step=10**12))
 
 
@@ -116,7 +129,7 @@ def test_cached_and_uncached_images_are_the_same(folders):
     assert _same(_take(_config(folders, "images"), 5), _take(_config(folders, "cached images"), 5))
 
 
-@SOURCES
+@PICTURES
 def test_streams_are_independent(folders, source):
     batches = _take(_config(folders, source), 40)
     cover, secret = (np.concatenate([b[k] for b in batches]) for k in ("cover", "secret"))
@@ -160,7 +173,7 @@ def test_the_shares_of_a_batch_are_the_batch_of_one_process(folders, source, sta
     shares = [
         list(islice(create_pairs(config, **options, share=Share(p, processes)), 3)) for p in range(processes)
     ]
-    assert all(len(batch["cover"]) == 8 // processes for share in shares for batch in share)
+    assert all(len(x) == 8 // processes for share in shares for batch in share for x in batch.values())
     assert _same(_joined(shares), whole)
     assert not any(_same(shares[0], share) for share in shares[1:])
 
@@ -173,7 +186,7 @@ def _passes(config, count=1, batch_size=BATCH, **options):
     return [list(make_pass()) for _ in range(count)]
 
 
-@SOURCES
+@PICTURES
 def test_validation_is_a_fixed_pass_of_full_batches(folders, source):
     config = _config(folders, source)
     batches, again = _passes(config, 2)
@@ -204,7 +217,7 @@ def test_the_shares_of_validation_are_the_pass_of_one_process(folders, source):
         shares = [_passes(config, batch_size=4, share=Share(p, processes))[0] for p in range(processes)]
         assert _same(_joined(shares), whole)
         weights = [sum(batch["weight"].sum() for batch in share) for share in shares]
-        assert sum(weights) == (4 if source == "clips" else 7)
+        assert sum(weights) == {"clips": 4, "recordings": 3}.get(source, 7)
 
 
 def test_validation_has_a_folder_of_its_own(folders, tmp_path):

@@ -26,7 +26,7 @@ from deepsteg_jax.training.loop import picture_grid, train
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import Pictures
 from deepsteg_jax.training.validation import Validation
-from tests.records import build_listener, listen, write_pictures, write_symbols
+from tests.recordings import build_listener, listen, write_pictures, write_symbols
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("images_per_s", "data_wait", "save_wait")
@@ -401,11 +401,11 @@ def listener(config, monkeypatch, tmp_path):
     """The config of a run of 6 steps of a model that is trained from records."""
     monkeypatch.setitem(models.MODELS, "listener", build_listener)
     for number in range(5):
-        write_symbols(tmp_path / "records", number)
+        write_symbols(tmp_path / "recordings", number)
     for number in range(2):
-        write_pictures(tmp_path / "records", number)
+        write_pictures(tmp_path / "recordings", number)
         write_symbols(tmp_path / "others", number, seed=1)
-    listen(config, tmp_path / "records")
+    listen(config, tmp_path / "recordings")
     return config
 
 
@@ -462,7 +462,7 @@ import jax
 from ml_collections import ConfigDict
 from deepsteg_jax import models
 from deepsteg_jax.training.loop import train
-from tests.records import build_listener
+from tests.recordings import build_listener
 
 assert jax.device_count() == 4
 models.MODELS["listener"] = build_listener
@@ -504,8 +504,8 @@ def test_models_and_data_that_do_not_go_together(listener, image_folder, tmp_pat
     message = "the model 'listener' is trained from records, but config.data.source is 'images'"
     with pytest.raises(UserError, match=message):
         train(listener, tmp_path / "run")
-    listener.data.source, listener.model = "records", {"name": "toy", "size": 2, "frames": 1}
-    message = "the model 'toy' is trained from covers and secrets, but config.data.source is 'records'"
+    listener.data.source, listener.model = "recordings", {"name": "toy", "size": 2, "frames": 1}
+    message = "the model 'toy' is trained from covers and secrets, but config.data.source is 'recordings'"
     with pytest.raises(UserError, match=message):
         train(listener, tmp_path / "run")
 

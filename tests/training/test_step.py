@@ -15,7 +15,7 @@ from deepsteg_jax.training.step import (
     mean_over_parts,
     psnr,
 )
-from tests.records import build_listener, listen, write_pictures, write_symbols
+from tests.recordings import build_listener, listen, write_pictures, write_symbols
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
