@@ -40,7 +40,7 @@ WHOLE = Share()  # of a process that is alone
 
 
 def section(config: ConfigDict) -> ConfigDict:
-    """Return section `data` of a config; its examples are as long as the model's groups unless it says otherwise."""
+    """Return section `data`; its examples are as long as the model's groups unless it says otherwise."""
     return ConfigDict({"frames": config.model.get("frames"), **config.data})
 
 

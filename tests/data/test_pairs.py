@@ -105,18 +105,12 @@ def test_shapes_and_types(folders, source):
 
 
 @SOURCES
-def test_same_seed_same_bits_and_other_seed_others(folders, source):
+def test_same_seed_same_bits_also_after_a_resume_and_other_seed_others(folders, source):
     config = _config(folders, source)
-    first = _take(config, 6)
-    assert _same(first, _take(config, 6))
-    assert not _same(first, _take(config, 6, seed=2))
-
-
-@SOURCES
-@pytest.mark.parametrize("step", [1, 4])  # within the first epoch and beyond it
-def test_resume_equals_uninterrupted(folders, source, step):
-    config = _config(folders, source)
-    assert _same(_take(config, 7)[step:], _take(config, 7 - step, start_step=step))
+    whole = _take(config, 7)
+    assert _same(whole[:1], _take(config, 1)) and not _same(whole[:1], _take(config, 1, seed=2))
+    for step in (1, 5):  # within the first epoch and beyond it
+        assert _same(whole[step : step + 2], _take(config, 2, start_step=step))
 
 
 @pytest.mark.parametrize("source", ["images", "recordings"])
@@ -150,7 +144,8 @@ def test_every_epoch_visits_every_image_once_in_a_new_order(folders):
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
 def test_shuffled_index_is_a_permutation_in_each_epoch(size):
-    order = tf.map_fn(lambda n: shuffled_index(5, n, size), tf.range(3 * size, dtype=tf.int64)).numpy()
+    numbers = tf.data.Dataset.range(3 * size).map(lambda n: shuffled_index(5, n, size))
+    order = np.array(list(numbers.batch(3 * size).as_numpy_iterator())[0])
     for epoch in order.reshape(3, size):
         assert sorted(epoch) == list(range(size))
     if size == 1000:
@@ -166,9 +161,9 @@ def _joined(shares):
 
 
 @SOURCES
-@pytest.mark.parametrize("start, processes", [(0, 2), (3, 4)])
-def test_the_shares_of_a_batch_are_the_batch_of_one_process(folders, source, start, processes):
-    config, options = _config(folders, source), {"seed": 1, "batch_size": 8, "start_step": start}
+def test_the_shares_of_a_batch_are_the_batch_of_one_process(folders, source):
+    config, options = _config(folders, source), {"seed": 1, "batch_size": 8, "start_step": 3}
+    processes = 4
     whole = list(islice(create_pairs(config, **options), 3))
     shares = [
         list(islice(create_pairs(config, **options, share=Share(p, processes)), 3)) for p in range(processes)
@@ -213,11 +208,10 @@ def test_validation_is_a_fixed_pass_of_full_batches(folders, source):
 def test_the_shares_of_validation_are_the_pass_of_one_process(folders, source):
     config = _config(folders, source)
     (whole,) = _passes(config, batch_size=4)
-    for processes in (2, 4):
-        shares = [_passes(config, batch_size=4, share=Share(p, processes))[0] for p in range(processes)]
-        assert _same(_joined(shares), whole)
-        weights = [sum(batch["weight"].sum() for batch in share) for share in shares]
-        assert sum(weights) == {"clips": 4, "recordings": 3}.get(source, 7)
+    shares = [_passes(config, batch_size=4, share=Share(p, 2))[0] for p in range(2)]
+    assert _same(_joined(shares), whole)
+    weights = [sum(batch["weight"].sum() for batch in share) for share in shares]
+    assert sum(weights) == {"clips": 4, "recordings": 3}.get(source, 7)
 
 
 def test_validation_has_a_folder_of_its_own(folders, tmp_path):
