@@ -28,11 +28,11 @@ from deepsteg_jax.schemes.robust import secret_codec
 from experiments import common
 
 FRAMES = 32  # of a recording
-# From which D of the fewest carriers is drawn, uniformly in its logarithm; of more it is smaller.
+# From which D of the fewest coefficients is drawn, uniformly in its logarithm; of more it is smaller.
 STEPS = {"clips": (30, 84), "images": (20, 48)}
 HOLDS = {"clips": (1, 1, 1, 2, 4, 8), "images": (1,)}  # each as likely
 BITS_PER_PIXEL = {"clips": (0.0015, 0.08), "images": (0.05, 1.5)}  # of a coded secret, likewise
-PASSAGES = {
+CODECS = {
     "clips": [
         *ladder.VIDEO,
         *(x264(f"crf{crf}", crf) for crf in (*range(14, 32), *range(20, 30))),
@@ -73,8 +73,8 @@ def record_symbols(kind: str, frames: np.ndarray, config: ConfigDict, random: np
     shape = len(frames) // hold, rows, columns, config.model.coefficients
     symbols = random.uniform(-0.5, 0.5, shape).astype(np.float32)
     stego = np.asarray(symbol_model.write_held(frames, symbols[..., :count], step, hold)).astype(np.uint8)
-    rung = PASSAGES[kind][random.integers(len(PASSAGES[kind]))]
-    received = np.asarray(symbol_model.luma_of(ladder.run(rung, stego).frames))
+    codec_run = CODECS[kind][random.integers(len(CODECS[kind]))]
+    received = np.asarray(symbol_model.luma_of(ladder.run(codec_run, stego).frames))
     luma = received.reshape(-1, hold, *received.shape[1:]).mean(1).astype(np.float16)
     sizes = {"step": np.float32(step), "count": np.int32(count)}
     return {"frames": luma, "symbols": symbols.astype(np.float16), **sizes}
