@@ -76,7 +76,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.best_metric = "loss"
 
     config.data = ConfigDict()
-    config.data.source = "records"  # made by experiments.record_codecs
+    config.data.source = "recordings"  # made by experiments.record_codecs
     config.data.path = "data/records"
     config.data.validation_path = ""
     config.data.frames = 4  # of a recording in a batch; the model works frame by frame

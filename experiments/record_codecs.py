@@ -1,9 +1,9 @@
-"""Records what real codecs do, for training `configs/robust.py` with `data.source = "records"`.
+"""Record what real codecs do, for training `configs/robust.py` with `data.source = "recordings"`.
 
     python -m experiments.record_codecs --clips FOLDER --output data/records [--each 4]
     python -m experiments.record_codecs --images FOLDER --output data/records_image [--each 1]
 
-Two kinds of files, see `deepsteg_jax.data.records`:
+Two kinds of files, see `deepsteg_jax.data.recordings`:
 
     symbols-N.npz   random symbols written into a run of a clip (or into photos) with a random step D, in a
                     random number of coefficients, held over a random number of frames, and the luma that
@@ -27,12 +27,12 @@ from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes.robust import secret_codec
 from experiments import common
 
-FRAMES = 32  # of a record
-# From which D of the fewest carriers is drawn, uniformly in its logarithm; of more it is smaller.
+FRAMES = 32  # of a recording
+# From which D of the fewest coefficients is drawn, uniformly in its logarithm; of more it is smaller.
 STEPS = {"clips": (30, 84), "images": (20, 48)}
 HOLDS = {"clips": (1, 1, 1, 2, 4, 8), "images": (1,)}  # each as likely
 BITS_PER_PIXEL = {"clips": (0.0015, 0.08), "images": (0.05, 1.5)}  # of a coded secret, likewise
-PASSAGES = {
+CODECS = {
     "clips": [
         *ladder.VIDEO,
         *(x264(f"crf{crf}", crf) for crf in (*range(14, 32), *range(20, 30))),
@@ -63,8 +63,8 @@ def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(random.uniform(np.log(low), np.log(high))))
 
 
-def symbols_record(kind: str, frames: np.ndarray, config: ConfigDict, random: np.random.Generator) -> dict:
-    """What arrived of random symbols."""
+def record_symbols(kind: str, frames: np.ndarray, config: ConfigDict, random: np.random.Generator) -> dict:
+    """Send random symbols through a random codec; return what arrived."""
     counts = sorted({count for count, _ in config.modulations})
     count, hold = int(random.choice(counts)), int(random.choice(HOLDS[kind]))
     step = log_uniform(random, *STEPS[kind]) * np.sqrt(counts[0] / count)
@@ -73,15 +73,15 @@ def symbols_record(kind: str, frames: np.ndarray, config: ConfigDict, random: np
     shape = len(frames) // hold, rows, columns, config.model.coefficients
     symbols = random.uniform(-0.5, 0.5, shape).astype(np.float32)
     stego = np.asarray(symbol_model.write_held(frames, symbols[..., :count], step, hold)).astype(np.uint8)
-    rung = PASSAGES[kind][random.integers(len(PASSAGES[kind]))]
-    received = np.asarray(symbol_model.luma_of(ladder.run(rung, stego).frames))
+    codec_run = CODECS[kind][random.integers(len(CODECS[kind]))]
+    received = np.asarray(symbol_model.luma_of(ladder.run(codec_run, stego).frames))
     luma = received.reshape(-1, hold, *received.shape[1:]).mean(1).astype(np.float16)
     sizes = {"step": np.float32(step), "count": np.int32(count)}
     return {"frames": luma, "symbols": symbols.astype(np.float16), **sizes}
 
 
-def pictures_record(kind: str, frames: np.ndarray, random: np.random.Generator) -> dict:
-    """What AV1 left of a secret."""
+def record_pictures(kind: str, frames: np.ndarray, random: np.random.Generator) -> dict:
+    """Code a secret to a random number of bytes with AV1; return it before and after."""
     room = int(log_uniform(random, *BITS_PER_PIXEL[kind]) * np.prod(frames.shape[:3]) / 8)
     groups = frames[:, None] if kind == "images" else frames[None]
     coded = []
@@ -92,13 +92,15 @@ def pictures_record(kind: str, frames: np.ndarray, random: np.random.Generator) 
 
 
 def main() -> None:
-    """Writes the records that are missing."""
+    """Write the recordings that are missing."""
     parser = common.make_parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--clips")
     source.add_argument("--images")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--each", type=int, default=4, help="records of each kind per clip, or per 32 photos")
+    parser.add_argument(
+        "--each", type=int, default=4, help="recordings of each kind per clip, or per 32 photos"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     kind = "clips" if arguments.clips else "images"
@@ -106,14 +108,14 @@ def main() -> None:
     items = evaluation.list_items(arguments.clips or arguments.images)
     arguments.output.mkdir(parents=True, exist_ok=True)
     total = arguments.each * (len(items) if kind == "clips" else -(-len(items) // FRAMES))
-    for number in tqdm(range(total), unit="record"):
+    for number in tqdm(range(total), unit="recording"):
         random = np.random.default_rng([arguments.seed, number])
         frames = draw_frames(kind, items, number, random)
         if frames is None:
             continue
         for name, make in (
-            ("symbols", lambda: symbols_record(kind, frames, config, random)),  # noqa: B023
-            ("pictures", lambda: pictures_record(kind, frames, random)),  # noqa: B023
+            ("symbols", lambda: record_symbols(kind, frames, config, random)),  # noqa: B023
+            ("pictures", lambda: record_pictures(kind, frames, random)),  # noqa: B023
         ):
             path = arguments.output / f"{name}-{number:04d}.npz"
             if not path.exists():

@@ -45,7 +45,6 @@ from deepsteg_jax.schemes.robust.layout import SEGMENT
 from deepsteg_jax.training import checkpoints
 from experiments import common, tables
 from experiments.baselines import digital, lsb_codec
-from experiments.baselines.digital import Carrier
 from experiments.entries import ENTRIES, Entry, file_name
 from experiments.quality import learned_config
 
@@ -126,16 +125,16 @@ def lsb_system(modulus: int) -> System:
     return System(lambda cover, secret, context: lsb_codec.hide(cover, secret, modulus), reveal)
 
 
-def digital_system(carrier: Carrier) -> System:
+def digital_system(settings: digital.Settings) -> System:
     """The baseline of a tiny coded secret in held bits: everything as it was coded, or nothing."""
 
     def hide(cover, secret, context):
-        message = secret_codec.code(secret, carrier.capacity(cover.shape))
-        return digital.embed(cover, context.key.tobytes(), message, carrier)
+        message = secret_codec.code(secret, settings.capacity(cover.shape))
+        return digital.embed(cover, context.key.tobytes(), message, settings)
 
     def reveal(received, context):
         try:
-            message = digital.extract(received, context.key.tobytes(), carrier)
+            message = digital.extract(received, context.key.tobytes(), settings)
         except UserError:
             return context.grey()
         return secret_codec.decode(message, *context.shape[:3])
@@ -217,8 +216,8 @@ def rows_of(kind: str, trained: Path | None) -> dict[str, Row]:
     for modulus, title in {2: "1 LSB", 3: "ternary"}.items():
         rows[f"lsb_codec {title}"] = Row({"modulus": modulus}, cache(partial(lsb_system, modulus)))
     if kind == "clips":
-        carrier = Carrier()
-        rows["digital"] = Row(carrier._asdict(), cache(partial(digital_system, carrier)))
+        settings = digital.Settings()
+        rows["digital"] = Row(settings._asdict(), cache(partial(digital_system, settings)))
     return rows
 
 

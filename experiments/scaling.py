@@ -32,9 +32,10 @@ import numpy as np
 from deepsteg_jax import costs, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training import checkpoints
-from deepsteg_jax.training.parallel import AXIS, parallelise
+from deepsteg_jax.training.objective import choose_objective
+from deepsteg_jax.training.parallel import parallelise
 from deepsteg_jax.training.state import create_optimizer, create_state
-from deepsteg_jax.training.step import compute_loss, example_keys, make_train_step
+from deepsteg_jax.training.step import example_keys, make_train_step
 from experiments import common
 from experiments.entries import Entry
 
@@ -76,10 +77,10 @@ def shapes(config, batch: int, height: int, width: int) -> dict[str, jax.ShapeDt
     return {name: jax.ShapeDtypeStruct(shape, jnp.uint8) for name in ("cover", "secret")}
 
 
-def make_step(config, axis_name=None):
+def make_step(config):
     """(train_step, make_state) of a config."""
     model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
-    step = make_train_step(model, optimizer, config, jax.random.key(0), axis_name)
+    step = make_train_step(model, optimizer, config, jax.random.key(0))
     return step, partial(create_state, model, optimizer)
 
 
@@ -88,8 +89,8 @@ def loss_of(config):
     model = models.build(config.model)
 
     def loss(params, batch):
-        keys = example_keys(jax.random.key(0), len(batch["cover"]), None)
-        return compute_loss(model, config, params, batch, keys)[0]
+        keys = example_keys(jax.random.key(0), len(batch["cover"]))
+        return choose_objective(model, config).loss(params, batch, keys)[0]
 
     return loss, jax.eval_shape(model.init, jax.random.key(0))
 
@@ -144,7 +145,7 @@ def pictures(config, batch: int, height: int, width: int) -> dict[str, np.ndarra
 
 def time_steps(config, batch: int, height: int, width: int, count: int = TIMED_STEPS) -> list[float]:
     """Seconds of `count` training steps on all devices, after two that do not count."""
-    step, make_state = make_step(config, AXIS)
+    step, make_state = make_step(config)
     state, run = make_state(jax.random.key(0)), parallelise(step)
     data, seconds = pictures(config, batch, height, width), []
     for _ in range(count + 2):

@@ -27,12 +27,13 @@ class Source(NamedTuple):
 
     Attributes:
         size: number of examples in one epoch.
-        load: graph function from an int64 index in [0, size) and Draws to a uint8 tensor [h, w, 3], or
-            [t, h, w, 3] for more than one frame. It has no state and no randomness of its own.
+        load: graph function from an int64 index in [0, size) and Draws to an example: a uint8 tensor
+            [h, w, 3], or [t, h, w, 3] for more than one frame; of recordings a dictionary of tensors. It has
+            no state and no randomness of its own.
     """
 
     size: int
-    load: Callable[[tf.Tensor, Draws], tf.Tensor]
+    load: Callable[[tf.Tensor, Draws], tf.Tensor | dict[str, tf.Tensor]]
 
 
 def random_draws(key: int, number: tf.Tensor) -> Draws:

@@ -1,4 +1,4 @@
-"""Batches of covers and secrets, or of records, each a pure function of the seed and the step."""
+"""Batches of covers and secrets, or of recordings, each a pure function of the seed and the step."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -8,10 +8,9 @@ import numpy as np
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from deepsteg_jax.data.examples import Source, central_draws, random_draws
+from deepsteg_jax.data.examples import Draws, Source, central_draws, random_draws
 from deepsteg_jax.errors import UserError
 
-_COVER, _SECRET = 0, 1  # numbers of the two streams
 _FIELDS = {  # that one source alone has
     "imagenet": ("train_split", "validation_split"),
     "images": ("cache",),
@@ -41,25 +40,25 @@ WHOLE = Share()  # of a process that is alone
 
 
 def section(config: ConfigDict) -> ConfigDict:
-    """Section `data` of a config; examples are as long as the model's groups unless it says otherwise."""
+    """Return section `data`; its examples are as long as the model's groups unless it says otherwise."""
     return ConfigDict({"frames": config.model.get("frames"), **config.data})
 
 
 def create_pairs(
     config: ConfigDict, *, seed: int, batch_size: int, start_step: int = 0, share: Share = WHOLE
 ) -> Iterator[Batch]:
-    """Create an endless iterator of batches of covers and secrets, or of records, for training.
+    """Create an endless iterator of batches of covers and secrets, or of recordings, for training.
 
-    Both streams pass over all examples in a new random order every epoch, independently of each other, with
-    random augmentation.
+    The covers, the secrets and each kind of recordings are a stream. Every stream passes over all its
+    examples in a new random order every epoch, independently of the others, with random augmentation.
 
     Nothing about the iterator needs saving: with `start_step=k` it yields exactly what an uninterrupted one
     yields from step k on, at no extra cost. The batches of all shares of a step, one after the other, are the
     batch of a single process.
 
     Args:
-        config: from `section`; `source` is 'imagenet', 'images' or 'clips', and the function `open_<source>`
-            lists the fields it uses, or 'records', for which see `create_records`.
+        config: from `section`; `source` is 'imagenet', 'images', 'clips' or 'recordings', and the function
+            `open_<source>` lists the fields it uses.
         seed: of order and augmentation, at least 0.
         batch_size: pairs in a batch, over all processes.
         start_step: the first step to yield.
@@ -67,30 +66,26 @@ def create_pairs(
 
     Returns:
         An iterator of {"cover": ..., "secret": ...}, both uint8: [b, h, w, 3] if `config.frames` is 1, else
-        [b, t, h, w, 3], with b = batch_size / processes. Reading from it raises UserError if an image turns
-        out to be damaged. Batches of records are those of `create_records`.
+        [b, t, h, w, 3], with b = batch_size / processes; of recordings the arrays that `open_recordings`
+        lists, with that axis before theirs. Reading from it raises UserError if an image turns out to be
+        damaged.
 
     Raises:
         UserError: the data are missing or unreadable, or the source is unknown.
     """
-    if config.source == "records":
-        from deepsteg_jax.data.records import create_records
+    streams = _open_streams(config, True)
+    keys = [_stream_keys(seed, stream) for stream in range(len(streams))]
 
-        return create_records(config, seed=seed, batch_size=batch_size, start_step=start_step, share=share)
-    source = _open_source(config, True)
-    keys = {stream: _stream_keys(seed, stream) for stream in (_COVER, _SECRET)}
-
-    def load(stream: int, number: tf.Tensor) -> tf.Tensor:
-        order_key, draws_key = keys[stream]
-        index = shuffled_index(order_key, number, source.size)
-        return source.load(index, random_draws(draws_key, number))
-
-    def pair(local: tf.Tensor) -> dict[str, tf.Tensor]:
-        number = share.number(local, batch_size)
-        return {"cover": load(_COVER, number), "secret": load(_SECRET, number)}
+    def load(local: tf.Tensor) -> dict[str, tf.Tensor]:
+        number, example = share.number(local, batch_size), {}
+        for source, (order_key, draws_key) in zip(streams, keys, strict=True):
+            if source:
+                index = shuffled_index(order_key, number, source.size)
+                example |= source.load(index, random_draws(draws_key, number))
+        return example
 
     size = share.of(batch_size)
-    return _iterate(tf.data.Dataset.range(start_step * size, np.iinfo(np.int64).max), pair, size, config)
+    return _iterate(tf.data.Dataset.range(start_step * size, np.iinfo(np.int64).max), load, size, config)
 
 
 def has_validation(config: ConfigDict) -> bool:
@@ -103,12 +98,13 @@ def create_validation(
 ) -> Callable[[], Iterator[Batch]]:
     """Open the validation data once and create a function that makes a pass over them.
 
-    A pass has a fixed order and no augmentation; every example is once cover and once secret. For one over
-    records see `create_validation_records`.
+    A pass has a fixed order and no augmentation. Every example is once cover and once secret; of recordings
+    it takes the first frames and the central crop of every file, sorted by name, and where one kind has fewer
+    files than the other, they come again, from the first one on.
 
     Args:
-        config: the `data` section; `validation_path` (folders of images, clips or records; empty: `path`) or
-            `validation_split` (ImageNet) names the data, the rest is as for `create_pairs`.
+        config: the `data` section; `validation_path` (folders of images, clips or recordings; empty: `path`)
+            or `validation_split` (ImageNet) names the data, the rest is as for `create_pairs`.
         batch_size: pairs in a batch, over all processes.
         share: which part of every batch to yield.
 
@@ -121,30 +117,32 @@ def create_validation(
     """
     if config.source != "imagenet" and config.validation_path:
         config = ConfigDict(config.to_dict() | {"path": config.validation_path})
-    if config.source == "records":
-        from deepsteg_jax.data.records import create_validation_records
+    sources = [source for source in _open_streams(config, False) if source]
+    draws, count = central_draws(), max(source.size for source in sources)
 
-        return create_validation_records(config, batch_size=batch_size, share=share)
-    source = _open_source(config, False)
-    draws, count = central_draws(), source.size
-
-    def pair(local: tf.Tensor) -> dict[str, tf.Tensor]:
+    def load(local: tf.Tensor) -> dict[str, tf.Tensor]:
         number = share.number(local, batch_size)
-        cover, secret = number % count, (number + count // 2) % count  # two, if there are two
-        weight = tf.cast(number < count, tf.float32)
-        return {"cover": source.load(cover, draws), "secret": source.load(secret, draws), "weight": weight}
+        example = {"weight": tf.cast(number < count, tf.float32)}
+        for source in sources:
+            example |= source.load(number % source.size, draws)
+        return example
 
     size = share.of(batch_size)
     batches = -(-count // batch_size)
-    return lambda: _iterate(tf.data.Dataset.range(batches * size), pair, size, config)
+    return lambda: _iterate(tf.data.Dataset.range(batches * size), load, size, config)
 
 
-def _open_source(config: ConfigDict, train: bool) -> Source:
+def _open_streams(config: ConfigDict, train: bool) -> list[Source | None]:
+    """Open the sources of an example's parts; the place of each decides over its random numbers."""
     missing = [name for name in _FIELDS.get(config.source, ()) if name not in config]
     if missing:
         raise UserError(f"data.source = {config.source!r} needs data.{missing[0]}, which this config lacks")
     # Imported on use: the libraries behind the sources are slow to import and not all needed.
     match config.source:
+        case "recordings":
+            from deepsteg_jax.data.recordings import open_recordings
+
+            return open_recordings(config)
         case "imagenet":
             from deepsteg_jax.data.imagenet import open_imagenet as open_source
         case "images":
@@ -152,9 +150,18 @@ def _open_source(config: ConfigDict, train: bool) -> Source:
         case "clips":
             from deepsteg_jax.data.clips import open_clips as open_source
         case _:
-            names = "'imagenet', 'images', 'clips' or 'records'"
+            names = "'imagenet', 'images', 'clips' or 'recordings'"
             raise UserError(f"data.source is {config.source!r}: it must be {names}")
-    return open_source(config, train)
+    source = open_source(config, train)
+    shift = 0 if train else source.size // 2  # two examples make a pair, if there are two
+    return [_named("cover", source, 0), _named("secret", source, shift)]
+
+
+def _named(name: str, source: Source, shift: int) -> Source:
+    def load(index: tf.Tensor, draws: Draws) -> dict[str, tf.Tensor]:
+        return {name: source.load((index + shift) % source.size, draws)}
+
+    return Source(source.size, load)
 
 
 def _stream_keys(seed: int, stream: int) -> tuple[int, int]:

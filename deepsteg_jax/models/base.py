@@ -66,8 +66,9 @@ class Model(NamedTuple):
     information may change a sample by `modulus` unseen."""
 
     loss: Callable[[Params, dict[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]] | None = None
-    """loss(params, batch) -> (scalar, logs) of a batch of records (`data.records`), the logs scalars that are
-    means over the batch. A model that has it is trained from records, not by hiding and revealing."""
+    """loss(params, batch) -> (scalar, logs) of a batch of recordings (`data.recordings`), the logs scalars
+    that are means over the batch. A model that has it is trained from recordings, not by hiding and
+    revealing."""
 
 
 def fingerprint(params: Any) -> bytes:

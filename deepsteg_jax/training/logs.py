@@ -8,32 +8,47 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 JSON_LINES = "training.jsonl"
 SHOWN = ("loss", "stego_psnr_db", "secret_psnr_db", "bits_per_symbol")  # of training and of validation
 
 
-class TrainingLog:
+class Log:
+    """What a training reports to; this one keeps nothing, as all processes but the first have it."""
+
+    def advance(self) -> None:
+        """Move on by one step."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Take figures of a step."""
+
+    def picture(self, step: int, grid: np.ndarray) -> None:
+        """Take a picture, uint8 [h, w, 3]."""
+
+    def close(self) -> None:
+        """Flush and close everything."""
+
+
+class TrainingLog(Log):
     """Writes scalars to `training.jsonl` and TensorBoard, pictures to TensorBoard. Close it after use."""
 
     def __init__(self, workdir: Path, first_step: int, num_steps: int):
-        from flax.metrics import tensorboard  # imports TensorFlow, which readers of a log need not wait for
-
         self._json = (workdir / JSON_LINES).open("a", encoding="utf-8")
-        self._board = tensorboard.SummaryWriter(str(workdir / "tensorboard"))
+        self._board = SummaryWriter(str(workdir / "tensorboard"))
         self._bar = tqdm(initial=first_step, total=num_steps, unit="step", disable=not sys.stderr.isatty())
 
     def advance(self) -> None:
-        """Moves the progress bar by one step."""
+        """Move the progress bar by one step."""
         self._bar.update()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Appends one JSON line and TensorBoard scalars."""
+        """Append one JSON line and TensorBoard scalars."""
         self._json.write(json.dumps({"step": step, **values}) + "\n")
         self._json.flush()
         for name, value in values.items():
-            self._board.scalar(name, value, step)
+            self._board.add_scalar(name, value, step)
         names = (name for name in values if name.endswith(SHOWN))
         line = " ".join(f"{name}={values[name]:.4g}" for name in names)
         if self._bar.disable:
@@ -42,18 +57,18 @@ class TrainingLog:
             self._bar.set_postfix_str(line)
 
     def picture(self, step: int, grid: np.ndarray) -> None:
-        """Adds a picture, uint8 [h, w, 3], to TensorBoard."""
-        self._board.image("cover | stego | secret | revealed", grid, step)
+        """Add a picture to TensorBoard."""
+        self._board.add_image("cover_stego_secret_revealed", grid, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flushes and closes everything."""
+        """Flush and close everything."""
         self._bar.close()
         self._board.close()
         self._json.close()
 
 
 def read_log(workdir: Path) -> list[dict[str, float]]:
-    """The figures of `training.jsonl`, one dictionary for each step that has any, in order.
+    """Read the figures of `training.jsonl`, one dictionary for each step that has any, in order.
 
     Of a step that was logged again after a resume the newer figures count; half a line, left by a process
     that was killed, does not.
@@ -67,22 +82,6 @@ def read_log(workdir: Path) -> list[dict[str, float]]:
     return [by_step[step] for step in sorted(by_step)]
 
 
-class SilentLog:
-    """Takes the place of a `TrainingLog` in all processes but the first."""
-
-    def advance(self) -> None:
-        """Does nothing."""
-
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Does nothing."""
-
-    def picture(self, step: int, grid: np.ndarray) -> None:
-        """Does nothing."""
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
 class Stopwatch:
     """Times the loop between two lines of the log."""
 
@@ -91,13 +90,13 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, part: str):
-        """Counts the time inside for `part`: data, save or validation."""
+        """Count the time inside for `part`: data, save or validation."""
         start = time.monotonic()
         yield
         self._parts[part] += time.monotonic() - start
 
     def lap(self, step: int, images_per_step: int) -> dict[str, float]:
-        """Starts again and returns what was measured since the last time, validation left out.
+        """Start again and return the times since the last time, validation left out.
 
         Returns:
             `images_per_s`, and the shares of the time in which the host waited for data (`data_wait`, at

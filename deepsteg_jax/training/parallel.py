@@ -13,19 +13,39 @@ import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from deepsteg_jax.errors import UserError
 
-AXIS = "devices"
+_AXIS = "devices"
+
+
+class Devices(NamedTuple):
+    """What a step asks of the devices that share its batch.
+
+    Attributes:
+        index: () -> number of the device that asks.
+        mean, sum: pytree -> the same, averaged or added over the devices.
+    """
+
+    index: Callable[[], Any]
+    mean: Callable[[Any], Any]
+    sum: Callable[[Any], Any]
+
+
+ONE_DEVICE = Devices(lambda: 0, lambda tree: tree, lambda tree: tree)
+_ALL_DEVICES = Devices(
+    partial(lax.axis_index, _AXIS), partial(lax.pmean, axis_name=_AXIS), partial(lax.psum, axis_name=_AXIS)
+)
 
 
 def initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
-    """Joins the other processes of a training; does nothing for a process that is alone.
+    """Join the other processes of a training; do nothing for a process that is alone.
 
     Args:
         coordinator: HOST:PORT of process 0; None: from JAX_COORDINATOR_ADDRESS, or from the cluster (Slurm,
@@ -61,17 +81,17 @@ def _cluster_started_several() -> bool:
 
 
 def process_index() -> int:
-    """Which process this is; only 0 writes logs."""
+    """Return the number of this process; only 0 writes logs."""
     return jax.process_index()
 
 
 def process_count() -> int:
-    """How many processes train together."""
+    """Return the number of processes that train together."""
     return jax.process_count()
 
 
 def describe_devices() -> dict[str, Any]:
-    """What trains here, for the record."""
+    """Describe the devices that train here."""
     return {
         "device_kind": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
@@ -85,7 +105,7 @@ def split_batch(batch: dict, devices: int) -> dict:
 
 
 def check_batch(batch_size: int, accumulate_steps: int) -> None:
-    """Raises UserError if devices and micro-batches do not divide the global batch."""
+    """Raise UserError if devices and micro-batches do not divide the global batch."""
     devices = jax.device_count()
     if accumulate_steps < 1 or batch_size % (devices * accumulate_steps):
         parts = f"{devices} devices" + (f" times {accumulate_steps} parts" if accumulate_steps != 1 else "")
@@ -93,37 +113,37 @@ def check_batch(batch_size: int, accumulate_steps: int) -> None:
 
 
 def parallelise(step: Callable, donate: bool = True) -> Callable:
-    """Maps `step(state, batch)` over all devices.
+    """Map `step(state, batch, devices)` over all devices.
 
     Args:
-        step: built with `axis_name=AXIS`, averaging or adding over it what it returns.
+        step: averages or adds over `devices` what it returns.
         donate: whether the memory of the old state may be used for the result.
 
     Returns:
         step(state, batch) with `batch` arrays [b / processes, ...] on the host, this process's part of the
         global batch; what comes back is the same in every process.
     """
-    devices = jax.local_device_count()
-    donated = (0,) if donate else ()
-    mapped = partial(jax.pmap, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=donated)(step)
+    count = jax.local_device_count()
+    settings = {"in_axes": (None, 0), "out_axes": None, "donate_argnums": (0,) if donate else ()}
+    mapped = jax.pmap(partial(step, devices=_ALL_DEVICES), _AXIS, **settings)
     # Where `mapped` leaves the state; one that lies elsewhere would make the second call compile again.
-    replicated = NamedSharding(Mesh(jax.local_devices(), AXIS), PartitionSpec())
+    replicated = NamedSharding(Mesh(jax.local_devices(), _AXIS), PartitionSpec())
 
     def run(state, batch):
-        return mapped(jax.device_put(state, replicated), split_batch(batch, devices))
+        return mapped(jax.device_put(state, replicated), split_batch(batch, count))
 
     return run
 
 
 def as_global(tree: Any) -> Any:
-    """Arrays that every process holds, as arrays of all of them, which orbax saves together."""
+    """Turn arrays that every process holds into arrays of all of them, which orbax saves together."""
     if jax.process_count() == 1:
         return tree
-    return multihost_utils.host_local_array_to_global_array(tree, Mesh(jax.devices(), AXIS), PartitionSpec())
+    return multihost_utils.host_local_array_to_global_array(tree, Mesh(jax.devices(), _AXIS), PartitionSpec())
 
 
 def do_once(action: Callable[[], None]) -> None:
-    """Has process 0 do something to the files that all share; the others wait until it is done."""
+    """Have process 0 do something to the files that all share; the others wait until it is done."""
     if jax.process_index() == 0:
         action()
     if jax.process_count() > 1:
@@ -131,7 +151,7 @@ def do_once(action: Callable[[], None]) -> None:
 
 
 def agree_to_stop(step: int, asked: Callable[[], bool]) -> bool:
-    """Whether to stop after `step`: the same answer in every process.
+    """Return whether to stop after `step`: the same answer in every process.
 
     A process that is alone stops when `asked()`. With several, the first SIGTERM to any of them stops all at
     the same step, which JAX's preemption service finds.
@@ -143,7 +163,7 @@ def agree_to_stop(step: int, asked: Callable[[], bool]) -> bool:
 
 @contextmanager
 def all_or_none():
-    """Ends this process at once, with exit code 1, if what is inside fails and there are other processes.
+    """End this process at once, with exit code 1, if what is inside fails and there are other processes.
 
     They wait for this one in a collective operation; unwinding would wait for them, until JAX aborts both.
     """

@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,28 +13,27 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax import data
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models import Model
 from deepsteg_jax.training import checkpoints
-from deepsteg_jax.training.parallel import AXIS, parallelise
+from deepsteg_jax.training.objective import Objective
+from deepsteg_jax.training.parallel import parallelise
 from deepsteg_jax.training.state import TrainState
-from deepsteg_jax.training.step import VALIDATED, make_validation_step
+from deepsteg_jax.training.step import make_validation_step
 
 
-class Validation(NamedTuple):
-    """Passes over the validation data."""
+@dataclass
+class Validation:
+    """Passes over the validation data, and the figures of the best parameters."""
 
-    config: ConfigDict
     batches: Callable[[], Iterator]
-    step: Callable
-    manager: Any  # of the best checkpoint
-    best: dict[str, float]  # what was measured for it; empty if there is none yet
+    step: Callable  # see `make_validation_step`
+    metric: str  # the figure that decides
+    save_best: Callable[[TrainState, dict[str, float]], None]
+    best: dict[str, float]  # empty if there is none yet
 
     def measure(self, state: TrainState) -> dict[str, float]:
-        """Means over all examples, `validation_loss` and `validation_{stego,secret}_psnr_db`.
+        """Return means over all examples: `validation_` and the name, for each of the objective's figures.
 
-        Of records they are `validation_loss` and what else the model's own loss logs.
-
-        The PSNRs are means of dB, of pictures rounded to 8 bits inside the graph; what goes through files is
+        PSNRs are means of dB, of pictures rounded to 8 bits inside the graph; what goes through files is
         measured by `--mode evaluate`.
         """
         sums = Counter()
@@ -44,24 +44,24 @@ class Validation(NamedTuple):
         return {f"validation_{name}": x / sums["weight"] for name, x in sums.items() if name != "weight"}
 
     def keep_if_best(self, state: TrainState, figures: dict[str, float]) -> None:
-        """Saves the parameters if no earlier ones of this run were as good by `config.train.best_metric`."""
-        name = f"validation_{self.config.train.best_metric}"
+        """Save the parameters if no earlier ones of this run were as good by the metric."""
+        name = f"validation_{self.metric}"
         sign = 1 if name.endswith("_db") else -1  # decibels are better when high, losses when low
         if not math.isfinite(figures[name]):  # nothing would be better later
             return
         if not self.best or sign * figures[name] > sign * self.best[name]:
-            self.best.update(figures)
-            checkpoints.save_best(self.manager, state, self.config, figures)
+            self.best = figures
+            self.save_best(state, figures)
 
 
 def open_validation(
-    config: ConfigDict, model: Model, key: jax.Array, manager: Any, share: data.Share
+    config: ConfigDict, objective: Objective, key: jax.Array, manager: Any, share: data.Share
 ) -> Validation:
-    """Opens the validation data that the config names.
+    """Open the validation data that the config names.
 
     Args:
         config: the whole config.
-        model: from `models.build`.
+        objective: of the model.
         key: of the shuffles and the noise, the same in every pass.
         manager: of the folder for the best checkpoint.
         share: which part of the data this process reads.
@@ -70,10 +70,16 @@ def open_validation(
         UserError: the data cannot be read, or `config.train.best_metric` is unknown.
     """
     metric = config.train.best_metric
-    if model.loss and metric != "loss":
-        raise UserError(f"config.train.best_metric is loss for a model of records, not {metric!r}")
-    if metric not in VALIDATED:
-        raise UserError(f"config.train.best_metric is one of {', '.join(VALIDATED)}, not {metric!r}")
+    if metric not in objective.metrics:
+        names = ", ".join(objective.metrics)
+        raise UserError(
+            f"config.train.best_metric is {metric!r}: for the model {config.model.name!r} it must be "
+            f"{'one of ' * (len(objective.metrics) > 1)}{names}"
+        )
     batches = data.create_validation(data.section(config), batch_size=config.train.batch_size, share=share)
-    step = parallelise(make_validation_step(model, config, key, AXIS), donate=False)
-    return Validation(config, batches, step, manager, checkpoints.read_best(manager))
+    step = parallelise(make_validation_step(objective, key), donate=False)
+
+    def save_best(state, figures):
+        checkpoints.save_best(manager, state, config, figures)
+
+    return Validation(batches, step, metric, save_best, checkpoints.read_best(manager))

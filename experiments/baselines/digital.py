@@ -1,10 +1,10 @@
 """The digital baseline: bits in low luma frequencies, held over frames, with an error-correcting code.
 
 They lie in the lowest AC coefficients of the 8x8 DCT of luma. Dirty paper as in `models.block_dct`, with a
-large modulus D: the mean of a coefficient over `hold` frames moves to the nearest value that is congruent to
--D/4 or D/4 modulo D, whichever the bit says, and all these frames move alike, since a codec predicts frames
-from each other and a change that stays costs it little. The receiver averages again; the distance to the two
-values, and the noise as seen over the whole clip, give each bit a probability. The code is that of
+large modulus D: the mean of a coefficient over `repeat` frames moves to the nearest value that is congruent
+to -D/4 or D/4 modulo D, whichever the bit says, and all these frames move alike, since a codec predicts
+frames from each other and a change that stays costs it little. The receiver averages again; the distance to
+the two values, and the noise as seen over the whole clip, give each bit a probability. The code is that of
 `schemes.robust.code`, regular: every message bit is in three checks. The key scatters the bits over all
 coefficients and hides what they say.
 """
@@ -27,32 +27,32 @@ DEGREES = ((1.0, 3),)  # each message bit takes part in three checks
 BASIS = dct_matrix(BLOCK, dtype=np.float64)
 
 
-class Carrier(NamedTuple):
-    """How bits are carried; both sides must agree. Stego PSNR falls with modulus and coefficients."""
+class Settings(NamedTuple):
+    """How bits are embedded; both sides must agree. Stego PSNR falls with modulus and coefficients."""
 
     coefficients: int = 9  # AC coefficients of a block, by rising frequency
     modulus: float = 44.0  # D, grey levels of an orthonormal DCT
-    hold: int = 8  # frames
-    rate: float = 0.4  # of the code: message bits per carried bit
+    repeat: int = 8  # frames that share the bits
+    rate: float = 0.4  # of the code: message bits per embedded bit
 
     def bits(self, shape: tuple[int, ...]) -> int:
-        """Carried bits of frames [n, h, w, 3]."""
+        """Embedded bits of frames [n, h, w, 3]."""
         n, h, w = shape[:3]
-        return -(-n // self.hold) * (h // BLOCK) * (w // BLOCK) * self.coefficients
+        return -(-n // self.repeat) * (h // BLOCK) * (w // BLOCK) * self.coefficients
 
     def capacity(self, shape: tuple[int, ...]) -> int:
         """Bytes of a message in frames [n, h, w, 3]; negative if not even its header fits."""
         return int(self.bits(shape) * self.rate) // 8 - HEADER
 
 
-def embed(frames: np.ndarray, key: bytes, message: bytes, carrier: Carrier) -> np.ndarray:
+def embed(frames: np.ndarray, key: bytes, message: bytes, settings: Settings) -> np.ndarray:
     """Writes a message.
 
     Args:
         frames: uint8 [n, h, w, 3]; what 8 does not divide stays as it is, below and to the right.
         key: 32 bytes, for one clip only.
-        message: at most `carrier.capacity(frames.shape)` bytes.
-        carrier: how.
+        message: at most `settings.capacity(frames.shape)` bytes.
+        settings: how.
 
     Returns:
         The stego, uint8 [n, h, w, 3].
@@ -60,33 +60,33 @@ def embed(frames: np.ndarray, key: bytes, message: bytes, carrier: Carrier) -> n
     Raises:
         UserError: the message is too long.
     """
-    room = carrier.capacity(frames.shape)
-    if len(message) > room:
-        raise UserError(f"{len(message)} bytes do not fit: these frames carry {max(0, room)}")
-    errors = code.build(carrier.bits(frames.shape), 8 * (room + HEADER), DEGREES)
+    capacity = settings.capacity(frames.shape)
+    if len(message) > capacity:
+        raise UserError(f"{len(message)} bytes do not fit: these frames carry {max(0, capacity)}")
+    errors = code.build(settings.bits(frames.shape), 8 * (capacity + HEADER), DEGREES)
     head = len(message).to_bytes(4, "little") + zlib.crc32(message).to_bytes(4, "little")
-    data = (head + message).ljust(room + HEADER, b"\0")
+    data = (head + message).ljust(capacity + HEADER, b"\0")
     mask, order = _secrets(key, len(data), errors.length)
     word = errors.encode(np.unpackbits(np.frombuffer(data, np.uint8) ^ mask))
     values = np.empty(errors.length)
-    values[order] = carrier.modulus * (word / 2 - 1 / 4)
-    cover = _coefficients(frames, carrier)
-    moves = _wrap(values.reshape(cover.shape) - cover, carrier.modulus)
-    moved = frames + _pictures(moves, frames.shape, carrier)[..., None]
+    values[order] = settings.modulus * (word / 2 - 1 / 4)
+    cover = _coefficients(frames, settings)
+    moves = _wrap(values.reshape(cover.shape) - cover, settings.modulus)
+    moved = frames + _pictures(moves, frames.shape, settings)[..., None]
     return np.clip(np.round(moved), 0, 255).astype(np.uint8)
 
 
-def extract(frames: np.ndarray, key: bytes, carrier: Carrier) -> bytes:
+def extract(frames: np.ndarray, key: bytes, settings: Settings) -> bytes:
     """Reads what `embed` wrote, after a codec.
 
     Raises:
         UserError: there is no message, or too little of it is left.
     """
-    room = carrier.capacity(frames.shape)
-    errors = code.build(carrier.bits(frames.shape), 8 * (room + HEADER), DEGREES)
-    mask, order = _secrets(key, room + HEADER, errors.length)
-    found = _wrap(_coefficients(frames, carrier), carrier.modulus)
-    bits = errors.decode(_likelihoods(found, carrier.modulus).ravel()[order])
+    capacity = settings.capacity(frames.shape)
+    errors = code.build(settings.bits(frames.shape), 8 * (capacity + HEADER), DEGREES)
+    mask, order = _secrets(key, capacity + HEADER, errors.length)
+    found = _wrap(_coefficients(frames, settings), settings.modulus)
+    bits = errors.decode(_likelihoods(found, settings.modulus).ravel()[order])
     data = b"" if bits is None else (np.packbits(bits) ^ mask).tobytes()
     length, check = (int.from_bytes(data[i : i + 4], "little") for i in (0, 4))
     message = data[HEADER : HEADER + length]
@@ -103,25 +103,25 @@ def _frequencies(count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.divmod(zigzag(BLOCK)[1 : count + 1], BLOCK)
 
 
-def _coefficients(frames: np.ndarray, carrier: Carrier) -> np.ndarray:
+def _coefficients(frames: np.ndarray, settings: Settings) -> np.ndarray:
     """Mean of each coefficient over each group of frames: [groups, rows, columns, coefficients]."""
     n, h, w = frames.shape[:3]
     luma = frames[:, : h // BLOCK * BLOCK, : w // BLOCK * BLOCK] @ LUMA
-    means = np.stack([luma[i : i + carrier.hold].mean(0) for i in range(0, n, carrier.hold)])
+    means = np.stack([luma[i : i + settings.repeat].mean(0) for i in range(0, n, settings.repeat)])
     blocks = rearrange(means, "g (y i) (x j) -> g y x i j", i=BLOCK, j=BLOCK)  # the DCT is linear
-    u, v = _frequencies(carrier.coefficients)
+    u, v = _frequencies(settings.coefficients)
     return (BASIS @ blocks @ BASIS.T)[..., u, v]
 
 
-def _pictures(moves: np.ndarray, shape: tuple[int, ...], carrier: Carrier) -> np.ndarray:
+def _pictures(moves: np.ndarray, shape: tuple[int, ...], settings: Settings) -> np.ndarray:
     """What moves of the coefficients add to every frame's luma: [n, h, w] grey levels."""
     n, h, w = shape[:3]
-    u, v = _frequencies(carrier.coefficients)
+    u, v = _frequencies(settings.coefficients)
     blocks = np.zeros((*moves.shape[:3], BLOCK, BLOCK))
     blocks[..., u, v] = moves
     pictures = rearrange(BASIS.T @ blocks @ BASIS, "g y x i j -> g (y i) (x j)")
     edges = [(0, 0), *((0, size - inner) for size, inner in zip((h, w), pictures.shape[1:], strict=True))]
-    return repeat(np.pad(pictures, edges), "g h w -> (g hold) h w", hold=carrier.hold)[:n]
+    return repeat(np.pad(pictures, edges), "g h w -> (g t) h w", t=settings.repeat)[:n]
 
 
 def _wrap(x: np.ndarray, modulus: float) -> np.ndarray:

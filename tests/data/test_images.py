@@ -46,12 +46,13 @@ def _gradient(height=30, width=40) -> np.ndarray:
 
 
 @CACHE
-@pytest.mark.parametrize("suffix", ["png", "bmp", "jpg", "JPEG", "webp"])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_formats(tmp_path, cache, suffix, mode):
-    Image.new("RGB", (40, 30), (90, 90, 90)).convert(mode).save(tmp_path / f"a.{suffix}")
-    (cover,) = _validation_covers(_config(tmp_path, cache=cache))
-    assert cover.shape == (8, 12, 3) and np.all(np.abs(cover.astype(int) - 90) <= 2)
+def test_formats(tmp_path, cache):
+    for suffix in ("png", "bmp", "jpg", "JPEG", "webp"):
+        for mode in ("RGB", "L"):
+            picture = Image.new("RGB", (40, 30), (90, 90, 90)).convert(mode)
+            picture.save(tmp_path / f"{suffix}-{mode}.{suffix}")
+    covers = _validation_covers(_config(tmp_path, cache=cache))
+    assert covers.shape == (10, 8, 12, 3) and np.all(np.abs(covers.astype(int) - 90) <= 2)
 
 
 @CACHE

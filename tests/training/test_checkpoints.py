@@ -79,7 +79,7 @@ def test_an_empty_folder_leaves_the_fresh_state(toy, tmp_path):
 def test_a_save_holds_the_state_of_its_step_although_the_next_steps_reuse_the_memory(toy, tmp_path):
     """Saving is in the background and the step donates its state."""
     toy.model.size, toy.train.keep = 50_000, 20
-    count = parallelise(lambda state, batch: (jax.tree.map(lambda x: x + 1, state), {}))
+    count = parallelise(lambda state, batch, devices: (jax.tree.map(lambda x: x + 1, state), {}))
     state = jax.tree.map(jnp.zeros_like, _state(toy))
     with checkpoints.open_manager(tmp_path, 20) as manager:
         for _ in range(12):

@@ -10,7 +10,6 @@ import jax
 import pytest
 
 from deepsteg_jax.training import environment
-from deepsteg_jax.training.loop import train
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,12 +33,11 @@ def repository(tmp_path):
     return tmp_path
 
 
-def test_every_start_is_one_line(toy, image_folder, tmp_path, monkeypatch):
+def test_every_start_is_one_line(toy, tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")  # XLA has read its flags already
-    toy.data.path, toy.seed = str(image_folder), 11
-    for steps in (2, 3, 3):
-        toy.optimizer.num_steps = steps
-        train(toy, tmp_path)
+    toy.seed = 11
+    for step, toy.optimizer.num_steps in ((0, 2), (2, 3), (3, 3)):
+        environment.record(tmp_path, toy, step)
     lines = [json.loads(line) for line in (tmp_path / environment.JSON_LINES).open()]
     assert [line["step"] for line in lines] == [0, 2, 3]
     for line in lines:

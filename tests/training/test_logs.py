@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.util import tensor_util
 
 from deepsteg_jax.training import logs
-from deepsteg_jax.training.logs import JSON_LINES, SilentLog, Stopwatch, TrainingLog, read_log
+from deepsteg_jax.training.logs import JSON_LINES, Log, Stopwatch, TrainingLog, read_log
 
 VALUES = {"loss": 0.5, "stego_psnr_db": 48.25, "secret_psnr_db": 31.0, "learning_rate": 1e-3}
 
@@ -86,16 +87,22 @@ def test_a_log_is_read_by_steps_with_training_and_validation_side_by_side(tmp_pa
     ]
 
 
-def test_a_silent_log_takes_what_a_log_takes(capsys):
+def test_a_log_that_keeps_nothing_takes_what_a_log_takes(capsys):
     for name, method in inspect.getmembers(TrainingLog, inspect.isfunction):
         if not name.startswith("_"):
-            assert inspect.signature(method) == inspect.signature(getattr(SilentLog, name))
-    log = SilentLog()
+            assert inspect.signature(method) == inspect.signature(getattr(Log, name))
+    log = Log()
     log.advance()
     log.scalars(1, VALUES)
     log.picture(1, np.zeros((8, 32, 3), np.uint8))
     log.close()
     assert capsys.readouterr() == ("", "")
+
+
+def test_logs_need_no_tensorflow():
+    code = "import sys; from deepsteg_jax.training import logs; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_the_stopwatch_gives_shares_of_the_time_without_validation(monkeypatch):

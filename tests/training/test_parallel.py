@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
 from configs.video import get_config
 from deepsteg_jax import models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training import checkpoints, parallel
-from deepsteg_jax.training.parallel import AXIS, check_batch, parallelise, split_batch
+from deepsteg_jax.training.parallel import check_batch, parallelise, split_batch
 from deepsteg_jax.training.state import create_optimizer, create_state
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +28,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from configs.video import get_config
@@ -36,9 +36,10 @@ from deepsteg_jax import models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import prep_hide_reveal
 from deepsteg_jax.training import checkpoints
-from deepsteg_jax.training.parallel import AXIS, check_batch, parallelise, split_batch
+from deepsteg_jax.training.objective import choose_objective, hide_and_reveal
+from deepsteg_jax.training.parallel import check_batch, parallelise
 from deepsteg_jax.training.state import create_optimizer, create_state
-from deepsteg_jax.training.step import example_keys, hide_and_reveal, make_train_step, make_validation_step
+from deepsteg_jax.training.step import example_keys, make_train_step, make_validation_step
 
 prep_hide_reveal.KERNELS = (4,)  # a third of the network takes a third of the time to compile
 out, devices, steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -55,10 +56,18 @@ def batches(shape):
 config = get_config("tiny")
 config.channel = (("gaussian_noise", 0.1),)
 relay = models.Model(None, lambda params, cover, secret: cover, lambda params, stego: stego)
-draw = lambda batch: hide_and_reveal(
-    relay, config, {"hide": 0, "reveal": 0}, batch, example_keys(jax.random.key(1), len(batch["cover"]), AXIS)
-)
-pictures = jax.pmap(draw, axis_name=AXIS)(split_batch(batches((16, 16, 3))[0], devices))
+
+
+
+def draw(params, batch, devices):  # of all devices, in the order of the batch
+    keys = example_keys(jax.random.key(1), len(batch["cover"]), devices)
+    pictures = hide_and_reveal(relay, config, params, batch, keys)
+    first = devices.index() * len(keys)
+    place = lambda x: jax.lax.dynamic_update_slice_in_dim(jnp.zeros((8, *x.shape[1:])), x, first, 0)
+    return devices.sum(jax.tree.map(place, pictures))
+
+
+pictures = parallelise(draw, donate=False)({"hide": 0, "reveal": 0}, batches((16, 16, 3))[0])
 found = {name: np.asarray(x).reshape(8, -1) for name, x in pictures._asdict().items()}
 np.savez(out / f"pictures-{devices}.npz", **found)
 
@@ -80,7 +89,7 @@ def train(name, parts):
     state = create_state(model, optimizer, jax.random.key(0))
     found = leaves("before", state.params)
     check_batch(8, parts)
-    step = parallelise(make_train_step(model, optimizer, config, jax.random.key(2), AXIS))
+    step = parallelise(make_train_step(model, optimizer, config, jax.random.key(2)))
     for i, batch in enumerate(batches(shape)):
         state, logs = step(state, batch)
         found |= {f"logs/{i}/{k}": np.asarray(v) for k, v in logs.items()}
@@ -90,7 +99,8 @@ def train(name, parts):
         with checkpoints.open_manager(out / f"checkpoints-{devices}") as manager:
             checkpoints.save(manager, state, config)
     elif parts == 1:
-        validate = parallelise(make_validation_step(model, config, jax.random.key(3), AXIS), donate=False)
+        objective = choose_objective(model, config)
+        validate = parallelise(make_validation_step(objective, jax.random.key(3)), donate=False)
         found = {}
         for number, real in enumerate((8, 5, 1)):  # the last one leaves devices without a real example
             batch = {**batches(shape)[0], "weight": np.arange(8) < real}
@@ -144,6 +154,7 @@ def _load(runs, *names):
     return (dict(np.load(runs.folder / f"{name}.npz")) for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, other, rate",
     [
@@ -174,6 +185,7 @@ def test_devices_and_parts_of_a_batch_train_as_one(runs, name, other, rate):
         assert np.isfinite(size) and np.allclose(one[key], several[key], rtol=0, atol=tolerance), key
 
 
+@pytest.mark.slow
 def test_validation_adds_up_the_real_examples_on_all_devices(runs):
     """Sums of at most 8 examples: equal but for the order of additions."""
     one, several = _load(runs, "validation-1", f"validation-{DEVICES}")
@@ -184,6 +196,7 @@ def test_validation_adds_up_the_real_examples_on_all_devices(runs):
         assert np.isclose(one[key], several[key], rtol=1e-4, atol=0), key
 
 
+@pytest.mark.slow
 def test_randomness_belongs_to_the_example_not_to_its_device(runs):
     """Shuffle and noise of each example, compared one by one; equal but for the order of operations."""
     one, several = _load(runs, "pictures-1", f"pictures-{DEVICES}")
@@ -193,6 +206,7 @@ def test_randomness_belongs_to_the_example_not_to_its_device(runs):
         assert np.allclose(one[name], several[name], rtol=0, atol=1e-6), name
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_eight_devices_goes_on_with_one(runs):
     config = get_config("tiny")
     config.optimizer.warmup_steps = 0
@@ -205,9 +219,10 @@ def test_a_checkpoint_of_eight_devices_goes_on_with_one(runs):
     (eight,) = _load(runs, f"block_dct-{DEVICES}-1")
     for path, x in jax.tree.leaves_with_path(state.params):
         assert np.array_equal(x, eight[f"after{jax.tree_util.keystr(path)}"])
-    parallelise(lambda state, batch: (state, {}))(state, {"x": np.zeros((1, 1))})
+    parallelise(lambda state, batch, devices: (state, {}))(state, {"x": np.zeros((1, 1))})
 
 
+@pytest.mark.slow
 def test_devices_that_do_not_divide_the_batch(runs):
     message = "8 devices do not divide config.train.batch_size=12: use a multiple"
     assert runs.printed == {1: "", DEVICES: message + "\n"}
@@ -237,9 +252,9 @@ def test_a_step_is_compiled_once():
     """Also when the first state does not lie where the step leaves it."""
     traces = []
 
-    def step(state, batch):
+    def step(state, batch, devices):
         traces.append(1)
-        return state + lax.pmean(batch["x"].sum(), AXIS), {}
+        return state + devices.mean(batch["x"].sum()), {}
 
     run, state = parallelise(step), jnp.zeros(())
     for _ in range(3):
@@ -250,7 +265,7 @@ def test_a_step_is_compiled_once():
 def test_a_state_that_is_not_donated_stays():
     state = jnp.arange(3.0)
     for donate in (False, True):
-        run = parallelise(lambda state, batch: state + lax.psum(batch["x"].sum(), AXIS), donate=donate)
+        run = parallelise(lambda state, batch, devices: state + devices.sum(batch["x"].sum()), donate=donate)
         state = run(before := state, {"x": np.ones(1, np.float32)})
         assert before.is_deleted() == donate
     assert state.tolist() == [2, 3, 4]

@@ -23,6 +23,8 @@ from deepsteg_jax.training import checkpoints
 from deepsteg_jax.training.logs import JSON_LINES
 from deepsteg_jax.training.state import create_optimizer, create_state
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STEPS, SAVE_EVERY, RATE = 50, 10, 3e-3
 
@@ -67,7 +69,6 @@ def _start(folder, workdir, join, count=2):
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # halves the time it takes to compile
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
     }
     settings = {"data.path": folder / "clips", "data.validation_path": folder / "clips"}
     settings |= {"optimizer.num_steps": STEPS, "optimizer.learning_rate": RATE, "optimizer.ema_decay": 0.9}

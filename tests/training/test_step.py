@@ -1,21 +1,18 @@
 """One step on one device: randomness, losses, gradients, ties, parts of a batch, averages, validation."""
 
+from contextlib import closing
+from itertools import islice
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from deepsteg_jax import data, models
+from deepsteg_jax.training.objective import choose_objective, hide_and_reveal, psnr
 from deepsteg_jax.training.state import create_optimizer, create_state
-from deepsteg_jax.training.step import (
-    example_keys,
-    hide_and_reveal,
-    make_train_step,
-    make_validation_step,
-    mean_over_parts,
-    psnr,
-)
-from tests.records import build_listener, listen, write_pictures, write_symbols
+from deepsteg_jax.training.step import example_keys, make_train_step, make_validation_step, mean_over_parts
+from tests.recordings import build_listener, listen, write_pictures, write_symbols
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -33,7 +30,7 @@ def _setup(config, key=0):
 
 def _pictures(config, batch, params=None):
     model, state, _ = _setup(config)
-    keys = example_keys(jax.random.key(0), len(batch["cover"]), None)
+    keys = example_keys(jax.random.key(0), len(batch["cover"]))
     draw = jax.jit(lambda params, batch, keys: hide_and_reveal(model, config, params, batch, keys))
     return draw(params or state.params, batch, keys)
 
@@ -45,7 +42,7 @@ def _identities(hide):
 
 
 def test_every_example_has_a_key_of_its_own():
-    few, many = (jax.random.key_data(example_keys(jax.random.key(5), size, None)) for size in (3, 8))
+    few, many = (jax.random.key_data(example_keys(jax.random.key(5), size)) for size in (3, 8))
     assert np.array_equal(few, many[:3]) and len(np.unique(many, axis=0)) == 8
 
 
@@ -294,7 +291,7 @@ def test_the_average_follows_the_parameters_after_each_update(toy):
 
 def _validate(config, batch, weight, number=0, params=None):
     model, state, _ = _setup(config)
-    step = jax.jit(make_validation_step(model, config, jax.random.key(7)))
+    step = jax.jit(make_validation_step(choose_objective(model, config), jax.random.key(7)))
     found = step((params or state.params, jnp.uint32(number)), batch | {"weight": np.float32(weight)})
     return {name: float(value) for name, value in found.items()}
 
@@ -333,12 +330,12 @@ def test_each_batch_of_a_validation_has_its_own_noise_the_same_in_every_pass(toy
     assert found[0]["stego_psnr_db"] == found[1]["stego_psnr_db"]  # before the channel
 
 
-# --- records --------------------------------------------------------------------------------------
+# --- recordings --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def listener(toy, monkeypatch, tmp_path):
-    """The config of a model that is trained from records, some of each kind."""
+    """The config of a model that is trained from recordings, some of each kind."""
     monkeypatch.setitem(models.MODELS, "listener", build_listener)
     for number in range(5):
         write_symbols(tmp_path, number)
@@ -347,14 +344,14 @@ def listener(toy, monkeypatch, tmp_path):
     return toy
 
 
-def _records(config, number=0):
-    return next(data.create_pairs(config.data, seed=0, batch_size=4, start_step=number))
+def _recordings(config):
+    return next(data.create_pairs(data.section(config), seed=0, batch_size=4))
 
 
-def test_the_loss_of_a_model_of_records_is_its_own(listener):
+def test_the_loss_of_a_model_of_recordings_is_its_own(listener):
     """By hand; with tied parameters, whose bias is 0, and without the config's sections on pictures."""
     _, state, step = _setup(listener)
-    batch, slope = _records(listener), np.array(state.params["reveal"]["slope"])
+    batch, slope = _recordings(listener), np.array(state.params["reveal"]["slope"])
     after, logs = step(state, batch)
     means = batch["frames"].astype(np.float64).reshape(4, 2, 1, 8, 2, 8).mean((3, 5)) / 256 - 0.5
     symbols = np.mean((slope[0] * means - batch["symbols"][..., 0]) ** 2)
@@ -371,23 +368,24 @@ def test_the_loss_of_a_model_of_records_is_its_own(listener):
     assert np.array_equal(after.params["hide"]["bias"], after.params["reveal"]["bias"])
 
 
-def test_a_model_of_records_learns(listener):
+def test_a_model_of_recordings_learns(listener):
     """The first symbol is the mean of its block, and the coded picture half as bright as the secret."""
     listener.optimizer.learning_rate = 0.05
     _, state, step = _setup(listener)
-    for i in range(200):
-        state, logs = step(state, _records(listener, i))
+    with closing(data.create_pairs(data.section(listener), seed=0, batch_size=4)) as batches:
+        for batch in islice(batches, 200):
+            state, logs = step(state, batch)
     assert float(logs["symbols"]) < 1e-4 and float(logs["pictures"]) < 1e-2
     assert np.allclose(state.params["reveal"]["slope"], [1, 2], atol=0.1)
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_parts_of_a_batch_of_records_make_the_same_step(listener, parts):
+def test_parts_of_a_batch_of_recordings_make_the_same_step(listener, parts):
     """Equal but for the order of additions."""
     found = []
     for listener.train.accumulate_steps in (1, parts):
         _, state, step = _setup(listener)
-        found.append(step(state, _records(listener)))
+        found.append(step(state, _recordings(listener)))
     (whole, logs), (after, others) = found
     assert sorted(logs) == sorted(others)
     for name, value in logs.items():
@@ -396,9 +394,9 @@ def test_parts_of_a_batch_of_records_make_the_same_step(listener, parts):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * listener.optimizer.learning_rate)
 
 
-def test_validation_adds_up_what_the_loss_logs_of_real_records(listener):
+def test_validation_adds_up_what_the_loss_logs_of_real_recordings(listener):
     model, state, _ = _setup(listener)
-    batch, params = _records(listener), state.params
+    batch, params = _recordings(listener), state.params
     found = _validate(listener, batch, [1, 0, 1, 0], params=params)
     wanted = {"loss": 0, "symbols": 0, "pictures": 0, "mean_step": 0, "weight": 2}
     for i in (0, 2):

@@ -1,91 +1,48 @@
-"""Validation while training: which steps, what means, which parameters are kept as the best."""
+"""Validation while training: figures, and which parameters are kept as the best."""
 
-import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from deepsteg_jax import models
+from deepsteg_jax import data, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training import checkpoints
-from deepsteg_jax.training.logs import JSON_LINES
-from deepsteg_jax.training.loop import train
-from deepsteg_jax.training.validation import Validation
+from deepsteg_jax.training.objective import choose_objective
+from deepsteg_jax.training.state import TrainState
+from deepsteg_jax.training.validation import Validation, open_validation
 
-NAMES = {"validation_loss", "validation_stego_psnr_db", "validation_secret_psnr_db"}
+NAMES = ("loss", "stego_psnr_db", "secret_psnr_db")
 
 
 @pytest.fixture
 def config(toy, image_folder):
-    """The toy config of a run of 5 steps that validates every second one."""
+    """The toy config that validates on seven images in batches of four, without noise."""
     toy.data.path = toy.data.validation_path = str(image_folder)
-    toy.optimizer.num_steps = 5
+    toy.channel = ()
     return toy
 
 
-@pytest.fixture
-def script(monkeypatch):
-    """script(name, values, otherwise): lets validations find these values of a metric, one after the other.
-
-    Returns a list that gets the parameters of each.
-    """
-
-    def install(name, values, otherwise=1.0):
-        seen, rest = [], iter(values)
-
-        def measure(self, state):
-            seen.append(jax.tree.map(np.array, state.tested))
-            return dict.fromkeys(NAMES, otherwise) | {f"validation_{name}": next(rest)}
-
-        monkeypatch.setattr(Validation, "measure", measure)
-        return seen
-
-    return install
+def _open(config, manager):
+    objective = choose_objective(models.build(config.model), config)
+    return open_validation(config, objective, jax.random.key(5), manager, data.Share())
 
 
-def _validated(workdir) -> dict[int, list[dict]]:
-    """The lines of validations by step."""
-    lines = [json.loads(line) for line in (workdir / JSON_LINES).open()]
-    found = {}
-    for line in lines:
-        if NAMES & line.keys():
-            assert line.keys() == {"step", *NAMES}
-            found.setdefault(line["step"], []).append(line)
-    return found
+def _params(config, seed):
+    return models.build(config.model).init(jax.random.key(seed))
 
 
-def _best(config, workdir):
-    """The step in best/ and its parameters, read as a receiver would."""
-    (step,) = (int(p.name) for p in (workdir / "best").iterdir())
-    model = models.build(config.model)
-    sides = ("hide", "reveal")
-    return step, {
-        side: checkpoints.restore_params(str(workdir / "best"), model, config.model, side) for side in sides
-    }
-
-
-def _equal(a, b) -> bool:
-    return jax.tree.all(jax.tree.map(np.array_equal, a, b))
-
-
-@pytest.mark.parametrize("every, steps", [(2, [0, 2, 4, 5]), (100, [0, 5]), (1, [0, 1, 2, 3, 4, 5])])
-def test_a_line_at_the_start_every_so_many_steps_and_at_the_end(config, tmp_path, every, steps):
-    config.train.validate_every_steps = every
-    train(config, tmp_path)
-    found = _validated(tmp_path)
-    assert list(found) == steps and all(len(lines) == 1 for lines in found.values())
-    losses = [lines[0]["validation_loss"] for lines in found.values()]
-    assert losses[-1] < losses[0]  # it learns
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.5])
-def test_figures_are_means_over_all_examples_of_the_parameters_that_are_used(config, tmp_path, decay):
-    """By hand, for seven images in batches of four; without noise in the channel."""
-    config.channel, config.optimizer.ema_decay = (), decay
-    params = jax.tree.map(np.float64, train(config, tmp_path).tested)
+def test_figures_are_means_over_all_examples_of_the_averages(config, tmp_path):
+    """By hand."""
+    params = _params(config, 1)
+    with checkpoints.open_manager(tmp_path) as manager:
+        validation = _open(config, manager)
+    found = validation.measure(TrainState(jnp.int32(3), _params(config, 0), None, params))
+    assert validation.measure(TrainState(jnp.int32(4), params, None)) == found  # where there are none
     wanted = np.zeros(3)
     paths = sorted(Path(config.data.path).iterdir())
     images = [np.asarray(Image.open(path))[2:10, 2:10] / 255 for path in paths]  # the centre
@@ -98,98 +55,78 @@ def test_figures_are_means_over_all_examples_of_the_parameters_that_are_used(con
         coarse = [np.mean((a - np.round(np.clip(b, 0, 1) * 255) / 255) ** 2) for a, b in pairs]
         loss = errors[0] + 2 * errors[1] + 0.01 * 10 * np.log10(errors[1])
         wanted += [loss, *(-10 * np.log10(coarse))]
-    (line,) = _validated(tmp_path)[5]
-    found = [line[f"validation_{name}"] for name in ("loss", "stego_psnr_db", "secret_psnr_db")]
-    assert found == pytest.approx(wanted / 7, rel=1e-4)
+    assert list(found) == [f"validation_{name}" for name in sorted(NAMES)]
+    assert [found[f"validation_{name}"] for name in NAMES] == pytest.approx(wanted / 7, rel=1e-4)
+
+
+def test_every_pass_numbers_its_batches_from_0_and_is_closed():
+    """So each pass draws the same noise; see `make_validation_step`."""
+    numbers, closed = [], []
+
+    def batches():
+        try:
+            yield from ({"weight": np.ones(2)}, {"weight": np.ones(1)})
+        finally:
+            closed.append(True)
+
+    def step(replicated, batch):
+        numbers.append((int(replicated[1]), len(batch["weight"])))
+        return {"loss": 6.0 * numbers[-1][0], "weight": batch["weight"].sum()}
+
+    validation = Validation(batches, step, "loss", None, {})
+    for _ in range(2):
+        assert validation.measure(SimpleNamespace(tested=None)) == {"validation_loss": 2.0}
+    assert numbers == 2 * [(0, 2), (1, 1)] and closed == [True, True]
 
 
 @pytest.mark.parametrize(
-    "metric, values, best, decay",
+    "metric, values, kept",
     [
-        ("loss", [3.0, 1.0, 2.0, 1.0], 1, 0.0),  # of equal ones the first
-        ("loss", [0.5, -1.0, 0.0, -2.0], 3, 0.5),
-        ("stego_psnr_db", [30.0, 20.0, 25.0, 28.0], 0, 0.0),
-        ("secret_psnr_db", [30.0, 31.0, 35.0, 34.0], 2, 0.5),
+        ("loss", [3.0, 1.0, 2.0, 1.0], [0, 1]),  # of equal ones the first
+        ("loss", [0.5, -1.0, 0.0, -2.0], [0, 1, 3]),
+        ("stego_psnr_db", [30.0, 20.0, 25.0, 28.0], [0]),
+        ("secret_psnr_db", [30.0, 31.0, 35.0, 34.0], [0, 1, 2]),
+        ("loss", [float("nan"), 5.0, float("nan"), 6.0], [1]),  # nothing would be better than these later
+        ("loss", [float("-inf"), 5.0, float("-inf"), 4.0], [1, 3]),
     ],
 )
-def test_the_best_is_kept_and_can_be_used(config, tmp_path, script, metric, values, best, decay):
-    config.train.best_metric, config.optimizer.ema_decay = metric, decay
-    seen = script(metric, values)
-    train(config, tmp_path)
-    step, params = _best(config, tmp_path)
-    assert step == (0, 2, 4, 5)[best] and _equal(params, seen[best])
-    assert not any(_equal(params, x) for i, x in enumerate(seen) if i != best)
+def test_what_is_better_than_all_before_is_kept(metric, values, kept):
+    saved, best = [], {}
+    validation = Validation(None, None, metric, lambda state, figures: saved.append((state, figures)), best)
+    figures = [{f"validation_{name}": 1.0 for name in NAMES} | {f"validation_{metric}": x} for x in values]
+    for i, found in enumerate(figures):
+        validation.keep_if_best(i, found)
+    assert saved == [(i, figures[i]) for i in kept]
 
 
-def test_a_run_that_goes_on_keeps_what_was_better(config, tmp_path, script):
-    seen = script("loss", [3.0, 1.0, 2.0, 2.0, 1.5, 1.25, 0.5])
-    train(config, tmp_path)
-    config.optimizer.num_steps = 8
-    train(config, tmp_path)
-    assert list(_validated(tmp_path)) == [0, 2, 4, 5, 6, 8]
-    step, params = _best(config, tmp_path)
-    assert step == 2 and _equal(params, seen[1])
-    config.optimizer.num_steps = 9
-    train(config, tmp_path)
-    step, params = _best(config, tmp_path)
-    assert step == 9 and _equal(params, seen[6])
-
-
-def test_a_crash_while_validating_loses_no_validation(config, tmp_path, monkeypatch):
-    """What a checkpoint holds has been validated before."""
-    config.train.validate_every_steps, config.train.save_every_steps = 2, 4
-    train(config, tmp_path / "whole")
-    measure, parts = Validation.measure, tmp_path / "parts"
-
-    def crash(self, state):
-        if int(state.step) == 4:
-            raise KeyboardInterrupt
-        return measure(self, state)
-
-    monkeypatch.setattr(Validation, "measure", crash)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, parts)
-    monkeypatch.setattr(Validation, "measure", measure)
-    train(config, parts)
-    whole, found = _validated(tmp_path / "whole"), _validated(parts)
-    assert sorted(found) == sorted(whole)
-    assert all(line == whole[step][0] for step, lines in found.items() for line in lines)
-    best, again = _best(config, tmp_path / "whole"), _best(config, parts)
-    assert best[0] == again[0] and _equal(best[1], again[1])
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_figures_that_are_not_finite_are_never_the_best(config, tmp_path, script, value):
-    """Nothing would be better than them later."""
-    seen = script("loss", [value, 5.0, value, 6.0])
-    train(config, tmp_path)
-    step, params = _best(config, tmp_path)
-    assert step == 2 and _equal(params, seen[1])
-
-
-def test_each_validation_draws_the_same_noise(config, tmp_path):
-    config.channel, config.optimizer.learning_rate = (("gaussian_noise", 0.3),), 0.0
-    train(config, tmp_path)
-    lines = [line for lines in _validated(tmp_path).values() for line in lines]
-    assert len({line["validation_loss"] for line in lines}) == 1 and len(lines) == 4
-
-
-def test_no_validation_without_data(config, tmp_path):
-    config.data.validation_path = ""
-    config.train.best_metric = "not looked at"
-    train(config, tmp_path)
-    assert _validated(tmp_path) == {} and not (tmp_path / "best").exists()
+def test_the_best_can_be_used_and_a_run_that_goes_on_keeps_what_was_better(config, tmp_path):
+    config.train.best_metric = "secret_psnr_db"
+    params = [_params(config, seed) for seed in range(3)]
+    model, folder = models.build(config.model), tmp_path / "best"
+    for start, kept in (((30.0, 31.0), 1), ((29.0,), 1), ((30.5, 35.0, 34.0), 11)):
+        with checkpoints.open_manager(folder, keep=1) as manager:
+            validation = _open(config, manager)
+            for i, value in enumerate(start):
+                figures = {f"validation_{name}": value for name in NAMES}
+                state = TrainState(jnp.int32(i + 10 * (len(start) - 2)), params[2], None, params[i])
+                validation.keep_if_best(state, figures)
+        assert [p.name for p in folder.iterdir()] == [str(kept)]
+        for side in ("hide", "reveal"):
+            found = checkpoints.restore_params(str(folder), model, config.model, side)
+            assert jax.tree.all(jax.tree.map(np.array_equal, found, params[1][side]))
 
 
 @pytest.mark.parametrize("name", ["", "psnr", "validation_loss", "loss_secret"])
-def test_unknown_metric(config, tmp_path, name):
+def test_unknown_metric(config, name):
     config.train.best_metric = name
-    with pytest.raises(UserError, match="best_metric is one of loss, stego_psnr_db, secret_psnr_db") as info:
-        train(config, tmp_path)
-    assert repr(name) in str(info.value) and "\n" not in str(info.value)
+    with pytest.raises(UserError) as info:
+        _open(config, None)
+    text = str(info.value)
+    assert f"best_metric is {name!r}: for the model 'toy' it must be one of {', '.join(NAMES)}" in text
+    assert "\n" not in text
 
 
 def test_validation_data_that_are_missing(config, tmp_path):
     config.data.validation_path = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match="nowhere"):
-        train(config, tmp_path / "run")
+        _open(config, None)

@@ -73,13 +73,13 @@ def build_listener(config: ConfigDict) -> Model:
 
 
 def _never(*_):
-    raise AssertionError("a model of records neither hides nor reveals in training")
+    raise AssertionError("a model of recordings neither hides nor reveals in training")
 
 
 def listen(config: ConfigDict, folder) -> None:
     """Makes a config that of a listener on the records of `folder`, without what it has no use for."""
     config.model = ConfigDict({"name": "listener"})
-    config.data = ConfigDict({"source": "records", "path": str(folder), "validation_path": ""})
+    config.data = ConfigDict({"source": "recordings", "path": str(folder), "validation_path": ""})
     config.data.update(frames=2, height=8, width=16)
     for section in ("shuffle", "channel", "losses"):
         del config[section]

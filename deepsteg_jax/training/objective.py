@@ -1,0 +1,117 @@
+"""The loss that a model is trained with, and the figures that validation takes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from deepsteg_jax import losses, steganography
+from deepsteg_jax.channels import simulated as channels
+from deepsteg_jax.models import Model
+
+Batch = dict[str, jax.Array]
+
+
+class Pictures(NamedTuple):
+    """A batch on its way: all [b, h, w, 3] or [b, t, h, w, 3] in [0, 1]."""
+
+    cover: jax.Array
+    stego: jax.Array
+    secret: jax.Array
+    revealed: jax.Array
+
+
+class Objective(NamedTuple):
+    """One way to train a model: by hiding and revealing, or with a loss of its own.
+
+    Attributes:
+        examples: what the batches hold, as a user would say it.
+        loss: (params, batch, keys) -> (scalar, logs), the logs scalars that are means over the batch.
+        measure: (params, batch, keys) -> the figures of validation, means over the batch.
+        metrics: figures by which the best parameters may be chosen.
+        draw: (params, batch, keys) -> Pictures; None if there are none to look at.
+    """
+
+    examples: str
+    loss: Callable[[Any, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+    measure: Callable[[Any, Batch, jax.Array], dict[str, jax.Array]]
+    metrics: tuple[str, ...]
+    draw: Callable[[Any, Batch, jax.Array], Pictures] | None = None
+
+
+def choose_objective(model: Model, config: ConfigDict) -> Objective:
+    """Return the model's own loss where it has one, else hiding and revealing weighted by `config.losses`."""
+    return _listen(model) if model.loss else _hide_and_reveal(model, config)
+
+
+def _listen(model: Model) -> Objective:
+    """Train from recordings with `Model.loss`."""
+
+    def loss(params, batch, keys):
+        value, logs = model.loss(model.tie(params), batch)  # see `Model.tie`
+        return value, {**logs, "loss": value}
+
+    return Objective("recordings", loss, lambda *given: loss(*given)[1], ("loss",))
+
+
+def _hide_and_reveal(model: Model, config: ConfigDict) -> Objective:
+    def run(params, batch, keys):
+        params = model.tie(params)  # what both sides share collects the gradients of both
+        pictures = hide_and_reveal(model, config, params, batch, keys)
+        terms = {
+            "stego": losses.mean_squared_error(pictures.cover, pictures.stego),
+            "secret": losses.mean_squared_error(pictures.secret, pictures.revealed),
+            "secret_db": -psnr(pictures.secret, pictures.revealed),
+            "penalty": model.penalty(params, pictures.cover, pictures.secret),
+        }
+        loss, logs = losses.total_loss(terms, config.losses.to_dict())
+        logs["stego_psnr_db"] = psnr(pictures.cover, pictures.stego)
+        logs["secret_psnr_db"] = -terms["secret_db"]
+        return loss, logs, pictures
+
+    def measure(params, batch, keys):
+        loss, _, pictures = run(params, batch, keys)
+        cover, stego, secret, revealed = map(_to_8_bits, pictures)
+        return {
+            "loss": loss,
+            "stego_psnr_db": psnr(cover, stego),
+            "secret_psnr_db": psnr(secret, revealed),
+        }
+
+    def draw(params, batch, keys):
+        return hide_and_reveal(model, config, params, batch, keys)
+
+    metrics = ("loss", "stego_psnr_db", "secret_psnr_db")
+    return Objective("covers and secrets", lambda *given: run(*given)[:2], measure, metrics, draw)
+
+
+def hide_and_reveal(model: Model, config: ConfigDict, params, batch: Batch, keys: jax.Array) -> Pictures:
+    """Shuffle with a fresh key per example, hide, channel, reveal, unshuffle.
+
+    Args:
+        model: from `models.build`.
+        config: the whole config.
+        params: {"hide": ..., "reveal": ...}.
+        batch: `cover` and `secret`, uint8.
+        keys: random keys, one for each example.
+    """
+    cover, secret = (batch[name].astype(jnp.float32) / 255 for name in ("cover", "secret"))
+    shuffle_keys = jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, 0), (8,), jnp.uint32))(keys)
+    first = jnp.zeros(len(cover), jnp.uint32)
+    stego = steganography.hide(model, config.shuffle, params["hide"], shuffle_keys, first, cover, secret)
+    noise_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+    received = jax.vmap(channels.build(config.channel))(noise_keys, stego)
+    revealed = steganography.reveal(model, config.shuffle, params["reveal"], shuffle_keys, first, received)
+    return Pictures(cover, stego, secret, revealed)
+
+
+def psnr(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Mean over examples of the PSNR in dB of [b, ...] in [0, 1], at most 100."""
+    errors = jnp.mean(jnp.square(a - b).reshape(len(a), -1), axis=1)
+    return jnp.mean(-10 * jnp.log10(jnp.maximum(errors, 1e-10)))
+
+
+def _to_8_bits(x: jax.Array) -> jax.Array:
+    return jnp.round(jnp.clip(x, 0, 1) * 255) / 255

@@ -1,0 +1,150 @@
+"""main.py trains, is killed twice, and ends with the same bits as a run that nothing interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.video import get_config
+from deepsteg_jax import models
+from deepsteg_jax.training import checkpoints
+from deepsteg_jax.training.logs import JSON_LINES
+from deepsteg_jax.training.loop import train
+from deepsteg_jax.training.state import create_optimizer, create_state
+from tests.training.test_loop import _figures, _lines, _saved
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
+
+ROOT = Path(__file__).parents[2]
+STEPS = 60
+
+
+class Killed(NamedTuple):
+    """A training that nothing interrupted, in this process, and one by main.py that was killed twice."""
+
+    whole: Path
+    parts: Path
+    resumed_at: list[int]  # the newest checkpoint after each kill
+    unfinished: bool  # whether the first kill left half a save
+    printed: str  # by the last start
+
+
+def _write_clips(folder):
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 256, (6, 6, 3), np.uint8)
+            Image.fromarray(pixels).resize((48, 48)).save(folder / name / f"{i}.png")
+
+
+def _settings(folder) -> dict:
+    settings = {"data.path": str(folder / "clips"), "optimizer.num_steps": STEPS}
+    return settings | {"train.save_every_steps": 10, "train.picture_every_steps": STEPS}
+
+
+def _start(folder, workdir):
+    flags = [f"--config.{name}={value}" for name, value in _settings(folder).items()]
+    command = [sys.executable, "main.py", "--config=configs/video.py:tiny", "--mode=train", *flags]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*command, f"--workdir={workdir}"], cwd=ROOT, env=env, **pipes)
+
+
+def _kill_when(condition, child, workdir) -> int:
+    """Kill once the condition holds; returns the newest checkpoint."""
+    while not condition():
+        assert child.poll() is None, f"main.py ended too early: {child.communicate()}"
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    child.communicate()
+    return _newest(workdir)
+
+
+def _newest(workdir) -> int:
+    return max((int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdigit()), default=0)
+
+
+def _steps_written(workdir) -> list[int]:
+    """The steps of a log that is being written."""
+    *lines, _ = (workdir / JSON_LINES).read_text().split("\n")
+    return [json.loads(line)["step"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, quick_compilation):
+    """Three starts of main.py; the kills come in the middle of a save and at any step."""
+    folder = tmp_path_factory.mktemp("killed")
+    whole, parts = folder / "whole", folder / "parts"
+    _write_clips(folder / "clips")
+    config = get_config("tiny")
+    config.update_from_flattened_dict(_settings(folder))
+    train(config, whole)
+
+    def unfinished():
+        return any((parts / "checkpoints").glob("*-tmp*"))
+
+    resumed_at = [_kill_when(lambda: _newest(parts) and unfinished(), _start(folder, parts), parts)]
+    half_saved, logged = unfinished(), len(_steps_written(parts))
+    some_step = np.random.default_rng(0).integers(resumed_at[0] + 11, STEPS - 5)
+    reached = lambda: any(step >= some_step for step in _steps_written(parts)[logged:])  # noqa: E731
+    resumed_at.append(_kill_when(reached, _start(folder, parts), parts))
+    child = _start(folder, parts)
+    printed, errors = child.communicate()
+    assert child.returncode == 0, errors
+    return Killed(whole, parts, resumed_at, half_saved, printed)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """What main.py trained; its parameters begin at zero, which needs no compiling."""
+    config = get_config("tiny")
+    model = models.build(config.model)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return config, model._replace(
+        init=lambda key: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    )
+
+
+def test_main_trains_to_a_checkpoint_that_can_be_used(killed, tiny):
+    config, model = tiny
+    assert f"trained to step {STEPS}; use it with --config.checkpoint={killed.parts}" in killed.printed
+    params = {
+        side: checkpoints.restore_params(str(killed.parts), model, config.model, side)
+        for side in ("hide", "reveal")
+    }
+    fresh = model.init(jax.random.key(0))
+    assert jax.tree.all(jax.tree.map(lambda a, b: a.shape == b.shape and np.isfinite(a).all(), params, fresh))
+    assert np.array_equal(params["hide"]["codebook"], params["reveal"]["codebook"])
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bits(killed, tiny):
+    config, model = tiny
+    assert 0 < killed.resumed_at[0] < killed.resumed_at[1] < STEPS
+    assert killed.unfinished and _saved(killed.parts) == _saved(killed.whole) == ["50", "60"]
+    states = []
+    for folder in (killed.whole, killed.parts):
+        with checkpoints.open_manager(folder / "checkpoints") as manager:
+            fresh = create_state(model, create_optimizer(config.optimizer), jax.random.key(0))
+            states.append(checkpoints.restore_state(manager, fresh))
+    for (path, a), b in zip(jax.tree.leaves_with_path(states[0]), jax.tree.leaves(states[1]), strict=True):
+        assert np.array_equal(a, b), jax.tree_util.keystr(path)
+    right = {line["step"]: line for line in _figures(killed.whole)}
+    steps = [line["step"] for line in _lines(killed.parts)]
+    assert all(line == right[line["step"]] for line in _figures(killed.parts))
+    assert sorted(set(steps)) == list(range(1, STEPS + 1))
+    # Each start goes on right after the newest checkpoint.
+    jumps = {b for a, b in pairwise(steps) if b != a + 1}
+    assert jumps and jumps <= {step + 1 for step in killed.resumed_at}

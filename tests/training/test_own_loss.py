@@ -1,0 +1,141 @@
+"""A model with a loss of its own is trained from recordings by the same loop."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from deepsteg_jax import models
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.training.loop import train
+from tests.recordings import build_listener, listen, write_pictures, write_symbols
+from tests.training.test_loop import _crash_after, _equal, _figures, _lines, _restore, _saved
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Recordings, others of symbols only for validation, and what the first test leaves to the next ones."""
+    folder = tmp_path_factory.mktemp("recordings")
+    for number in range(5):
+        write_symbols(folder / "recordings", number)
+    for number in range(2):
+        write_pictures(folder / "recordings", number)
+        write_symbols(folder / "others", number, seed=1)
+    return SimpleNamespace(folder=folder, whole=folder / "whole", state=None)
+
+
+@pytest.fixture
+def listener(toy, monkeypatch, kept):
+    """The config of a run of 6 steps of a model that is trained from recordings."""
+    monkeypatch.setitem(models.MODELS, "listener", build_listener)
+    listen(toy, kept.folder / "recordings")
+    toy.data.validation_path = str(kept.folder / "others")
+    toy.optimizer.update(ema_decay=0.4, learning_rate=0.03)
+    toy.train.update(batch_size=8, accumulate_steps=2, picture_every_steps=1)
+    return toy
+
+
+@pytest.fixture
+def whole(listener, kept):
+    """The folder and the last state of a run that nothing interrupted; no pictures of it are drawn."""
+    if kept.state is None:
+        kept.state = train(listener, kept.whole)
+    return kept
+
+
+def test_its_lines_hold_what_the_loss_logs(listener, whole):
+    lines = [line for line in _lines(whole.whole) if "loss" in line]
+    assert [line["step"] for line in lines] == [2, 4, 6] and _saved(whole.whole) == ["4", "6"]
+    assert all(line["loss"] == pytest.approx(line["symbols"] + line["pictures"], rel=1e-5) for line in lines)
+    assert _equal(_restore(listener, whole.whole), whole.state)
+
+
+def test_it_goes_on_to_the_same_bits(listener, whole, tmp_path):
+    _crash_after(3, listener, tmp_path)
+    assert _saved(tmp_path) == ["2"]
+    assert _equal(train(listener, tmp_path), whole.state)
+    right = {(line["step"], "loss" in line): line for line in _figures(whole.whole)}
+    assert all(line == right[line["step"], "loss" in line] for line in _figures(tmp_path))
+
+
+def test_validation_keeps_the_best(whole):
+    """Its figures are what the loss logs: here of symbols only, by hand."""
+    params = jax.tree.map(np.float64, whole.state.tested)
+    found = [line for line in _lines(whole.whole) if "validation_loss" in line]
+    assert [line["step"] for line in found] == [0, 2, 4, 6]
+    names = {"step", *(f"validation_{x}" for x in ("loss", "symbols", "mean_step"))}
+    assert all(line.keys() == names for line in found)
+    losses, steps = [], []
+    for path in sorted((whole.folder / "others").iterdir()):
+        recording = np.load(path)
+        frames, symbols = recording["frames"][:2, 8:16, 8:24], recording["symbols"][:2, 1:2, 1:3, 0]
+        means = frames.astype(np.float64).reshape(2, 1, 8, 2, 8).mean((2, 4)) / 256 - 0.5
+        guess = params["reveal"]["slope"][0] * means + params["hide"]["bias"][0]  # tied
+        losses.append(np.mean((guess - symbols) ** 2))
+        steps.append(recording["step"])
+    assert found[-1]["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert found[-1]["validation_mean_step"] == pytest.approx(np.mean(steps))
+    best = min(found, key=lambda line: line["validation_loss"])["step"]
+    assert [p.name for p in (whole.whole / "best").iterdir()] == [str(best)] != ["0"]
+
+
+FOUR_DEVICES = """
+import json, sys
+import jax
+from ml_collections import ConfigDict
+from deepsteg_jax import models
+from deepsteg_jax.training.loop import train
+from tests.recordings import build_listener
+
+assert jax.device_count() == 4
+models.MODELS["listener"] = build_listener
+train(ConfigDict(json.loads(sys.argv[1])), sys.argv[2])
+"""
+
+
+@pytest.mark.slow
+def test_four_devices_train_as_one(listener, whole, tmp_path):
+    """Equal up to the order in which a batch is summed; see tests/training/test_parallel.py."""
+    env = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", FOUR_DEVICES, listener.to_json(), str(tmp_path / "four")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    moved = 1e-3 * listener.optimizer.num_steps * listener.optimizer.learning_rate
+    four = _restore(listener, tmp_path / "four")
+    one = whole.state
+    for (path, a), b in zip(jax.tree.leaves_with_path(one.params), jax.tree.leaves(four.params), strict=True):
+        assert np.allclose(a, b, rtol=0, atol=moved), jax.tree_util.keystr(path)
+    for a, b in zip(_figures(whole.whole), _figures(tmp_path / "four"), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+@pytest.mark.parametrize("metric", ["symbols", "secret_psnr_db"])
+def test_its_best_is_that_of_the_least_loss(listener, tmp_path, metric):
+    listener.train.best_metric = metric
+    with pytest.raises(
+        UserError, match=f"best_metric is '{metric}': for the model 'listener' it must be loss$"
+    ):
+        train(listener, tmp_path / "run")
+
+
+def test_models_and_data_that_do_not_go_together(listener, image_folder, tmp_path):
+    listener.data.update(source="images", path=str(image_folder))
+    message = "the model 'listener' is trained from recordings, but config.data.source is 'images'"
+    with pytest.raises(UserError, match=message):
+        train(listener, tmp_path / "run")
+    listener.data.source, listener.model = "recordings", {"name": "toy", "size": 2, "frames": 1}
+    message = "the model 'toy' is trained from covers and secrets, but config.data.source is 'recordings'"
+    with pytest.raises(UserError, match=message):
+        train(listener, tmp_path / "run")
