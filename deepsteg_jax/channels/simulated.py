@@ -6,7 +6,7 @@ rounding return 8-bit values in [0, 1]; noise and gamma neither round nor clip, 
 Most numbers may be (low, high) instead: then each example draws its own. CHANNELS has the names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -193,7 +193,7 @@ def _one_of(stages: tuple) -> Channel:
     return channel
 
 
-def _stage(stage: tuple[str, Any]) -> Channel:
+def _stage(stage: Any) -> Channel:
     """A stage of the config as channel(key, stego)."""
     if not (isinstance(stage, tuple | list) and len(stage) == 2 and isinstance(stage[0], str)):
         raise UserError(f"config.channel: {stage!r} is no stage: give (name, parameter)")
@@ -212,7 +212,7 @@ def _stage(stage: tuple[str, Any]) -> Channel:
     return lambda key, stego: kind.apply(key, stego, parameter)
 
 
-def build(stages: tuple[tuple[str, Any], ...]) -> Channel:
+def build(stages: Sequence[Any]) -> Channel:
     """Composes the channel channel(key, stego) -> received.
 
     Besides CHANNELS there are ("one_of", stages), which draws one of its stages for each example, and
