@@ -240,7 +240,7 @@ def quantise(residual: Array, step: Array | float, rounding: Array | float) -> A
 
 
 def intra_frames(key: jax.Array, frames: int, gop: int | None = None) -> Array:
-    """Which frames are I frames, bool [frames]: the first, or one in `gop` from a random place on."""
+    """Mark the I frames, bool [frames]: the first, or one in `gop` from a random place on."""
     if gop is None:
         return jnp.arange(frames) == 0
     return (jnp.arange(frames) + jax.random.randint(key, (), 0, gop)) % gop == 0

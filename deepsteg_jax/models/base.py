@@ -1,4 +1,4 @@
-"""What a model is."""
+"""The interface of a model: pure functions bound to a config."""
 
 import hashlib
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def _no_penalty(params: Params, cover: jax.Array, secret: jax.Array) -> jax.Arra
 
 
 def compute_dtype(config: ConfigDict) -> jnp.dtype:
-    """What the networks of a model compute in; parameters, pictures and transforms stay float32.
+    """Return the type that a model's networks compute in; parameters, pictures and transforms stay float32.
 
     Raises:
         UserError: `config.dtype` is neither float32 nor bfloat16.

@@ -230,7 +230,7 @@ def choose_classes(
 
 
 def _population(classes, count: int) -> Array:
-    """How many cells [t, n] of each temporal frequency are in each class, int32 [t, count]."""
+    """Count the cells [t, n] of each temporal frequency in each class, int32 [t, count]."""
     return jnp.sum(classes[..., None] == jnp.arange(count), axis=1, dtype=jnp.int32)
 
 
@@ -350,7 +350,7 @@ def dequantise(values: Int[Array, " p"], layout: Layout, quantiser: Quantiser) -
 
 
 def _owners(layout: Layout, size: int) -> Array:
-    """Which pair owns each digit of the pool, int32 [size]; the last one owns what is left over.
+    """Find the pair that owns each digit of the pool, int32 [size]; the last one owns the rest.
 
     Like `jnp.repeat`, without a scatter that adds up, which other runtimes lack (see docs/EXPORT.md).
     """
@@ -428,7 +428,7 @@ def encode(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Int32[Arr
 
 
 class Decoded(NamedTuple):
-    """What the digits say, before refinement."""
+    """Coefficients that were read from digits, before refinement."""
 
     coefficients: Array  # [t, rows, columns, 192] grey levels
     errors: Array  # [t, rows, columns, 96] expected rms error of each coefficient of a pair

@@ -103,7 +103,7 @@ class Couplings(nn.Module):
 
 
 def swap_plan(block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which coefficients are swapped, by a power-law spectrum of photographs.
+    """Choose the coefficients to swap by a power-law spectrum of photographs.
 
     Returns:
         (order, gains): the coefficients of a block by falling energy, int [c], and the gain of each of the

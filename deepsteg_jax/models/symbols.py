@@ -143,7 +143,7 @@ def write_held(
 
 
 def _neighbours(x: Array) -> tuple[Array, Array]:
-    """What changes from the frame before and to the one after; 0 at the ends. [b, t, ...]."""
+    """Return the changes from the frame before and to the one after; 0 at the ends. [b, t, ...]."""
     change = x[:, 1:] - x[:, :-1]
     nothing = jnp.zeros_like(x[:, :1])
     return jnp.concatenate([nothing, change], axis=1), jnp.concatenate([change, nothing], axis=1)
