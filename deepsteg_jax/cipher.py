@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float, Int32
+from jaxtyping import Float, Int32, Num
 
 from deepsteg_jax.dct import from_blocks, to_blocks
 from deepsteg_jax.keystream import keystream, permutation
@@ -109,9 +109,7 @@ def _samples(frame, key, frame_index, invert):
     return (turned[places] if invert else turned).reshape(frame.shape)
 
 
-def encipher_samples(
-    frames: Float[Array, "t h w c"], key: Key, frame_index: Index
-) -> Float[Array, "t h w c"]:
+def encipher_samples(frames: Num[Array, "t h w c"], key: Key, frame_index: Index) -> Num[Array, "t h w c"]:
     """Scatters the samples of each frame over the frame and turns half of them over.
 
     Args:
@@ -125,9 +123,7 @@ def encipher_samples(
     return _each_frame(_samples, frames, key, frame_index, invert=False)
 
 
-def decipher_samples(
-    frames: Float[Array, "t h w c"], key: Key, frame_index: Index
-) -> Float[Array, "t h w c"]:
+def decipher_samples(frames: Num[Array, "t h w c"], key: Key, frame_index: Index) -> Num[Array, "t h w c"]:
     """Inverse of `encipher_samples`, exact for 8-bit samples; arguments and range are the same."""
     return _each_frame(_samples, frames, key, frame_index, invert=True)
 

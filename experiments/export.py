@@ -24,9 +24,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from deepsteg_jax import models
-from deepsteg_jax.commands import export, is_robust
-from deepsteg_jax.training import checkpoints
+from deepsteg_jax import loading, models
+from deepsteg_jax.commands import export
+from deepsteg_jax.schemes import PixelScheme
+from deepsteg_jax.schemes.base import Scheme
 from experiments import common, tables
 from experiments.entries import ENTRIES, Entry
 
@@ -48,33 +49,28 @@ EXPORTED = {
 }
 
 
-def parameters(config: ConfigDict, shipped: bool) -> dict:
-    """Of both sides: the checkpoint's, or random ones."""
-    model = models.build(config.model)
-    if not shipped:
-        params = jax.jit(model.init)(jax.random.key(0))
-        noise = np.random.default_rng(0)  # since layers that begin at zero would hide every difference
-        return jax.tree.map(
-            lambda x: np.asarray(x + 0.02 * noise.standard_normal(x.shape, np.float32)), params
-        )
-    restore = lambda side: checkpoints.restore_params(config.checkpoint, model, config.model, side)  # noqa: E731
-    return {side: restore(side) for side in ("hide", "reveal")}
+def make_scheme(exported: Exported) -> Scheme:
+    """The scheme of an entry, with random parameters where none are shipped."""
+    config = exported.entry.load()
+    if exported.shipped:
+        return loading.load(config)
+    params = jax.jit(models.build(config.model).init)(jax.random.key(0))
+    noise = np.random.default_rng(0)  # since layers that begin at zero would hide every difference
+    params = jax.tree.map(lambda x: np.asarray(x + 0.02 * noise.standard_normal(x.shape, np.float32)), params)
+    return PixelScheme(config, params.get)
 
 
 def measure(name: str, width: int, height: int, folder: Path) -> list[dict]:
     """All files of one entry."""
-    entry, shipped, small = EXPORTED[name]
-    config = entry.load()
-    divide = 4 if small else 1
+    scheme, folder = make_scheme(EXPORTED[name]), folder / name
+    group = scheme.graph_facts()["group"]
+    divide = 4 if EXPORTED[name].small else 1
     settings = ConfigDict({"formats": "stablehlo,tflite,onnx", "quantise": "float16,dynamic,int8"})
-    settings.sizes = f"{width // divide}x{height // divide}"
-    settings.frames = str(config.data.frames if is_robust(config) else config.model.frames)
-    plan, params, folder = export.read_plan(config, settings), parameters(config, shipped), folder / name
+    settings.sizes, settings.frames = f"{width // divide}x{height // divide}", str(group)
+    plan = export.read_plan(settings, group)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for row in tqdm(
-        export.export_shape(config, params, plan, plan.shapes[0], folder), desc=name, unit="file"
-    ):
+    for row in tqdm(export.export_shape(scheme, plan, plan.shapes[0], folder), desc=name, unit="file"):
         row.pop("inputs", None)
         rows.append(row)
     return rows

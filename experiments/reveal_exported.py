@@ -26,6 +26,10 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from PIL import Image
 
+# The bit of each sample value, from which salt and header are read.
+BITS = bytes.fromhex("a153f4e1702bc778b8e0f187642e0f38f38bd4a1d543c7e61c2ab0fb8f3c341e")
+BITS = np.unpackbits(np.frombuffer(BITS, np.uint8)).astype(np.int64)
+
 
 def keystream(key, frame, purpose, words):
     """Words of ChaCha20: RFC 8439, the nonce is (frame, purpose, 0)."""
@@ -51,26 +55,29 @@ def chosen(key, count, size):
     return places
 
 
-def open_record(frame, step, credential):
+def open_header(frame, credential):
     """(key of the pictures, width, height, frames, turned) from the first frame of a stego."""
-    parities = frame.ravel() // step % 2
-    public = chosen(bytes(32), 128 + 2560, frame.size)  # 128 bits of salt, then room for the sealed record
-    salt = np.packbits(parities[public[:128]]).tobytes()
+    bits = BITS[frame.ravel()]
+    public = chosen(bytes(32), 128 + 2560, frame.size)  # 128 bits of salt, then samples for the sealed header
+    salt = np.packbits(bits[public[:128]]).tobytes()
     if isinstance(credential, bytes):
         master = HKDF(SHA256(), 32, salt, b"deepsteg key file").derive(credential)
     else:
         argon = Argon2id(salt=salt, length=32, iterations=3, lanes=4, memory_cost=2**16)
         master = argon.derive(credential.encode())
-    subkey = lambda purpose: HKDFExpand(SHA256(), 32, b"deepsteg " + purpose).derive(master)  # noqa: E731
-    groups = parities[public[128:][chosen(subkey(b"record places"), 2400, 2560)]].reshape(-1, 15)
+
+    def subkey(purpose):
+        return HKDFExpand(SHA256(), 32, b"deepsteg " + purpose).derive(master)
+
+    groups = bits[public[128:][chosen(subkey(b"header indices"), 2280, 2560)]].reshape(-1, 15)
     message = np.bitwise_xor.reduce(groups * np.arange(1, 16), axis=1)  # Hamming code: 4 bits in 15 samples
     sealed = np.packbits(message[:, None] >> np.arange(4) & 1).tobytes()
     try:
-        record = ChaCha20Poly1305(subkey(b"record")).decrypt(bytes(12), sealed, None)
+        header = ChaCha20Poly1305(subkey(b"header")).decrypt(bytes(12), sealed, None)
     except InvalidTag:
         raise SystemExit("no hidden video for this passphrase or key") from None
-    _, _, _, width, height, _, carriers, _, _, flags, *_ = struct.unpack("<B8s8sHHIIIHBBBHiI16s", record)
-    return subkey(b"shuffle"), width, height, carriers, flags & 1
+    _, width, height, _, count, _, _, flags, *_ = struct.unpack("<BHHIIIHBBBHiIBBH8s16s", header)
+    return subkey(b"shuffle"), width, height, count, flags & 1
 
 
 def table(key, first, t, h, w):
@@ -123,7 +130,7 @@ def main():
     with av.open(arguments.stego) as container:
         frames = (frame.to_ndarray(format="rgb24") for frame in container.decode(video=0))
         first = next(frames)
-        key, width, height, count, turned = open_record(first, facts["modulus"], credential)
+        key, width, height, count, turned = open_header(first, credential)
         arguments.revealed.mkdir(parents=True, exist_ok=True)
         graphs, done, stego = {}, 0, [first, *islice(frames, min(count, facts["group"]) - 1)]
         while stego:

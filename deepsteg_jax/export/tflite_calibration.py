@@ -1,4 +1,4 @@
-"""`python -m deepsteg_jax.export.tflite_calibration FOLDER`: the child of `convert.to_tflite` for int8.
+"""Program that converts one model to int8 for `formats.serialise`: `python tflite_calibration.py FOLDER`.
 
 FOLDER holds saved_model/ and one N.npz of inputs for each sample; writes model.tflite. A process of its own,
 since the converter does not raise but crashes on some graphs.
@@ -11,7 +11,7 @@ import numpy as np
 
 
 def main(folder: Path) -> None:
-    """Converts and calibrates."""
+    """Convert and calibrate."""
     import tensorflow as tf
 
     def samples():

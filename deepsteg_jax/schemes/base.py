@@ -21,6 +21,7 @@ import numpy as np
 
 from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.export.graphs import Arrays, Graph, Shape
 from deepsteg_jax.keys import Credential, Deriver
 from deepsteg_jax.plan import Plan
 
@@ -255,6 +256,32 @@ class Scheme(ABC):
     def complexity(self, height: int, width: int) -> dict[str, dict[str, float]]:
         """Count what the networks cost: {"gmac_per_frame": {side: ...}, "parameters": {side: ...}}."""
         return {"gmac_per_frame": {"hide": 0.0, "reveal": 0.0}, "parameters": {"hide": 0, "reveal": 0}}
+
+    def graphs(self, shape: Shape, portable: bool = False) -> list[Graph]:
+        """Return the functions to export for groups of one shape, the same ones by name in both forms.
+
+        Args:
+            shape: (t, h, w), t at most `graph_facts()["group"]`.
+            portable: made of what the converters to TFLite and ONNX know; else as exact as JAX.
+
+        Raises:
+            UserError: there are none.
+        """
+        raise UserError(f"the scheme {self.name} has nothing to export: use another config")
+
+    def graph_inputs(self, cover: np.ndarray, secret: np.ndarray, first_frame: int) -> Arrays:
+        """Return inputs of all `graphs` by name, to calibrate and compare on, "cover" and "secret" included.
+
+        Args:
+            cover: uint8 [t, h, w, 3].
+            secret: uint8 [t, h, w, 3].
+            first_frame: number of the first of them in its video.
+        """
+        return {"cover": cover, "secret": secret}
+
+    def graph_facts(self) -> dict[str, Any]:
+        """Return what users of exported files must know; "group": the most frames of a graph."""
+        return {"group": self.group}
 
 
 def ranges(numbers: Sequence[int]) -> str:

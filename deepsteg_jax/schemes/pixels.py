@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax import keys, media, models
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.export.graphs import Arrays, Graph, Shape, keyed_graphs, sample_tables, tabled_graphs
 from deepsteg_jax.keys import Deriver
 from deepsteg_jax.media.temporary import temporary_files
 from deepsteg_jax.plan import Plan, tick_rate
@@ -138,6 +139,29 @@ class PixelScheme(Scheme):
 
         gmac = costs.gmac_per_frame(self.model, self.config.model.frames, height, width)
         return {"gmac_per_frame": gmac, "parameters": costs.parameter_counts(self.model)}
+
+    def graphs(self, shape: Shape, portable: bool = False) -> list[Graph]:
+        """Return hide and reveal: exact with the cipher inside, portable with its tables as inputs."""
+        params = {"hide": self.hide_params, "reveal": self.reveal_params}
+        make = tabled_graphs if portable else keyed_graphs
+        return make(self.config, params, shape)
+
+    def graph_inputs(self, cover: np.ndarray, secret: np.ndarray, first_frame: int) -> Arrays:
+        """See `Scheme`; under a random key, with the stego that it gives."""
+        key = keys.key_words(keys.random_key())
+        stego = np.asarray(self.codec().hide(self.hide_params, key, first_frame, cover, secret))
+        tables = sample_tables(self.config.shuffle, key, first_frame, cover.shape[:3])
+        frames = {"cover": cover, "secret": secret, "stego": stego}
+        return {"key": key, "first_frame": np.int32(first_frame), **frames, **tables}
+
+    def graph_facts(self) -> dict[str, Any]:
+        """See `Scheme`; also the modulus of the header's digits, and how the key moves samples."""
+        return {
+            "group": self.group,
+            "modulus": self.modulus,
+            "fingerprint": self.fingerprint.hex(),
+            "shuffle": self.config.shuffle.to_dict(),
+        }
 
 
 class Party:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax import media, models
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.export.graphs import Arrays, Graph, Shape, symbol_graphs
 from deepsteg_jax.keys import Credential, Deriver, derive_key
 from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.plan import Plan, by_number
@@ -130,6 +131,28 @@ class RobustScheme(Scheme):
         gmac["reveal"] += costs.flops(restore, params, video) / (2e9 * frames)
         return {"gmac_per_frame": gmac, "parameters": costs.parameter_counts(model)}
 
+    def graphs(self, shape: Shape, portable: bool = False) -> list[Graph]:
+        """Return both networks, demodulate and restore."""
+        return symbol_graphs(self.config, self._reveal_params, shape)
+
+    def graph_inputs(self, cover: np.ndarray, secret: np.ndarray, first_frame: int) -> Arrays:
+        """See `Scheme`; the cover stands for a stego, the secret in 32 levels for a coded one."""
+        spacing = np.array(self.config.model.spacing, np.float32)
+        coded = secret // 8 * 8 + 4
+        return {"cover": cover, "secret": secret, "stego": cover, "spacing": spacing, "coded": coded}
+
+    def graph_facts(self) -> dict[str, Any]:
+        """See `Scheme`; also D of the fewest coefficients."""
+        return {
+            "group": self.config.data.frames,
+            "spacing": self.config.model.spacing,
+            "fingerprint": models.fingerprint(self._reveal_params).hex(),
+        }
+
+    @cached_property
+    def _reveal_params(self) -> Any:
+        return self._load("reveal")
+
     @cached_property
     def _sending(self) -> Modem:
         return Modem(self.config.model, self._load("hide"))
@@ -137,7 +160,7 @@ class RobustScheme(Scheme):
     @cached_property
     def _receiving(self) -> tuple[Modem, Callable[[jax.Array], jax.Array]]:
         """The modem and the restoration network."""
-        params, config = self._load("reveal"), self.config.model
+        params, config = self._reveal_params, self.config.model
         return Modem(config, params), jax.jit(partial(symbol_model.restore, config, params["restoration"]))
 
 

@@ -1,0 +1,223 @@
+"""Exported graphs against JAX; those of TFLite and ONNX skip where the packages are missing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import invertible, prep_hide_reveal, robust, video
+from deepsteg_jax import models
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.export import formats, graphs
+from deepsteg_jax.schemes import SCHEMES
+from deepsteg_jax.schemes.base import Scheme
+from tests.synthetic import smooth
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+KEY = np.arange(5, 13, dtype=np.uint32) * 0x10325476
+CONFIGS = {
+    "block_dct": video,
+    "prep_hide_reveal": prep_hide_reveal,
+    "invertible": invertible,
+    "robust": robust,
+}
+
+
+def random_params(config):
+    """Parameters of any values, without compiling what initialises networks."""
+    model = models.build(config.model)
+    if config.model.name == "block_dct":
+        return model.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+
+    def fill(x):
+        return np.float32(rng.normal(0, min(0.1, np.prod(x.shape[:-1]) ** -0.5), x.shape))
+
+    return model.tie(jax.tree.map(fill, shapes))
+
+
+def random_scheme(name, shuffle=(), **model):
+    """The scheme of a tiny config with random parameters."""
+    config = CONFIGS[name].get_config("tiny")
+    config.model.update(model)
+    if shuffle:
+        config.shuffle.update(shuffle)
+    return SCHEMES.get(name, SCHEMES["pixels"])(config, random_params(config).__getitem__)
+
+
+def pictures(shape):
+    """Inputs of every graph but the key and the tables, with any picture as the stego."""
+    names = ("cover", "secret", "stego")
+    return {name: smooth(*shape, seed=seed) for seed, name in enumerate(names)}
+
+
+def in_a_file(graph, inputs, name, quantisation=""):
+    """The file, and the first of the outputs that its own runtime gives."""
+    picked = graph.pick(inputs)
+    blob = formats.serialise(graph, name, quantisation, [picked] * 2)
+    return blob, formats.load(blob, name, list(graph.outputs), 2)(**picked)[0]
+
+
+def has(name: str) -> str:
+    """Skips where the packages of a format are missing."""
+    try:
+        formats.check_packages([name])
+    except UserError as error:
+        pytest.skip(str(error))
+    return name
+
+
+# --- StableHLO and the cipher --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["prep_hide_reveal", "invertible"])
+def test_stablehlo_gives_the_bits_of_jax(name):
+    scheme, shape = random_scheme(name), (1, 24, 40)
+    inputs = pictures(shape) | {"key": KEY, "first_frame": np.int32(9)}
+    hide, reveal = scheme.graphs(shape)
+    codec = scheme.codec()
+    wanted = codec.hide(scheme.hide_params, KEY, 9, inputs["cover"], inputs["secret"])
+    np.testing.assert_array_equal(in_a_file(hide, inputs, "stablehlo")[1], wanted)
+    wanted = codec.reveal(scheme.reveal_params, KEY, 9, inputs["stego"])
+    np.testing.assert_array_equal(in_a_file(reveal, inputs, "stablehlo")[1], wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "moves", "cipher"),
+    [
+        pytest.param("block_dct", "cover", "coefficients", marks=pytest.mark.slow),
+        ("invertible", "cover", "blocks"),
+        ("invertible", "secret", "blocks"),
+    ],
+)
+def test_tables_do_what_the_cipher_does(name, moves, cipher):
+    shape = (2 if name == "block_dct" else 1, 20, 36)  # not whole blocks
+    scheme = random_scheme(name, {"moves": moves, "cipher": cipher, "block_size": 8})
+    inputs = scheme.graph_inputs(*list(pictures(shape).values())[:2], 9)
+    for keyed, tabled in zip(scheme.graphs(shape), scheme.graphs(shape, portable=True), strict=True):
+        assert keyed.name == tabled.name
+        np.testing.assert_array_equal(keyed(inputs)[0], tabled(inputs)[0])
+        if keyed.name == "hide":
+            np.testing.assert_array_equal(keyed(inputs)[0], inputs["stego"])
+
+
+def test_a_table_is_a_permutation_of_its_frame_and_its_inverse_undoes_it():
+    shuffle, shape = video.get_config().shuffle, (3, 8, 10)
+    tables = graphs.sample_tables(shuffle, KEY, 2, shape)
+    table, back = tables["encipher"], tables["decipher"]
+    places = np.where(table < 0, ~table, table)
+    assert (np.sort(places, axis=1) == np.arange(240)).all()
+    assert 0.35 < np.mean(table < 0) < 0.65 and not (places[0] == places[1]).all()
+    x = smooth(3, 8, 10) / np.float32(255)
+    moved = graphs.apply_table(x, table)
+    np.testing.assert_allclose(graphs.apply_table(moved, back), x, atol=1e-6)
+    later = graphs.sample_table(shuffle, KEY, 3, shape, False)
+    np.testing.assert_array_equal(later[:2], table[1:])  # frames count on
+
+
+def test_a_secret_whose_coefficients_move_has_no_table():
+    scheme = random_scheme("invertible", {"moves": "secret", "cipher": "coefficients"})
+    with pytest.raises(UserError, match="stablehlo"):
+        scheme.graphs((1, 16, 16), portable=True)
+    assert graphs.sample_tables(scheme.config.shuffle, KEY, 9, (1, 16, 16)) == {}
+    reveal = scheme.graphs((1, 16, 16))[1]
+    inputs = pictures((1, 16, 16)) | {"key": KEY, "first_frame": np.int32(9)}
+    np.testing.assert_array_equal(in_a_file(reveal, inputs, "stablehlo")[1], reveal(inputs)[0])
+
+
+def test_a_scheme_may_have_nothing_to_export():
+    class Bare(Scheme):
+        name, purpose = "bare", "file"
+        cost = sender = probe = receiver = None
+
+    with pytest.raises(UserError, match="bare has nothing to export"):
+        Bare().graphs((1, 16, 16))
+
+
+def test_pool_without_scatters_is_what_repeat_makes():
+    """The digits' owners against `jnp.repeat`, also where counts overflow the pool."""
+    from deepsteg_jax.models import block_dct
+
+    rng = np.random.default_rng(0)
+    for size in (500, 100, 900):
+        counts = rng.integers(0, 5, 250).astype(np.int32) * rng.integers(0, 2, 250).astype(np.int32)
+        starts = np.cumsum(counts) - counts
+        owners = np.asarray(block_dct._owners(block_dct.Layout(counts, starts, None), size))
+        wanted = np.repeat(np.arange(250), counts)[:size]
+        np.testing.assert_array_equal(owners[: len(wanted)], wanted)
+
+
+# --- TFLite and ONNX -----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tflite", "onnx"])
+def test_block_dct_in_other_runtimes(name):
+    has(name)
+    shape, scheme = (2, 20, 24), random_scheme("block_dct")
+    inputs = scheme.graph_inputs(*list(pictures(shape).values())[:2], 9)
+    for graph in scheme.graphs(shape, portable=True):
+        got, wanted = in_a_file(graph, inputs, name)[1], graph(inputs)[0].astype(int)
+        assert got.dtype == np.uint8
+        # Another rounding of a coefficient or class may change digits, and move a sample of the stego by D.
+        assert abs(got - wanted).max() <= (scheme.modulus if graph.name == "hide" else 1)
+        assert np.mean(got != wanted) < 0.01
+
+
+@pytest.mark.slow
+def test_calibrated_weights_keep_the_range_of_pictures():
+    """TFLite's converter cuts pictures at 127 that an int8 model rounds."""
+    has("tflite")
+    restore = random_scheme("robust").graphs((1, 16, 16))[1]
+    inputs = {"coded": smooth(1, 16, 16)}
+    wanted = restore(inputs)[0].astype(int)
+    assert wanted.max() > 180
+    assert abs(in_a_file(restore, inputs, "tflite", "int8")[1] - wanted).max() < 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", [Path(formats.__file__).parents[2], None])
+def test_calibration_runs_from_any_folder(folder, tmp_path, monkeypatch):
+    """Its child finds itself, and TensorFlow, wherever this process runs."""
+    pytest.importorskip("tensorflow")
+    monkeypatch.chdir(folder or tmp_path)
+    restore = random_scheme("robust").graphs((1, 16, 16))[1]
+    assert formats.serialise(restore, "tflite", "int8", [{"coded": smooth(1, 16, 16)}] * 2)[4:8] == b"TFL3"
+
+
+@pytest.mark.slow
+def test_small_weights_make_a_small_file():
+    has("tflite")
+    # TFLite leaves kernels of less than 1024 numbers as they are
+    scheme = random_scheme("prep_hide_reveal", features=12)
+    inputs = scheme.graph_inputs(*list(pictures((1, 16, 16)).values())[:2], 9)
+    graph = scheme.graphs((1, 16, 16), portable=True)[1]
+    (large, same), (small, near) = (in_a_file(graph, inputs, "tflite", kind) for kind in ("", "float16"))
+    wanted = graph(inputs)[0].astype(int)
+    assert abs(same - wanted).max() <= 1 and abs(near - wanted).mean() < 0.5
+    assert len(small) < 0.8 * len(large)
+
+
+def test_what_fails_in_the_child_is_one_line(monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    monkeypatch.setattr(tf.saved_model, "save", lambda *arguments, **options: None)
+    run = subprocess.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **o: run([sys.executable, "-c", "raise ValueError('this')"], **o)
+    )
+    with pytest.raises(RuntimeError, match="^ValueError: this$"):
+        formats._calibrated_tflite(None, None, [])
+
+
+@pytest.mark.parametrize(("name", "package"), [("onnx", "jax2onnx"), ("tflite", "ai_edge_litert")])
+def test_a_missing_package_is_one_line(monkeypatch, name, package):
+    for each in ("tensorflow", "jax2onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, each, sys)  # nothing is imported that is there
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=rf'{package}.*pip install "\.\[export\]"'):
+        formats.check_packages(["stablehlo", name])
