@@ -203,6 +203,7 @@ def test_small_weights_make_a_small_file():
     assert len(small) < 0.8 * len(large)
 
 
+@pytest.mark.slow
 def test_what_fails_in_the_child_is_one_line(monkeypatch):
     tf = pytest.importorskip("tensorflow")
     monkeypatch.setattr(tf.saved_model, "save", lambda *arguments, **options: None)
