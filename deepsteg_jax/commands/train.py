@@ -1,4 +1,4 @@
-"""`--mode train`: trains into --workdir, going on where it stopped."""
+"""`--mode train`: train into --workdir, going on where it stopped."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ GPU_DETERMINISM = "--xla_gpu_deterministic_ops=true"
 
 
 def run(config: ConfigDict, options: Options) -> None:
-    """Trains the config's model; see `training.loop.train`.
+    """Train the config's model; see `training.loop.train`.
 
     SIGTERM, which clusters send before they take a machine away, ends the training after the step that is
     running: the state is saved and the exit code is 0. The same command goes on from there. With several

@@ -27,11 +27,11 @@ class Share(NamedTuple):
     processes: int = 1
 
     def of(self, batch_size: int) -> int:
-        """The number of examples of this process in a batch."""
+        """Return the number of examples of this process in a batch."""
         return batch_size // self.processes
 
     def number(self, local: tf.Tensor | int, batch_size: int) -> tf.Tensor | int:
-        """The number in the whole stream of this process's example `local` (int64 scalar or int)."""
+        """Return the number in the whole stream of this process's example `local` (int64 scalar or int)."""
         size = self.of(batch_size)
         return local // size * batch_size + self.process * size + local % size
 
@@ -89,7 +89,7 @@ def create_pairs(
 
 
 def has_validation(config: ConfigDict) -> bool:
-    """Whether the `data` section names data to validate on."""
+    """Return whether the `data` section names data to validate on."""
     return bool(config.validation_split if config.source == "imagenet" else config.validation_path)
 
 

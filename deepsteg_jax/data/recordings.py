@@ -117,7 +117,7 @@ def _cut(x: np.ndarray, pitch: int, corner: Sequence[int], config: ConfigDict) -
 
 
 def _size(recording: Recording) -> tuple[int, int, int]:
-    """Frames, height and width; 0 for axes that a faulty recording lacks."""
+    """Return frames, height and width; 0 for axes that a faulty recording lacks."""
     frames, height, width = (*next(iter(recording.values())).shape, 0, 0, 0)[:3]
     return frames, height, width
 
@@ -180,7 +180,7 @@ def read_recording(path: Path, entries: dict[str, Entry]) -> Recording | None:
 
 
 def _find_fault(x: np.ndarray, entry: Entry, size: tuple[int, int, int]) -> str:
-    """What is wrong with an entry of a recording of `size` frames, height and width; empty if nothing is."""
+    """Describe the fault of an entry of a recording of this size; empty if it has none."""
     lead = [size[0], size[1] / entry.pitch, size[2] / entry.pitch] if entry.pitch else []
     wanted = [*lead, *entry.tail]  # half a block equals no length
     alike = [w in (None, length) for w, length in zip(wanted, x.shape, strict=False)]
@@ -191,6 +191,6 @@ def _find_fault(x: np.ndarray, entry: Entry, size: tuple[int, int, int]) -> str:
 
 
 def _is_large(recording: Recording, config: ConfigDict) -> bool:
-    """Whether a recording holds at least one example."""
+    """Return whether a recording holds at least one example."""
     wanted = (config.frames, config.height, config.width)
     return all(length >= least for length, least in zip(_size(recording), wanted, strict=True))

@@ -30,7 +30,7 @@ logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every file i
 
 
 def open_manager(folder: str | Path, keep: int = 2) -> ocp.CheckpointManager:
-    """Opens or creates a folder of checkpoints that keeps the last `keep` steps. Close it after use."""
+    """Open or create a folder of checkpoints that keeps the last `keep` steps. Close it after use."""
     folder = Path(folder).absolute()
     # Processes that save to two folders at once must not take one folder's barriers for the other's.
     barriers = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=folder.name)
@@ -39,12 +39,12 @@ def open_manager(folder: str | Path, keep: int = 2) -> ocp.CheckpointManager:
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, config: ConfigDict) -> None:
-    """Starts saving a state in the background; an interrupted save leaves the older steps intact."""
+    """Start saving a state in the background; an interrupted save leaves the older steps intact."""
     manager.save(int(state.step), args=_arguments(as_global(_items(state)), config))
 
 
 def save_best(manager: ocp.CheckpointManager, state: TrainState, config: ConfigDict, figures: dict) -> None:
-    """Saves the parameters to use with what validation found, which `read_best` reads.
+    """Save the parameters to use with the figures of validation, which `read_best` reads.
 
     Not in the background: a checkpoint of this step that is there means that the best of them is there too.
     """
@@ -57,7 +57,7 @@ def save_best(manager: ocp.CheckpointManager, state: TrainState, config: ConfigD
 
 
 def read_best(manager: ocp.CheckpointManager) -> dict[str, float]:
-    """The figures of the newest `save_best`; empty if there is none."""
+    """Read the figures of the newest `save_best`; empty if there is none."""
     step = manager.latest_step()
     if step is None:
         return {}
@@ -65,14 +65,14 @@ def read_best(manager: ocp.CheckpointManager) -> dict[str, float]:
 
 
 def _arguments(trees: dict[str, Any], config: ConfigDict, **figures: dict) -> ocp.args.Composite:
-    """What orbax is to save: arrays by item, the config and other items of JSON."""
+    """Return the arguments of orbax: arrays by item, the config and other items as JSON."""
     items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
     texts = {"config": json.loads(config.to_json()), **figures}
     return ocp.args.Composite(**items, **{name: ocp.args.JsonSave(text) for name, text in texts.items()})
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """What is saved of a state, by item."""
+    """Split a state into the items that are saved."""
     training = {"opt_state": state.opt_state, "step": state.step}
     if state.ema is not None:
         training["params"] = state.params
@@ -80,7 +80,7 @@ def _items(state: TrainState) -> dict[str, Any]:
 
 
 def _state(items: dict[str, Any]) -> TrainState:
-    """Inverse of `_items`."""
+    """Put a state together again: the inverse of `_items`."""
     training = items["training"]
     tested = {"hide": items["hide"], "reveal": items["reveal"]}
     if "params" in training:
@@ -89,7 +89,7 @@ def _state(items: dict[str, Any]) -> TrainState:
 
 
 def restore_state(manager: ocp.CheckpointManager, state: TrainState) -> TrainState:
-    """The newest saved state, or `state` as it is when nothing has been saved yet.
+    """Restore the newest saved state; `state` as it is when nothing has been saved yet.
 
     Checkpoints that cannot be read are renamed to STEP.damaged if an older one can, and that one is returned.
 
@@ -123,7 +123,7 @@ def _put_aside(folder: Path, steps: list[int]) -> None:
 
 
 def locate(checkpoint: str) -> Path:
-    """The folder of a checkpoint given as a shipped name, a training folder or a checkpoint folder.
+    """Find the folder of a checkpoint, given as a shipped name, a training folder or a checkpoint folder.
 
     Raises:
         UserError: there is no checkpoint there.
@@ -138,7 +138,7 @@ def locate(checkpoint: str) -> Path:
 
 
 def read_config(checkpoint: str) -> ConfigDict:
-    """The config that the newest step of a checkpoint was trained with.
+    """Read the config that the newest step of a checkpoint was trained with.
 
     Args:
         checkpoint: as for `locate`.
@@ -163,7 +163,7 @@ def _read_config(manager: ocp.CheckpointManager) -> dict[str, Any]:
 
 
 def restore_params(checkpoint: str, model: Model, config: ConfigDict, side: str) -> Any:
-    """The parameters of one side, read alone.
+    """Read the parameters of one side alone.
 
     Args:
         checkpoint: as for `locate`.
@@ -195,7 +195,7 @@ def restore_params(checkpoint: str, model: Model, config: ConfigDict, side: str)
 
 
 def export(source: str, target: str | Path, model: Model, config: ConfigDict) -> None:
-    """Copies the newest parameters of a run, without the optimiser, to a folder fit for shipping.
+    """Copy the newest parameters of a run, without the optimiser, to a folder fit for shipping.
 
     Raises:
         UserError: as for `restore_params`, or `target` already holds this step or a later one.
@@ -208,7 +208,7 @@ def export(source: str, target: str | Path, model: Model, config: ConfigDict) ->
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, target: dict[str, Any]) -> dict[str, Any]:
-    """Items as trees of numpy arrays like `target`; ValueError where structure or shapes differ."""
+    """Read items as trees of numpy arrays like `target`; ValueError where structure or shapes differ."""
     blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), target)
     args = {name: ocp.args.StandardRestore(tree) for name, tree in blank.items()}
     found = dict(manager.restore(step, args=ocp.args.Composite(**args)).items())

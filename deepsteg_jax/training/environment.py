@@ -17,7 +17,7 @@ JSON_LINES = "environment.jsonl"
 
 
 def describe(config: ConfigDict, step: int) -> dict[str, Any]:
-    """One start of a run, ready for JSON."""
+    """Describe one start of a run, ready for JSON."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": step,
@@ -33,14 +33,14 @@ def describe(config: ConfigDict, step: int) -> dict[str, Any]:
 
 
 def record(workdir: Path, config: ConfigDict, step: int) -> None:
-    """Appends this start to `environment.jsonl` and writes `config.json`."""
+    """Append this start to `environment.jsonl` and write `config.json`."""
     with (workdir / JSON_LINES).open("a", encoding="utf-8") as file:
         file.write(json.dumps(describe(config, step)) + "\n")
     (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
 
 
 def revision(folder: Path) -> dict[str, Any]:
-    """The git revision of the code and whether files differ from it; None outside a repository."""
+    """Find the git revision of the code and whether files differ from it; None outside a repository."""
 
     def git(*arguments: str) -> str | None:
         try:

@@ -72,7 +72,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
 
 
 def _cluster_started_several() -> bool:
-    """Whether a cluster started this process as one of several; a lone one must not wait for others."""
+    """Return whether a cluster started this process as one of several; one alone must not wait."""
     if "SLURM_STEP_NODELIST" in os.environ:
         return int(os.environ.get("SLURM_NTASKS", 1)) > 1
     if "KUBERNETES_SERVICE_HOST" in os.environ:
@@ -100,7 +100,7 @@ def describe_devices() -> dict[str, Any]:
 
 
 def split_batch(batch: dict, devices: int) -> dict:
-    """[b, ...] -> [devices, b / devices, ...] for every array of the batch."""
+    """Split every array of the batch: [b, ...] -> [devices, b / devices, ...]."""
     return {name: x.reshape(devices, -1, *x.shape[1:]) for name, x in batch.items()}
 
 

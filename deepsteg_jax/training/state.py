@@ -23,12 +23,12 @@ class TrainState:
 
     @property
     def tested(self) -> Any:
-        """The parameters that are validated and shipped: the average where there is one."""
+        """Return the parameters that are validated and shipped: the average where there is one."""
         return self.params if self.ema is None else self.ema
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:
-    """The schedule of `config` (section `optimizer`): step -> learning rate.
+    """Return the schedule of `config` (section `optimizer`): step -> learning rate.
 
     `constant`, `plateau` (constant here; the optimiser scales it down when the loss stalls) or `cosine`
     (linear warm-up, then cosine to zero at `num_steps`).
@@ -48,7 +48,7 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
 def create_optimizer(
     config: ConfigDict, schedule: optax.Schedule | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam with gradient clipping and the schedule of the config, or another; `update` takes `value=loss`."""
+    """Build Adam with gradient clipping and this or the config's schedule; `update` takes `value=loss`."""
     stages = [optax.clip_by_global_norm(config.clip_norm), optax.adam(schedule or learning_rate(config))]
     if config.schedule == "plateau":
         stages.append(
@@ -62,7 +62,7 @@ def create_optimizer(
 
 
 def current_learning_rate(config: ConfigDict, state: TrainState) -> jax.Array:
-    """The learning rate of the next update, with the plateau's scale where there is one."""
+    """Return the learning rate of the next update, with the plateau's scale where there is one."""
     rate = jnp.asarray(learning_rate(config)(state.step))
     if config.schedule == "plateau":
         rate = rate * state.opt_state[-1].scale
@@ -70,7 +70,7 @@ def current_learning_rate(config: ConfigDict, state: TrainState) -> jax.Array:
 
 
 def update_ema(config: ConfigDict, ema: Any, params: Any, step: jax.Array) -> Any:
-    """The moving average after an update, ema + (1 - decay) (params - ema); None where there is none.
+    """Return the moving average after an update, ema + (1 - decay) (params - ema); None where there is none.
 
     Averages of iterates: Polyak and Juditsky 1992. The decay grows with the step up to `config.ema_decay`,
     decay = min(ema_decay, (1 + step) / (10 + step)), so that the start is forgotten.
@@ -84,7 +84,7 @@ def update_ema(config: ConfigDict, ema: Any, params: Any, step: jax.Array) -> An
 def create_state(
     model: Model, optimizer: optax.GradientTransformation, key: jax.Array, ema: bool = False
 ) -> TrainState:
-    """A fresh state at step 0, with a moving average of the parameters or without."""
+    """Create a state at step 0, with a moving average of the parameters or without."""
     params = model.init(key)
     copies = jax.tree.map(lambda x: jnp.array(x, copy=True), params) if ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), copies)
