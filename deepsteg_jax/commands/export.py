@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 from deepsteg_jax import media, sample_clips
 from deepsteg_jax.commands import Options, make_workdir
 from deepsteg_jax.errors import PartialError, UserError
+from deepsteg_jax.export.graphs import Graph
 from deepsteg_jax.schemes.base import Scheme
 
 CALIBRATION_GROUPS = 4  # from the beginning of the clips
@@ -108,6 +110,18 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {told}"[:300]
 
 
+def _described(graph: Graph, quantisation: str) -> dict[str, dict]:
+    """Inputs and outputs of a file, as export.json has them."""
+    inputs = {
+        name: {"shape": list(x.shape), "dtype": np.dtype(x.dtype).name} for name, x in graph.inputs.items()
+    }
+    outputs = {name: np.dtype(kind).name for name, kind in graph.outputs.items()}
+    return {
+        "inputs": inputs,
+        "outputs": dict.fromkeys(outputs, "float32") if quantisation == "int8" else outputs,
+    }
+
+
 def export_shape(
     scheme: Scheme, plan: Plan, shape: tuple[int, int, int], folder: Path
 ) -> Iterator[dict[str, object]]:
@@ -121,53 +135,40 @@ def export_shape(
 
     exact, (*samples, tested) = scheme.graphs(shape), _inputs(scheme, plan, shape)
     t, height, width = shape
-    for name, quantisation in plan.kinds:
-        for number, reference in enumerate(exact):
-            parts = [reference.name, f"{width}x{height}x{t}", *([quantisation] if quantisation else [])]
-            path = folder / ("_".join(parts) + formats.SUFFIXES[name])
-            row = {"file": path.name, "format": name, "graph": reference.name}
-            row |= {"frames": t, "height": height, "width": width, "weights": quantisation or "float32"}
-            try:
-                graph = reference if name == "stablehlo" else scheme.graphs(shape, portable=True)[number]
-                blob = formats.serialise(graph, name, quantisation, [graph.pick(x) for x in samples])
-                _write(path, blob)
-                row |= {
-                    "inputs": {
-                        key: {"shape": list(x.shape), "dtype": np.dtype(x.dtype).name}
-                        for key, x in graph.inputs.items()
-                    },
-                    "outputs": formats.output_types(graph, quantisation),
-                    "bytes": len(blob),
-                }
-                run = formats.load(blob, name, list(graph.outputs), os.cpu_count() or 1)
-                row |= comparing.compare(run, graph, exact, tested)
-            except _CannotWrite:
-                raise
-            except Exception as error:  # converters raise whatever they like
-                row["error"] = _first_line(error)
-            yield row
+    for (name, quantisation), (number, reference) in product(plan.kinds, enumerate(exact)):
+        words = filter(None, (reference.name, f"{width}x{height}x{t}", quantisation))
+        path = folder / ("_".join(words) + formats.SUFFIXES[name])
+        row = {"file": path.name, "format": name, "graph": reference.name}
+        row |= {"frames": t, "height": height, "width": width, "weights": quantisation or "float32"}
+        try:
+            graph = reference if name == "stablehlo" else scheme.graphs(shape, portable=True)[number]
+            blob = formats.serialise(graph, name, quantisation, [graph.pick(x) for x in samples])
+            _write(path, blob)
+            row |= _described(graph, quantisation) | {"bytes": len(blob)}
+            run = formats.load(blob, name, list(graph.outputs), os.cpu_count() or 1)
+            row |= comparing.compare(run, graph, exact, tested)
+        except _CannotWrite:
+            raise
+        except Exception as error:  # converters raise whatever they like
+            row["error"] = _first_line(error)
+        yield row
 
 
 def markdown(rows: list[dict]) -> str:
     """The rows as a Markdown table."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---|" + "---|" * (len(COLUMNS) - 1)]
+    lines = [COLUMNS, ["---"] * len(COLUMNS)]
     for row in rows:
         if "error" in row:
-            lines.append(f"| {row['file']} | closed: {row['error'].replace('|', ' ')} |" + " |" * 7)
+            lines.append([row["file"], f"closed: {row['error'].replace('|', ' ')}", *[""] * 7])
             continue
         decibels = [row.get(name) for name in ("stego_psnr_db", "secret_psnr_db", "jax_secret_psnr_db")]
-        gap, pictures = row["max_difference"], "secret_psnr_db" in row
-        cells = [
-            row["file"],
-            f"{row['bytes'] / 1024:.0f}",
-            f"{gap:.0f}" if pictures else f"{gap:.5f} steps",
-            f"{100 * row['share_different']:.4f} %" if pictures else "-",
-            *("-" if value is None else f"{value:.2f}" for value in decibels),
-            f"{row['ms']:.1f}",
-            f"{row['jax_ms']:.1f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        gap, share = f"{row['max_difference']:.5f} steps", "-"
+        if "secret_psnr_db" in row:
+            gap, share = f"{row['max_difference']:.0f}", f"{100 * row['share_different']:.4f} %"
+        decibels = ["-" if value is None else f"{value:.2f}" for value in decibels]
+        times = f"{row['ms']:.1f}", f"{row['jax_ms']:.1f}"
+        lines.append([row["file"], f"{row['bytes'] / 1024:.0f}", gap, share, *decibels, *times])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def run(config: ConfigDict, options: Options) -> dict:

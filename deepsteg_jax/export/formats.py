@@ -54,14 +54,6 @@ def serialise(graph: Graph, name: str, quantisation: str = "", samples: Sequence
     return {"stablehlo": _to_stablehlo, "onnx": _to_onnx}[name](graph)
 
 
-def output_types(graph: Graph, quantisation: str) -> dict[str, str]:
-    """Return the type of each output of a file, by name; see `serialise`."""
-    return {
-        key: "float32" if quantisation == "int8" else np.dtype(kind).name
-        for key, kind in graph.outputs.items()
-    }
-
-
 def _to_stablehlo(graph: Graph) -> bytes:
     from jax import export
 
@@ -131,9 +123,8 @@ def load(blob: bytes, name: str, outputs: Sequence[str], threads: int) -> Callab
         outputs: their names, in the order that is wanted; StableHLO has the graph's.
         threads: that the runtime may use; JAX uses what it likes.
     """
-    return {"stablehlo": _load_stablehlo, "tflite": _load_tflite, "onnx": _load_onnx}[name](
-        blob, outputs, threads
-    )
+    loaders = {"stablehlo": _load_stablehlo, "tflite": _load_tflite, "onnx": _load_onnx}
+    return loaders[name](blob, outputs, threads)
 
 
 def _load_stablehlo(blob: bytes, outputs: Sequence[str], threads: int):

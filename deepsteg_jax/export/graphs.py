@@ -4,7 +4,7 @@ Hide and reveal of picture models have two forms:
 
     keyed   The key (8 words) and the number of the first frame go in; ChaCha20, permutation and model are
             inside. StableHLO only: the converters of the other formats lack unsigned shifts or sorts.
-    tabled  A table of where each sample goes stands for the cipher, see `sample_table`.
+    tabled  A table of where each sample goes stands for the cipher, see `sample_tables`.
 """
 
 from collections.abc import Callable
@@ -112,18 +112,23 @@ def keyed_graphs(config: ConfigDict, params: dict, shape: Shape) -> list[Graph]:
 
 
 def tabled_graphs(config: ConfigDict, params: dict, shape: Shape) -> list[Graph]:
-    """Return hide and reveal with the cipher as tables, see `sample_table`; arguments as for `keyed_graphs`.
+    """Return hide and reveal with `sample_tables` for the cipher; arguments as for `keyed_graphs`.
 
     Returns:
         Where the key moves the cover, hide(cover, secret, encipher, decipher) and reveal(stego, encipher);
         where it moves the secret, hide(cover, secret, encipher) and reveal(stego, decipher); where it moves
-        nothing, neither takes a table. Tables are int32 [t, h * w * 3].
+        nothing, neither takes a table.
 
     Raises:
         UserError: the cipher moves coefficients of the secret, not samples.
     """
     model, moves, frames = models.build(config.model), config.shuffle.moves, _frames(shape)
-    _check_moves_samples(config.shuffle)
+    steganography.transform(config.shuffle)
+    if not _moves_samples(config.shuffle):
+        raise UserError(
+            "the cipher 'coefficients' of a secret moves no samples, so tflite and onnx cannot take it as a "
+            "table: export to stablehlo, or set config.shuffle"
+        )
     table = jax.ShapeDtypeStruct((shape[0], shape[1] * shape[2] * 3), np.int32)
     hide_one = _hide_one(config, model)
 
@@ -170,48 +175,29 @@ def _moves_samples(shuffle: ConfigDict) -> bool:
     return (shuffle.moves, shuffle.cipher) != ("secret", "coefficients")
 
 
-def _check_moves_samples(shuffle: ConfigDict) -> None:
-    steganography.transform(shuffle)
-    if not _moves_samples(shuffle):
-        raise UserError(
-            "the cipher 'coefficients' of a secret moves no samples, so tflite and onnx cannot take it as a "
-            "table: export to stablehlo, or set config.shuffle"
-        )
-
-
-def sample_table(
-    shuffle: ConfigDict, key: np.ndarray, first_frame: int, shape: Shape, invert: bool
-) -> np.ndarray:
-    """Return where the cipher takes each sample from, and whether it is turned over.
+def sample_tables(shuffle: ConfigDict, key: np.ndarray, first_frame: int, shape: Shape) -> Arrays:
+    """Return where the cipher and its inverse take each sample from, and whether it is turned over.
 
     Args:
         shuffle: section of the config.
         key: uint32 [8].
         first_frame: number of the group's first frame in its video.
         shape: (t, h, w) of the group.
-        invert: of the decipherment.
 
     Returns:
-        int32 [t, h * w * 3]: place p of the same frame as p, turned over (x -> 1 - x) as -1 - p.
-
-    Raises:
-        UserError: the cipher moves no samples.
+        "encipher" and "decipher", int32 [t, h * w * 3] each: place p of the same frame as p, turned over
+        (x -> 1 - x) as -1 - p. Nothing where the cipher moves no samples.
     """
-    _check_moves_samples(shuffle)
-    t, h, w = shape
-    keyed = steganography.transform(shuffle)
-    change = keyed.decipher if invert else keyed.encipher
-    ramp = np.broadcast_to(np.arange(1, h * w * 3 + 1, dtype=np.int32).reshape(h, w, 3), (t, h, w, 3))
-    moved = jax.jit(change)(ramp, np.asarray(key, np.uint32), np.int32(first_frame))
-    return np.asarray(moved).reshape(t, -1) - 1  # 1 - (p + 1) - 1 is -1 - p
-
-
-def sample_tables(shuffle: ConfigDict, key: np.ndarray, first_frame: int, shape: Shape) -> Arrays:
-    """Return the tables "encipher" and "decipher", none where the cipher has none; see `sample_table`."""
     if not _moves_samples(shuffle):
         return {}
-    ways = {"encipher": False, "decipher": True}
-    return {name: sample_table(shuffle, key, first_frame, shape, invert) for name, invert in ways.items()}
+    t, h, w = shape
+    ramp = np.broadcast_to(np.arange(1, h * w * 3 + 1, dtype=np.int32).reshape(h, w, 3), (t, h, w, 3))
+    ways = steganography.transform(shuffle)
+    moved = {
+        name: jax.jit(getattr(ways, name))(ramp, np.asarray(key, np.uint32), np.int32(first_frame))
+        for name in ("encipher", "decipher")
+    }
+    return {name: np.asarray(x).reshape(t, -1) - 1 for name, x in moved.items()}  # 1 - (p + 1) - 1 is -1 - p
 
 
 def apply_table(frames: jax.Array, table: jax.Array) -> jax.Array:
