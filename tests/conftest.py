@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
@@ -35,6 +34,7 @@ SHAPED = [
 with install_import_hook(SHAPED, "tests.typecheck.check"):
     from deepsteg_jax import losses, metrics, models, steganography  # noqa: F401
     from deepsteg_jax.channels import simulated  # noqa: F401
+    from tests.toy import build_toy
 
 CACHE = Path(__file__).parents[1] / ".cache" / f"jax-{jax.__version__}"
 
@@ -42,23 +42,6 @@ CACHE = Path(__file__).parents[1] / ".cache" / f"jax-{jax.__version__}"
 def pytest_configure() -> None:
     """Has this process and all that it starts share one compilation cache."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-
-
-def _build_toy(config) -> models.Model:
-    """Adds a mix of the secret's colours to the cover; linear, so that its losses fall at once."""
-
-    def init(key):
-        keys = jax.random.split(key, 2)
-        mix, unmix = (0.1 * jax.random.normal(k, (config.size, 3, 3)) for k in keys)
-        return {"hide": {"mix": mix}, "reveal": {"unmix": unmix, "bias": jnp.zeros(3)}}
-
-    def hide(params, cover, secret):
-        return cover + secret @ params["mix"].sum(0)
-
-    def reveal(params, stego):
-        return stego @ params["unmix"].sum(0) + params["bias"]
-
-    return models.Model(init, hide, reveal)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,7 +63,7 @@ def quick_compilation():
 @pytest.fixture
 def toy(monkeypatch) -> ConfigDict:
     """The config of the model `toy`, registered for one test; without a folder of data."""
-    monkeypatch.setitem(models.MODELS, "toy", _build_toy)
+    monkeypatch.setitem(models.MODELS, "toy", build_toy)
     return ConfigDict(
         {
             "seed": 3,
