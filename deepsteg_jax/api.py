@@ -82,7 +82,7 @@ def load(
 
 
 def hide(model: LoadedModel, cover: ArrayLike, secret: ArrayLike, key: Credential) -> NDArray[np.uint8]:
-    """Hides frames in frames, or a picture in a picture.
+    """Hide frames in frames, or a picture in a picture.
 
     Args:
         model: from `load`.
@@ -106,7 +106,7 @@ def hide(model: LoadedModel, cover: ArrayLike, secret: ArrayLike, key: Credentia
 
 
 def reveal(model: LoadedModel, stego: ArrayLike, key: Credential) -> NDArray[np.uint8]:
-    """Reveals the secret that is hidden in frames.
+    """Reveal the secret that is hidden in frames.
 
     A stego that is cut short gives what is left, with a `UserWarning` that says so. Samples that were changed
     are not noticed (files have checksums), unless the model is a robust one.
@@ -161,7 +161,7 @@ def hide_video(
     progress: Progress = _ignore,
     loop_cover: bool = False,
 ) -> Report:
-    """Hides a video in a video or an image in an image, file to file, as `--mode hide` does.
+    """Hide a video in a video or an image in an image, file to file, as `--mode hide` does.
 
     Args:
         model: from `load`.
@@ -191,7 +191,7 @@ def reveal_video(
     key: Credential,
     progress: Progress = _ignore,
 ) -> Report:
-    """Reveals a hidden video or image, file to file, as `--mode reveal` does.
+    """Reveal a hidden video or image, file to file, as `--mode reveal` does.
 
     Args:
         model: from `load`; the model that hid it.

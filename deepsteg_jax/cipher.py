@@ -30,7 +30,7 @@ _OFFSETS, _SIGNS, _MARGIN, _MARGIN_SIGNS = 1, 2, 3, 4  # purposes of keystreams;
 
 
 def rotations(row, column, row_turns, column_turns, invert=False):
-    """Move the places of a grid by rotating its rows and columns in turn.
+    """Move the samples of a grid by rotating its rows and columns in turn.
 
     Args:
         row: whole numbers, the places' rows; any shape.
@@ -59,7 +59,7 @@ def rotations(row, column, row_turns, column_turns, invert=False):
 def scatter(
     key: Key, frame_index: Index, rows: int, columns: int, grids: int = 1, invert: bool = False
 ) -> Int32[Array, " {grids} {rows*columns}"]:
-    """Permute the places of a grid, by key and frame.
+    """Permute the samples of a grid, by key and frame.
 
     Args:
         key: 256 bits.
@@ -92,7 +92,7 @@ def scatter(
 
 
 def _coins(key, frame_index, count: int, purpose: int) -> jax.Array:
-    """`count` random bits."""
+    """Draw `count` random bits."""
     words = keystream(key, frame_index, -(-count // 32), purpose)
     return (words[:, None] >> jnp.arange(32, dtype=jnp.uint32) & 1).astype(bool).ravel()[:count]
 
@@ -146,7 +146,7 @@ def _coefficients(frame, key, frame_index, invert):
 
 
 def _margin(frame, key, frame_index, invert):
-    """Permutes and flips the samples that no whole block covers."""
+    """Permute and flip the samples that no whole block covers."""
     h, w, _ = frame.shape
     outside = np.ones(frame.shape, bool)
     outside[: h // BLOCK * BLOCK, : w // BLOCK * BLOCK] = False
@@ -168,7 +168,7 @@ def _secret(frame, key, frame_index, invert):
 def encipher_coefficients(
     frames: Float[Array, "t h w 3"], key: Key, frame_index: Index
 ) -> Float[Array, "t h w 3"]:
-    """Permutes the block-DCT coefficients of each frame, frequency by frequency, and flips their signs.
+    """Permute the block-DCT coefficients of each frame, frequency by frequency, and flip their signs.
 
     Args:
         frames: in [0, 1]; samples that no whole block covers are permuted by themselves.
@@ -184,7 +184,7 @@ def encipher_coefficients(
 def decipher_coefficients(
     frames: Float[Array, "t h w 3"], key: Key, frame_index: Index
 ) -> Float[Array, "t h w 3"]:
-    """Inverse of `encipher_coefficients`, exact up to rounding of floats."""
+    """Invert `encipher_coefficients`, up to rounding of floats."""
     return _each_frame(_secret, frames, key, frame_index, invert=True)
 
 

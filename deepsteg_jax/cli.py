@@ -32,13 +32,13 @@ The passphrase is asked for, or read from DEEPSTEG_PASSPHRASE or --passphrase-fi
 
 
 def fail(program: str, line: str, code: int) -> int:
-    """Prints one line on stderr and returns the exit code."""
+    """Print one line on stderr and return the exit code."""
     print(f"{program}: {' '.join(line.split())}", file=sys.stderr)
     return code
 
 
 def exit_code(program: str, job: Callable[[], Any]) -> int:
-    """Runs a job and returns the exit code of the process, after one line on stderr if the job failed.
+    """Run a job and return the exit code of the process, after one line on stderr if the job failed.
 
     0: done; 1: a mistake in the input; 3: a damaged input, done as far as possible; 130: interrupted. SIGTERM
     and SIGHUP unwind the job, so that it removes unfinished files, and exit with 128 + their number.
@@ -71,7 +71,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser; `options.run(options)` carries out what was parsed."""
+    """Return the parser; `options.run(options)` carries out what was parsed."""
     parser = _Parser(
         prog="deepsteg",
         description="Hide a video or picture in another one, and reveal it with a passphrase or key file.",
@@ -167,7 +167,7 @@ _port.__name__ = _positive.__name__ = "number"  # argparse says: invalid number 
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parses the command line; `changes` of the result are the fields of the config to change.
+    """Parse the command line; `changes` of the result are the fields of the config to change.
 
     Raises:
         SystemExit: after help, the version, or one line about a mistake.
@@ -181,7 +181,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _change(parser: _Parser, pair: str) -> tuple[str, Any]:
-    """ "--config.model.modulus=4" -> ("model.modulus", 4); a value that is no Python literal is text."""
+    """Parse "--config.model.modulus=4" as ("model.modulus", 4); a value that is no Python literal is text."""
     name, given, text = pair.removeprefix(CHANGE).partition("=")
     if not name or not given:
         parser.error(f"{pair} has no value: write {CHANGE}FIELD=VALUE")
@@ -265,7 +265,7 @@ def _progress(title: str, frames: int | None) -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs `deepsteg`; returns the exit code, see `exit_code`; 2 is a mistake in the command line."""
+    """Run `deepsteg`; return the exit code, see `exit_code`; 2 is a mistake in the command line."""
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
     except SystemExit as end:

@@ -20,7 +20,7 @@ class YCbCr(NamedTuple):
 
 @cache
 def ycbcr(name: str) -> YCbCr:
-    """One of MATRICES, limited (16 to 235, 16 to 240) or full range, for samples from 0 to 255."""
+    """Return one of MATRICES, limited (16 to 235, 16 to 240) or full range, for samples from 0 to 255."""
     red, blue = _RED_BLUE[name.removesuffix("_full")]
     green = 1 - red - blue
     black, luma, chroma = (0, 1, 1) if name.endswith("_full") else (16, 219 / 255, 224 / 255)

@@ -12,7 +12,7 @@ from deepsteg_jax.models import Model
 
 
 def flops(function: Callable, *args) -> float:
-    """Floating-point operations of a function as compiled for this machine, arguments as arrays or shapes.
+    """Count the floating-point operations of a function compiled here; arguments are arrays or shapes.
 
     XLA's cost analysis counts the body of a loop once; here it counts as often as it runs.
     """
@@ -20,7 +20,7 @@ def flops(function: Callable, *args) -> float:
 
 
 def _flops(function: Callable, known: dict[str, float], *args) -> float:
-    """`flops`; `known` holds those of loop bodies by their text, since many are alike and slow to compile."""
+    """Count as `flops`; `known` keeps loop bodies by their text: many are alike and slow to compile."""
     total = jax.jit(function).lower(*args).compile().cost_analysis().get("flops", 0.0)
     for body, trips in _loops(jax.make_jaxpr(function)(*args).jaxpr):
         text = str(body.jaxpr)
@@ -32,7 +32,7 @@ def _flops(function: Callable, known: dict[str, float], *args) -> float:
 
 
 def _loops(jaxpr: core.Jaxpr) -> Iterator[tuple[core.ClosedJaxpr, int]]:
-    """Yield (body, trips) of the outermost loops of a jaxpr, however deep they are wrapped."""
+    """Yield (body, trips) of the outermost loops of a jaxpr, at whatever depth they are wrapped."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "scan":
             yield equation.params["jaxpr"], equation.params["length"]
@@ -44,12 +44,12 @@ def _loops(jaxpr: core.Jaxpr) -> Iterator[tuple[core.ClosedJaxpr, int]]:
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes of all arrays (or shapes) of a pytree."""
+    """Count the bytes of all arrays (or shapes) of a pytree."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def kept_activations(function: Callable, params: Any, *args) -> int:
-    """Bytes that reverse-mode differentiation keeps between the forward and the backward pass.
+    """Count the bytes that reverse-mode differentiation keeps between forward and backward pass.
 
     They are what JAX hands from one to the other, every array once and the parameters themselves left out,
     whatever the backend. XLA may merge or compute again some of it, so it is an estimate; its CPU backend
@@ -74,7 +74,7 @@ def kept_activations(function: Callable, params: Any, *args) -> int:
 def gmac_per_frame(
     model: Model, frames: int, height: int, width: int, secret: tuple[int, ...] | None = None
 ) -> dict[str, float]:
-    """Billions of multiply-adds (two flops each) per frame of the bare model, {"hide": ..., "reveal": ...}.
+    """Count 1e9 multiply-adds (two flops each) per frame of the bare model, {"hide": ..., "reveal": ...}.
 
     Counts the whole graph, decisions and elementwise work included. `secret`: shape of what is hidden where
     that is no video like the cover; the cover is [1, frames, height, width, 3] then.
@@ -91,6 +91,6 @@ def gmac_per_frame(
 
 
 def parameter_counts(model: Model) -> dict[str, int]:
-    """Number of parameters of each side."""
+    """Count the parameters of each side."""
     params = jax.eval_shape(model.init, jax.random.key(0))
     return {side: sum(math.prod(x.shape) for x in jax.tree.leaves(tree)) for side, tree in params.items()}

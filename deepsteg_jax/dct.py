@@ -85,7 +85,7 @@ def from_blocks(
 
 @cache
 def _block_basis(size: int) -> np.ndarray:
-    """Orthonormal DCT of a whole block, [frequency, sample], both row by row."""
+    """Return the orthonormal DCT of a whole block, [frequency, sample], both row by row."""
     return np.kron(dct_matrix(size), dct_matrix(size))
 
 

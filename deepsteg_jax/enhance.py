@@ -27,7 +27,7 @@ SOUND_BIT_RATE = 128_000  # bits per second, of sound that goes beside a folder 
 
 
 def check(settings: ConfigDict) -> list[str]:
-    """The steps in `settings.steps`, in order.
+    """Return the steps in `settings.steps`, in order.
 
     Args:
         settings: see `commands.settings.ENHANCE`.
@@ -55,7 +55,7 @@ def check(settings: ConfigDict) -> list[str]:
 
 
 def enhance(frames: Iterable[np.ndarray], settings: ConfigDict) -> Iterator[np.ndarray]:
-    """Enhances a stream of frames, one out for each one in; at most `settings.frames` are in memory.
+    """Enhance a stream of frames, one out for each one in; at most `settings.frames` are in memory.
 
     Args:
         frames: uint8 RGB [h, w, 3], of one size.
@@ -82,7 +82,7 @@ def enhance(frames: Iterable[np.ndarray], settings: ConfigDict) -> Iterator[np.n
 def denoise(
     frames: Iterable[np.ndarray], strength: float, window: int = 3, patch: int = 5, search: int = 11
 ) -> Iterator[np.ndarray]:
-    """Non-local means: each pixel becomes a mean of pixels around it, by how alike their patches are.
+    """Denoise by non-local means: average the pixels around each, weighted by how alike their patches are.
 
     Args:
         frames: uint8 RGB [h, w, 3], of one size.
@@ -106,7 +106,7 @@ def denoise(
 
 
 def neighbours(items: Iterable[Any], reach: int) -> Iterator[list]:
-    """Each item with `reach` items before and after it, 2 * reach + 1 in all, mirrored at the ends.
+    """Yield each item with `reach` items before and after it, 2 * reach + 1 in all, mirrored at the ends.
 
     Of a stream that is no longer than `reach` each item comes alone.
     """
@@ -130,7 +130,7 @@ def neighbours(items: Iterable[Any], reach: int) -> Iterator[list]:
 
 
 def sharpen(frame: np.ndarray, radius: float, amount: float) -> np.ndarray:
-    """Unsharp mask: adds `amount` times what a Gaussian blur takes away.
+    """Sharpen with an unsharp mask: add `amount` times what a Gaussian blur takes away.
 
     Args:
         frame: uint8 [h, w, 3].
@@ -152,7 +152,7 @@ def sharpen(frame: np.ndarray, radius: float, amount: float) -> np.ndarray:
 def enhance_file(
     path: str | Path, output: str | Path, settings: ConfigDict, progress: Callable[[int], Any]
 ) -> int:
-    """Enhances a video or image, file to file; its times, sound and subtitles are kept.
+    """Enhance a video or image, file to file; its times, sound and subtitles are kept.
 
     Args:
         path: of the clip.
@@ -202,7 +202,7 @@ def enhance_file(
 
 
 def after(reveal: Callable, settings: ConfigDict) -> Callable:
-    """`reveal`, with what it writes enhanced.
+    """Return `reveal`, enhancing the frames that it writes.
 
     Args:
         reveal: (credential, stego, output, progress) -> Report, of a pipeline.

@@ -34,7 +34,7 @@ class Files(NamedTuple):
 def read_together(
     files: Files, frames: int | None = None, numbers: Iterable[int] | None = None
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the hidden frames side by side; the secret is scaled as it was hidden.
+    """Yield the hidden frames side by side; the secret is scaled as it was hidden.
 
     `numbers` of the secret's frames, which never fall, say what the revealed ones are to show, if that is not
     one after the other.
@@ -69,7 +69,7 @@ def measure_frames(
     perceptual: bool = False,
     numbers: Iterable[int] | None = None,
 ) -> list[dict[str, float]]:
-    """PSNR (dB) and SSIM of stego and secret for each hidden frame.
+    """Measure PSNR (dB) and SSIM of stego and secret for each hidden frame.
 
     With `perceptual` also SSIMULACRA2, of the first of every five frames. `numbers`: see `read_together`.
     """
@@ -85,7 +85,7 @@ def measure_frames(
 
 
 def mean_of_frames(files: Files, values: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of what `measure_frames` returned, the number of frames, and the capacity used.
+    """Average what `measure_frames` returned; add the number of frames and the capacity used.
 
     `capacity_bpp` is the size of the secret, 24 bits a pixel, per pixel of cover that carries it.
     """
@@ -97,14 +97,14 @@ def mean_of_frames(files: Files, values: list[dict[str, float]]) -> dict[str, fl
 
 
 def measure(files: Files, progress=lambda frames: None, perceptual: bool = False) -> dict[str, float]:
-    """`mean_of_frames` of `measure_frames`: what is reported of one clip or image."""
+    """Return the figures reported of one clip or image: `mean_of_frames` of `measure_frames`."""
     return mean_of_frames(files, measure_frames(files, progress, perceptual))
 
 
 def picked_frames(
     files: Files, count: int, frames: int, numbers: Iterable[int] | None = None
 ) -> list[tuple[str, dict[str, np.ndarray]]]:
-    """`count` rows for `plots.comparison`, evenly spread over the first `frames` frames.
+    """Return `count` rows for `plots.comparison`, evenly spread over the first `frames` frames.
 
     `numbers`: see `read_together`.
     """
@@ -117,7 +117,7 @@ def picked_frames(
 
 
 def list_items(folder: str | Path) -> list[Path]:
-    """The clips and images of a folder, by name; folders in it are clips made of images.
+    """List the clips and images of a folder, by name; folders in it are clips made of images.
 
     Raises:
         UserError: there is no such folder, or it holds fewer than two.
@@ -132,7 +132,7 @@ def list_items(folder: str | Path) -> list[Path]:
 
 
 def prepare(path: Path, settings: ConfigDict) -> list[np.ndarray]:
-    """One item as it is measured: an image's centre crop, or some frames of a clip, resized.
+    """Prepare one item to be measured: an image's centre crop, or some frames of a clip, resized.
 
     Args:
         path: a clip or an image.
@@ -185,7 +185,7 @@ def _ignore(frames: int) -> None:
 def evaluate_folder(
     run: Callable[[Files], dict[str, float]], settings: ConfigDict, workdir: Path, progress=iter
 ) -> tuple[list[dict], list]:
-    """Hides item i + 1 in item i of a folder, all through files written and read back.
+    """Hide item i + 1 in item i of a folder, all through files written and read back.
 
     Args:
         run: makes the stego and the revealed file from the other two and returns figures of its own, such
@@ -217,6 +217,6 @@ def evaluate_folder(
 
 
 def mean_of(results: list[dict]) -> dict[str, float]:
-    """The mean over pairs of every figure."""
+    """Average every figure over pairs."""
     numbers = [name for name, value in results[0].items() if not isinstance(value, str)]
     return {name: float(np.mean([result[name] for result in results])) for name in numbers}

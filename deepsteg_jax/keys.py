@@ -27,7 +27,7 @@ Credential = str | bytes  # a passphrase, or the content of a key file
 
 
 def read_passphrase(passphrase_file: str | None = None, confirm: bool = False) -> str:
-    """The passphrase from a file's first line, else from DEEPSTEG_PASSPHRASE, else from a hidden prompt.
+    """Return the passphrase: a file's first line, else DEEPSTEG_PASSPHRASE, else that of a hidden prompt.
 
     Args:
         passphrase_file: path of the file, or None.
@@ -58,7 +58,7 @@ def read_passphrase(passphrase_file: str | None = None, confirm: bool = False) -
 
 
 def check_passphrase(passphrase: str) -> str:
-    """The passphrase as it is.
+    """Return the passphrase as it is.
 
     Raises:
         UserError: it is empty or not text.
@@ -73,7 +73,7 @@ def check_passphrase(passphrase: str) -> str:
 
 
 def read_key_file(path: str | Path) -> bytes:
-    """The 32 bytes of a key file.
+    """Return the 32 bytes of a key file.
 
     Raises:
         UserError: it cannot be read, or has another size.
@@ -89,7 +89,7 @@ def read_key_file(path: str | Path) -> bytes:
 
 
 def write_key_file(path: str | Path) -> None:
-    """Writes 32 random bytes that only the owner can read (permissions 0600).
+    """Write 32 random bytes that only the owner can read (permissions 0600).
 
     Raises:
         UserError: the file is there already, or cannot be written.
@@ -113,7 +113,7 @@ def write_key_file(path: str | Path) -> None:
 def read_credential(
     passphrase_file: str | None = None, key_file: str | None = None, confirm: bool = False
 ) -> Credential:
-    """A key file's bytes if there is one, else the passphrase, see `read_passphrase`.
+    """Return a key file's bytes if there is one, else the passphrase, see `read_passphrase`.
 
     Raises:
         UserError: as `read_key_file` and `read_passphrase`, or if both files are given.
@@ -124,12 +124,12 @@ def read_credential(
 
 
 def random_key() -> bytes:
-    """A fresh 256-bit key from the operating system."""
+    """Draw a fresh 256-bit key from the operating system."""
     return os.urandom(KEY_BYTES)
 
 
 def derive_key(credential: Credential, salt: bytes) -> bytes:
-    """The 256-bit master key of one video.
+    """Derive the 256-bit master key of one video.
 
     Args:
         credential: a passphrase goes through Argon2id (RFC 9106, second recommended option: 3 passes over
@@ -149,7 +149,7 @@ class Deriver:
     """Derives the master keys of one credential, each of them once."""
 
     def __init__(self, credential: Credential):
-        """`credential`: a passphrase or the bytes of a key file."""
+        """Take `credential`: a passphrase or the bytes of a key file."""
         self._credential, self._known = credential, {}
 
     def __call__(self, salt: bytes) -> bytes:
@@ -160,15 +160,15 @@ class Deriver:
 
     @property
     def count(self) -> int:
-        """Count the derivations so far."""
+        """The number of derivations so far."""
         return len(self._known)
 
 
 def subkey(key: bytes, purpose: str) -> bytes:
-    """An independent 256-bit key for one purpose (HKDF-Expand with SHA-256, RFC 5869)."""
+    """Derive an independent 256-bit key for one purpose (HKDF-Expand with SHA-256, RFC 5869)."""
     return HKDFExpand(hashes.SHA256(), KEY_BYTES, f"deepsteg {purpose}".encode()).derive(key)
 
 
 def key_words(key: bytes) -> np.ndarray:
-    """A 256-bit key as the 8 little-endian words that the compiled graph takes, uint32 [8]."""
+    """Return a 256-bit key as the 8 little-endian words that the compiled graph takes, uint32 [8]."""
     return np.frombuffer(key, "<u4").astype(np.uint32)

@@ -60,7 +60,7 @@ def keystream(key: Key, frame_index: Index, words: int, purpose: Index = 0) -> U
 
 
 def permutation(key: Key, frame_index: Index, size: int, purpose: Index = 0) -> Int32[Array, " {size}"]:
-    """Return the permutation of `size` things for one frame: the order of `size` 64-bit keystream words.
+    """Return the permutation of range(size) for one frame: the order of `size` 64-bit keystream words.
 
     Args:
         key: 256 bits.

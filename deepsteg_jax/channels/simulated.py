@@ -26,7 +26,7 @@ _TOE = 1 / 255  # gamma is linear below, where the slope of the power has no bou
 
 
 def round_to_bits(key: jax.Array, stego: Video, bits: int) -> Video:
-    """Clips to [0, 1] and rounds to 2^bits levels; the gradient goes straight through (Bengio 2013)."""
+    """Clip to [0, 1] and round to 2^bits levels; the gradient goes straight through (Bengio 2013)."""
     del key
     steps = 2**bits - 1
     rounded = jnp.round(jnp.clip(stego, 0, 1) * steps) / steps
@@ -34,13 +34,13 @@ def round_to_bits(key: jax.Array, stego: Video, bits: int) -> Video:
 
 
 def gaussian_noise(key: jax.Array, stego: Video, deviation: Range) -> Video:
-    """Adds white Gaussian noise; `deviation` is in units of the [0, 1] range."""
+    """Add white Gaussian noise; `deviation` is in units of the [0, 1] range."""
     key, drawn = _split(key, deviation)
     return stego + drawn * jax.random.normal(key, stego.shape)
 
 
 def shot_noise(key: jax.Array, stego: Video, photons: Range) -> Video:
-    """Noise of counting `photons` at white (1 or more): Gaussian with the variance of a Poisson count.
+    """Add the noise of counting `photons` at white (1 or more): Gaussian with a Poisson count's variance.
 
     The variance is at least that of one photon, where its slope would have no bound.
     """
@@ -50,14 +50,14 @@ def shot_noise(key: jax.Array, stego: Video, photons: Range) -> Video:
 
 
 def gamma(key: jax.Array, stego: Video, exponent: Range) -> Video:
-    """stego ** exponent, for an exponent from 0.1 to 10; below 1/255 a straight line through black."""
+    """Return stego ** exponent, exponent 0.1 to 10; below 1/255 a straight line through black."""
     exponent = draw(key, exponent)
     power = jnp.maximum(stego, _TOE) ** exponent
     return jnp.where(stego < _TOE, stego * _TOE ** (exponent - 1), power)
 
 
 def _split(key: jax.Array, parameter: Range) -> tuple[Array, Array | float]:
-    """A key for the noise and the parameter; a fixed one leaves the key as it is."""
+    """Return a key for the noise, and the parameter; a fixed one leaves the key as it is."""
     if not isinstance(parameter, tuple):
         return key, parameter
     return jax.random.fold_in(key, 0), draw(jax.random.fold_in(key, 1), parameter)
@@ -67,14 +67,14 @@ def _split(key: jax.Array, parameter: Range) -> tuple[Array, Array | float]:
 
 
 def _cubic(x: Array) -> Array:
-    """Keys' kernel with a = -0.6, as swscale has it (Pillow has -0.5)."""
+    """Evaluate Keys' kernel with a = -0.6, as swscale has it (Pillow has -0.5)."""
     a, x = -0.6, jnp.abs(x)
     near = (a + 2) * x**3 - (a + 3) * x**2 + 1
     return jnp.where(x < 1, near, jnp.where(x < 2, a * (((x - 5) * x + 8) * x - 4), 0))
 
 
 def resize_matrix(rows: int, columns: int, size: Array | float, source: Array | float, reach: int) -> Array:
-    """Bicubic weights [rows, columns] that make `size` samples of `source` ones; rows past `size` are spare.
+    """Return bicubic weights [rows, columns]: `size` samples of `source` ones; rows past `size` are spare.
 
     The kernel is as wide as a sample of the coarser grid (antialiased) and at most `reach` samples to each
     side; edges repeat.
@@ -88,7 +88,7 @@ def resize_matrix(rows: int, columns: int, size: Array | float, source: Array | 
 
 
 def resize(key: jax.Array, stego: Video, scale: Range) -> Video:
-    """Scales both sides by `scale` and back, bicubic as swscale does, from 8 bits to 8 bits each time."""
+    """Scale both sides by `scale` and back, bicubic as swscale does, from 8 bits to 8 bits each time."""
     low, high = scale if isinstance(scale, tuple) else (scale, scale)
     drawn, there, back = draw(key, scale), [], []
     for side in stego.shape[-3:-1]:
@@ -101,14 +101,14 @@ def resize(key: jax.Array, stego: Video, scale: Range) -> Video:
 
 
 def _window(key: jax.Array, side: int, share: Array | float) -> tuple[Array, Array]:
-    """First index and the one past the end of a random window that leaves out `share` of a side."""
+    """Return where a random window that leaves out `share` of a side begins and, one further on, ends."""
     kept = jnp.maximum(jnp.round(side * (1 - share)), 1).astype(jnp.int32)
     start = jax.random.randint(key, (), 0, side - kept + 1)
     return start, start + kept
 
 
 def crop_pad(key: jax.Array, stego: Video, share: Range, edge: bool = False) -> Video:
-    """Keeps a window of 1 - share of both sides in place; black around it, or its edge repeated.
+    """Keep a window of 1 - share of both sides in place; black around it, or its edge repeated.
 
     `share` is from 0 to below 1. The place is drawn from the key, the same for all frames of a group.
     """
@@ -139,7 +139,7 @@ class Kind(NamedTuple):
     names: tuple[str, ...] = ()
 
     def takes(self) -> str:
-        """In words, for messages."""
+        """Say in words, for messages, which parameters it takes."""
         if self.names:
             return "one of " + ", ".join(self.names)
         numbers = f"a number from {self.lowest:g} to {self.highest:g}" + ", or (low, high)" * self.ranges
@@ -164,7 +164,7 @@ CHANNELS = {
 
 
 def _is_valid(kind: Kind, parameter: Any) -> bool:
-    """Whether a channel takes the parameter."""
+    """Return whether a channel takes the parameter."""
     if kind.names:
         return parameter in kind.names
     numbers = parameter if isinstance(parameter, tuple) else (parameter,)
@@ -181,7 +181,7 @@ def _is_valid(kind: Kind, parameter: Any) -> bool:
 
 
 def _one_of(stages: tuple) -> Channel:
-    """One of the stages, drawn for each example; under vmap all are computed."""
+    """Choose one of the stages for each example; under vmap all are computed."""
     options = [_stage(stage) for stage in stages]
     if not options:
         raise UserError("config.channel: one_of takes a tuple of (name, parameter) pairs, at least one")
@@ -194,7 +194,7 @@ def _one_of(stages: tuple) -> Channel:
 
 
 def _stage(stage: Any) -> Channel:
-    """A stage of the config as channel(key, stego)."""
+    """Return a stage of the config as channel(key, stego)."""
     if not (isinstance(stage, tuple | list) and len(stage) == 2 and isinstance(stage[0], str)):
         raise UserError(f"config.channel: {stage!r} is no stage: give (name, parameter)")
     name, parameter = stage
@@ -213,7 +213,7 @@ def _stage(stage: Any) -> Channel:
 
 
 def build(stages: Sequence[Any]) -> Channel:
-    """Composes the channel channel(key, stego) -> received.
+    """Compose the channel channel(key, stego) -> received.
 
     Besides CHANNELS there are ("one_of", stages), which draws one of its stages for each example, and
     ("chain", stages), which applies all of them and so can be one of the stages; none is allowed there.

@@ -37,17 +37,17 @@ _ROUNDING = (1 / 3, 1 / 6)  # steps added before truncation: intra, inter (the v
 
 
 def straight_through(soft: Array, hard: Array) -> Array:
-    """The value of `hard` with the gradient of `soft`, arrays of one shape (Bengio 2013)."""
+    """Return `hard` with the gradient of `soft`, arrays of one shape (Bengio 2013)."""
     return soft + jax.lax.stop_gradient(hard - soft)
 
 
 def to_byte(x: Array) -> Array:
-    """Clips to [0, 255] and rounds to whole numbers, straight through; any shape."""
+    """Clip to [0, 255] and round to whole numbers, straight through; any shape."""
     return straight_through(x, jnp.round(jnp.clip(x, 0, 255)))
 
 
 def draw(key: jax.Array, parameter: Range) -> Array | float:
-    """The parameter, or where it is (low, high) a random number between them, a scalar."""
+    """Return the parameter, or where it is (low, high) a random number between them, a scalar."""
     if isinstance(parameter, int | float):
         return parameter
     return jax.random.uniform(key, minval=parameter[0], maxval=parameter[1])
@@ -83,19 +83,19 @@ def _rgb(
 
 
 def _padded(stego: Array, size: int) -> Array:
-    """8-bit frames [n, H, W, 3] of [n, h, w, 3] or [h, w, 3] in [0, 1], for which `size` divides H and W."""
+    """Return 8-bit frames [n, H, W, 3] of [n, h, w, 3] or [h, w, 3] in [0, 1]; `size` divides H and W."""
     frames = pad_to_blocks(stego.reshape(-1, *stego.shape[-3:]), size)
     return to_byte(255 * frames)
 
 
 def _crop(frames: Array, like: Array) -> Array:
-    """Cuts off the padding: [n, H, W, 3] to the shape of `like`."""
+    """Cut off the padding: [n, H, W, 3] to the shape of `like`."""
     h, w = like.shape[-3:-1]
     return frames[:, :h, :w].reshape(like.shape)
 
 
 def _halve_rows(c: Array) -> Array:
-    """swscale's bilinear halving of the second last axis: weights 1, 3, 3, 1 over 8, to 8 bits.
+    """Halve the second last axis as swscale's bilinear scaler does: weights 1, 3, 3, 1 over 8, to 8 bits.
 
     On x86 its products have 3 binary digits after the point, and those after that are cut off.
     """
@@ -107,13 +107,13 @@ def _halve_rows(c: Array) -> Array:
 
 
 def _pairs(x: Array, axis: int) -> Array:
-    """The mean of neighbours along a negative axis."""
+    """Return the mean of neighbours along a negative axis."""
     pattern = {-1: "... h (w 2) -> ... h w", -2: "... (h 2) w -> ... h w"}[axis]
     return reduce(x, pattern, "mean")
 
 
 def _repeat(c: Array) -> Array:
-    """Every sample of [..., h, w] as a square of four."""
+    """Repeat every sample of [..., h, w] as a square of four."""
     *rest, h, w = c.shape
     squares = jnp.broadcast_to(c[..., :, None, :, None], (*rest, h, 2, w, 2))
     return rearrange(squares, "... h i w j -> ... (h i) (w j)")
@@ -133,7 +133,7 @@ def _to_420(
 
 
 def yuv420(key: jax.Array, stego: Video, name: str) -> Video:
-    """8-bit YCbCr with chroma of half the size and back, as FFmpeg's swscale does without any options.
+    """Go to 8-bit YCbCr with chroma of half the size and back, as FFmpeg's swscale without any options.
 
     Chroma comes back without interpolation. `name`: one of MATRICES; "bt601" is what FFmpeg takes for RGB.
     """
@@ -144,7 +144,7 @@ def yuv420(key: jax.Array, stego: Video, name: str) -> Video:
 
 
 def yuv444(key: jax.Array, stego: Video, name: str) -> Video:
-    """8-bit YCbCr of full size and back, shape and range as in `yuv420`; `name`: one of MATRICES."""
+    """Go to 8-bit YCbCr of full size and back, shape and range as in `yuv420`; `name`: one of MATRICES."""
     del key
     kind = ycbcr(name)
     y, c = map(to_byte, _yuv(_padded(stego, 1), kind))
@@ -155,13 +155,13 @@ def yuv444(key: jax.Array, stego: Video, name: str) -> Video:
 
 
 def jpeg_tables(quality: Array | float) -> Array:
-    """Quantiser steps of libjpeg, [2 (luma, chroma), 64 row by row], for a whole quality from 1 to 100."""
+    """Return libjpeg's quantiser steps, [2 (luma, chroma), 64 row by row], for a quality from 1 to 100."""
     percent = jnp.where(quality < 50, jnp.floor(5000 / quality), 200 - 2 * quality)
     return jnp.clip(jnp.floor((_TABLES * percent + 50) / 100), 1, 255)
 
 
 def _code_blocks(planes: Array, steps: Array) -> Array:
-    """Rounds the DCT of [..., h, w] to multiples of `steps` [64] and goes back to 8 bits.
+    """Round the DCT of [..., h, w] to multiples of `steps` [64] and go back to 8 bits.
 
     libjpeg's DCT gives whole eighths; ties are rounded away from 0.
     """
@@ -172,14 +172,14 @@ def _code_blocks(planes: Array, steps: Array) -> Array:
 
 
 def _quarters(c: Array) -> Array:
-    """Means of 2x2 samples, [..., h, w] -> [..., h/2, w/2]; as in libjpeg, ties go down and up by turns."""
+    """Average 2x2 samples, [..., h, w] -> [..., h/2, w/2]; as in libjpeg, ties go down and up by turns."""
     mean = _pairs(_pairs(c, -1), -2)
     bias = jnp.where(jnp.arange(mean.shape[-1]) % 2 == 0, 0.25, 0.5)
     return straight_through(mean, jnp.floor(mean + bias))
 
 
 def _triangle(c: Array, axis: int) -> Array:
-    """libjpeg's "fancy" doubling of an axis: 3/4 of the near sample, 1/4 of the next."""
+    """Double an axis as libjpeg's "fancy" upsampling does: 3/4 of the near sample, 1/4 of the next."""
     c = jnp.moveaxis(c, axis, -1)
     left = jnp.concatenate([c[..., :1], c[..., :-1]], axis=-1)
     right = jnp.concatenate([c[..., 1:], c[..., -1:]], axis=-1)
@@ -202,7 +202,7 @@ def _jpeg(key: jax.Array, stego: Video, quality: Range, halved: bool) -> Video:
 
 
 def jpeg(key: jax.Array, stego: Video, quality: Range) -> Video:
-    """JPEG (ITU-T T.81) with chroma of half the size, as libjpeg and Pillow write and read it.
+    """Compress as JPEG (ITU-T T.81) with chroma of half the size, as libjpeg and Pillow write and read it.
 
     Full-range BT.601, libjpeg's tables and its triangle filter for chroma. `quality`: 1 to 100, or (low,
     high) to draw a whole one from. Each frame is a picture of its own.
@@ -211,7 +211,7 @@ def jpeg(key: jax.Array, stego: Video, quality: Range) -> Video:
 
 
 def jpeg444(key: jax.Array, stego: Video, quality: Range) -> Video:
-    """`jpeg` with chroma of full size; arguments, shape and range are the same."""
+    """Do as `jpeg` with chroma of full size; arguments, shape and range are the same."""
     return _jpeg(key, stego, quality, halved=False)
 
 
@@ -219,17 +219,17 @@ def jpeg444(key: jax.Array, stego: Video, quality: Range) -> Video:
 
 
 def step_of(qp: Array) -> Array:
-    """Quantiser step of an orthonormal transform at 8 bits: doubles every 6 QP, 1 at QP 4 (H.264)."""
+    """Return the quantiser step of an orthonormal 8-bit transform: doubles every 6 QP, 1 at QP 4 (H.264)."""
     return 2 ** ((qp - 4) / 6)
 
 
 def chroma_qp(qp: Array) -> Array:
-    """QP of chroma for a QP of luma from 0 to 51, H.264 table 8-15 with x264's offset; any shape."""
+    """Return chroma's QP for luma's, 0 to 51, by H.264 table 8-15 with x264's offset; any shape."""
     return jnp.interp(qp + CHROMA_QP_OFFSET, np.arange(len(_CHROMA_QP), dtype=np.float32), _CHROMA_QP)
 
 
 def quantise(residual: Array, step: Array | float, rounding: Array | float) -> Array:
-    """Quantiser with a dead zone: truncates |residual| / step + rounding (0 to 1/2).
+    """Quantise with a dead zone: truncate |residual| / step + rounding (0 to 1/2).
 
     Its gradient is that of its mean over a step around the input: 1, but 0 within 1/2 - rounding steps of 0,
     where a P frame leaves what it shows to the frame before.
@@ -282,7 +282,7 @@ def _code_group(
 
 
 def _block_steps(qps: Array) -> Array:
-    """Quantiser steps of all luma, then all chroma blocks, [t, blocks, 1], of the QP of macroblocks."""
+    """Return quantiser steps of all luma, then all chroma blocks, [t, blocks, 1], of macroblocks' QP."""
     luma, chroma = step_of(_repeat(qps)), step_of(chroma_qp(qps))
     parts = [x.reshape(len(qps), -1) for x in (luma, chroma, chroma)]
     return jnp.concatenate(parts, axis=1)[..., None]
@@ -304,7 +304,7 @@ _CRF = Quality((1, 0.5), (0.85, 4.5), True)
 
 
 def _code(key: jax.Array, stego: Array, parameter: Range, scale: Quality) -> Array:
-    """I and P frames at a quality, or at (low, high) or (low, high, frames of a GOP)."""
+    """Code I and P frames at a quality, or at (low, high) or (low, high, frames of a GOP)."""
     qualities, gop = (parameter[:2], parameter[2:]) if isinstance(parameter, tuple) else (parameter, ())
     kind = ycbcr("bt601")
     y, c = _to_420(_padded(stego, MACROBLOCK), kind)
@@ -325,7 +325,7 @@ def _code(key: jax.Array, stego: Array, parameter: Range, scale: Quality) -> Arr
 
 
 def video_codec(key: jax.Array, stego: Video, qp: Range) -> Video:
-    """H.264 at a constant quantiser parameter, as x264's `qp`, in 4:2:0: one I frame, then P frames.
+    """Code as H.264 at a constant quantiser parameter, x264's `qp`, in 4:2:0: one I frame, then P frames.
 
     An 8x8 transform of all blocks, dead zones of 2/3 (I) and 5/6 (P) of a step; no motion compensation, no
     intra prediction, no B frames, no loop filter, no rate-distortion optimisation. Fitted to clean pictures:
@@ -342,5 +342,5 @@ def video_codec(key: jax.Array, stego: Video, qp: Range) -> Video:
 
 
 def video_crf(key: jax.Array, stego: Video, crf: Range) -> Video:
-    """`video_codec` at a constant rate factor, as x264's `crf` (0 to 51), with its adaptive quantisation."""
+    """Code as `video_codec` at a constant rate factor, x264's `crf` (0 to 51), with adaptive quantisation."""
     return _code(key, stego, crf, _CRF)

@@ -56,7 +56,7 @@ class Options(NamedTuple):
 
 
 def make_workdir(options: Options) -> Path:
-    """Makes the folder that a mode writes into.
+    """Make the folder that a mode writes into.
 
     Raises:
         UserError: it cannot be made.
@@ -70,5 +70,5 @@ def make_workdir(options: Options) -> Path:
 
 
 def load(name: str) -> ModuleType:
-    """Imports a mode."""
+    """Import a mode."""
     return importlib.import_module(f"deepsteg_jax.commands.{name}")

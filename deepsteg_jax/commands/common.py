@@ -24,16 +24,16 @@ def revealer(scheme: Scheme, enhancement: ConfigDict | None = None) -> Callable[
 
 
 def command() -> str:
-    """The command line of this process, ready for a shell."""
+    """Return the command line of this process, ready for a shell."""
     return shlex.join(["python", *sys.argv])
 
 
 def progress_bar(title: str, frames: int | None = None) -> tqdm:
-    """A progress bar over frames, on stderr."""
+    """Return a progress bar over frames, on stderr."""
     return tqdm(desc=title, total=frames, unit="frame", dynamic_ncols=True)
 
 
 def table(rows: list[tuple[str, str]]) -> str:
-    """Two aligned columns."""
+    """Format two aligned columns."""
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -8,7 +8,7 @@ from deepsteg_jax.enhance import check, enhance_file
 
 
 def run(config: ConfigDict, options: Options) -> None:
-    """Takes the steps in --enhance.steps on `--input` and writes `--output`.
+    """Take the steps in --enhance.steps on `--input` and write `--output`.
 
     Raises:
         UserError: see `enhance.enhance_file`.

@@ -22,7 +22,7 @@ LOSSY_NOTE = (
 
 
 def markdown(results: list[dict], mean: dict[str, float]) -> str:
-    """The results as a Markdown table with the mean as its last row."""
+    """Return the results as a Markdown table with the mean as its last row."""
     lines = ["| cover | secret | " + " | ".join(COLUMNS.values()) + " |", "|---|---|" + "---|" * len(COLUMNS)]
     for row in [*results, {"cover": "**mean**", "secret": "", **mean}]:
         figures = (f"{row[name]:.4f}" if "ssim" in name else f"{row[name]:.2f}" for name in COLUMNS)
@@ -31,7 +31,7 @@ def markdown(results: list[dict], mean: dict[str, float]) -> str:
 
 
 def run(config: ConfigDict, options: Options) -> dict:
-    """Evaluates and writes evaluation.json, .md and .png and report.html under --workdir.
+    """Evaluate and write evaluation.json, .md and .png and report.html under --workdir.
 
     Returns:
         What evaluation.json holds: every pair's figures, their mean, cost and parameters.

@@ -7,7 +7,7 @@ from deepsteg_jax.commands import Options
 
 
 def run(config: ConfigDict, options: Options) -> None:
-    """Writes a fresh key to `--output`.
+    """Write a fresh key to `--output`.
 
     Raises:
         UserError: the file is there already, or cannot be written.

@@ -37,13 +37,13 @@ def _print_report(report: dict, files, notes: tuple[str, ...], workdir: Path) ->
 
 
 def _write_figures(path: Path, figures: dict) -> None:
-    """Writes JSON with one line for each figure, however many frames it is of."""
+    """Write JSON with one line for each figure, whatever the number of frames."""
     lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in figures.items())
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def run(config: ConfigDict, options: Options) -> None:
-    """Hides config.video.secret in config.video.cover under --workdir and reports.
+    """Hide config.video.secret in config.video.cover under --workdir and report.
 
     Writes stego.mkv, revealed.mkv (.png for images), comparison.png, metrics.json and report.html. Where the
     scheme survives codecs, the stego is stego.mp4, or stego.jpg.

@@ -133,7 +133,7 @@ def create_validation(
 
 
 def _open_streams(config: ConfigDict, train: bool) -> list[Source | None]:
-    """Open the sources of an example's parts; the place of each decides over its random numbers."""
+    """Open the sources of an example's parts; the position of each decides its random numbers."""
     missing = [name for name in _FIELDS.get(config.source, ()) if name not in config]
     if missing:
         raise UserError(f"data.source = {config.source!r} needs data.{missing[0]}, which this config lacks")

@@ -12,7 +12,7 @@ _END = object()
 
 
 def read_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """Yields `items`, computed up to `depth` ahead on a thread; its exceptions are raised here."""
+    """Yield `items`, computed up to `depth` ahead on a thread; its exceptions are raised here."""
     queue: Queue = Queue(depth)
     stop = threading.Event()
 
@@ -51,7 +51,7 @@ def read_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
 
 @contextmanager
 def write_behind(write: Callable[[T], None], depth: int = 2) -> Iterator[Callable[[T], None]]:
-    """Gives put(item), which calls `write(item)` in order on a thread, at most `depth` behind.
+    """Return put(item), which has a thread `write(item)` in order, at most `depth` behind.
 
     An exception of `write` is raised by the next `put`, or when the context ends. When the context ends
     with an exception, what has not been written is dropped.

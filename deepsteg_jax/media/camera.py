@@ -24,17 +24,17 @@ class Captured(NamedTuple):
 
 
 def is_camera(source: str) -> bool:
-    """Whether a source is the index of a camera."""
+    """Return whether a source is the index of a camera."""
     return source.isascii() and source.isdigit()
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is the address of a stream."""
+    """Return whether a source is the address of a stream."""
     return "://" in source
 
 
 def read(source: str, width: int, height: int) -> Iterator[Captured]:
-    """Frames of a camera ("0") or a stream ("rtsp://...", "http://..."), as they come, until it ends.
+    """Yield frames of a camera ("0") or a stream ("rtsp://...", "http://..."), as they come, until it ends.
 
     Args:
         source: index or address.
@@ -70,7 +70,7 @@ def _frames(capture, frame: np.ndarray | None, width: int, height: int) -> Itera
 
 
 def read_clip(path: str, width: int, height: int, paced: bool) -> Iterator[Captured]:
-    """The frames of a video file, cut and scaled as by `read`; `paced`: each at its own time, as if live.
+    """Yield a video file's frames, cut and scaled as by `read`; `paced`: each at its own time, as if live.
 
     Raises:
         UserError: as `read_timed`.
@@ -85,7 +85,7 @@ def read_clip(path: str, width: int, height: int, paced: bool) -> Iterator[Captu
 
 
 def crop(frame: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Cuts a frame, uint8 [h, w, 3], to the shape of width x height about its middle and scales it."""
+    """Cut a frame, uint8 [h, w, 3], to the shape of width x height about its middle and scale it."""
     h, w = frame.shape[:2]
     inner_w, inner_h = min(w, max(1, round(h * width / height))), min(h, max(1, round(w * height / width)))
     left, top = (w - inner_w) // 2, (h - inner_h) // 2
@@ -136,7 +136,7 @@ class Newest:
     """
 
     def __init__(self, frames: Iterable[Captured], keep: int = 1):
-        """`keep` frames at most wait; an older one is dropped for every one more."""
+        """Let at most `keep` frames wait; an older one is dropped for every one more."""
         self.dropped = 0
         self._frames, self._waiting = frames, deque()
         self._keep, self._over, self._failure = keep, False, None
@@ -160,13 +160,13 @@ class Newest:
             self.stop()
 
     def stop(self) -> None:
-        """Ends the iteration after the frames that wait."""
+        """End the iteration after the frames that wait."""
         with self._changed:
             self._over = True
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[Captured]:
-        """Raises what the source raised, at its end."""
+        """Yield the newest frames; raise at the end what the source raised."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._over)

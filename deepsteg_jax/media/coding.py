@@ -25,7 +25,7 @@ def compress(
     container: str = "matroska",
     samples: str = "rgb24",
 ) -> bytes:
-    """Code frames [h, w, 3] with one of FFmpeg's video encoders; returns the bytes of a file.
+    """Code frames [h, w, 3] with one of FFmpeg's video encoders; return the bytes of a file.
 
     Args:
         frames: all of one size.
@@ -96,7 +96,7 @@ def _uint16_of(plane) -> np.ndarray:
 
 
 def coded_size(data: bytes) -> int:
-    """Return the bytes of the coded pictures in a video file in memory, without what its container adds."""
+    """Count the bytes of the coded pictures in a video file in memory, without those of its container."""
     with av.open(BytesIO(data)) as file:
         return sum(packet.size for packet in file.demux(video=0))
 

@@ -18,7 +18,7 @@ _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC: the cover picture of 
 
 
 def existing(path: str | Path | Clip) -> str | Path | Clip:
-    """Return the path; raises UserError unless it can be read."""
+    """Return the path; raise UserError unless it can be read."""
     if isinstance(path, Clip) or is_pattern(path):
         return path
     path = Path(path)
@@ -33,7 +33,7 @@ def existing(path: str | Path | Clip) -> str | Path | Clip:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple]:
-    """Give the container of a video file and its video stream; raises UserError if there is none."""
+    """Open a video file; give its container and its video stream; raise UserError if there is none."""
     with open_input(path) as container:
         stream = video_stream(container)
         if stream is None:
@@ -46,7 +46,7 @@ def opened(path: Path) -> Iterator[tuple]:
 
 
 def open_input(path: Path) -> "av.container.InputContainer":
-    """Open a media file; raises UserError if it is none."""
+    """Open a media file; raise UserError if it is none."""
     try:
         # A playlist must not fetch anything.
         return av.open(url(path), metadata_errors="replace", options={"protocol_whitelist": "file"})

@@ -64,7 +64,7 @@ def on_white(rgba: np.ndarray) -> np.ndarray:
 
 
 def load(path: Path) -> np.ndarray:
-    """Return one image, turned upright, without transparency; raises UserError if it cannot be read."""
+    """Return one image, turned upright, without transparency; raise UserError if it cannot be read."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > LARGEST:
@@ -82,7 +82,7 @@ def load(path: Path) -> np.ndarray:
 
 
 def list_sequence(path: str | Path) -> list[Path]:
-    """List the images of a folder by name, or of a pattern by number; raises UserError if there are none."""
+    """List the images of a folder by name, or of a pattern by number; raise UserError if there are none."""
     path = Path(path)
     if is_pattern(path):
         before, after = (
@@ -159,7 +159,7 @@ def decode_jpeg(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 def place_folder(part: Path, folder: Path) -> None:
-    """Give a folder of written images its name; raises OSError if something else has it by now."""
+    """Rename a folder of written images to its final name; raise OSError if that is taken by now."""
     with suppress(FileNotFoundError):
         folder.rmdir()  # an empty one; os.replace does not do this on every system
     part.replace(folder)

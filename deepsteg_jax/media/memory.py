@@ -9,10 +9,10 @@ class Clip:
     """Frames in memory, at 25 a second and without sound; without frames it is one to be written."""
 
     def __init__(self, name: str, frames: Iterable[np.ndarray] = (), is_image: bool = False):
-        """`name` stands for it in messages; `frames` are uint8 [h, w, 3], one of them for an image."""
+        """Name a clip for messages; `frames` are uint8 [h, w, 3], one of them for an image."""
         self.frames, self.is_image = list(frames), is_image
         self._name = name
 
     def __str__(self) -> str:
-        """What messages call it."""
+        """Return the name for messages."""
         return self._name

@@ -54,7 +54,7 @@ def check_output(
 
 
 def check_suffix(path: Path, image: bool, lossy: bool, pixel_format: str = RGB) -> formats.Format:
-    """Return the format to write `path` in; raises UserError unless its suffix is that of one."""
+    """Return the format to write `path` in; raise UserError unless its suffix is that of one."""
     if image:
         _check_image(path, pixel_format)
     suffix, row = path.suffix.lower(), formats.find(path)
@@ -77,7 +77,7 @@ def check_suffix(path: Path, image: bool, lossy: bool, pixel_format: str = RGB) 
 
 
 def check_size(path: Path, coding: Coding, width: int, height: int) -> None:
-    """Raise UserError if frames of that size cannot be coded so."""
+    """Raise UserError unless the coding takes frames of that size."""
     if min(height, width) < coding.smallest:
         raise UserError(f"{shown(path)}: {width}x{height} is too small for a video: give a folder for images")
     step_x, step_y = (1, 1) if coding.any_size else subsampling(coding.pixel_format)
@@ -91,7 +91,7 @@ def check_size(path: Path, coding: Coding, width: int, height: int) -> None:
 
 
 def check_aspect(path: Path, coding: Coding, aspect: Fraction | None) -> None:
-    """Raise UserError if pixels of that shape, width over height, cannot be noted."""
+    """Raise UserError unless pixels of that shape, width over height, can be noted."""
     if aspect not in (None, 1) and coding.aspect is None:
         raise UserError(
             f"{shown(path)} cannot be the output: {path.suffix} is written with square pixels and these "
@@ -100,7 +100,7 @@ def check_aspect(path: Path, coding: Coding, aspect: Fraction | None) -> None:
 
 
 def check_sequence(path: str | Path, pixel_format: str = RGB) -> Path:
-    """The folder that a sequence of images goes to; raises UserError unless it is new or empty."""
+    """Return the folder that a sequence of images goes to; raise UserError unless it is new or empty."""
     folder = Path(path).parent if is_pattern(path) else Path(path)
     wanted = formats.written(formats.IMAGE)
     _check_image(path, pixel_format)

@@ -81,7 +81,7 @@ def _complaining(path: Path, file: BinaryIO) -> Iterator[None]:
 def _copy_opus(
     container: "av.container.InputContainer", track: av.AudioStream, output: "av.container.OutputContainer"
 ) -> Fraction | None:
-    """Copy packets; returns when the first sample sounds, in seconds."""
+    """Copy packets; return when the first sample sounds, in seconds."""
     copy, begin = output.add_stream_from_template(track), None
     skip = int.from_bytes((track.codec_context.extradata or bytes(12))[10:12], "little")  # RFC 7845, 5.1
 
@@ -109,7 +109,7 @@ def _code_opus(
     output: "av.container.OutputContainer",
     bit_rate: int,
 ) -> Fraction | None:
-    """Decode and code anew; returns when the first sample sounds, in seconds."""
+    """Decode and code anew; return when the first sample sounds, in seconds."""
     layout = "mono" if track.codec_context.layout.nb_channels == 1 else "stereo"
     coded = output.add_stream("libopus", rate=SOUND_RATE, layout=layout)
     coded.bit_rate = bit_rate

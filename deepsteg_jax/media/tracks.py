@@ -40,7 +40,7 @@ class Tracks:
         video: "av.VideoStream",
         rules: TrackRules,
     ):
-        """Add the file's tracks, tags and chapters to `output`; raises UserError if `rules` allow no such."""
+        """Add the file's tracks, tags and chapters to `output`; raise UserError if `rules` allow no such."""
         self._path, self._loop, self._output = path, loop or Loop(1, Fraction(0), None), output
         self._rules = rules
         self._map, self._head, self._input = {}, None, None
@@ -222,7 +222,7 @@ class SoundTrack:
         self._head = None
 
     def __enter__(self) -> "SoundTrack":
-        """Nothing more happens."""
+        """Return itself."""
         return self
 
     def __exit__(self, *exception) -> None:

@@ -60,7 +60,7 @@ class Writer:
         pixel_format: str = RGB,
         colour: Colour | None = None,
     ):
-        """Prepare to write; raises UserError for an output that cannot be.
+        """Prepare to write; raise UserError for an output that cannot be written.
 
         Args:
             path: of the video or image, or a folder or pattern for a sequence of images.
@@ -137,7 +137,7 @@ class Writer:
             self._sink.add_sound(sound)
 
     def __exit__(self, kind, error, traceback) -> None:
-        """Give the file its name, or after an exception remove what there is of it."""
+        """Give the file its final name, or after an exception remove the unfinished one."""
         try:
             if kind is None:
                 self._finish()

@@ -17,7 +17,7 @@ MODELS: dict[str, Callable[[ConfigDict], Model]] = {
 
 
 def build(config: ConfigDict) -> Model:
-    """The model named by `config.name`, bound to `config` (the `model` section of a config).
+    """Build the model named by `config.name`, bound to `config` (the `model` section of a config).
 
     Raises:
         UserError: no model has that name.

@@ -32,7 +32,7 @@ def compute_dtype(config: ConfigDict) -> jnp.dtype:
 
 
 def rematerialise(module: type[nn.Module], config: ConfigDict, methods: tuple[str, ...] = ("__call__",)):
-    """The module, which with `config.remat` keeps its inputs only and computes again in the backward pass.
+    """Return the module; with `config.remat` the backward pass computes again all but its inputs.
 
     Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". Values and parameters stay the same.
     """

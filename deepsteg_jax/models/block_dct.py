@@ -72,7 +72,7 @@ def _look_up(table: np.ndarray, index: Array) -> Array:
 
 
 def _laplace_cell(lower, upper):
-    """Mass, centroid and squared error of [lower, upper) under exp(-x), x >= 0 (closed forms)."""
+    """Return mass, centroid and squared error of [lower, upper) under exp(-x), x >= 0 (closed forms)."""
     finite = np.where(np.isinf(upper), 0.0, upper)
     below, above = np.exp(-lower), np.where(np.isinf(upper), 0.0, np.exp(-finite))
     mass = below - above
@@ -82,7 +82,7 @@ def _laplace_cell(lower, upper):
 
 
 def _laplace_quantiser(count: int):
-    """Centroids [count] and mean squared error of `count` companded levels, Laplace width 1."""
+    """Return centroids [count] and mean squared error of `count` companded levels, Laplace width 1."""
     u = np.arange(count // 2, count + 1) / count * 2 - 1
     u[0] = max(u[0], 0.0)  # of an odd count, half of the middle cell
     edges = np.append(-3 * np.log1p(-u[:-1]), np.inf)
@@ -95,7 +95,7 @@ def _laplace_quantiser(count: int):
 
 
 def _hull_gains(errors: np.ndarray) -> np.ndarray:
-    """Error saved per digit along the lower convex hull of errors[n]; equal inside one hull segment."""
+    """Return the error saved per digit along the lower convex hull of errors[n]; equal in a hull segment."""
     gains, n = [], 0
     while n < len(errors) - 1:
         slopes = (errors[n] - errors[n + 1 :]) / np.arange(1, len(errors) - n)
@@ -106,7 +106,7 @@ def _hull_gains(errors: np.ndarray) -> np.ndarray:
 
 
 def make_quantiser(modulus: int) -> Quantiser:
-    """Builds the quantiser tables for digits in [0, modulus).
+    """Build the quantiser tables for digits in [0, modulus).
 
     The compander u(x) = sign(x) (1 - exp(-|x| / 3)) has the optimal point density f^(1/3) of a Laplace
     density f of width 1 (Bennett 1948).
@@ -235,7 +235,7 @@ def _population(classes, count: int) -> Array:
 
 
 def _finest_level(fits):
-    """Smallest water level in scale steps for which the monotone predicate `fits(level)` holds."""
+    """Find the least water level in scale steps for which the monotone predicate `fits(level)` holds."""
 
     def halve(bounds, _):
         low, high = bounds
@@ -254,13 +254,13 @@ class Water(NamedTuple):
     share: Array  # int32: the first share / 2**SHARE_BITS of the cells are one level finer
 
     def of_cells(self, t: int, n: int) -> Array:
-        """Each cell's own level, int32 [t, n]."""
+        """Return each cell's own level, int32 [t, n]."""
         finer = jnp.arange(t * n) < t * n * self.share // 2**SHARE_BITS
         return (self.level - finer).reshape(t, n)
 
 
 def allot(magnitudes, scales, budget: int, quantiser: Quantiser) -> tuple[Water, Array]:
-    """Chooses the water level and the classes so that the pool holds all digits.
+    """Choose the water level and the classes so that the pool holds all digits.
 
     The level is searched on a sample of the cells, where classes and level move together; then the
     classes are fixed on all cells, the level is made the finest that fits exactly, and as many cells as
@@ -313,12 +313,12 @@ def lay_out(
 
 
 def _to_digits(values: Array, count: int, quantiser: Quantiser) -> Array:
-    """The `count` base-D digits of non-negative integers, least first: [...] -> [..., count]."""
+    """Split non-negative integers into `count` base-D digits, least first: [...] -> [..., count]."""
     return values[..., None] // quantiser.powers[:count] % quantiser.modulus
 
 
 def _from_digits(digits: Array, quantiser: Quantiser) -> Array:
-    """Inverse of `_to_digits`."""
+    """Invert `_to_digits`."""
     return jnp.sum(digits * quantiser.powers[: digits.shape[-1]], axis=-1)
 
 
@@ -502,7 +502,7 @@ class Refinement(nn.Module):
 
     @nn.compact
     def __call__(self, coefficients, errors):
-        """See the class."""
+        """Sharpen coefficients, given their expected errors; see the class."""
         dense = partial(nn.Dense, dtype=self.dtype)
         silent = partial(dense, kernel_init=nn.initializers.zeros)
         x = jnp.concatenate([jnp.arcsinh(coefficients), jnp.log2(errors + 1e-3)], axis=-1)
@@ -522,7 +522,7 @@ def _as_video(x: Batch) -> Float[Array, "b t h w 3"]:
 
 
 def build(config) -> Model:
-    """The model of `config`: modulus, frames, classes, depth, features, dtype, remat (see configs/video.py).
+    """Build the model of `config`: modulus, frames, classes, depth, features, dtype, remat.
 
     Raises:
         UserError: `modulus` is out of range, or `dtype` unknown.
@@ -584,7 +584,7 @@ def build(config) -> Model:
 
 
 def _misfit(codebook, secret, quantiser: Quantiser) -> Array:
-    """Gaussian negative log-likelihood (nats per coefficient) of each cell under its chosen class.
+    """Return the Gaussian negative log-likelihood (nats per coefficient) of cells under their chosen class.
 
     Its gradient moves every class to the rms of the cells that choose it: k-means in the model's own
     rate-distortion cost, one minibatch at a time.

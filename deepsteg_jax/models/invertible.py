@@ -41,7 +41,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """See the class."""
+        """Apply the network; see the class."""
         conv = partial(nn.Conv, kernel_size=(3, 3), dtype=self.dtype)
         x = x.astype(self.dtype)
         for i in range(self.layers):
@@ -60,7 +60,7 @@ class Coupling(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
 
     def setup(self):
-        """Makes the three networks."""
+        """Make the three networks."""
         self.phi, self.rho, self.eta = (
             Network(self.features, self.layers, self.channels, self.dtype) for _ in ("phi", "rho", "eta")
         )
@@ -69,12 +69,12 @@ class Coupling(nn.Module):
         return CLAMP * (2 * nn.sigmoid(self.rho(x1)) - 1)
 
     def __call__(self, x1, x2):
-        """Forwards."""
+        """Apply the coupling."""
         x1 = x1 + self.phi(x2)
         return x1, x2 * jnp.exp(self._log_scale(x1)) + self.eta(x1)
 
     def inverse(self, x1, x2):
-        """Backwards."""
+        """Apply its inverse."""
         x2 = (x2 - self.eta(x1)) * jnp.exp(-self._log_scale(x1))
         return x1 - self.phi(x2), x2
 
@@ -86,17 +86,17 @@ class Couplings(nn.Module):
     make: Callable[[], Coupling]
 
     def setup(self):
-        """Makes the couplings."""
+        """Make the couplings."""
         self.chain = [self.make() for _ in range(self.count)]
 
     def __call__(self, x1, x2):
-        """Forwards."""
+        """Apply the couplings in order."""
         for coupling in self.chain:
             x1, x2 = coupling(x1, x2)
         return x1, x2
 
     def inverse(self, x1, x2):
-        """Backwards."""
+        """Apply their inverses in reverse order."""
         for coupling in reversed(self.chain):
             x1, x2 = coupling.inverse(x1, x2)
         return x1, x2
@@ -120,14 +120,14 @@ def swap_plan(block: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _swap(x1, x2, order, gains):
-    """The linear scheme: (cover, secret) -> (stego, what is lost)."""
+    """Apply the linear scheme: (cover, secret) -> (stego, what is lost)."""
     high, low = np.split(order, 2)
     stego = x1.at[..., low].set(x2[..., high] * gains)
     return stego, jnp.concatenate([x1[..., low], x2[..., low]], axis=-1)
 
 
 def _swap_back(x1, lost, order, gains):
-    """Inverse of `_swap`."""
+    """Invert `_swap`."""
     high, low = np.split(order, 2)
     cover_low, secret_low = jnp.split(lost, 2, axis=-1)
     x2 = jnp.zeros_like(x1).at[..., high].set(x1[..., low] / gains).at[..., low].set(secret_low)
@@ -135,7 +135,7 @@ def _swap_back(x1, lost, order, gains):
 
 
 def build(config) -> Model:
-    """The model of `config`: block, start, couplings, features, depth, dtype, remat; frame by frame.
+    """Build the model of `config`: block, start, couplings, features, depth, dtype, remat; frame by frame.
 
     Raises:
         UserError: `start` is unknown.

@@ -20,12 +20,12 @@ KERNELS = (3, 4, 5)
 
 
 def normalise(x: jax.Array) -> jax.Array:
-    """RGB in [0, 1], [..., 3], to zero mean and unit deviation over ImageNet."""
+    """Bring RGB in [0, 1], [..., 3], to zero mean and unit deviation over ImageNet."""
     return (x - MEAN) / DEVIATION
 
 
 def denormalise(x: jax.Array) -> jax.Array:
-    """Inverse of `normalise`, [..., 3] -> [..., 3]."""
+    """Invert `normalise`, [..., 3] -> [..., 3]."""
     return x * DEVIATION + MEAN
 
 
@@ -38,7 +38,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """See the class."""
+        """Apply the stacks; see the class."""
         stacks = []
         for kernel in KERNELS:
             y = x
@@ -59,7 +59,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """See the class."""
+        """Apply the network; see the class."""
         x = self.block(self.features, 4, self.dtype, name="block0")(x)
         x = self.block(self.features, 1, self.dtype, name="block1")(x)
         return nn.Conv(3, (1, 1), dtype=self.dtype, name="out")(x) if self.out else x
@@ -70,7 +70,7 @@ def _frames(x: jax.Array) -> jax.Array:
 
 
 def build(config) -> Model:
-    """The model of `config`: features (50 in the original), dtype, remat; video goes frame by frame."""
+    """Build the model of `config`: features (50 in the original), dtype, remat; video goes frame by frame."""
     settings = config.features, compute_dtype(config), rematerialise(Block, config)
     prepare, hide_network, reveal_network = (Network(out, *settings) for out in (False, True, True))
 

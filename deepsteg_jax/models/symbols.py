@@ -48,7 +48,7 @@ def places(count: int, skip: int = 0) -> Int[np.ndarray, " {count}"]:
 
 
 def wrap(x):
-    """To the nearest representative modulo 1, [-1/2, 1/2]."""
+    """Reduce modulo 1 to the nearest representative, [-1/2, 1/2]."""
     return x - jnp.round(x)
 
 
@@ -185,7 +185,7 @@ class Reliability(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """See the class."""
+        """Apply the network; see the class."""
         b = len(x)
         x = nn.Conv(self.features, (1, 1), dtype=self.dtype)(rearrange(x, "b t ... -> (b t) ..."))
         for _ in range(self.layers):
@@ -248,7 +248,7 @@ class Restoration(nn.Module):
 
     @nn.compact
     def __call__(self, coded):
-        """See the class."""
+        """Restore; see the class."""
         _, t, h, w, _ = coded.shape
         even = coded
         if h % 2 or w % 2:
@@ -268,7 +268,7 @@ class Restoration(nn.Module):
 
 
 def networks(config) -> tuple[Reliability, Restoration]:
-    """The two networks of a config's section `model`."""
+    """Return the two networks of a config's section `model`."""
     dtype = compute_dtype(config)
     return (
         Reliability(config.coefficients, config.features, config.depth, dtype),
@@ -303,7 +303,7 @@ def restore(config: ConfigDict, params: Any, coded: Float[Array, "b t h w 3"]) -
 
 
 def _information(config, params, batch) -> Array:
-    """Mean information that a symbol's receiver has of it, bits, who knows the factor of each frame best."""
+    """Return the mean information, bits, that a symbol's receiver has of it who knows each frame's factor."""
     spacing = batch["step"].astype(jnp.float32)
     phase, scale, lost = demodulate(config, params, batch["frames"].astype(jnp.float32), spacing)
     error = wrap(phase - batch["symbols"].astype(jnp.float32))
@@ -321,7 +321,7 @@ def _mean_psnr(a: Array, b: Array) -> Array:
 
 
 def _loss(config, params, batch):
-    """See `Model.loss`; minus bits per symbol, and minus dB of restored frames."""
+    """Return `Model.loss`: minus bits per symbol, and minus dB of restored frames."""
     total, logs = 0.0, {}
     if "symbols" in batch:
         bits = _information(config, params["reveal"]["reliability"], batch)
@@ -336,7 +336,7 @@ def _loss(config, params, batch):
 
 
 def build(config) -> Model:
-    """The model of `config`: coefficients, spacing, features, depth, restoration_features and _depth, dtype.
+    """Build the model of `config`: coefficients, spacing, features, depth, restoration_*, dtype.
 
     Here `hide` takes symbols for the secret, phases [b, t, h//8, w//8, k], and `reveal` returns what
     `demodulate` does. `deepsteg_jax.schemes.robust` makes symbols of a secret.

@@ -86,7 +86,7 @@ def _pack(header: Header) -> bytes:
 
 
 def _unpack(packed: bytes) -> Header | None:
-    """Return None for another version."""
+    """Unpack a header; None for another version."""
     if packed[0] != VERSION:
         return None
     _, width, height, frames, cover_frames, rate, per, flags, wide, high, *rest = _HEADER.unpack(packed)
@@ -211,7 +211,7 @@ class Packets:
     """Seals and opens the packets of one video."""
 
     def __init__(self, master: bytes, content: int, modulus: int):
-        """`content` is the header's `packet_bytes`."""
+        """Take the key and `content`, the header's `packet_bytes`."""
         self._sealer = ChaCha20Poly1305(keys.subkey(master, "packets"))
         self._indices_key = keys.subkey(master, "packet indices")
         self._content, self._modulus = content, modulus

@@ -54,7 +54,7 @@ class PixelScheme(Scheme):
     name, purpose = "pixels", "file"
 
     def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
-        """`load_params` gives the parameters of "hide" or "reveal".
+        """Take the config and `load_params`, which gives the parameters of "hide" or "reveal".
 
         Raises:
             UserError: there is no such model, or its checkpoint does not fit.
@@ -168,7 +168,7 @@ class Party:
     """One side of a live session: its parameters, the key, and the number of frames that went by."""
 
     def __init__(self, run: Callable, params: Any, words: np.ndarray):
-        """`run` is `hide` or `reveal` of a `Codec`, `words` the key of its keystreams, uint32 [8]."""
+        """Take `run`, `hide` or `reveal` of a `Codec`, and the key of its keystreams, uint32 [8]."""
         self._run, self._params, self._words, self._frames = run, params, words, 0
 
     def work(self, *stacks: np.ndarray) -> np.ndarray:
@@ -186,7 +186,7 @@ class _Runner:
     """Runs the compiled graph over chunks of a stream, one ahead of the one that is used."""
 
     def __init__(self, run: Callable, words: np.ndarray, group: int):
-        """`run`: (words, first_frame, *stacks) -> frames [n, h, w, 3]."""
+        """Take `run`: (key_words, first_frame, *stacks) -> frames [n, h, w, 3]."""
         self._run, self._words = run, words
         self._size = group * max(1, CHUNK_FRAMES // group)
         self._group, self._waiting, self._running, self._number = group, [], None, 0
@@ -376,7 +376,7 @@ class PixelReceiver(Receiver):
     """Reveals a video or an image, puts its frames into their order and collects its sound."""
 
     def __init__(self, scheme: PixelScheme, header: Header, master: bytes, size: tuple[int, int]):
-        """`size`: height and width of the stego's frames."""
+        """Take what was found and `size`, height and width of the stego's frames."""
         self.metadata, self._header = header.secret, header
         self.lost: list[int] = []  # frames whose packet is damaged
         self._packets = Packets(master, header.packet_bytes, header.modulus)

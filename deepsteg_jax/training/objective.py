@@ -108,7 +108,7 @@ def hide_and_reveal(model: Model, config: ConfigDict, params, batch: Batch, keys
 
 
 def psnr(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Mean over examples of the PSNR in dB of [b, ...] in [0, 1], at most 100."""
+    """Return the mean over examples of the PSNR in dB of [b, ...] in [0, 1], at most 100."""
     errors = jnp.mean(jnp.square(a - b).reshape(len(a), -1), axis=1)
     return jnp.mean(-10 * jnp.log10(jnp.maximum(errors, 1e-10)))
 

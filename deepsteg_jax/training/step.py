@@ -17,7 +17,7 @@ from deepsteg_jax.training.state import TrainState, current_learning_rate, updat
 
 
 def example_keys(key: jax.Array, batch_size: int, devices: Devices = ONE_DEVICE) -> jax.Array:
-    """Return a random key for every example, by its number in the global batch, on however many devices."""
+    """Return a random key for every example, by its number in the global batch, on any number of devices."""
     first = devices.index() * batch_size
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(batch_size))
 

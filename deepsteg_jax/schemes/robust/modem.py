@@ -60,7 +60,7 @@ class Modem:
         return np.asarray(stego)
 
     def read(self, luma: np.ndarray, spacing: float, indices: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Demodulates and calibrates.
+        """Demodulate and calibrates.
 
         Args:
             luma: [n, h, w], of frames or means of those that share symbols.

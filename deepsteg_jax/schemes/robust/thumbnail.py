@@ -91,7 +91,7 @@ def _quantised(coefficients: np.ndarray, spread: int, step: int) -> tuple[float,
 
 
 def _scales(shape: tuple[int, ...], spread: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scales, in steps, of those coefficients [t, y, x, 3] that are coded, and which ones they are.
+    """Scale, in steps, of those coefficients [t, y, x, 3] that are coded, and which ones they are.
 
     The same to the bit on every machine: nothing but roots and what IEEE 754 rounds exactly.
     """
