@@ -33,7 +33,7 @@ def rotations(row, column, row_turns, column_turns, invert=False):
     """Move the samples of a grid by rotating its rows and columns in turn.
 
     Args:
-        row: whole numbers, the places' rows; any shape.
+        row: whole numbers, the samples' rows; any shape.
         column: their columns, same shape.
         row_turns: [n, rows], the offset of each row each time, below the number of columns.
         column_turns: [n, columns], the offset of each column, below the number of rows.
@@ -70,7 +70,7 @@ def scatter(
         invert: the inverse permutations instead.
 
     Returns:
-        For each place, row by row, the place that it is taken from.
+        For each sample, row by row, the index of the one that it is taken from.
     """
     words = keystream(key, frame_index, grids * (ROUNDS // 2) * (rows + columns), _OFFSETS)
     words = words.reshape(grids, ROUNDS // 2, rows + columns)
@@ -80,9 +80,9 @@ def scatter(
         row_turns = (words[:, :rows] % columns).astype(jnp.int32)
         column_turns = (words[:, rows:] % rows).astype(jnp.int32)
 
-        def rotate_both(i, place):
+        def rotate_both(i, index):
             turns = [t[::-1][i][None] if invert else t[i][None] for t in (row_turns, column_turns)]
-            return rotations(*place, *turns, invert)
+            return rotations(*index, *turns, invert)
 
         # A loop, since XLA would otherwise compute all of this anew for every sample that is gathered.
         from_row, from_column = lax.fori_loop(0, ROUNDS // 2, rotate_both, (row, column))
@@ -102,15 +102,15 @@ def _coins(key, frame_index, count: int, purpose: int) -> jax.Array:
 
 def _samples(frame, key, frame_index, invert):
     h, w, c = frame.shape
-    places = scatter(key, frame_index, h, w * c, invert=invert)[0]
+    indices = scatter(key, frame_index, h, w * c, invert=invert)[0]
     coins = _coins(key, frame_index, frame.size, _SIGNS)
-    flat = frame.ravel() if invert else frame.ravel()[places]
+    flat = frame.ravel() if invert else frame.ravel()[indices]
     turned = jnp.where(coins, 1 - flat, flat)
-    return (turned[places] if invert else turned).reshape(frame.shape)
+    return (turned[indices] if invert else turned).reshape(frame.shape)
 
 
 def encipher_samples(frames: Num[Array, "t h w c"], key: Key, frame_index: Index) -> Num[Array, "t h w c"]:
-    """Scatters the samples of each frame over the frame and turns half of them over.
+    """Scatter the samples of each frame over the frame and invert half of them.
 
     Args:
         frames: in [0, 1].
@@ -124,7 +124,7 @@ def encipher_samples(frames: Num[Array, "t h w c"], key: Key, frame_index: Index
 
 
 def decipher_samples(frames: Num[Array, "t h w c"], key: Key, frame_index: Index) -> Num[Array, "t h w c"]:
-    """Inverse of `encipher_samples`, exact for 8-bit samples; arguments and range are the same."""
+    """Invert `encipher_samples`, exactly for 8-bit samples; arguments and range are the same."""
     return _each_frame(_samples, frames, key, frame_index, invert=True)
 
 
@@ -135,12 +135,12 @@ def _coefficients(frame, key, frame_index, invert):
     rows, columns = frame.shape[0] // BLOCK, frame.shape[1] // BLOCK
     whole = frame[None, : rows * BLOCK, : columns * BLOCK]
     planes = to_blocks(whole, BLOCK).reshape(rows * columns, -1).T
-    places = scatter(key, frame_index, rows, columns, len(planes), invert)
+    indices = scatter(key, frame_index, rows, columns, len(planes), invert)
     signs = 1 - 2 * _coins(key, frame_index, planes.size, _SIGNS).reshape(planes.shape).astype(planes.dtype)
     if invert:
-        planes = jnp.take_along_axis(planes * signs, places, axis=1)
+        planes = jnp.take_along_axis(planes * signs, indices, axis=1)
     else:
-        planes = jnp.take_along_axis(planes, places, axis=1) * signs
+        planes = jnp.take_along_axis(planes, indices, axis=1) * signs
     whole = from_blocks(planes.T.reshape(1, rows, columns, -1), BLOCK)[0]
     return frame.at[: rows * BLOCK, : columns * BLOCK].set(whole)
 
@@ -150,13 +150,13 @@ def _margin(frame, key, frame_index, invert):
     h, w, _ = frame.shape
     outside = np.ones(frame.shape, bool)
     outside[: h // BLOCK * BLOCK, : w // BLOCK * BLOCK] = False
-    places = np.flatnonzero(outside)
-    if not places.size:
+    indices = np.flatnonzero(outside)
+    if not indices.size:
         return frame
-    samples, order = frame.ravel()[places], permutation(key, frame_index, len(places), _MARGIN)
-    signs = 1 - 2 * _coins(key, frame_index, len(places), _MARGIN_SIGNS).astype(frame.dtype)
+    samples, order = frame.ravel()[indices], permutation(key, frame_index, len(indices), _MARGIN)
+    signs = 1 - 2 * _coins(key, frame_index, len(indices), _MARGIN_SIGNS).astype(frame.dtype)
     samples = (samples * signs)[jnp.argsort(order)] if invert else samples[order] * signs
-    return frame.ravel().at[places].set(samples).reshape(frame.shape)
+    return frame.ravel().at[indices].set(samples).reshape(frame.shape)
 
 
 def _secret(frame, key, frame_index, invert):

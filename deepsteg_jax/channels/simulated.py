@@ -110,7 +110,7 @@ def _window(key: jax.Array, side: int, share: Array | float) -> tuple[Array, Arr
 def crop_pad(key: jax.Array, stego: Video, share: Range, edge: bool = False) -> Video:
     """Keep a window of 1 - share of both sides in place; black around it, or its edge repeated.
 
-    `share` is from 0 to below 1. The place is drawn from the key, the same for all frames of a group.
+    `share` is from 0 to below 1. The window is drawn from the key, the same for all frames of a group.
     """
     keys, received = jax.random.split(key, 3), stego
     share = draw(keys[2], share)

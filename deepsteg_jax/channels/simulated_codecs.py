@@ -240,7 +240,7 @@ def quantise(residual: Array, step: Array | float, rounding: Array | float) -> A
 
 
 def intra_frames(key: jax.Array, frames: int, gop: int | None = None) -> Array:
-    """Mark the I frames, bool [frames]: the first, or one in `gop` from a random place on."""
+    """Mark the I frames, bool [frames]: the first, or one in `gop` from a random one on."""
     if gop is None:
         return jnp.arange(frames) == 0
     return (jnp.arange(frames) + jax.random.randint(key, (), 0, gop)) % gop == 0
@@ -332,7 +332,7 @@ def video_codec(key: jax.Array, stego: Video, qp: Range) -> Video:
     a hidden carrier meets up to 1.7 times the error in x264 (experiments/channels.py): train above it.
 
     Args:
-        key: draws the QP of the group and the place of the I frame.
+        key: draws the QP of the group and the position of the I frame.
         stego: [h, w, 3], an I frame, or [t, h, w, 3], a group.
         qp: x264's, 0 to 51; see Quality for the one that each frame gets. (low, high) draws it uniformly.
             (low, high, frames) also starts the group anywhere in a GOP of so many frames: where no I frame
