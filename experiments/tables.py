@@ -49,22 +49,17 @@ def short(value: float, digits: int = 3) -> str:
 
 # --- lossless quality: experiments.quality -------------------------------------------------------
 
-BRIEF = {
+CLIPS = {
     "stego_psnr_db": ("stego dB", ".2f"),
-    "stego_ssim": ("SSIM", ".4f"),
     "secret_psnr_db": ("secret dB", ".2f"),
     "secret_ssim": ("SSIM", ".4f"),
-    "median_secret_db": ("median secret dB", ".2f"),
-    "worst_secret_db": ("worst secret dB", ".2f"),
+    "median_secret_db": ("median", ".2f"),
+    "worst_secret_db": ("worst", ".2f"),
+    "secret_ssimulacra2": ("SSIMULACRA2", ".1f"),
     "gmac": ("GMAC/frame", ".2f"),
 }
-QUALITY = BRIEF | {
-    "stego_ssimulacra2": ("stego SSIMULACRA2", ".1f"),
-    "secret_ssimulacra2": ("secret SSIMULACRA2", ".1f"),
-    "wrong_key_psnr_db": ("wrong key dB", ".1f"),
-    "parameters": ("M parameters", ".2f"),
-    "hide_fps": ("hide fps", ".1f"),
-    "reveal_fps": ("reveal fps", ".1f"),
+IMAGES = {
+    name: CLIPS[name] for name in ("stego_psnr_db", "secret_psnr_db", "median_secret_db", "worst_secret_db")
 }
 
 
@@ -77,8 +72,7 @@ def quality_figures(row: dict) -> dict[str, float]:
 
 def published(kind: str) -> dict[str, dict]:
     """Published figures by the name of the system, in the columns of the table."""
-    renamed = {"gmac": "gmac_per_frame", "parameters": "parameters_m"}
-    names = {name: renamed.get(name, name) for name in QUALITY}
+    names = {name: "gmac_per_frame" if name == "gmac" else name for name in CLIPS}
     return {
         row["system"]: {name: row[key] for name, key in names.items() if row.get(key) is not None}
         for row in json.loads(PUBLISHED.read_text())["figures"]
@@ -86,12 +80,12 @@ def published(kind: str) -> dict[str, dict]:
     }
 
 
-def quality(rows: list[dict], kind: str, columns: dict = QUALITY, shown: Iterable[str] = ()) -> str:
-    """Systems measured here, or those that are `shown`, and those published."""
+def quality(rows: list[dict], kind: str, columns: dict) -> str:
+    """Systems measured here, under the shipped cipher, and those published."""
     most = max(row["mean"]["frames"] for row in rows)
     lines = []
     for row in rows:
-        if not shown or row["name"] in shown:
+        if "shuffle" not in row["name"]:
             frames = row["mean"]["frames"]
             few = f", {frames:.0f} frames of each" if frames < 0.9 * most else ""
             lines.append([f"`{row['name']}`{few}", *cells(quality_figures(row), columns)])
@@ -99,18 +93,32 @@ def quality(rows: list[dict], kind: str, columns: dict = QUALITY, shown: Iterabl
     return table(["", *titles_of(columns)], lines)
 
 
+MOVED = {
+    "": "samples of the cover, flipped (default)",
+    ", shuffle moves nothing": "nothing",
+    ", shuffle moves cover by blocks": "blocks of the cover",
+    ", shuffle moves secret by coefficients": "coefficients of the secret, flipped",
+    ", shuffle moves secret by blocks": "blocks of the secret",
+}
+
+
+def shuffle(rows: list[dict]) -> str:
+    """The cost of each keyed cipher, and what a wrong key reveals."""
+    means = {row["name"]: row["mean"] for row in rows}
+    names = {"stego_psnr_db": ("stego dB", ".2f"), "secret_psnr_db": ("secret dB", ".2f")}
+    names["wrong_key_psnr_db"] = ("wrong key dB", ".1f")
+    lines = ([moved, *cells(means[f"block_dct D=3{end}"], names)] for end, moved in MOVED.items())
+    return table(["the key moves", *titles_of(names)], lines)
+
+
 # --- real codecs: experiments.robustness ---------------------------------------------------------
 
 FULL = {
-    "before_psnr_db": ("before dB", ".2f"),
-    "after_psnr_db": ("after dB", ".2f"),
-    "after_ssim": ("SSIM", ".4f"),
+    "after_psnr_db": ("stego dB", ".2f"),
     "cover_psnr_db": ("clean cover dB", ".2f"),
-    "secret_psnr_db": ("secret dB", ".2f"),
-    "secret_ssim": ("SSIM", ".4f"),
-    "ratio": ("bits of stego to cover", ".2f"),
-    "bpp": ("bits per pixel", ".3f"),
+    "secret_ssim": ("secret SSIM", ".4f"),
 }
+LEFT_OUT = ("C1", "C3", "C4", "CRF22", "CRF24", "C11")  # of the ladder: between their neighbours
 
 
 def entries_of(results: list[dict]) -> dict[str, dict[str, dict]]:
@@ -137,11 +145,13 @@ def numbers(result: dict) -> tuple[int, float]:
 
 def robustness(results: list[dict], codec: str) -> str:
     """Secret dB of every entry down the ladder; growth of its bits at `codec`, and mid-grey's secret dB."""
-    titles = {result["codec"]: result["title"] for result in results}
+    titles = {result["codec"]: result["title"] for result in results if result["codec"] not in LEFT_OUT}
     lines = []
     for name, runs in entries_of(results).items():
+        if codec not in runs:
+            continue
         stego = np.mean([result["mean"]["before_psnr_db"] for result in runs.values()])
-        ratio = f"{runs[codec]['mean']['ratio']:.2f}" if codec in runs else "-"
+        ratio = f"{runs[codec]['mean']['ratio']:.2f}"
         shown = [f"{runs[c]['mean']['secret_psnr_db']:.2f}" if c in runs else "-" for c in titles]
         lines.append([f"`{name}`{few_of(runs, results)}", f"{stego:.2f}", ratio, *shown])
     grey = {c: [r["mean"]["grey_psnr_db"] for r in results if r["codec"] == c] for c in titles}
@@ -220,117 +230,105 @@ def side_information(report: dict) -> str:
 
 # --- simulated channels: experiments.channels ----------------------------------------------------
 
-BANDS = (0, 1, 2, 4, 8)
-
 
 def channels(rows: list[dict]) -> str:
     """The differentiable channels beside the real ones."""
-    titles = [
-        "real thing",
-        "proxy",
-        "real dB",
-        "proxy dB",
-        "spread dB",
-        "apart dB",
-        "real hold",
-        "proxy hold",
-    ]
-    titles += ["carrier", *(f"band {k}" for k in BANDS)]
+    titles = ["real thing", "proxy", "real dB", "proxy dB", "apart dB", "carrier"]
     lines = []
     for row in rows:
-        figures = [row[name] for name in ("real_psnr_db", "proxy_psnr_db", "spread_db", "apart_db")]
-        holds = [row[name] for name in ("real_hold", "proxy_hold")]
-        line = [row["name"], "`{}` {}".format(*row["stage"]), *(f"{x:.2f}" for x in figures)]
-        line += [f"{x:.2f}" if any(holds) else "" for x in holds]
+        figures = [row[name] for name in ("real_psnr_db", "proxy_psnr_db", "apart_db")]
         carriers = [row[f"{side}_carrier"] for side in ("real", "proxy") if f"{side}_carrier" in row]
-        line.append(" / ".join(f"{x:.2f}" for x in carriers))
-        pairs = list(zip(row["real_spectrum"], row["proxy_spectrum"], strict=True))
-        lines.append([*line, *("{:.2f} / {:.2f}".format(*pairs[k]) for k in BANDS)])
+        line = [row["name"], "`{}` {}".format(*row["stage"]), *(f"{x:.2f}" for x in figures)]
+        lines.append([*line, " / ".join(f"{x:.2f}" for x in carriers)])
     return table(titles, lines)
 
 
 # --- enhancement: experiments.enhancement --------------------------------------------------------
 
 
+ENHANCED = ("denoise 1", "denoise 2", "denoise 3", "denoise 5", "sharpen 0.5")
+
+
 def enhancement(report: dict[str, dict]) -> str:
-    """A row for each way, columns for each system."""
-    titles = [""]
-    for name in report:
-        titles += [f"{name}: dB", "SSIM"]
-    lines = []
-    for way in next(iter(report.values())):
-        line = [way]
-        for figures in report.values():
-            for name, digits in (("psnr_db", 2), ("ssim", 4)):
-                after, before = figures[way][name], figures["nothing"][name]
-                line.append(f"{after:.{digits}f}" if way == "nothing" else f"{after - before:+.{digits}f}")
-        lines.append(line)
-    return table(titles, lines)
+    """PSNR as revealed, and the change by each way, for each system."""
+    lines = [["as revealed", *(f"{figures['nothing']['psnr_db']:.2f}" for figures in report.values())]]
+    for way in ENHANCED:
+        gains = (ways[way]["psnr_db"] - ways["nothing"]["psnr_db"] for ways in report.values())
+        lines.append([way, *(f"{gain:+.2f}" for gain in gains)])
+    return table(["dB", *report], lines)
 
 
 # --- exported files: experiments.export ----------------------------------------------------------
 
-FORMATS = ("stablehlo", "tflite", "onnx")
+EXPORTED = ("block_dct", "block_dct_image", "robust")  # those with a checkpoint
+WEIGHTS = (
+    ("stablehlo", "float32"),
+    *((f, w) for w in ("float32", "float16", "dynamic", "int8") for f in ("tflite", "onnx")),
+)
+RUNTIMES = {"stablehlo": "StableHLO", "tflite": "TFLite", "onnx": "ONNX"}
 
 
 def export(report: dict[str, list[dict]]) -> str:
-    """Size in KiB, difference from JAX, and time over that of JAX, of every exported file."""
-    found: dict[tuple, dict[str, str]] = {}
-    for name, rows in report.items():
-        for row in rows:
-            key = f"`{name}`", row["graph"], row["weights"], f"{row['width']}x{row['height']}"
-            found.setdefault(key, {})[row["format"]] = _exported(row)
-    lines = [[*key, *(formats.get(name, "") for name in FORMATS)] for key, formats in found.items()]
-    return table(["", "side", "weights", "frame", "StableHLO", "TFLite", "ONNX"], lines)
+    """Difference from JAX of every exported file of a shipped checkpoint."""
+    found: dict[tuple, dict[tuple, str]] = {}
+    for name in EXPORTED:
+        for row in report[name]:
+            found.setdefault((f"`{name}`", row["graph"]), {})[row["format"], row["weights"]] = _exported(row)
+    titles = [f"{RUNTIMES[kind]} {weights}" for kind, weights in WEIGHTS]
+    lines = [[" ".join(key), *(gaps.get(each, "") for each in WEIGHTS)] for key, gaps in found.items()]
+    return table(["dB from JAX", *titles], lines)
 
 
 def _exported(row: dict) -> str:
     if "error" in row:
-        return "closed"
-    gap = f"{row['max_difference']:.3f} steps"
+        return "-"
     if "secret_psnr_db" in row:
-        gap = f"{row['secret_psnr_db'] - row['jax_secret_psnr_db']:z.2f} dB"
-    return f"{row['bytes'] / 1024:.0f}, {gap}, {row['ms'] / row['jax_ms']:.1f}"
+        return f"{row['secret_psnr_db'] - row['jax_secret_psnr_db']:z.2f}"
+    return f"{row['max_difference']:.3f}*"
 
 
 # --- attack without the key: experiments.jigsaw --------------------------------------------------
 
-JIGSAW = {
-    "neighbours": ("neighbours right %", ".2f"),
-    "standard_error": ("standard error", ".2f"),
-    "chance": ("chance %", ".2f"),
-    "direct": ("in the true place %", ".1f"),
-    "largest": ("largest right part %", ".1f"),
-    "perfect_psnr_db": ("perfect solver dB", ".1f"),
+PIECES = (56, 16, 8)  # pixels
+ATTACKED = {
+    "shuffled photo itself, nothing hidden": "the photo itself, nothing hidden (control)",
+    "fixed 4x4 map (public: needs no solver)": "the original's fixed map of 56 px blocks",
+    "coefficients of the secret": "coefficients of the secret",
+    "keyed blocks of the cover, 8 px": "blocks of the cover, 8 px",
+    "coefficients, cover (default)": "samples of the cover (default)",
+    "coefficients, cover (default), header given": "the same, header given",
 }
 
 
 def jigsaw(rows: list[dict]) -> str:
-    """One line for each row, shares in percent."""
-    lines = []
+    """Neighbours that the solver puts right, in percent, for each size of pieces."""
+    found: dict[str, dict[int, float]] = {"chance": {}}
     for row in rows:
-        mean = {name: x if name.endswith("db") else 100 * x for name, x in row["mean"].items()}
-        lines.append([row["name"], row["piece_size"], row["pieces"], *cells(mean, JIGSAW)])
-    return table(["attacked", "piece px", "pieces", *titles_of(JIGSAW)], lines)
+        name = ATTACKED.get(row["name"], "blocks of the secret, as large as the pieces")
+        if row["name"] in ATTACKED or row["name"].startswith("keyed blocks of the secret"):
+            found.setdefault(name, {})[row["piece_size"]] = row["mean"]["neighbours"]
+            found["chance"][row["piece_size"]] = row["mean"]["chance"]
+    found["chance"] = found.pop("chance")  # last
+    lines = [
+        [name, *(f"{100 * shares[size]:.1f}" if size in shares else "" for size in PIECES)]
+        for name, shares in found.items()
+    ]
+    return table(["neighbours right, %", *(f"{size} px" for size in PIECES)], lines)
 
 
 # --- live: experiments.live_speed ----------------------------------------------------------------
 
 
 def live_speed(report: dict) -> str:
-    """A row for each config and size, and how busy the machine was."""
-    titles = ["", "one by one, frames/s", "overlapped, frames/s", "paced at 25, frames/s", "dropped"]
-    titles += ["latency, ms", "95 %", "hide, ms", "of processor", "reveal, ms", "of processor"]
+    """A row for each config and size."""
+    titles = ["", "frames/s", "latency at 25 frames/s, ms", "processor: hide, ms", "reveal, ms"]
     lines = []
     for name, ways in report["ways"].items():
-        single, paced = ways["one by one"], ways["paced"]
-        line = [name, *(f"{ways[way]['fps']:.1f}" for way in ("one by one", "overlapped", "paced"))]
-        line += [paced["dropped"], f"{paced['latency_ms']:.0f}", f"{paced['latency_95_ms']:.0f}"]
-        for side in ("hide", "reveal"):
-            line += [f"{single[f'{side}_ms']:.1f}", f"{single[f'{side}_processor_ms']:.1f}"]
-        lines.append(line)
-    busy = f"{report['cores']} cores, {report['load']:.1f} processes in the mean of the last minute."
-    return f"{busy}\n\n{table(titles, lines)}"
+        line = [name, f"{ways['overlapped']['fps']:.1f}", f"{ways['paced']['latency_ms']:.0f}"]
+        lines.append(
+            line + [f"{ways['one by one'][f'{side}_processor_ms']:.0f}" for side in ("hide", "reveal")]
+        )
+    return table(titles, lines)
 
 
 # --- training: experiments.reproduction, input_speed, scaling -------------------------------------
@@ -341,6 +339,21 @@ def named_figures(report: dict) -> str:
     values = {name: len(x) if isinstance(x, list) else x for name, x in report.items()}
     shown = {name: x if isinstance(x, str) else short(x) for name, x in values.items()}
     return table(["", ""], ([name.replace("_", " "), x] for name, x in shown.items()))
+
+
+SOURCES = ("imagenet 224", "imagenet 128", "images 128", "images cached 128", "clips 128")
+
+
+def input_speed(report: dict) -> str:
+    """Images per second of each source of training data alone."""
+    lines = []
+    for source in SOURCES:
+        name = source.replace(" ", "_")
+        figures = report[f"{name}_images_per_s"], report[f"{name}_cpu_us_per_image"]
+        lines.append([source, *map(short, figures)])
+    waiting = max(value for name, value in report.items() if name.endswith("waiting_share"))
+    text = table(["", "images/s", "processor, us an image"], lines)
+    return f"{text}\n\nA training step waits for data for {waiting:.1%} of its time at most."
 
 
 def models(results: dict) -> str:
@@ -408,8 +421,9 @@ class Table(NamedTuple):
 
 TABLES = {
     "summary": Table("quality_clips", summary),
-    "quality clips": Table("quality_clips", partial(quality, kind="clips")),
-    "quality images": Table("quality_images", partial(quality, kind="images")),
+    "quality clips": Table("quality_clips", partial(quality, kind="clips", columns=CLIPS)),
+    "quality images": Table("quality_images", partial(quality, kind="images", columns=IMAGES)),
+    "shuffle": Table("quality_clips", shuffle),
     "robustness clips": Table("robustness_clips", partial(robustness, codec="C6")),
     "robustness clips at CRF 23": Table("robustness_clips", partial(robustness_at, codec="C6")),
     "robustness images": Table("robustness_images", partial(robustness, codec="C9-75")),
@@ -421,7 +435,7 @@ TABLES = {
     "jigsaw": Table("jigsaw", jigsaw),
     "live": Table("live_speed", live_speed),
     "reproduction": Table("reproduction", named_figures),
-    "input speed": Table("input_speed", named_figures),
+    "input speed": Table("input_speed", input_speed),
     "models": Table("scaling", models),
     "steps": Table("scaling", steps),
     "devices": Table("scaling", devices),

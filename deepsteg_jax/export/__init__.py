@@ -1,0 +1,1 @@
+"""Hide and reveal for other runtimes."""
