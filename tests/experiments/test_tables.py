@@ -33,7 +33,7 @@ def test_a_figure_reaches_its_page(monkeypatch, tmp_path):
     page = "before\n<!-- table reproduction -->\nold\n<!-- end -->\nafter\n"
     common.write_json(tmp_path / "reproduction.json", {"steps": 200, "killed_after_steps": [1, 2]})
     assert tables.fill(page) == (
-        "before\n<!-- table reproduction -->\n|  |  |\n| --- | --- |\n| steps | 200 |\n"
+        "before\n<!-- table reproduction -->\n|  |  |\n|---|---|\n| steps | 200 |\n"
         "| killed after steps | 2 |\n<!-- end -->\nafter\n"
     )
     with pytest.raises(UserError, match="there is no table 'none'"):
