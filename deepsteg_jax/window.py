@@ -9,7 +9,7 @@ _CAPTION = 18  # pixels, a line of text
 
 
 class Window:
-    """Shows one picture of several panels, a name below each and a text. Of one thread, the one that made it.
+    """Shows one picture of several panels, a name below each, and a text; only in the thread that made it.
 
     Attributes:
         open: false once the user has pressed q or Esc, or closed the window.
