@@ -1,4 +1,4 @@
-"""Exported checkpoints against JAX: size, difference, quality, latency, in every format, TFLite also quantised.
+"""Exported checkpoints against JAX: size, difference, quality, latency; TFLite also quantised.
 
     python -m experiments.export [--only block_dct robust] [--width 448 --height 256] [--workdir runs/export]
 
