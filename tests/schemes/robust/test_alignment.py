@@ -120,7 +120,7 @@ def test_nothing_is_found_together_where_nothing_is():
 
 
 def _placings(numbers, start=None, first=32, length=8):
-    return alignment.placings(numbers, start, first, length)
+    return alignment.alignments(numbers, start, first, length)
 
 
 def test_where_no_frame_is_lost_all_are_placed():
