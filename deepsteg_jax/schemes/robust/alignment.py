@@ -30,7 +30,7 @@ def nearest_spacing(spacing: float) -> float:
         UserError: there is none near.
     """
     if not 15 < spacing < 96:
-        raise UserError(f"config.model.spacing is 16 to 90 for the model robust, not {spacing}")
+        raise UserError(f"config.model.spacing must be 16 to 90 for the model robust, not {spacing}")
     return float(SPACINGS[np.argmin(np.abs(np.log(SPACINGS / spacing)))])
 
 
@@ -80,7 +80,7 @@ class Finder:
         return self._best(values, starts, spacings, self._repeats)
 
     def _best(self, values, starts: range, spacings: np.ndarray, repeats=(1,), least: float | None = None):
-        """Return the likeliest (number of the first frame, spacing), None if it could be chance; [n, pilots]."""
+        """Return the likeliest (number of the first of n frames, spacing); None if it could be chance."""
         points = np.exp(2j * np.pi * values / spacings[:, None, None]).astype(np.complex64)
         best = -np.inf, 0, 0.0
         for repeat in repeats:

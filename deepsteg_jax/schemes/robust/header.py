@@ -76,7 +76,7 @@ def pack(header: Header, master: bytes) -> np.ndarray:
         UserError: the secret has more frames or larger ones than a header can say, or too many layers.
     """
     if len(header.capacities) > MOST_LAYERS:
-        raise UserError(f"at most {MOST_LAYERS} layers of a secret fit, not {len(header.capacities)}")
+        raise UserError(f"config.secret_layers: give at most {MOST_LAYERS}, not {len(header.capacities)}")
     metadata = header.metadata
     rate, aspect = _fraction(metadata.rate, "rate", "per"), _fraction(metadata.aspect, "wide", "high")
     values = [_VERSION, metadata.turned, header.length]
@@ -86,7 +86,7 @@ def pack(header: Header, master: bytes) -> np.ndarray:
     number = 0
     for value, (name, bits) in zip(values, _FIELDS.items(), strict=True):
         if value >= 2**bits:
-            raise UserError(f"the secret's {name}, {value}, can be {2**bits - 1} at most: take a smaller one")
+            raise UserError(f"the secret's {name}, {value}, exceeds {2**bits - 1}: take a smaller one")
         number = number << bits | value
     body = number.to_bytes(_BODY_BYTES, "big")
     sealed = _sealed(body, header.salt, header.count, header.repeat, master)

@@ -43,7 +43,7 @@ def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
     """
     given = config.secret_layers
     if len(given) > MOST_LAYERS:
-        raise UserError(f"config.secret_layers: at most {MOST_LAYERS} layers, not {len(given)}")
+        raise UserError(f"config.secret_layers: give at most {MOST_LAYERS}, not {len(given)}")
     named = [(FINE if levels == "fine" else tuple(map(int, levels)), *rest) for levels, *rest in given]
     layers = tuple(Layer(*fields) for fields in named)
     used = [level for layer in layers if layer.levels != COARSE for level in layer.levels]
@@ -52,7 +52,7 @@ def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
     if used != list(range(2, 2 + len(used))) or len(used) > LEVELS - 2 or not 0 < coarse <= 1 + 1e-9 or fine:
         raise UserError(
             'config.secret_layers: first layers of the levels "01" whose shares add up to at most 1, then '
-            '"2", "3", ... in this order, each level once, at last perhaps "fine"'
+            '"2", "3", ... in this order, each level once, and at the end "fine" or not'
         )
     return layers
 

@@ -99,7 +99,7 @@ def modulations_of(config: ConfigDict) -> list[tuple[int, int]]:
     most = config.model.coefficients
     if not pairs or any(not (0 < n <= most and 0 < repeat <= SEGMENT) for n, repeat in pairs):
         raise UserError(
-            f"config.modulations: pairs of 1 to config.model.coefficients={most} coefficients of a block and "
+            f"config.modulations must be pairs of 1 to config.model.coefficients={most} coefficients and "
             f"1 to {SEGMENT} frames that share them"
         )
     return pairs

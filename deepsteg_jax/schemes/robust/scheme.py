@@ -203,6 +203,6 @@ def lossy_of(config: ConfigDict) -> media.Lossy:
     quality = config.video.get("jpeg_quality", media.Lossy().quality)
     if not (0 <= crf <= _MOST_CRF and 1 <= quality <= _MOST_QUALITY):
         raise UserError(
-            f"config.video.crf is 0 to {_MOST_CRF} and config.video.jpeg_quality 1 to {_MOST_QUALITY}"
+            f"config.video.crf must be 0 to {_MOST_CRF}, and config.video.jpeg_quality 1 to {_MOST_QUALITY}"
         )
     return media.Lossy(crf, quality)

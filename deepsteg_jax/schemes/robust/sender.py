@@ -238,7 +238,7 @@ class SegmentSender:
 def check(config: ConfigDict) -> None:
     """Raise UserError if `growth`, `margin` or the spacing of a config makes no sense."""
     if not (config.growth >= 0 and 0 < config.margin <= 1):
-        raise UserError("config.growth is 0 or more, config.margin more than 0 and at most 1")
+        raise UserError("config.growth must be 0 or more, config.margin more than 0 and at most 1")
     alignment.nearest_spacing(config.model.spacing)
 
 
