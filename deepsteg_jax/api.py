@@ -74,7 +74,7 @@ def load(
     elif isinstance(model, str | PathLike):
         config = loading.config_of(model, changes)
     else:
-        raise UserError(f"a model is {', '.join(SHIPPED)}, a folder or a ConfigDict, not {model!r}")
+        raise UserError(f"a model must be {', '.join(SHIPPED)}, a folder or a ConfigDict, not {model!r}")
     return LoadedModel(config, loading.load(config), config.checkpoint)
 
 
@@ -135,7 +135,7 @@ def _clip(name: str, frames: ArrayLike) -> Clip:
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim not in (3, 4) or frames.shape[-1] != 3 or not frames.size:
         raise UserError(
-            f"frames are uint8 RGB arrays [t, h, w, 3], or [h, w, 3] for a picture, not {frames.dtype} "
+            f"frames must be uint8 RGB arrays [t, h, w, 3], or [h, w, 3] for a picture, not {frames.dtype} "
             f"{list(frames.shape)}"
         )
     return Clip(name, frames[None] if frames.ndim == 3 else frames, is_image=frames.ndim == 3)
@@ -315,7 +315,7 @@ def _suitable(cover: str, output: str, purpose: str | None, scheme: str | None, 
     """Return the scheme for an output, with changes in its config."""
     info = media.probe(cover)
     if scheme not in (None, *PURPOSES):
-        raise UserError(f"there is no scheme {scheme!r}: it is one of {', '.join(PURPOSES)}")
+        raise UserError(f"there is no scheme {scheme!r}: give one of {', '.join(PURPOSES)}")
     purpose = PURPOSES.get(scheme) or purpose or ("file" if media.is_exact(output) else "post")
     name = _shipped.for_cover(info, purpose)
     return loading.load(loading.config_of(name, changes)) if changes else _shipped.scheme(name)
@@ -326,4 +326,4 @@ def _checked(key: Credential) -> Credential:
         return keys.check_passphrase(key)
     if isinstance(key, bytes) and len(key) == keys.KEY_BYTES:
         return key
-    raise UserError(f"the key is a passphrase (str) or {keys.KEY_BYTES} bytes, as random_key() gives them")
+    raise UserError(f"the key must be a passphrase (str) or {keys.KEY_BYTES} bytes, as from random_key()")

@@ -37,7 +37,7 @@ def check(settings: ConfigDict) -> list[str]:
     """
     names, rules = settings.steps.replace(",", " ").split(), []
     if not names or not set(names) <= {"denoise", "sharpen"}:
-        raise UserError(f"--enhance.steps is some of denoise and sharpen, not {settings.steps!r}")
+        raise UserError(f"--enhance.steps must be denoise, sharpen or both, not {settings.steps!r}")
     rules.append((settings.strength > 0, "strength", "more than 0 grey levels"))
     rules.append((settings.frames in range(1, 16, 2), "frames", "an odd number of frames from 1 to 15"))
     rules.append((settings.patch in range(3, 22, 2), "patch", "an odd number of pixels from 3 to 21"))
@@ -46,7 +46,7 @@ def check(settings: ConfigDict) -> list[str]:
     rules.append((settings.amount >= 0, "amount", "a factor, at least 0"))
     for good, name, wanted in rules:
         if not good:
-            raise UserError(f"--enhance.{name} is {wanted}, not {settings[name]}")
+            raise UserError(f"--enhance.{name} must be {wanted}, not {settings[name]}")
     try:
         import cv2  # noqa: F401
     except ImportError:

@@ -124,10 +124,10 @@ def list_items(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: set config.evaluate.path to a folder of clips or of images")
+        raise UserError(f"{folder} is not a folder: set config.evaluate.path to one of clips or of images")
     items = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     if len(items) < 2:
-        raise UserError(f"{folder} holds fewer than two clips or images: one is hidden in another")
+        raise UserError(f"{folder} has fewer than two clips or images: add some, one is hidden in another")
     return items
 
 

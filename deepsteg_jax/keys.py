@@ -84,7 +84,7 @@ def read_key_file(path: str | Path) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read the key file {path}: {error.strerror}") from None
     if len(key) != KEY_BYTES:
-        raise UserError(f"{path} is no key file, which has {KEY_BYTES} bytes: make one with deepsteg keygen")
+        raise UserError(f"{path} is not a key file of {KEY_BYTES} bytes: make one with deepsteg keygen")
     return key
 
 

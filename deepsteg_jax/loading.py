@@ -55,7 +55,7 @@ def load(config: ConfigDict) -> Scheme:
     except (AttributeError, KeyError) as error:
         reason = str(error.args[0]).splitlines()[0]
         raise UserError(
-            f"the config of {config.checkpoint!r} lacks a field, perhaps since it is of an earlier revision "
+            f"the config of {config.checkpoint!r} lacks a field, perhaps because it is from an older version "
             f"({reason}): take one of configs/ with --config.checkpoint"
         ) from None
 
@@ -82,7 +82,7 @@ def changed(config: ConfigDict, changes: Mapping[str, Any] | None) -> ConfigDict
         config.update_from_flattened_dict(dict(changes or {}))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = str(error.args[0] if error.args else error).strip().splitlines()[0]
-        raise UserError(f"the config cannot be changed so: {reason}") from None
+        raise UserError(f"the config cannot be changed like this: {reason}") from None
     return config
 
 

@@ -85,7 +85,7 @@ def schedule(cover: Clock, secret: Clock, align: str, loop: bool, name: str) -> 
         UserError: `align` is neither, or the cover is too short; the message says what length it needs.
     """
     if align not in ("time", "frames"):
-        raise UserError(f"config.video.align is time or frames, not {align!r}")
+        raise UserError(f"config.video.align must be time or frames, not {align!r}")
     frames = len(secret.times)
     if by_number(cover, secret, align):
         passes = -(-frames // len(cover.times))

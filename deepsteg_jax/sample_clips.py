@@ -23,6 +23,6 @@ def resolve(name: str) -> str:
     clip = folder / name.removeprefix(PREFIX)
     if not clip.is_file():
         raise UserError(
-            f"there is no sample {name!r}: it is one of {', '.join(p.name for p in folder.glob('*.mp4'))}"
+            f"there is no sample {name!r}: give one of {', '.join(p.name for p in folder.glob('*.mp4'))}"
         )
     return str(clip)

@@ -44,9 +44,9 @@ def transform(shuffle: ConfigDict) -> Transform:
         UserError: one of them has no such value.
     """
     if shuffle.moves not in ("secret", "cover", "nothing"):
-        raise UserError(f"config.shuffle.moves is secret, cover or nothing, not {shuffle.moves!r}")
+        raise UserError(f"config.shuffle.moves must be secret, cover or nothing, not {shuffle.moves!r}")
     if shuffle.block_size < 1:
-        raise UserError(f"config.shuffle.block_size is a number of pixels, not {shuffle.block_size}")
+        raise UserError(f"config.shuffle.block_size must be a number of pixels, not {shuffle.block_size}")
     ciphers = {
         "blocks": Transform(
             *(partial(f, block_size=shuffle.block_size) for f in (shuffle_blocks, unshuffle_blocks)),
@@ -57,7 +57,7 @@ def transform(shuffle: ConfigDict) -> Transform:
         else Transform(cipher.encipher_coefficients, cipher.decipher_coefficients, cipher.BLOCK),
     }
     if shuffle.cipher not in ciphers:
-        raise UserError(f"config.shuffle.cipher is {' or '.join(ciphers)}, not {shuffle.cipher!r}")
+        raise UserError(f"config.shuffle.cipher must be {' or '.join(ciphers)}, not {shuffle.cipher!r}")
     return ciphers[shuffle.cipher]
 
 

@@ -72,7 +72,7 @@ def record_symbols(kind: str, frames: np.ndarray, config: ConfigDict, random: np
     frames = frames[: len(frames) // hold * hold]
     shape = len(frames) // hold, rows, columns, config.model.coefficients
     symbols = random.uniform(-0.5, 0.5, shape).astype(np.float32)
-    stego = np.asarray(symbol_model.write_held(frames, symbols[..., :count], step, hold)).astype(np.uint8)
+    stego = np.asarray(symbol_model.write_repeated(frames, symbols[..., :count], step, hold)).astype(np.uint8)
     codec_run = CODECS[kind][random.integers(len(CODECS[kind]))]
     received = np.asarray(symbol_model.luma_of(ladder.run(codec_run, stego).frames))
     luma = received.reshape(-1, hold, *received.shape[1:]).mean(1).astype(np.float16)
@@ -86,7 +86,7 @@ def record_pictures(kind: str, frames: np.ndarray, random: np.random.Generator) 
     groups = frames[:, None] if kind == "images" else frames[None]
     coded = []
     for group in groups:
-        message = secret_codec.code(group, max(600, room // len(groups)))
+        message = secret_codec.encode(group, max(600, room // len(groups)))
         coded.append(secret_codec.decode(message, *group.shape[:3]))
     return {"coded": np.concatenate(coded), "secret": frames}
 

@@ -129,7 +129,7 @@ def digital_system(settings: digital.Settings) -> System:
     """The baseline of a tiny coded secret in held bits: everything as it was coded, or nothing."""
 
     def hide(cover, secret, context):
-        message = secret_codec.code(secret, settings.capacity(cover.shape))
+        message = secret_codec.encode(secret, settings.capacity(cover.shape))
         return digital.embed(cover, context.key.tobytes(), message, settings)
 
     def reveal(received, context):

@@ -224,7 +224,13 @@ def ablation(rows: dict[str, dict]) -> str:
 def side_information(report: dict) -> str:
     """Stego and secret with more and more beside the pictures."""
     columns = {"stego_psnr_db": ("stego dB", ".3f"), "secret_psnr_db": ("secret dB", ".3f")}
-    text = table(["", *titles_of(columns)], ([n, *cells(r, columns)] for n, r in report["rows"].items()))
+    text = table(
+        ["", *titles_of(columns)],
+        (
+            [name.replace("side information", "metadata"), *cells(row, columns)]
+            for name, row in report["rows"].items()
+        ),
+    )
     exact = "every packet came back to the bit" if report["sound_is_exact"] else "NOT all packets came back"
     return (
         f"{text}\n\nSound: {report['sound_bytes']:,} bytes of Opus, {report['packets']:,} packets; {exact}."

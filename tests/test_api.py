@@ -226,7 +226,7 @@ def test_a_folder_that_train_wrote(tmp_path):
     [
         ("", None, "no checkpoint"),
         ("vidoe", None, "no checkpoint 'vidoe'"),
-        (7, None, "a model is video, image"),
+        (7, None, "a model must be video, image"),
         ("video", {"model.moduluss": 3}, "moduluss"),
         ("video", {"model.modulus": "three"}, "modulus"),
         ("video", {"model.name": "unknown"}, "unknown model"),

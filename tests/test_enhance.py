@@ -113,7 +113,7 @@ def test_memory_is_bounded_by_the_window():
     ],
 )
 def test_bad_settings_are_named_at_once(name, value):
-    with pytest.raises(UserError, match=f"--enhance.{name} is "):
+    with pytest.raises(UserError, match=f"--enhance.{name} must be "):
         enhance([], settings(**{name: value}))
 
 

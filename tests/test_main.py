@@ -476,7 +476,7 @@ def test_bad_files(run, folder, mode):
     if os.geteuid():  # root may write everywhere
         check_failure(run(*arguments(mode, output="closed/out.mkv")), folder, before, "no permission")
     for flag, part in (
-        ("--key_file=short.key", "is no key file"),
+        ("--key_file=short.key", "is not a key file"),
         ("--passphrase_file=none.txt", "none.txt"),
         ("--config.checkpoint=nothing", "'nothing'"),
         ("--config.model.name=resnet", "resnet"),

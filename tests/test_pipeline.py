@@ -560,10 +560,10 @@ def test_settings_that_cannot_be(tmp_path):
     cover = save(tmp_path / "c.mkv", noise(12))
     secret = tone(tmp_path / "s.mkv", "flac", 12, 0.48)
     for settings, words in (
-        (Settings("nonsense"), "align is time or frames, not 'nonsense'"),
-        (Settings(sound_bit_rate=5_999), "sound_bit_rate is 6000 to 512000"),
-        (Settings(sound_bit_rate=512_001), "sound_bit_rate is 6000 to 512000"),
-        (Settings(sound_bit_rate=-1), "sound_bit_rate is 6000 to 512000"),
+        (Settings("nonsense"), "align must be time or frames, not 'nonsense'"),
+        (Settings(sound_bit_rate=5_999), "sound_bit_rate must be 6000 to 512000"),
+        (Settings(sound_bit_rate=512_001), "sound_bit_rate must be 6000 to 512000"),
+        (Settings(sound_bit_rate=-1), "sound_bit_rate must be 6000 to 512000"),
     ):
         with pytest.raises(UserError, match=words):
             round_trip(tmp_path, cover, secret, settings)

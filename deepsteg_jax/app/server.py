@@ -98,7 +98,7 @@ def bound(host: str, port: int) -> socket.socket:
         kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(kind, socket.SOCK_STREAM)
     except OSError as error:
-        raise UserError(f"--host {host} is no address of this computer: {error.strerror}") from None
+        raise UserError(f"--host {host} is not an address of this computer: {error.strerror}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

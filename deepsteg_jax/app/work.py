@@ -260,7 +260,7 @@ def compare(job: Job, desk: Desk, files: Any, numbers: np.ndarray | None = None)
                 done.pictures.append(_draw(folder, number, frames))
             job.progress(1)
         if not done.numbers:
-            raise UserError("there is no frame that all four files have: drop four that belong together")
+            raise UserError("no frame is in all four files: drop four that belong together")
         made.keep()
         return done
 

@@ -196,7 +196,7 @@ def _one_of(stages: tuple) -> Channel:
 def _stage(stage: Any) -> Channel:
     """Return a stage of the config as channel(key, stego)."""
     if not (isinstance(stage, tuple | list) and len(stage) == 2 and isinstance(stage[0], str)):
-        raise UserError(f"config.channel: {stage!r} is no stage: give (name, parameter)")
+        raise UserError(f"config.channel: {stage!r} is not a stage: give (name, parameter)")
     name, parameter = stage
     parameter = tuple(parameter) if isinstance(parameter, list) else parameter  # of a config saved as JSON
     if name in _COMPOSITIONS:

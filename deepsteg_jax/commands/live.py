@@ -67,7 +67,7 @@ def panels(settings: ConfigDict) -> list[str]:
     """
     names = settings.panels.replace(",", " ").split()
     if not names or not set(names) <= set(Shown._fields):
-        raise UserError(f"--live.panels is some of {' '.join(Shown._fields)}, not {settings.panels!r}")
+        raise UserError(f"--live.panels must be some of {' '.join(Shown._fields)}, not {settings.panels!r}")
     return names
 
 

@@ -69,7 +69,7 @@ def _prepare(data_dir: str) -> tfds.core.DatasetBuilder:
         manual = Path(builder.data_path).parents[1] / "downloads" / "manual"
         if not all((manual / name).is_file() for name in _ARCHIVES):
             raise UserError(
-                f"ImageNet is not there: register at https://image-net.org, download {_ARCHIVES[0]} and "
+                f"ImageNet is missing: register at https://image-net.org, download {_ARCHIVES[0]} and "
                 f"{_ARCHIVES[1]} and put them into {manual}"
             )
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))

@@ -170,12 +170,12 @@ def read_recording(path: Path, entries: dict[str, Entry]) -> Recording | None:
         return None
     for name, entry in entries.items():
         if name not in recording:
-            raise UserError(f"data.path: {path} is no recording of its kind: it has no {name!r}")
+            raise UserError(f"data.path: {path} is not a recording of its kind: it has no {name!r}")
         if recording[name].dtype.kind == np.dtype(entry.dtype).kind == "f":
             recording[name] = recording[name].astype(entry.dtype, copy=False)  # kept in 16 bits, perhaps
     for name, entry in entries.items():
         if complaint := _find_fault(recording[name], entry, _size(recording)):
-            raise UserError(f"data.path: {path} is no recording of its kind: {name!r} {complaint}")
+            raise UserError(f"data.path: {path} is not a recording of its kind: {name!r} {complaint}")
     return recording
 
 

@@ -64,7 +64,7 @@ def probe(path: str | Path | Clip, damaged: list[int] | None = None) -> Info:
         return Info(width, height, len(found), FOLDER_RATE, not is_sequence(path))
     frame = next(_decoded(path, damaged))
     if frame.interlaced_frame:
-        raise UserError(f"{shown(path)} is interlaced: make its frames whole first (ffmpeg -vf bwdif)")
+        raise UserError(f"{shown(path)} is interlaced: deinterlace it first (ffmpeg -vf bwdif)")
     turned = frame.rotation % 180 != 0
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
     with opened(path) as (container, stream):
@@ -149,7 +149,7 @@ def read_planes(path: str | Path | Clip, damaged: list[int] | None = None) -> It
 def _planes(path: Path, picture: av.VideoFrame) -> Planes:
     if round(picture.rotation / 90) % 2 and len(set(subsampling(picture.format.name))) == 2:
         raise UserError(
-            f"{shown(path)} is turned on its side, which its planes of half width cannot be: turn it first "
+            f"{shown(path)} is stored on its side, and planes of half width cannot be turned: turn it first "
             "(ffmpeg -i IN OUT.mkv)"
         )
     return from_picture(picture)

@@ -23,7 +23,7 @@ def build(config: ConfigDict) -> Model:
         UserError: no model has that name.
     """
     if config.name not in MODELS:
-        raise UserError(f"unknown model {config.name!r}: config.model.name is one of {', '.join(MODELS)}")
+        raise UserError(f"unknown model {config.name!r}: set config.model.name to one of {', '.join(MODELS)}")
     return MODELS[config.name](config)
 
 

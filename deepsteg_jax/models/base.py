@@ -27,7 +27,7 @@ def compute_dtype(config: ConfigDict) -> jnp.dtype:
     """
     name = config.get("dtype", "float32")
     if name not in ("float32", "bfloat16"):
-        raise UserError(f"config.model.dtype is float32 or bfloat16, not {name!r}")
+        raise UserError(f"config.model.dtype must be float32 or bfloat16, not {name!r}")
     return jnp.dtype(name)
 
 

@@ -529,7 +529,7 @@ def build(config) -> Model:
     """
     if not 2 <= config.modulus <= MAX_MODULUS:
         raise UserError(
-            f"config.model.modulus is a whole number from 2 to {MAX_MODULUS}, not {config.modulus}"
+            f"config.model.modulus must be a whole number from 2 to {MAX_MODULUS}, not {config.modulus}"
         )
     quantiser = make_quantiser(config.modulus)
     refinement, dtype = rematerialise(Refinement, config), compute_dtype(config)

@@ -141,7 +141,7 @@ def build(config) -> Model:
         UserError: `start` is unknown.
     """
     if config.start not in ("identity", "swap"):
-        raise UserError(f"config.model.start is identity or swap, not {config.start!r}")
+        raise UserError(f"config.model.start must be identity or swap, not {config.start!r}")
     channels = 3 * config.block**2
     coupling = rematerialise(Coupling, config, ("__call__", "inverse"))
     make = partial(coupling, config.features, config.depth, channels, compute_dtype(config))

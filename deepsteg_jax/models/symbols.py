@@ -5,7 +5,7 @@ phase from -1/2 to 1/2: the coefficient moves to the nearest value that is congr
 (dirty paper, as in `block_dct`, but with a D as large as a codec's noise). The receiver takes the coefficient
 modulo D. Where nothing happens on the way, it reads the phase; after a codec, the phase plus noise.
 
-Two networks learn what the codec does, from records of real codecs:
+Two networks learn what the codec does, from recordings of real codecs:
 
     reliability   sees the received luma, and says of each phase how it errs: the scale of a logistic density
                   on the circle, and how often the phase is lost altogether; how large all scales of a frame
@@ -42,7 +42,7 @@ LOSSES = np.array([-0.98, -0.7, 0, 0.1, 0.3, 0.6], np.float32)  # of phases: few
 Phases = Float[Array, "b t rows columns k"]
 
 
-def places(count: int, skip: int = 0) -> Int[np.ndarray, " {count}"]:
+def ac_indices(count: int, skip: int = 0) -> Int[np.ndarray, " {count}"]:
     """Return the indices, row by row, of `count` AC coefficients by rising frequency, after `skip` others."""
     return zigzag(BLOCK)[skip + 1 : skip + count + 1]
 
@@ -67,7 +67,7 @@ def read_phases(
     luma: Float[Array, "*n h w"], spacing: Float[Array, "..."] | float, count: int, skip: int = 0
 ) -> Float[Array, "*n rows columns {count}"]:
     """Read the phases, in [-1/2, 1/2], of luma whose sides are multiples of 8."""
-    return wrap(coefficients(luma)[..., places(count, skip)] / spacing)
+    return wrap(coefficients(luma)[..., ac_indices(count, skip)] / spacing)
 
 
 def write_symbols(
@@ -77,7 +77,7 @@ def write_symbols(
     whole: bool = True,
     skip: int = 0,
 ) -> Float32[Array, "*n h w 3"]:
-    """Move a cover to symbols.
+    """Write symbols into a cover.
 
     Samples that would leave 0 to 255 stay there, and what the symbols lack then is added elsewhere in the
     block, again and again (projection onto two convex sets).
@@ -96,13 +96,13 @@ def write_symbols(
     h, w = rows * BLOCK, columns * BLOCK
     cover = jnp.asarray(cover, jnp.float32)
     inner = cover[..., :h, :w, :]
-    which = places(count, skip)
-    start = coefficients(luma_of(inner))[..., which]
+    indices = ac_indices(count, skip)
+    start = coefficients(luma_of(inner))[..., indices]
     goal = start + spacing * wrap(symbols - start / spacing)
 
     def approach(_, x):
-        missing = goal - coefficients(luma_of(x))[..., which]
-        blocks = jnp.zeros((*missing.shape[:-1], BLOCK * BLOCK)).at[..., which].set(missing)
+        missing = goal - coefficients(luma_of(x))[..., indices]
+        blocks = jnp.zeros((*missing.shape[:-1], BLOCK * BLOCK)).at[..., indices].set(missing)
         return jnp.clip(x + plane_from_blocks(blocks, BLOCK)[..., None], 0, 255)
 
     moved = jax.lax.fori_loop(0, PROJECTIONS, approach, inner)
@@ -116,27 +116,27 @@ def write_some(
     spacing: Scalar,
 ) -> Float32[Array, "*n h w 3"]:
     """Write, as `write_symbols`, those symbols only for which `these` is true."""
-    now = coefficients(luma_of(frames))[..., places(symbols.shape[-1])] / spacing
+    now = coefficients(luma_of(frames))[..., ac_indices(symbols.shape[-1])] / spacing
     return write_symbols(frames, jnp.where(these, symbols, now), spacing)
 
 
-def write_held(
-    cover: Shaped[Array, "n h w 3"], symbols: Float[Array, "groups h//8 w//8 k"], spacing: Scalar, hold: int
+def write_repeated(
+    cover: Shaped[Array, "n h w 3"], symbols: Float[Array, "groups h//8 w//8 k"], spacing: Scalar, repeat: int
 ) -> Float32[Array, "n h w 3"]:
     """Write symbols in groups of frames that share them and move alike, for covers that stand still.
 
     Args:
         cover: 0 to 255.
-        symbols: phases of the mean of each of ceil(n / hold) groups.
+        symbols: phases of the mean of each of ceil(n / repeat) groups.
         spacing: D.
-        hold: frames of a group; the last one may be shorter.
+        repeat: frames of a group; the last one may be shorter.
     """
-    if hold == 1:
+    if repeat == 1:
         return write_symbols(cover, symbols, spacing)
     cover = jnp.asarray(cover, jnp.float32)
-    means = jnp.stack([cover[i : i + hold].mean(0) for i in range(0, len(cover), hold)])
+    means = jnp.stack([cover[i : i + repeat].mean(0) for i in range(0, len(cover), repeat)])
     moves = write_symbols(means, symbols, spacing, whole=False) - means
-    return jnp.round(jnp.clip(cover + jnp.repeat(moves, hold, axis=0)[: len(cover)], 0, 255))
+    return jnp.round(jnp.clip(cover + jnp.repeat(moves, repeat, axis=0)[: len(cover)], 0, 255))
 
 
 # --- how reliable a phase is ---------------------------------------------------------------------
@@ -162,7 +162,7 @@ def context(
     phases as points on the circle, and the means of all these over the frame.
     """
     blocks = coefficients(luma)
-    order = places(BLOCK * BLOCK - 1)
+    order = ac_indices(BLOCK * BLOCK - 1)
     near = blocks[..., order[:CONTEXT]]
     bands = jnp.split(blocks[..., order[CONTEXT:]], 3, axis=-1)
     energy = [jnp.log1p(jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True))) for x in bands]

@@ -249,7 +249,7 @@ class Scheme(ABC):
             UserError: it hides too many frames at once to be live.
         """
         raise UserError(
-            f"the scheme {self.name} hides in seconds of frames and tries encoders on the way: "
+            f"the scheme {self.name} needs seconds of frames at once and is too slow to be live: "
             "use configs/image.py or configs/video.py live"
         )
 

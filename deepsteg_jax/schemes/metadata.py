@@ -140,11 +140,9 @@ def _header_keys(master: bytes) -> tuple[ChaCha20Poly1305, bytes]:
 def check_size(width: int, height: int) -> None:
     """Raise UserError unless frames of this size hold the metadata."""
     if width * height < SMALLEST_PIXELS:
-        raise UserError(
-            f"the cover is too small with {width}x{height}: a frame needs {SMALLEST_PIXELS} pixels"
-        )
+        raise UserError(f"the cover, {width}x{height}, is too small: a frame needs {SMALLEST_PIXELS} pixels")
     if max(width, height) > LARGEST_SIDE:
-        raise UserError(f"the cover is too large with {width}x{height}: scale it down first")
+        raise UserError(f"the cover, {width}x{height}, is too large: scale it down first")
 
 
 def embed_header(

@@ -319,7 +319,7 @@ def _encoded_sound(plan: Plan, bit_rate: int, capacity: int) -> media.Sound | No
     if not bit_rate or not plan.secret.tracks:
         return None
     if not LEAST_SOUND <= bit_rate <= MOST_SOUND:
-        raise UserError(f"config.video.sound_bit_rate is {LEAST_SOUND} to {MOST_SOUND} bits/s, or 0")
+        raise UserError(f"config.video.sound_bit_rate must be {LEAST_SOUND} to {MOST_SOUND} bits/s, or 0")
     with temporary_files():
         return media.encode_sound(plan.secret_path, max(LEAST_SOUND, min(bit_rate, capacity)))
 
@@ -365,7 +365,7 @@ def _packet_bytes(plan: Plan, sound: media.Sound | None) -> int:
             else "the cover is too small for the times of the secret's frames: use larger frames"
         )
     if sound and abs(sound.start) >= 2**31:
-        raise UserError("the secret's sound and pictures are hours apart: repair it first")
+        raise UserError("the secret's sound and pictures are hours apart: repair the secret first")
     return size
 
 

@@ -68,7 +68,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"the processes of this training do not find each other: {reason}") from None
+        raise UserError(f"the processes of this training cannot find each other: {reason}") from None
 
 
 def _cluster_started_several() -> bool:

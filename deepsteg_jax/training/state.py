@@ -42,7 +42,7 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
         return optax.warmup_cosine_decay_schedule(
             0.0, config.learning_rate, config.warmup_steps, max(config.num_steps, config.warmup_steps + 1)
         )
-    raise UserError(f"config.optimizer.schedule is constant, cosine or plateau, not {config.schedule!r}")
+    raise UserError(f"config.optimizer.schedule must be constant, cosine or plateau, not {config.schedule!r}")
 
 
 def create_optimizer(

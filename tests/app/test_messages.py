@@ -40,7 +40,7 @@ def test_a_cover_that_turns_out_to_be_too_short():
 def test_other_errors():
     assert messages.plain(UserError(NOTHING), ROOT) == messages.NOTHING_FOUND
     assert messages.plain(ValueError(f"in {COVER}"), ROOT) == messages.OUR_FAULT
-    kept = UserError("holiday.mp4 is interlaced: make its frames whole first (ffmpeg -vf bwdif)")
+    kept = UserError("holiday.mp4 is interlaced: deinterlace it first (ffmpeg -vf bwdif)")
     assert messages.plain(kept, ROOT) == f"{kept}."
 
 

@@ -293,7 +293,7 @@ def test_crops_of_parts_of_blocks(folder, size):
 def test_records_of_something_else(tmp_path, changes, complaint):
     path = write_symbols(tmp_path, 0, **changes)
     text = _complaint(tmp_path)
-    assert f"{path} is no recording of its kind: " in text and complaint in text
+    assert f"{path} is not a recording of its kind: " in text and complaint in text
 
 
 def test_pictures_of_something_else(tmp_path):

@@ -90,7 +90,7 @@ def test_planes_are_turned_as_they_are_shown(tmp_path, angle):
     if angle == 180:
         assert next(media.read_planes(path)).frame.cb.shape == (32, 24)
     else:
-        refused(path, "turned on its side", lambda path: next(media.read_planes(path)))
+        refused(path, "stored on its side", lambda path: next(media.read_planes(path)))
 
 
 def test_planes_past_damage(tmp_path):

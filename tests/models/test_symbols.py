@@ -48,15 +48,15 @@ def test_saturated_covers_carry_symbols_too(level):
     assert np.quantile(_errors(stego, symbols, 40.0), 0.9) < 0.1
 
 
-@pytest.mark.parametrize(("frames", "hold"), [(8, 4), (7, 2), (5, 8)])
-def test_held_symbols_are_those_of_the_mean(frames, hold):
-    cover, groups = smooth(frames, 40, 56), -(-frames // hold)
+@pytest.mark.parametrize(("frames", "repeat"), [(8, 4), (7, 2), (5, 8)])
+def test_repeated_symbols_are_those_of_the_mean(frames, repeat):
+    cover, groups = smooth(frames, 40, 56), -(-frames // repeat)
     symbols = _symbols(groups, 40, 56)
-    stego = np.asarray(symbol_model.write_held(cover, symbols, 40.0, hold))
-    means = np.stack([stego[i : i + hold].mean(0) for i in range(0, frames, hold)])
+    stego = np.asarray(symbol_model.write_repeated(cover, symbols, 40.0, repeat))
+    means = np.stack([stego[i : i + repeat].mean(0) for i in range(0, frames, repeat)])
     assert np.quantile(_errors(means, symbols, 40.0) * 40, 0.95) < 1
     moves = stego - cover
-    assert np.abs(np.diff(moves[:hold], axis=0)).max() <= 1  # all frames of a group move alike
+    assert np.abs(np.diff(moves[:repeat], axis=0)).max() <= 1  # all frames of a group move alike
 
 
 def test_some_symbols_alone_are_written():

@@ -347,5 +347,5 @@ def test_processes_that_do_not_find_each_other_are_one_line(joined, monkeypatch,
         raise error("DEADLINE_EXCEEDED: nobody came\nand more")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
-    with pytest.raises(UserError, match="do not find each other: DEADLINE_EXCEEDED: nobody came$"):
+    with pytest.raises(UserError, match="cannot find each other: DEADLINE_EXCEEDED: nobody came$"):
         parallel.initialize("here:1", 2, 0)

@@ -1,7 +1,7 @@
-"""Which frame of a stego a received one is, found from its pilots; with it the spacing D that was used.
+"""Find the number of each received frame in the stego, and the spacing D, from its pilots.
 
-A container's times and counts say nothing that would survive. Pilots do: the symbols of every frame hold
-some that only the key holder can tell, and that are other ones in every frame.
+Times and frame counts of a container do not survive. Pilots do: some symbols of every frame, other ones in
+every frame, that only the key holder knows.
 """
 
 from itertools import pairwise
@@ -14,22 +14,23 @@ from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes.robust import levels
 from deepsteg_jax.schemes.robust.layout import Layout
 
-SPACINGS = 16.0 * 2 ** (np.arange(21) / 8)  # the spacings D that there are: 16 to 90.5
+SPACINGS = 16.0 * 2 ** (np.arange(21) / 8)  # all spacings D: 16 to 90.5
 AHEAD = 48  # frames that may be missing between two
 FIRST = 2048  # frames that may be missing at the start
-EXPECTED = 3.0  # deviations of what chance would give that convince of a frame that is due
-SURE = 4.5  # the same of any other, were it the only candidate
-PATIENCE = 32  # frames after which a far one is looked for in one frame of so many only
+# Detection thresholds of the score, in standard deviations of chance:
+EXPECTED = 3.0  # of the expected frame
+SURE = 4.5  # of any other, were it the only candidate
+PATIENCE = 32  # frames after which distant frames are searched for only once in that many
 
 
 def nearest_spacing(spacing: float) -> float:
-    """The one of SPACINGS that is nearest.
+    """Return the nearest one of SPACINGS.
 
     Raises:
         UserError: there is none near.
     """
     if not 15 < spacing < 96:
-        raise UserError(f"config.model.spacing is 16 to 90 for the model robust, not {spacing}")
+        raise UserError(f"config.model.spacing must be 16 to 90 for the model robust, not {spacing}")
     return float(SPACINGS[np.argmin(np.abs(np.log(SPACINGS / spacing)))])
 
 
@@ -37,7 +38,7 @@ class Finder:
     """Numbers frames as they come, in rising order."""
 
     def __init__(self, frames_layout: Layout, count: int, repeats: list[int]):
-        """`count`: symbols of a block in the layout; `repeats`: how many frames may share theirs."""
+        """Take a layout, its symbols of a block, `count`, and the `repeats` of symbols over frames to try."""
         self._layout, self._count, self._repeats = frames_layout, count, repeats
         self._angles: dict[int, np.ndarray] = {}
         self._last, self._spacing = -1, None
@@ -45,15 +46,15 @@ class Finder:
         self._seen = 0
 
     def find(self, values: np.ndarray) -> tuple[int, float] | None:
-        """(number, spacing) of a frame from what its pilots read; None if it carries nothing of this key."""
+        """Return (number, spacing) of a frame from its pilots as read; None if it has nothing of the key."""
         self._seen += 1
         following = self._last + 1
         alone = values[None]
         found = self._best(alone, range(max(0, self._last), following + AHEAD), SPACINGS)
         if not found and self._spacing:
-            # From the last one on: where nothing moves a codec shows it again.
-            due = range(self._last, following + self._passed + 1)
-            found = self._best(alone, due, np.array([self._spacing]), least=EXPECTED)
+            # From the last one on, which a codec shows again where nothing moves.
+            expected = range(self._last, following + self._passed + 1)
+            found = self._best(alone, expected, np.array([self._spacing]), least=EXPECTED)
         if not found and (self._seen < PATIENCE or self._seen % PATIENCE == 0):
             found = self._best(alone, range(following, following + FIRST), SPACINGS)
         if found:
@@ -62,7 +63,7 @@ class Finder:
         return found
 
     def find_lost(self, values: np.ndarray) -> tuple[int, float] | None:
-        """(number of the first one, spacing D) of frames [n, pilots] that `find` did not know one by one."""
+        """Return (number of the first, spacing D) of frames [n, pilots] that `find` could not find singly."""
         following = self._last + 1
         starts = range(following - AHEAD, following + (AHEAD if self._spacing else FIRST))
         found = self.together(values, starts, SPACINGS)
@@ -71,15 +72,15 @@ class Finder:
         return found
 
     def together(self, values: np.ndarray, starts: range, spacings: np.ndarray) -> tuple[int, float] | None:
-        """(number of the first one, spacing D) of frames that follow each other, [n, pilots].
+        """Return (number of the first, spacing D) of consecutive frames, [n, pilots].
 
-        They are found in sqrt(n) times the noise in which one is, be it that each shows its own pilots or
-        those of the first frame of the group that shares symbols. None if it could be chance.
+        They are found in sqrt(n) times as much noise as a single one, whether each shows its own pilots or
+        those of the first frame of its group. None if it could be chance.
         """
         return self._best(values, starts, spacings, self._repeats)
 
     def _best(self, values, starts: range, spacings: np.ndarray, repeats=(1,), least: float | None = None):
-        """The likeliest (number of the first of frames [n, pilots], spacing); None if it could be chance."""
+        """Return the likeliest (number of the first of n frames, spacing); None if it could be chance."""
         points = np.exp(2j * np.pi * values / spacings[:, None, None]).astype(np.complex64)
         best = -np.inf, 0, 0.0
         for repeat in repeats:
@@ -102,16 +103,16 @@ class Finder:
         first = starts // repeat
         numbers = range(first[0], first[-1] + sums.shape[1])
         each = (sums @ np.stack([self._expected(repeat * i) for i in numbers]).T).real
-        places = (first - first[0])[:, None] + np.arange(sums.shape[1])
-        return each[:, np.arange(sums.shape[1]), places].sum(-1) / deviation[:, None]
+        columns = (first - first[0])[:, None] + np.arange(sums.shape[1])
+        return each[:, np.arange(sums.shape[1]), columns].sum(-1) / deviation[:, None]
 
     def read(self, luma: np.ndarray) -> np.ndarray:
-        """What the pilots of luma [h, w] read, in grey levels."""
-        coefficients = np.asarray(symbol_model.coefficients(luma))[..., symbol_model.places(self._count)]
+        """Return the coefficients of the pilots of luma [h, w], in grey levels."""
+        coefficients = np.asarray(symbol_model.coefficients(luma))[..., symbol_model.ac_indices(self._count)]
         return rearrange(coefficients, "y x k -> (k y x)")[self._layout.pilots]
 
     def _expected(self, number: int) -> np.ndarray:
-        """A frame's pilots as points on the unit circle, conjugated."""
+        """Return a frame's pilots as points on the unit circle, conjugated."""
         if number < 0:  # before the first frame; agrees with nothing
             return np.zeros(len(self._layout.pilots), np.complex64)
         if number not in self._angles:
@@ -123,15 +124,15 @@ class Finder:
 
 
 def _beyond_chance(candidates: int) -> float:
-    """The score that none of so many will have by chance."""
+    """Return the score that none of this many candidates reaches by chance."""
     return np.sqrt(SURE**2 + 2 * np.log(candidates))
 
 
-def placings(numbers: list[int | None], start: int | None, first: int, length: int) -> list[dict[int, int]]:
-    """Which received frames are which of a segment, the likelier answer first.
+def alignments(numbers: list[int | None], start: int | None, first: int, length: int) -> list[dict[int, int]]:
+    """Assign received frames to the frames of a segment, the likelier answer first.
 
-    On a cover that stands still a codec may show the pilots of another frame nearby. The first answer takes
-    it that no frame is lost, the second one takes what was found.
+    On a cover that stands still a codec may show the pilots of another frame nearby. The first answer assumes
+    that no frame is lost, the second one takes the numbers that were found.
 
     Args:
         numbers: of received frames; None of those that were not found.
@@ -140,7 +141,7 @@ def placings(numbers: list[int | None], start: int | None, first: int, length: i
         length: its frames.
 
     Returns:
-        For each answer, index of a received frame -> its place in the segment.
+        For each answer, index of a received frame -> its index in the segment.
     """
     found = {i: n - first for i, n in enumerate(numbers) if n is not None and 0 <= n - first < length}
     filled = found | _just_between(found)
@@ -151,6 +152,6 @@ def placings(numbers: list[int | None], start: int | None, first: int, length: i
 
 
 def _just_between(found: dict[int, int]) -> dict[int, int]:
-    """Places of frames that just fill the gap between two that were found."""
+    """Return the indices of frames that exactly fill the gap between two that were found."""
     gaps = [((i, n), j) for (i, n), (j, m) in pairwise(found.items()) if j - i == m - n]
     return {i + k: n + k for (i, n), j in gaps for k in range(1, j - i)}

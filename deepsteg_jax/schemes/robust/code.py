@@ -21,7 +21,7 @@ EXACT_BELOW = 0.5  # rates for which belief propagation is exact; above, the min
 ITERATIONS = 150  # 60 lose a tenth of the rate
 MIN_SUM_SCALE = 0.75  # makes up for the optimism of the min-sum rule (Chen and Fossorier 2002)
 MOST_LLR = 20.0
-_SHORT = 4.0  # what short codes lose, and what varies with them: so much over the square root of their size
+_SHORT = 4.0  # over the square root of its size: the share that a code loses, and by which it varies
 # Rate that is decoded, as a share of the limit, by mean information of a bit: measured with Gaussian noise.
 _INFORMATION, _SHARE = (0.0, 0.1, 0.3, 0.5, 0.8), (0.64, 0.76, 0.90, 0.88, 0.92)
 
@@ -39,12 +39,12 @@ class Code(NamedTuple):
         return self.sums.shape[1]
 
     def encode(self, message: np.ndarray) -> np.ndarray:
-        """uint8 [size] -> uint8 [length]."""
-        word = np.concatenate([message, np.cumsum(self.sums @ message % 2) % 2]).astype(np.uint8)
-        return np.resize(word, self.length)
+        """Encode uint8 [size] to uint8 [length]."""
+        codeword = np.concatenate([message, np.cumsum(self.sums @ message % 2) % 2]).astype(np.uint8)
+        return np.resize(codeword, self.length)
 
     def decode(self, llr: np.ndarray) -> np.ndarray | None:
-        """The message for log-likelihood ratios [length], positive for 0; None if it cannot be found."""
+        """Return the message for log-likelihood ratios [length], positive for 0; None if none is found."""
         from ldpc import BpDecoder  # brings matplotlib, which takes longer to import than all else
 
         inner = self.checks.shape[1]
@@ -77,13 +77,13 @@ class Parts(NamedTuple):
     length: int
 
     def encode(self, message: np.ndarray) -> np.ndarray:
-        """uint8 [size] -> uint8 [length]."""
+        """Encode uint8 [size] to uint8 [length]."""
         filled = np.pad(message, (0, self.count * self.part.size - self.size))
-        words = [self.part.encode(part) for part in filled.reshape(self.count, -1)]
-        return np.pad(np.stack(words, axis=1).ravel(), (0, self.length % self.count))
+        codewords = [self.part.encode(part) for part in filled.reshape(self.count, -1)]
+        return np.pad(np.stack(codewords, axis=1).ravel(), (0, self.length % self.count))
 
     def decode(self, llr: np.ndarray) -> np.ndarray | None:
-        """The message for log-likelihood ratios [length], positive for 0; None if it cannot be found."""
+        """Return the message for log-likelihood ratios [length], positive for 0; None if none is found."""
         found = []
         for part in llr[: self.count * self.part.length].reshape(-1, self.count).T:
             found.append(self.part.decode(part))
@@ -93,9 +93,9 @@ class Parts(NamedTuple):
 
 
 def reached_size(length: int, information: float, short: float = _SHORT) -> int:
-    """Message bits that are decoded from `length` bits received with so much information each, in bits.
+    """Return the message bits that `length` received bits can carry at this mutual information, in bits.
 
-    `short`: what short codes are taken to lose, over the square root of their size.
+    `short`: the loss of short codes, as `_SHORT`.
     """
     limit = length * max(0.0, information)
     size = limit * float(np.interp(information, _INFORMATION, _SHARE))
@@ -104,12 +104,12 @@ def reached_size(length: int, information: float, short: float = _SHORT) -> int:
 
 
 def build(length: int, size: int, degrees: tuple[tuple[float, int], ...] = DEGREES) -> Code | Parts:
-    """The code of `size` message bits in `length` carried ones; the same on every machine.
+    """Build the code of `size` message bits in `length` coded ones; the same on every machine.
 
     `degrees`: share of the message bits, checks that they take part in. A single degree makes a regular code.
 
     Raises:
-        UserError: so many do not fit.
+        UserError: they do not fit.
     """
     if not 0 < size < length:
         raise UserError("these frames are too small to carry anything: use larger or more frames")
@@ -133,8 +133,8 @@ def _build_part(length: int, size: int, degrees: tuple[tuple[float, int], ...]) 
     edges = int(checks_of.sum())
     passes = -(-edges // parities)
     checks = np.concatenate([np.argsort(draw.random_raw(parities), kind="stable") for _ in range(passes)])
-    places = checks[:edges], np.repeat(np.arange(size), checks_of)
-    sums = sparse.coo_matrix((np.ones(edges, np.uint8), places), (parities, size)).tocsr()
+    positions = checks[:edges], np.repeat(np.arange(size), checks_of)
+    sums = sparse.coo_matrix((np.ones(edges, np.uint8), positions), (parities, size)).tocsr()
     sums.data %= 2  # two edges between the same two cancel
     sums.eliminate_zeros()
     chain = sparse.diags([1, 1], [0, -1], (parities, parities), dtype=np.uint8)

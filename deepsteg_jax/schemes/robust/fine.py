@@ -1,7 +1,7 @@
 """Symbols of the finest layer: small spacings in further coefficients, in every frame.
 
-They are too small for a codec to spend bits on, and what a lossy codec does ends them. On a lossless channel
-they hold many times what the large spacings below them do. Each symbol says two bits, a quarter of the
+They are too small for a codec to spend bits on, and a lossy codec destroys them. On a lossless channel their
+capacity is many times that of the large spacings below them. Each symbol carries two bits, a quarter of the
 circle.
 """
 
@@ -47,7 +47,7 @@ class Fine(NamedTuple):
         return numpy_bits(key, 0, frames * blocks * self.count * BITS).reshape(-1, BITS)
 
     def indices(self, segment: int, frames: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return which symbols of a segment are pilots, int [frames, m], and which are free, in order."""
+        """Return the indices of a segment's pilots, int [frames, m], and of its free symbols in order."""
         symbols = blocks * self.count
         order = numpy_permutation(self.key, segment, symbols)
         pilots, data = np.split(order, [max(1, round(symbols * _PILOT_SHARE))])
@@ -56,7 +56,7 @@ class Fine(NamedTuple):
         return first + pilots, (first + data).T.ravel()
 
     def write(self, frames: np.ndarray, bits: np.ndarray) -> np.ndarray:
-        """Frames uint8 [n, h, w, 3] with these bits."""
+        """Write these bits into frames, uint8 [n, h, w, 3]."""
         rows, columns = (length // symbol_model.BLOCK for length in frames.shape[1:3])
         phases = levels.quarter_starts(bits) + 1 / 8
         return np.asarray(
@@ -64,7 +64,7 @@ class Fine(NamedTuple):
         )
 
     def llr(self, luma: np.ndarray, known: np.ndarray, pilots: np.ndarray) -> np.ndarray:
-        """Log-likelihood ratios, positive for 0, [n * blocks * count, BITS].
+        """Return log-likelihood ratios, positive for 0, [n * blocks * count, BITS].
 
         Args:
             luma: of received frames, [n, h, w].
@@ -81,7 +81,7 @@ class Fine(NamedTuple):
         factor, loss = factor[:, None, None], loss[:, None, None]
         scale, lost = symbol_model.adjusted(scale[:, :1], lost[:, :1], factor, loss)
         scale, lost = (np.broadcast_to(np.asarray(x[:, 0], np.float64), phase.shape) for x in (scale, lost))
-        return levels.quarter_llr(phase, scale, lost).reshape(-1, BITS)
+        return levels.coarse_llr(phase, scale, lost).reshape(-1, BITS)
 
 
 def make(config: Any, skip: int, master: bytes) -> Fine:

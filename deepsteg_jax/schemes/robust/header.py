@@ -35,7 +35,7 @@ BITS = 8 * (SALT_BYTES + _BODY_BYTES + TAG_BYTES)
 
 
 class Header(NamedTuple):
-    """A segment's own; `count` and `repeat` are bound to its tag, not said."""
+    """The header of one segment; `count` and `repeat` are bound to its tag, not sent."""
 
     salt: bytes  # of its keys
     length: int  # frames
@@ -56,19 +56,19 @@ def _float_of(size: int) -> int:
     return min(exponent << _MANTISSA | units >> exponent, 2 ** (_MANTISSA + _EXPONENT) - 1)
 
 
-def _capacity_of(said: int) -> int:
-    return _UNIT * (said % 2**_MANTISSA << (said >> _MANTISSA))
+def _capacity_of(value: int) -> int:
+    return _UNIT * (value % 2**_MANTISSA << (value >> _MANTISSA))
 
 
 def _fraction(value: Fraction, above: str, below: str) -> Fraction:
-    """The nearest one whose terms fit into two fields."""
+    """Return the nearest fraction whose terms fit into two fields."""
     largest, most = (2 ** _FIELDS[name] - 1 for name in (above, below))
     value = min(max(value, Fraction(1, most)), Fraction(largest))
     return value.limit_denominator(min(most, int(largest / max(value, 1))))
 
 
 def pack(header: Header, master: bytes) -> np.ndarray:
-    """The bits of a header, uint8 [BITS]; nobody without the key can tell them from random ones.
+    """Return the bits of a header, uint8 [BITS], which without the key look random.
 
     Capacities are rounded down by `capacity_within`, fractions to terms that fit.
 
@@ -76,16 +76,17 @@ def pack(header: Header, master: bytes) -> np.ndarray:
         UserError: the secret has more frames or larger ones than a header can say, or too many layers.
     """
     if len(header.capacities) > MOST_LAYERS:
-        raise UserError(f"at most {MOST_LAYERS} layers of a secret fit, not {len(header.capacities)}")
-    about = header.metadata
-    rate, aspect = _fraction(about.rate, "rate", "per"), _fraction(about.aspect, "wide", "high")
-    values = [_VERSION, about.turned, header.length, about.cover_frames, about.width, about.height]
+        raise UserError(f"config.secret_layers: give at most {MOST_LAYERS}, not {len(header.capacities)}")
+    metadata = header.metadata
+    rate, aspect = _fraction(metadata.rate, "rate", "per"), _fraction(metadata.aspect, "wide", "high")
+    values = [_VERSION, metadata.turned, header.length]
+    values += [metadata.cover_frames, metadata.width, metadata.height]
     values += [rate.numerator, rate.denominator, aspect.numerator, aspect.denominator]
     values += [_float_of(size) for size in header.capacities] + [0] * (MOST_LAYERS - len(header.capacities))
     number = 0
     for value, (name, bits) in zip(values, _FIELDS.items(), strict=True):
         if value >= 2**bits:
-            raise UserError(f"the secret's {name}, {value}, can be {2**bits - 1} at most: take a smaller one")
+            raise UserError(f"the secret's {name}, {value}, exceeds {2**bits - 1}: take a smaller one")
         number = number << bits | value
     body = number.to_bytes(_BODY_BYTES, "big")
     sealed = _sealed(body, header.salt, header.count, header.repeat, master)
@@ -93,9 +94,9 @@ def pack(header: Header, master: bytes) -> np.ndarray:
 
 
 def unpack(bits: np.ndarray, count: int, repeat: int, master: bytes) -> Header | None:
-    """The header of bits, None if they are not one of this key, `count` and `repeat`.
+    """Return the header that bits hold; None if they are not one of this key, `count` and `repeat`.
 
-    Those two it does not say: the receiver has to try which of them it can be read with.
+    The header does not hold those two: the receiver tries which of them it opens with.
     """
     data = np.packbits(bits).tobytes()
     salt, sealed = data[:SALT_BYTES], data[SALT_BYTES:]
@@ -106,12 +107,12 @@ def unpack(bits: np.ndarray, count: int, repeat: int, master: bytes) -> Header |
     for bits_of_field in reversed(_FIELDS.values()):
         values.insert(0, number % 2**bits_of_field)
         number >>= bits_of_field
-    version, turned, length, frames, width, height, rate, per, wide, high, *said = values
+    version, turned, length, frames, width, height, rate, per, wide, high, *floats = values
     if version != _VERSION or not all((length, frames, width, height, rate, per, wide, high)):
         return None
     fractions = Fraction(rate, per), Fraction(wide, high)
-    about = Metadata(width, height, frames, frames, fractions[0], False, bool(turned), fractions[1])
-    return Header(salt, length, count, repeat, tuple(map(_capacity_of, said)), about)
+    metadata = Metadata(width, height, frames, frames, fractions[0], False, bool(turned), fractions[1])
+    return Header(salt, length, count, repeat, tuple(map(_capacity_of, floats)), metadata)
 
 
 def _masked(body: bytes, salt: bytes, master: bytes) -> bytes:
@@ -126,16 +127,15 @@ def _sealed(body: bytes, salt: bytes, count: int, repeat: int, master: bytes) ->
 
 
 def _code() -> tuple[code.Code, np.ndarray]:
-    """The header's code and the order in which its bits are sent: neighbours far apart."""
+    """Return the header's code and the order in which its bits are sent: neighbours far apart."""
     inner = code.build(int(BITS / code.LEAST_RATE), BITS)
     return inner, np.argsort(np.random.Philox(1).random_raw(inner.length), kind="stable")
 
 
 def carried_bits(bits: np.ndarray, frame: int, count: int, master: bytes) -> np.ndarray:
-    """What frame `frame` of a segment carries of the coded header in `count` bits; together they repeat.
+    """Return the `count` bits of the coded header that a frame of a segment carries; together they repeat.
 
-    Each repetition lies under another keystream: where a codec turns all symbols into the same few, errors
-    would otherwise add up.
+    Each repetition has another keystream: errors would add up where a codec turns all symbols into a few.
     """
     inner, order = _code()
     repeated = inner.encode(bits)[order[(frame * count + np.arange(count)) % inner.length]]
@@ -143,7 +143,7 @@ def carried_bits(bits: np.ndarray, frame: int, count: int, master: bytes) -> np.
 
 
 def decode(llr: np.ndarray, master: bytes) -> np.ndarray | None:
-    """The bits of a header from the log-likelihood ratios of all frames, [frames, count]; None: not found."""
+    """Return a header's bits from log-likelihood ratios of all frames, [frames, count]; None: not found."""
     inner, order = _code()
     masks = np.stack([_mask(frame, llr.shape[1], master) for frame in range(len(llr))])
     unmasked = llr * (1 - 2.0 * masks)

@@ -1,4 +1,4 @@
-"""Where in the symbols of a segment pilots, header and layers lie; only the key holder can tell.
+"""The layout of a segment: which symbols are pilots, header and layers, known to the key holder only.
 
 Every frame gives some symbols to pilots, by which the receiver knows the frame again, every group of frames
 that share symbols some to references, by which it measures the noise, and the quarters (levels 0 and 1) of
@@ -20,39 +20,39 @@ from deepsteg_jax.keystream import numpy_bits, numpy_permutation
 from deepsteg_jax.schemes.robust.levels import LEVELS
 
 SEGMENT = 32  # frames hidden and revealed together
-MOST_LAYERS = 6  # that a header has room for
+MOST_LAYERS = 6  # of a header
 LEAST_PILOTS = 80  # of a frame, and as many references
 
-QUARTER = (0, 1)  # the levels that say a quarter
+COARSE = (0, 1)  # the levels of a quarter of the circle
 FINE = ()  # stands for symbols of their own, see `fine`
 
 
 class Layer(NamedTuple):
     """One layer of a secret: each codes it for a worse or a better channel."""
 
-    levels: tuple[int, ...]  # QUARTER, consecutive ones from 2 on, or FINE
-    share: float  # of the symbols whose quarters are free, for QUARTER
+    levels: tuple[int, ...]  # COARSE, consecutive ones from 2 on, or FINE
+    share: float  # of the symbols whose quarters are free, for COARSE
     codec: str  # name of the codec run that it is to survive, see `channels.ladder`
 
 
 def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
-    """The layers of a config's `secret_layers`, from the most robust to the finest.
+    """Return the layers of a config's `secret_layers`, from the most robust to the finest.
 
     Raises:
         UserError: levels do not follow each other, shares do not make a whole, or there are too many layers.
     """
     given = config.secret_layers
     if len(given) > MOST_LAYERS:
-        raise UserError(f"config.secret_layers: at most {MOST_LAYERS} layers, not {len(given)}")
+        raise UserError(f"config.secret_layers: give at most {MOST_LAYERS}, not {len(given)}")
     named = [(FINE if levels == "fine" else tuple(map(int, levels)), *rest) for levels, *rest in given]
     layers = tuple(Layer(*fields) for fields in named)
-    used = [level for layer in layers if layer.levels != QUARTER for level in layer.levels]
-    coarse = sum(layer.share for layer in layers if layer.levels == QUARTER)
+    used = [level for layer in layers if layer.levels != COARSE for level in layer.levels]
+    coarse = sum(layer.share for layer in layers if layer.levels == COARSE)
     fine = [layer.levels for layer in layers[:-1]].count(FINE)
     if used != list(range(2, 2 + len(used))) or len(used) > LEVELS - 2 or not 0 < coarse <= 1 + 1e-9 or fine:
         raise UserError(
             'config.secret_layers: first layers of the levels "01" whose shares add up to at most 1, then '
-            '"2", "3", ... in this order, each level once, at last perhaps "fine"'
+            '"2", "3", ... in this order, each level once, and at the end "fine" or not'
         )
     return layers
 
@@ -61,7 +61,7 @@ class Layout(NamedTuple):
     """Of frames with `symbols` symbols each."""
 
     symbols: int
-    pilots: np.ndarray  # int: which symbols of a frame
+    pilots: np.ndarray  # int: indices of symbols in a frame, like the three below
     references: np.ndarray
     header: np.ndarray
     data: np.ndarray
@@ -69,34 +69,34 @@ class Layout(NamedTuple):
     pilot_key: bytes
 
     def extended(self, symbols: int) -> "Layout":
-        """The same with so many symbols in a frame, of the further ones as large a share for the header."""
-        further = symbols - self.symbols
-        order = self.symbols + numpy_permutation(keys.subkey(self.order_key, "further"), 0, further)
-        header, data = np.split(order, [round(further * len(self.header) / self.symbols)])
+        """Return it for more symbols in a frame, giving the header the same share of the added ones."""
+        added = symbols - self.symbols
+        order = self.symbols + numpy_permutation(keys.subkey(self.order_key, "further"), 0, added)
+        header, data = np.split(order, [round(added * len(self.header) / self.symbols)])
         return self._replace(
             symbols=symbols, header=np.append(self.header, header), data=np.append(self.data, data)
         )
 
     def pilot_bits(self, frame: int) -> np.ndarray:
-        """All bits of a frame's pilots, uint8 [pilots, LEVELS]."""
+        """Return all bits of a frame's pilots, uint8 [pilots, LEVELS]."""
         return self._known_bits(2 * frame)
 
     def reference_bits(self, frame: int) -> np.ndarray:
-        """All bits of the references of the group that begins with a frame, uint8 [references, LEVELS]."""
+        """Return all bits of the references of a group, by its first frame, uint8 [references, LEVELS]."""
         return self._known_bits(2 * frame + 1)
 
     def _known_bits(self, number: int) -> np.ndarray:
         return numpy_bits(self.pilot_key, number, LEVELS * len(self.pilots)).reshape(-1, LEVELS)
 
-    def quarters(self, segment: int, frames: int, shares: list[float]) -> list[np.ndarray]:
-        """Which symbols of a segment [frames * symbols] belong to each layer that uses quarters."""
+    def coarse_indices(self, segment: int, frames: int, shares: list[float]) -> list[np.ndarray]:
+        """Return, for each coarse layer, the indices of its symbols in a segment [frames * symbols]."""
         of_frames = (np.arange(frames)[:, None] * self.symbols + self.data).ravel()
         shuffled = of_frames[numpy_permutation(self.order_key, 2 * segment, len(of_frames))]
         ends = np.round(np.cumsum(shares) * len(shuffled)).astype(int)
         return np.split(shuffled, ends)[: len(shares)]
 
-    def finer(self, segment: int, frames: int) -> np.ndarray:
-        """The symbols of a segment, all but pilots and references, in the order of the finer levels."""
+    def finer_indices(self, segment: int, frames: int) -> np.ndarray:
+        """Return a segment's indices without pilots and references, in the order of the finer levels."""
         of_frames = (np.arange(frames)[:, None] * self.symbols + np.append(self.header, self.data)).ravel()
         return of_frames[numpy_permutation(self.order_key, 2 * segment + 1, len(of_frames))]
 

@@ -13,7 +13,7 @@ _TINY = 1e-9
 
 
 def to_phases(bits: np.ndarray) -> np.ndarray:
-    """Bits, uint8 [..., LEVELS] -> phases in [-1/2, 1/2), float32 [...]: the middle of what they say."""
+    """Map bits, uint8 [..., LEVELS], to phases in [-1/2, 1/2), float32 [...]: middles of intervals."""
     at = quarter_starts(bits[..., :2]) + 0.5 ** (LEVELS + 1)
     for level in range(2, LEVELS):
         at = at + bits[..., level] * 0.5 ** (level + 1)
@@ -21,12 +21,12 @@ def to_phases(bits: np.ndarray) -> np.ndarray:
 
 
 def quarter_starts(bits: np.ndarray) -> np.ndarray:
-    """Where the quarter of two bits, uint8 [..., 2], begins: -1/2, -1/4, 0 or 1/4."""
+    """Return where the quarter of two bits, uint8 [..., 2], begins: -1/2, -1/4, 0 or 1/4."""
     return np.argsort(_GRAY)[2 * bits[..., 0] + bits[..., 1]] / 4 - 0.5
 
 
 def _shares(phase, scale, lost, edges):
-    """Probability of each interval between neighbouring edges [..., m + 1], up to a common factor."""
+    """Return the probability of each interval between neighbouring edges [..., m + 1], up to a factor."""
     below = 0
     for turn in (-1, 0, 1):
         below = below + expit((phase[..., None] - edges + turn) / scale[..., None])
@@ -34,8 +34,8 @@ def _shares(phase, scale, lost, edges):
     return (1 - lost[..., None]) * np.maximum(inside, 0) + lost[..., None] * np.diff(edges, axis=-1) + _TINY
 
 
-def quarter_llr(phase: np.ndarray, scale: np.ndarray, lost: np.ndarray) -> np.ndarray:
-    """Log-likelihood ratios of levels 0 and 1, positive for 0: [...] -> [..., 2].
+def coarse_llr(phase: np.ndarray, scale: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """Return log-likelihood ratios of levels 0 and 1, positive for 0: [...] -> [..., 2].
 
     Args:
         phase: what was read, [...].
@@ -52,10 +52,10 @@ def quarter_llr(phase: np.ndarray, scale: np.ndarray, lost: np.ndarray) -> np.nd
 def finer_llr(
     phase: np.ndarray, scale: np.ndarray, lost: np.ndarray, start: np.ndarray, first: int, count: int
 ) -> np.ndarray:
-    """Log-likelihood ratios of levels first, ..., first + count - 1 (from 2 on), positive for 0.
+    """Return log-likelihood ratios of levels first, ..., first + count - 1 (from 2 on), positive for 0.
 
     Args:
-        phase: what was read, [...]; `scale` and `lost` as for `quarter_llr`.
+        phase: what was read, [...]; `scale` and `lost` as for `coarse_llr`.
         start: where the interval begins that the coarser levels say, [...].
         first: the coarsest of the levels.
         count: how many.
@@ -65,22 +65,22 @@ def finer_llr(
     """
     edges = start[..., None] + 0.5 ** (first + count) * np.arange(2**count + 1)
     share = _shares(phase, scale, lost, edges)
-    said = (np.arange(2**count) >> np.arange(count - 1, -1, -1)[:, None]) & 1  # [count, intervals]
-    return np.log(share @ (1 - said).T) - np.log(share @ said.T)
+    bits = (np.arange(2**count) >> np.arange(count - 1, -1, -1)[:, None]) & 1  # [count, intervals]
+    return np.log(share @ (1 - bits).T) - np.log(share @ bits.T)
 
 
 def finer_start(start: np.ndarray, bits: np.ndarray, level: int) -> np.ndarray:
-    """Where the interval begins once a level from 2 on is known too."""
+    """Return where the interval begins once a level from 2 on is known too."""
     return start + bits * 0.5 ** (level + 1)
 
 
 def information(llr: np.ndarray, bits: np.ndarray) -> float:
-    """Mean information, in bits, that log-likelihood ratios have of bits that are known."""
+    """Return the mean information, in bits, of log-likelihood ratios about known bits."""
     wrong = (2.0 * bits - 1) * llr
     return float(1 - np.mean(np.logaddexp(0, wrong)) / np.log(2))
 
 
 def expected_information(llr: np.ndarray) -> float:
-    """Mean information that log-likelihood ratios claim to have."""
+    """Return the mean information, in bits, that log-likelihood ratios claim."""
     p = expit(np.abs(llr))
     return float(1 + np.mean(p * np.log2(p) + (1 - p) * np.log2(np.maximum(1 - p, _TINY))))

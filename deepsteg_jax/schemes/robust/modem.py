@@ -1,4 +1,4 @@
-"""Writes symbols into frames and reads them."""
+"""Write symbols into frames and read them."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ from deepsteg_jax.schemes.robust.layout import SEGMENT
 
 
 def _blockwise(symbols, frames):
-    """[n, symbols of a frame] -> [n, rows, columns, symbols of a block]."""
+    """Rearrange [n, symbols of a frame] to [n, rows, columns, symbols of a block]."""
     rows, columns = (length // symbol_model.BLOCK for length in frames.shape[1:3])
     return rearrange(symbols, "n (k y x) -> n y x k", y=rows, x=columns)
 
 
 @partial(jax.jit, static_argnames="repeat")
 def _write(cover, symbols, spacing, repeat):
-    return symbol_model.write_held(cover, _blockwise(symbols, cover), spacing, repeat).astype(jnp.uint8)
+    return symbol_model.write_repeated(cover, _blockwise(symbols, cover), spacing, repeat).astype(jnp.uint8)
 
 
 @partial(jax.jit, static_argnames="count")
@@ -35,7 +35,7 @@ def _write_pilots(frames, pilots, phases, spacing, count):
 
 
 class Modulation(NamedTuple):
-    """How symbols are written."""
+    """The parameters with which symbols are written."""
 
     spacing: float  # D
     count: int  # symbols of a block
@@ -46,11 +46,11 @@ class Modem:
     """Write symbols into frames and read them, with the networks of a config; keeps compiled programs."""
 
     def __init__(self, config: ConfigDict, params: Any):
-        """`config`: section `model`; `params` of either side."""
+        """Compile for section `model` of a config and the `params` of either side."""
         self._demodulate = jax.jit(partial(symbol_model.demodulate, config, params["reliability"]))
 
     def write(self, cover: np.ndarray, phases: np.ndarray, how: Modulation, pilots) -> np.ndarray:
-        """Cover uint8 [n, h, w, 3] and phases [ceil(n / repeat), symbols] -> stego.
+        """Write phases [ceil(n / repeat), symbols] into a cover, uint8 [n, h, w, 3]; return the stego.
 
         `pilots`: which symbols of a frame they are, and their phases [n, m]; no two frames share them.
         """
@@ -60,7 +60,7 @@ class Modem:
         return np.asarray(stego)
 
     def read(self, luma: np.ndarray, spacing: float, indices: np.ndarray, known: np.ndarray) -> np.ndarray:
-        """Demodulate and calibrates.
+        """Demodulate and calibrate.
 
         Args:
             luma: [n, h, w], of frames or means of those that share symbols.
@@ -85,7 +85,7 @@ class Modem:
 
 
 def blocks_of(height: int, width: int) -> int:
-    """Blocks of a frame."""
+    """Count the blocks of a frame."""
     return (height // symbol_model.BLOCK) * (width // symbol_model.BLOCK)
 
 
@@ -99,17 +99,17 @@ def modulations_of(config: ConfigDict) -> list[tuple[int, int]]:
     most = config.model.coefficients
     if not pairs or any(not (0 < n <= most and 0 < repeat <= SEGMENT) for n, repeat in pairs):
         raise UserError(
-            f"config.modulations: pairs of 1 to config.model.coefficients={most} coefficients of a block and "
+            f"config.modulations must be pairs of 1 to config.model.coefficients={most} coefficients and "
             f"1 to {SEGMENT} frames that share them"
         )
     return pairs
 
 
 def luma_of(frames: np.ndarray) -> np.ndarray:
-    """RGB uint8 [..., h, w, 3] -> luma float32 [..., h', w'], whole blocks."""
+    """Return the luma, float32 [..., h', w'], of the whole blocks of RGB, uint8 [..., h, w, 3]."""
     return np.asarray(symbol_model.luma_of(jnp.asarray(frames)))
 
 
 def repeated_means(luma: np.ndarray, repeat: int) -> np.ndarray:
-    """Luma [n, h, w] -> the mean of each group of frames that share symbols, [ceil(n / repeat), h, w]."""
+    """Average luma [n, h, w] over each group of frames that share symbols, [ceil(n / repeat), h, w]."""
     return np.stack([luma[i : i + repeat].mean(0) for i in range(0, len(luma), repeat)])

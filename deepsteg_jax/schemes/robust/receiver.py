@@ -1,7 +1,7 @@
 """Reveals a secret segment by segment.
 
-frames -> which of the stego they are -> header -> layers, from the most robust to the finest
--> the finest secret that can be read -> restored by the network -> in its place
+frames -> their numbers in the stego -> header -> layers, from the most robust to the finest
+-> the finest secret that can be read -> restored by the network -> in order
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes import base
 from deepsteg_jax.schemes.base import GREY, Metadata, Timed, ranges
 from deepsteg_jax.schemes.robust import alignment, fine, header, levels
-from deepsteg_jax.schemes.robust.layout import FINE, QUARTER, SEGMENT
+from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT
 from deepsteg_jax.schemes.robust.modem import Modem, luma_of
 from deepsteg_jax.schemes.robust.secret_layers import decode_layer
 from deepsteg_jax.schemes.robust.segment import Format, Reading, Segment
@@ -31,23 +31,23 @@ class _Received(NamedTuple):
     """A frame as it arrived."""
 
     luma: np.ndarray
-    pilots: np.ndarray  # what they read
+    pilots: np.ndarray  # as read, see `alignment.Finder.read`
     number: int | None  # in the stego, where that was found
     spacing: float | None
 
 
 class Part(NamedTuple):
-    """What one segment gave."""
+    """The part of the secret that one segment carries."""
 
     number: int
     metadata: Metadata
     frames: np.ndarray  # uint8 [n, h, w, 3]
     layers: int  # that could be read
-    of: int
+    of: int  # layers that there are
 
 
 def _not_found_at_end(received: list[_Received]) -> list[_Received]:
-    """Return those after the last one that was found, in order."""
+    """Return the frames after the last one that was found, in order."""
     return list(takewhile(lambda x: x.number is None, reversed(received)))[::-1]
 
 
@@ -55,7 +55,7 @@ class SegmentReceiver:
     """Reveals segments from frames as they come: some may be missing, come twice, or be coded again."""
 
     def __init__(self, modem: Modem, restore: Callable[[jax.Array], jax.Array], shared: Format):
-        """`restore`: the restoration network, see `models.symbols.restore`; `shared`: see there."""
+        """Take the modem, `models.symbols.restore` bound to its network, and the sender's format."""
         self._modem, self._restore, self._format = modem, restore, shared
         repeats = sorted({repeat for _, repeat in shared.layouts})
         self._finder = alignment.Finder(shared.layout, shared.fewest, repeats)
@@ -75,11 +75,11 @@ class SegmentReceiver:
         return parts
 
     def finish(self) -> list[Part]:
-        """Return what there is of the segment at the end."""
+        """Return the segment at the end, as far as it was received."""
         return self._find_lost() + self._complete()
 
     def _add(self, received: _Received) -> list[Part]:
-        """Take note of a frame; return the segment that ended before it, if one did."""
+        """Append a frame; return the segment that ended before it, if one did."""
         parts, number = [], received.number
         if number is not None and number // SEGMENT != self._segment:
             parts, self._segment = self._complete(), number // SEGMENT
@@ -87,7 +87,7 @@ class SegmentReceiver:
         return parts
 
     def _find_lost(self) -> list[Part]:
-        """Number those at the end that were not found one by one, where all of them together can be."""
+        """Number the frames at the end that were not found singly, if all of them together can be."""
         lost = _not_found_at_end(self._received)
         found = self._finder.find_lost(np.stack([x.pilots for x in lost])) if lost else None
         if not found:
@@ -100,7 +100,7 @@ class SegmentReceiver:
         return [part for x in numbered for part in self._add(x)]
 
     def _complete(self) -> list[Part]:
-        """Read what there is of the segment."""
+        """Read the segment from the frames received."""
         received, number = self._received, self._segment
         # Those that were not found at the end may belong to the next segment as well.
         self._segment = None
@@ -116,7 +116,7 @@ class SegmentReceiver:
         starts = range(first - len(received) + 1, first + SEGMENT)
         pilots = np.stack([x.pilots for x in received])
         start, _ = self._finder.together(pilots, starts, np.array([spacing])) or (None, None)
-        for placed in alignment.placings([x.number for x in received], start, first, SEGMENT):
+        for placed in alignment.alignments([x.number for x in received], start, first, SEGMENT):
             lumas: dict[int, list[np.ndarray]] = {}  # of each frame of the segment; some may come twice
             for i, at in sorted(placed.items()):
                 lumas.setdefault(at, []).append(received[i].luma)
@@ -127,11 +127,11 @@ class SegmentReceiver:
         return None
 
     def _with_header(self, first: int, lumas: dict[int, list], spacing: float) -> list[tuple]:
-        """(information, bits; header; symbols; `lumas`) if a header can be read of frames placed so."""
+        """Return (information, bits; header; symbols; `lumas`) if frames placed so have a readable header."""
         read = cache(partial(self._read_symbols, first, lumas, spacing=spacing))
         for (count, repeat), here in self._format.layouts.items():
             reading = read(repeat)
-            llr = levels.quarter_llr(*reading[:, :, here.header])
+            llr = levels.coarse_llr(*reading[:, :, here.header])
             bits = header.decode(llr.reshape(SEGMENT, -1), self._format.master)
             found = None if bits is None else header.unpack(bits, count, repeat, self._format.master)
             if found is not None:
@@ -139,7 +139,7 @@ class SegmentReceiver:
         return []
 
     def _read_symbols(self, first: int, lumas: dict[int, list], repeat: int, spacing: float) -> np.ndarray:
-        """See `Modem.read`; of all groups of a segment, at their first frames, [3, SEGMENT, symbols]."""
+        """Read all groups of a segment, at their first frames, [3, SEGMENT, symbols]; see `Modem.read`."""
         groups: dict[int, list[np.ndarray]] = {}
         for at, alike in lumas.items():
             groups.setdefault(at // repeat * repeat, []).extend(alike)
@@ -154,19 +154,19 @@ class SegmentReceiver:
         return reading
 
     def _read_part(self, segment: Segment, reading: np.ndarray, lumas: dict[int, list]) -> Part | None:
-        about = segment.header.metadata
+        metadata = segment.header.metadata
         flat = reading[:, np.array(segment.starts), : segment.layout.symbols].reshape(3, -1)
         messages = self._messages(segment, Reading(*flat), lumas)
-        shown, count = _shown(messages, (segment.header.length, about.height, about.width, 3))
+        shown, count = _shown(messages, (segment.header.length, metadata.height, metadata.width, 3))
         if shown is None:
             return None
-        capacities = segment.header.capacities
-        return Part(segment.number, about, self._restored(shown), count, sum(size > 0 for size in capacities))
+        used = sum(capacity > 0 for capacity in segment.header.capacities)
+        return Part(segment.number, metadata, self._restored(shown), count, used)
 
     def _messages(self, segment: Segment, reading: Reading, lumas) -> Iterator[bytes | None]:
-        """Yield the message of each layer that there is; None: it cannot be read."""
+        """Yield the message of each layer in use; None: it cannot be read."""
         filler, coarser_known = segment.filler().reshape(-1, levels.LEVELS), True
-        reading.know(QUARTER, *segment.unused(filler))
+        reading.know(COARSE, *segment.unused(filler))
         for i, (layer, symbols, capacity) in enumerate(
             zip(self._format.layers, segment.indices, segment.header.capacities, strict=False)
         ):
@@ -175,33 +175,33 @@ class SegmentReceiver:
                     opened = segment.opened(i, self._fine_llr(segment, lumas)[symbols].ravel())
                     yield opened and opened[0]
                 continue
-            finer, opened = layer.levels != QUARTER, None
-            before = filler[symbols][:, np.array(layer.levels)].ravel()
+            finer, opened = layer.levels != COARSE, None
+            filler_bits = filler[symbols][:, np.array(layer.levels)].ravel()
             if not capacity:
                 if finer and coarser_known:
-                    reading.know(layer.levels, symbols, before)
+                    reading.know(layer.levels, symbols, filler_bits)
                 continue
             if coarser_known or not finer:
-                opened = segment.opened(i, reading.llr(layer, symbols) * (1 - 2.0 * before))
+                opened = segment.opened(i, reading.llr(layer, symbols) * (1 - 2.0 * filler_bits))
             if opened:
-                reading.know(layer.levels, symbols, opened[1] ^ before)
+                reading.know(layer.levels, symbols, opened[1] ^ filler_bits)
             coarser_known = coarser_known and opened is not None
             yield opened and opened[0]
 
     def _fine_llr(self, segment: Segment, lumas: dict[int, list]) -> np.ndarray:
-        """Log-likelihood ratios of what was added to all fine symbols, 0 for frames that are not there."""
-        shared, length = self._format.fine, segment.header.length
+        """Return log-likelihood ratios of the bits added to all fine symbols, 0 for missing frames."""
+        fine_symbols, length = self._format.fine, segment.header.length
         there = [i for i in lumas if i < length]
-        llr = np.zeros((length, self._format.blocks * shared.count, fine.BITS))
+        llr = np.zeros((length, self._format.blocks * fine_symbols.count, fine.BITS))
         if there:
             known = segment.fine_filler().reshape(llr.shape)[there]
             luma = np.stack([lumas[i][0] for i in there])
-            found = shared.llr(luma, known.reshape(-1, fine.BITS), segment.fine_pilots[: len(there)])
+            found = fine_symbols.llr(luma, known.reshape(-1, fine.BITS), segment.fine_pilots[: len(there)])
             llr[there] = found.reshape(known.shape) * (1 - 2.0 * known)
         return llr.reshape(-1, fine.BITS)
 
     def _restored(self, frames: np.ndarray) -> np.ndarray:
-        """Return frames through the restoration network, a few at a time."""
+        """Pass frames through the restoration network, a few at a time."""
         out = []
         for first in range(0, len(frames), _RESTORED_TOGETHER):
             at = np.clip(np.arange(first - 1, first + _RESTORED_TOGETHER + 1), 0, len(frames) - 1)
@@ -211,7 +211,7 @@ class SegmentReceiver:
 
 
 def _shown(messages: Iterable[bytes | None], shape: tuple[int, ...]) -> tuple[np.ndarray | None, int]:
-    """Return the finest secret that these messages show, None if they show none, and how many layers do."""
+    """Return the finest secret in these messages, None if there is none, and the number of its layers."""
     shown, count, unbroken = None, 0, True
     for message in messages:
         decoded = None if message is None else decode_layer(message, shown if unbroken else None, shape)
@@ -223,13 +223,13 @@ def _shown(messages: Iterable[bytes | None], shape: tuple[int, ...]) -> tuple[np
 
 
 class RobustReceiver(base.Receiver):
-    """Puts what the segments give into its places and fills the gaps.
+    """Puts the frames of segments in order and fills the gaps.
 
-    The first segment that can be read says what the secret is; `listen` to frames until it is found.
+    The first segment that can be read has the secret's metadata; `listen` to frames until it is found.
     """
 
     def __init__(self, segments: SegmentReceiver, still: bool):
-        """`still`: the stego is an image, of which one frame comes out."""
+        """Take the receiver of segments; `still`: the stego is an image, from which one frame comes out."""
         self.received = self.written = 0
         self.missing: list[int] = []  # frames that repeat the one before
         self._segments, self._still, self._ended = segments, still, False
@@ -248,7 +248,7 @@ class RobustReceiver(base.Receiver):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How many layers could be read."""
+        """The number of layers that could be read, in words."""
         if not self.found:
             return ()
         counts = sorted({layers for layers, _ in self._layers})
@@ -298,7 +298,7 @@ class RobustReceiver(base.Receiver):
 
     @property
     def _frames(self) -> int:
-        """How many frames come out."""
+        """The number of frames that come out."""
         return 1 if self._still else self.metadata.frames
 
     @property
@@ -306,7 +306,7 @@ class RobustReceiver(base.Receiver):
         return self.written + len(self._ready)
 
     def _place(self, parts: Iterable[Part]) -> None:
-        """Take note of the frames that parts add, those before them that are missing included."""
+        """Append the frames of parts, repeating frames where some are missing before them."""
         for part in parts:
             if not self.found:
                 self._start(part.metadata)
@@ -320,9 +320,9 @@ class RobustReceiver(base.Receiver):
             self._last = self._ready[-1]
             self._layers.add((part.layers, part.of))
 
-    def _start(self, about: Metadata) -> None:
-        self.metadata = about
-        self._last = Timed(self._upright(np.full((about.height, about.width, 3), GREY, np.uint8)))
+    def _start(self, metadata: Metadata) -> None:
+        self.metadata = metadata
+        self._last = Timed(self._upright(np.full((metadata.height, metadata.width, 3), GREY, np.uint8)))
 
     def _fill(self, end: int) -> None:
         """Repeat the last frame up to frame `end`."""

@@ -25,7 +25,7 @@ from deepsteg_jax.schemes.robust.receiver import RobustReceiver, SegmentReceiver
 from deepsteg_jax.schemes.robust.segment import fewest_symbols, make_format
 from deepsteg_jax.schemes.robust.sender import RobustSender, SegmentSender
 
-MASTER_SALT = b"deepsteg robust\0"  # public: there is no place for another before the key is known
+MASTER_SALT = b"deepsteg robust\0"  # public: without the key no other could be read
 PROBE_FRAMES = 256  # of a stego in which something has to be found
 _MOST_CRF, _MOST_QUALITY = 51, 100
 # Of hiding with the shipped configs, on two cores:
@@ -42,7 +42,7 @@ class RobustScheme(Scheme):
     name, purpose = "robust", "post"
 
     def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
-        """`config`: the whole config; `load_params`: gives the parameters of a side, "hide" or "reveal".
+        """Take the whole config, and `load_params`, which returns the parameters of "hide" or "reveal".
 
         Raises:
             UserError: config.secret_layers, modulations, model.spacing, growth or margin makes no sense.
@@ -105,11 +105,11 @@ class RobustScheme(Scheme):
         return Found(receiver.metadata, receiver, receiver.received) if receiver.found else None
 
     def segment_sender(self, master: bytes, height: int, width: int) -> SegmentSender:
-        """Make what hides segments of frames of one size, for the holder of a master key."""
+        """Make the sender of segments of frames of one size, for the holder of a master key."""
         return SegmentSender(self.config, self._sending, make_format(self.config, master, height, width))
 
     def segment_receiver(self, master: bytes, height: int, width: int) -> SegmentReceiver:
-        """Make what reveals them; raises UserError if the frames are too small."""
+        """Make the receiver of such segments; raise UserError if the frames are too small."""
         return SegmentReceiver(*self._receiving, make_format(self.config, master, height, width))
 
     def receiver(self, found: Found) -> RobustReceiver:
@@ -181,7 +181,7 @@ def describe(plan: Plan, settings: Settings) -> Metadata:
 
 
 def notes_on(plan: Plan) -> tuple[str, ...]:
-    """Return what the user should know of what is lost."""
+    """Return notes for the user on the parts of the secret that are lost."""
     notes = []
     if plan.secret.tracks:
         notes.append("the secret's sound and subtitles are left out: this model hides pictures only")
@@ -203,6 +203,6 @@ def lossy_of(config: ConfigDict) -> media.Lossy:
     quality = config.video.get("jpeg_quality", media.Lossy().quality)
     if not (0 <= crf <= _MOST_CRF and 1 <= quality <= _MOST_QUALITY):
         raise UserError(
-            f"config.video.crf is 0 to {_MOST_CRF} and config.video.jpeg_quality 1 to {_MOST_QUALITY}"
+            f"config.video.crf must be 0 to {_MOST_CRF}, and config.video.jpeg_quality 1 to {_MOST_QUALITY}"
         )
     return media.Lossy(crf, quality)

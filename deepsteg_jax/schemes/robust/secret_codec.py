@@ -12,14 +12,14 @@ from deepsteg_jax.errors import UserError
 CODEC, CONTAINER = "libsvtav1", "obu"  # a bare stream: no container's bytes
 FINEST, COARSEST = 1, 63  # constant rate factors
 PRESET = 6
-FILLED = 0.97  # of the capacity; a coding that takes more is fine enough
+FILLED = 0.97  # share of the capacity from which on a coding is fine enough
 
 
 class Size(NamedTuple):
-    """What is coded of a secret."""
+    """The part of a secret that is coded: scaled down, and in time one frame of each `stride`."""
 
     scale: float  # of its width and height
-    stride: int = 1  # one frame of so many
+    stride: int = 1  # every stride-th frame
 
 
 # From fine to coarse; the first byte of a message is the number of one of them.
@@ -50,8 +50,8 @@ _USUAL = (
 )  # bits per pixel from which on a size is best
 
 
-def code(frames: np.ndarray, capacity: int, rate: Fraction = media.FOLDER_RATE) -> bytes:
-    """The best coding of a secret in at most so many bytes.
+def encode(frames: np.ndarray, capacity: int, rate: Fraction = media.FOLDER_RATE) -> bytes:
+    """Return the best coding of a secret in at most `capacity` bytes.
 
     Takes the finest rate factor that fits, and the size whose frames, scaled up again, come nearest to the
     secret (mean over frames of PSNR), as far as a search from a usual size uphill finds it.
@@ -62,7 +62,7 @@ def code(frames: np.ndarray, capacity: int, rate: Fraction = media.FOLDER_RATE) 
         rate: frames per second.
 
     Returns:
-        The number of the size, then the stream. What carries it must give back exactly these bytes.
+        The number of the size, then the stream, which has to arrive bit for bit.
 
     Raises:
         UserError: it does not fit at any size, or this build of FFmpeg has no AV1 encoder.
@@ -85,7 +85,7 @@ def code(frames: np.ndarray, capacity: int, rate: Fraction = media.FOLDER_RATE) 
 
 
 def decode(message: bytes, count: int, height: int, width: int) -> np.ndarray:
-    """The `count` frames of `code` at their full size, uint8 [count, height, width, 3].
+    """Return the `count` frames of `encode` at their full size, uint8 [count, height, width, 3].
 
     Raises UserError if nothing can be decoded; damage that the decoder conceals goes unnoticed.
     """
@@ -96,7 +96,7 @@ def decode(message: bytes, count: int, height: int, width: int) -> np.ndarray:
 
 
 def _climb(quality: Callable[[int], float], start: int) -> int:
-    """The number from `start` on, whichever way, after which `quality` falls."""
+    """Return the number, searching from `start` in the better direction, after which `quality` falls."""
     while np.isneginf(quality(start)) and start < len(SIZES) - 1:  # nothing fits yet
         start += 1
     for direction in (1, -1):
@@ -109,9 +109,9 @@ def _climb(quality: Callable[[int], float], start: int) -> int:
 
 
 def _try_size(frames, number, capacity, rate) -> tuple[float, bytes | None]:
-    """(PSNR in dB, message) of the finest coding at a size; (-inf, None) if none fits."""
+    """Return (PSNR in dB, message) of the finest coding at a size; (-inf, None) if none fits."""
     small = _shrink(frames, SIZES[number])
-    stream = _finest(lambda factor: _code_av1(small, factor, rate), capacity - 1)
+    stream = _finest(lambda factor: _encode_av1(small, factor, rate), capacity - 1)
     if stream is None:
         return -np.inf, None
     message = bytes([number]) + stream
@@ -119,15 +119,15 @@ def _try_size(frames, number, capacity, rate) -> tuple[float, bytes | None]:
     return metrics.mean_psnr(frames, decoded), message
 
 
-def _finest(code_at: Callable[[int], bytes], capacity: int) -> bytes | None:
-    """What `code_at` makes of the lowest rate factor whose bytes fit; None if none does.
+def _finest(encode_at: Callable[[int], bytes], capacity: int) -> bytes | None:
+    """Return the bytes of `encode_at` for the lowest rate factor at which they fit; None if none does.
 
     The logarithm of the number of bytes falls about linearly with the factor, which tells where to look.
     """
     best, low, high, guess = None, FINEST, COARSEST, 45
     while low <= high:
         guess = min(max(guess, low), high)
-        coded = code_at(guess)
+        coded = encode_at(guess)
         if len(coded) <= capacity:
             best, high = coded, guess - 1
             if len(coded) > FILLED * capacity:
@@ -139,7 +139,7 @@ def _finest(code_at: Callable[[int], bytes], capacity: int) -> bytes | None:
     return best
 
 
-def _code_av1(frames, factor, rate):
+def _encode_av1(frames, factor, rate):
     options = {"crf": str(factor), "preset": str(PRESET), "svtav1-params": "lp=1"}
     return media.compress(frames, CODEC, "yuv420p", options, rate, CONTAINER)
 
@@ -158,7 +158,7 @@ def _shrink(frames, size: Size):
 
 
 def _grow(frames, size: Size, count, height, width):
-    """Inverse of `_shrink`, as far as there is one; frames in between are mixed of their neighbours."""
+    """Invert `_shrink`, up to lost detail; frames between are interpolated from their neighbours."""
     large = _resized(frames, height, width)
     if len(large) == count:
         return large

@@ -15,16 +15,16 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.robust import secret_codec, thumbnail
 
 KIND_BYTES = 1  # before the coder's message
-MOST_THUMBNAIL = 2000  # bytes; of more, a video codec makes more
-_WHOLE, _REFINEMENT, _THUMBNAIL = range(3)  # what a layer holds
+MOST_THUMBNAIL = 2000  # bytes; with more, a video codec is better
+_WHOLE, _REFINEMENT, _THUMBNAIL = range(3)  # kinds of layers
 
 
 def _refine(below: np.ndarray, difference: np.ndarray) -> np.ndarray:
     return np.clip(below + difference.astype(np.int16) - 128, 0, 255).astype(np.uint8)
 
 
-def code_layers(secret: np.ndarray, capacities: list[int], rate: Fraction) -> list[bytes]:
-    """A secret in layers.
+def encode_layers(secret: np.ndarray, capacities: list[int], rate: Fraction) -> list[bytes]:
+    """Encode a secret in layers.
 
     Args:
         secret: uint8 [n, h, w, 3].
@@ -51,22 +51,22 @@ def code_layers(secret: np.ndarray, capacities: list[int], rate: Fraction) -> li
 def _codings(
     secret: np.ndarray, below: np.ndarray | None, capacity: int, capacity_below: int, rate: Fraction
 ):
-    """Yield the messages that a layer of this capacity may hold; hopeless ones are left out."""
+    """Yield candidate messages for a layer of this capacity; hopeless ones are left out."""
     growth, coders = capacity / max(capacity_below, 1), []
     if growth > 1.35:
-        coders.append((_WHOLE, lambda most: secret_codec.code(secret, most, rate)))
+        coders.append((_WHOLE, lambda most: secret_codec.encode(secret, most, rate)))
         if capacity < MOST_THUMBNAIL:
-            coders.append((_THUMBNAIL, lambda most: thumbnail.code(secret, most)))
+            coders.append((_THUMBNAIL, lambda most: thumbnail.encode(secret, most)))
     if below is not None and growth < 3:
         missing = np.clip(secret.astype(np.int16) - below + 128, 0, 255).astype(np.uint8)
-        coders.append((_REFINEMENT, lambda most: secret_codec.code(missing, most, rate)))
-    for kind, code in coders:
+        coders.append((_REFINEMENT, lambda most: secret_codec.encode(missing, most, rate)))
+    for kind, encode in coders:
         with suppress(UserError):  # does not fit
-            yield bytes([kind]) + code(capacity - KIND_BYTES)
+            yield bytes([kind]) + encode(capacity - KIND_BYTES)
 
 
 def decode_layer(message: bytes, below: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
-    """What a layer's message shows, on top of what is shown below; uint8 of `shape`, None without."""
+    """Decode a layer on top of the secret shown `below`, uint8 of `shape`; None if it needs one below."""
     coder = thumbnail if message[0] == _THUMBNAIL else secret_codec
     decoded = coder.decode(message[KIND_BYTES:], *shape[:3])
     if message[0] != _REFINEMENT:

@@ -1,4 +1,4 @@
-"""What sender and receiver know alike of a segment: where its layers lie, and under which bits and keys."""
+"""A segment as sender and receiver both know it: the symbols, filler bits and keys of its layers."""
 
 import math
 from typing import NamedTuple
@@ -13,16 +13,16 @@ from deepsteg_jax.keystream import numpy_bits
 from deepsteg_jax.schemes.robust import code, fine, header, layout, levels
 from deepsteg_jax.schemes.robust.fine import Fine
 from deepsteg_jax.schemes.robust.header import Header
-from deepsteg_jax.schemes.robust.layout import FINE, QUARTER, SEGMENT, Layer, Layout
+from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT, Layer, Layout
 from deepsteg_jax.schemes.robust.modem import blocks_of, modulations_of
 
-_TAG, _END = 8, b"\x80"  # of a layer's message: bytes of the cipher, and what marks its end
-AROUND = _TAG + len(_END)  # bytes of a layer's capacity that its message cannot have
-_OPTIMISM = 1.4  # of the information expected, which tends to be too little; what needs more is not tried
+_TAG, _END = 8, b"\x80"  # of a layer's message: bytes of the authentication tag, and its end mark
+OVERHEAD = _TAG + len(_END)  # bytes of a layer's capacity that its message cannot have
+_OPTIMISM = 1.4  # factor on the expected information, which is often too low; larger messages are not tried
 
 
 class Format(NamedTuple):
-    """What both parties know before the first segment, of frames of one size."""
+    """The knowledge that both parties have before the first segment, for frames of one size."""
 
     layers: tuple[Layer, ...]
     layouts: dict[tuple[int, int], Layout]  # by (symbols of a block, frames that share them)
@@ -44,15 +44,15 @@ class Format(NamedTuple):
         """Lay out the segment of a number, counted from 0, and a header."""
         here, frames = self.layouts[header.count, header.repeat], len(_starts(header))
         pilots, free = self.fine.indices(number, header.length, self.blocks)
-        shares = [layer.share for layer in self.layers if layer.levels == QUARTER]
-        quarters, finer = iter(here.quarters(number, frames, shares)), here.finer(number, frames)
-        of_kind = {QUARTER: lambda: next(quarters), FINE: lambda: free}
+        shares = [layer.share for layer in self.layers if layer.levels == COARSE]
+        coarse, finer = iter(here.coarse_indices(number, frames, shares)), here.finer_indices(number, frames)
+        of_kind = {COARSE: lambda: next(coarse), FINE: lambda: free}
         indices = tuple(of_kind.get(layer.levels, lambda: finer)() for layer in self.layers)
         return Segment(self, number, header, indices, pilots)
 
 
 def fewest_symbols(modulations) -> int:
-    """Return the smallest number of symbols of a block of pairs (it, frames that share them)."""
+    """Return the smallest number of symbols of a block in pairs (symbols, frames that share them)."""
     return min(count for count, _ in modulations)
 
 
@@ -108,15 +108,14 @@ class Segment(NamedTuple):
         return self.format.layers[-1].levels == FINE
 
     def with_header(self, **changes) -> "Segment":
-        """Return it with another salt or capacities, which leave the indices as they are."""
+        """Return it with another salt or other capacities, which leave the indices as they are."""
         return self._replace(header=self.header._replace(**changes))
 
     def filler(self) -> np.ndarray:
         """Return its bits before layers are written, uint8 [frames with symbols, symbols, LEVELS].
 
-        Pilots, header, and for all else a keystream that layers are added to: what no layer uses is known to
-        the receiver too, and where a codec turns all symbols into the same few, errors of a code's
-        repetitions do not add up.
+        Pilots, header, and for all else a keystream that layers are added to. So the receiver knows unused
+        bits too, and errors of a code's repetitions do not add up where a codec turns all symbols into a few.
         """
         here, master = self.layout, self.format.master
         shape = len(self.starts), here.symbols, levels.LEVELS
@@ -145,16 +144,15 @@ class Segment(NamedTuple):
         for i, (message, capacity) in enumerate(zip(messages, self.header.capacities, strict=False)):
             if not capacity:
                 continue
-            layer, symbols, carried = self.format.layers[i], self.indices[i], self._sealed(i, message)
+            layer, symbols, coded = self.format.layers[i], self.indices[i], self._sealed(i, message)
             if layer.levels == FINE:
-                fine_bits[symbols] ^= carried.reshape(-1, fine.BITS)
+                fine_bits[symbols] ^= coded.reshape(-1, fine.BITS)
             else:
-                chosen = carried.reshape(-1, len(layer.levels))
-                flat[symbols[:, None], np.array(layer.levels)] ^= chosen
+                flat[symbols[:, None], np.array(layer.levels)] ^= coded.reshape(-1, len(layer.levels))
         return bits, fine_bits
 
     def unused(self, filler: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the symbols whose quarters no layer uses, and their bits, uint8 [m, 2].
+        """Return the indices of symbols whose quarters no layer uses, and their bits, uint8 [m, 2].
 
         `filler`: its bits, flat over the frames.
         """
@@ -162,7 +160,7 @@ class Segment(NamedTuple):
         for layer, symbols, capacity in zip(
             self.format.layers, self.indices, self.header.capacities, strict=False
         ):
-            if layer.levels == QUARTER and capacity:
+            if layer.levels == COARSE and capacity:
                 free[symbols] = False
         return np.flatnonzero(free), filler[free][:, :2]
 
@@ -174,18 +172,18 @@ class Segment(NamedTuple):
         size = 8 * self.header.capacities[i]
         if _OPTIMISM * levels.expected_information(llr) * len(llr) <= size:
             return None
-        book = code.build(len(llr), size)
-        bits = book.decode(llr)
+        ecc = code.build(len(llr), size)
+        bits = ecc.decode(llr)
         if bits is None:
             return None
         try:
             message = self._cipher().decrypt(_nonce(i), np.packbits(bits).tobytes(), None)
         except InvalidTag:
             return None
-        return message.rstrip(b"\0").removesuffix(_END), book.encode(bits)
+        return message.rstrip(b"\0").removesuffix(_END), ecc.encode(bits)
 
     def _sealed(self, i: int, message: bytes) -> np.ndarray:
-        """Return the coded bits of layer `i`."""
+        """Seal and encode the message of layer `i`; return its coded bits."""
         layer, capacity = self.format.layers[i], self.header.capacities[i]
         length = len(self.indices[i]) * (len(layer.levels) or fine.BITS)
         padded = (message + _END).ljust(capacity - _TAG, b"\0")
@@ -205,30 +203,30 @@ class Reading:
     """Log-likelihood ratios of a segment's symbols, of finer levels once the coarser ones are known."""
 
     def __init__(self, phase: np.ndarray, scale: np.ndarray, lost: np.ndarray):
-        """See `Modem.read`; all flat over the segment."""
+        """Take what `Modem.read` returns, flat over the segment."""
         self._read = phase, scale, lost
-        self._quarter = levels.quarter_llr(phase, scale, lost)
-        self._bits = (self._quarter < 0).astype(np.uint8)
+        self._coarse = levels.coarse_llr(phase, scale, lost)
+        self._bits = (self._coarse < 0).astype(np.uint8)
         self._start = None
 
     def llr(self, layer: Layer, symbols: np.ndarray) -> np.ndarray:
-        """Return those of all bits of a layer, one symbol after the other."""
-        if layer.levels == QUARTER:
-            return self._quarter[symbols].ravel()
+        """Return the ratios of all bits of a layer, one symbol after the other."""
+        if layer.levels == COARSE:
+            return self._coarse[symbols].ravel()
         read = (x[symbols] for x in self._read)
         return levels.finer_llr(*read, self._starts()[symbols], layer.levels[0], len(layer.levels)).ravel()
 
     def know(self, symbol_levels: tuple[int, ...], symbols: np.ndarray, bits: np.ndarray) -> None:
         """Take the bits of some levels as known, in the order of `llr`."""
         bits = bits.reshape(len(symbols), -1)
-        if symbol_levels == QUARTER:
+        if symbol_levels == COARSE:
             self._bits[symbols] = bits
             return
         for level, column in zip(symbol_levels, bits.T, strict=True):
             self._starts()[symbols] = levels.finer_start(self._starts()[symbols], column, level)
 
     def _starts(self) -> np.ndarray:
-        """Return where the intervals begin that are known; the first call takes the quarters as known."""
+        """Return where the known intervals begin; the first call takes the quarters as known."""
         if self._start is None:
             self._start = levels.quarter_starts(self._bits)
         return self._start

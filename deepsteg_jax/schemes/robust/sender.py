@@ -1,6 +1,6 @@
 """Hides a secret segment by segment, each of them by itself.
 
-cover + random symbols -> real codecs -> what each layer would carry
+cover + random symbols -> real codecs -> capacity of each layer
 secret -> thumbnail or AV1 in as many bytes, layer by layer -> sealed -> error-correcting code -> symbols
 """
 
@@ -19,16 +19,16 @@ from deepsteg_jax.schemes import base
 from deepsteg_jax.schemes.base import Metadata, Pair
 from deepsteg_jax.schemes.robust import alignment, code, header, levels
 from deepsteg_jax.schemes.robust.header import Header
-from deepsteg_jax.schemes.robust.layout import FINE, QUARTER, SEGMENT, Layer
+from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT, Layer
 from deepsteg_jax.schemes.robust.modem import Modem, Modulation, luma_of, repeated_means
-from deepsteg_jax.schemes.robust.secret_layers import code_layers
-from deepsteg_jax.schemes.robust.segment import AROUND, Format, Reading, Segment
+from deepsteg_jax.schemes.robust.secret_layers import encode_layers
+from deepsteg_jax.schemes.robust.segment import OVERHEAD, Format, Reading, Segment
 
-GROWTH_CODEC = "C6"  # codec run in which the stego's bits are compared with the cover's
-LEAST_INFORMATION = 0.012  # bits per pixel, with which a secret can be made out
+GROWTH_CODEC = "C6"  # codec run that compares the stego's bits with the cover's
+LEAST_INFORMATION = 0.012  # bits per pixel from which on a secret is recognisable
 LEAST_CAPACITY = 20  # bytes; layers of less are left out
-SALTS, STILL_SALTS = 3, 12  # that are tried; of a frame alone, which is tried quickly, more
-_SMALLER = 0.95  # what is tried after a size that cannot be decoded
+SALTS, STILL_SALTS = 3, 12  # tried for a segment, and for a single frame, which is quick
+_SMALLER = 0.95  # factor to the next size after one that cannot be decoded
 
 
 class _Sent(NamedTuple):
@@ -42,7 +42,7 @@ class _Sent(NamedTuple):
 
 
 class _Trial(NamedTuple):
-    """What became of a modulation."""
+    """The result of a trial of a modulation."""
 
     modulation: Modulation
     size_bytes: int  # of the stego as H.264
@@ -50,7 +50,7 @@ class _Trial(NamedTuple):
 
 
 def _choose(trials: list[_Trial], most: float, least: float) -> _Trial:
-    """The one of at most `most` bytes that carries most; if none has `least` bits, the cheapest that has."""
+    """Choose the richest trial within `most` bytes; if none has `least` bits, the cheapest that has."""
     rich = [trial for trial in trials if trial.bits >= least]
     if fitting := [trial for trial in rich or trials if trial.size_bytes <= most]:
         return max(fitting, key=attrgetter("bits"))
@@ -58,16 +58,16 @@ def _choose(trials: list[_Trial], most: float, least: float) -> _Trial:
 
 
 def _is_decoded(llr: np.ndarray, bits: np.ndarray, size: int) -> bool:
-    """Whether these bits, received so, are decoded if they are `size` message bits coded.
+    """Return whether these received bits are decoded if they are the code of `size` message bits.
 
-    The code is linear: any word errs as the one of zeros does.
+    The code is linear: every codeword is decoded as well as that of zeros.
     """
     found = code.build(len(bits), size).decode(llr * (1 - 2.0 * bits))
     return found is not None and not found.any()
 
 
 def _decodable(llr: np.ndarray, bits: np.ndarray, size: float) -> float:
-    """Return the largest tried number of message bits, from `size` down, that is decoded; 0 without one."""
+    """Return the largest tried number of message bits, from `size` down, that decodes; 0 if none does."""
     while size >= 8 * LEAST_CAPACITY and not _is_decoded(llr, bits, int(size)):
         size *= _SMALLER
     return size if size >= 8 * LEAST_CAPACITY else 0.0
@@ -77,14 +77,14 @@ def _read_layer(layer: Layer, symbols, sent: np.ndarray, read: np.ndarray) -> tu
     """Return (log-likelihood ratios, bits) of a layer of all bits `sent`; coarser levels are known."""
     flat = sent.reshape(-1, levels.LEVELS)
     reading, everywhere = Reading(*read.reshape(3, -1)), np.arange(len(flat))
-    reading.know(QUARTER, everywhere, flat[:, :2])
+    reading.know(COARSE, everywhere, flat[:, :2])
     for level in range(2, layer.levels[0]):
         reading.know((level,), everywhere, flat[:, level : level + 1])
     return reading.llr(layer, symbols), flat[symbols][:, np.array(layer.levels)].ravel()
 
 
 def _demodulated(modem: Modem, sent: _Sent, frames: np.ndarray) -> np.ndarray:
-    """Return what is read of a segment's symbols in received frames, see `Modem.read`."""
+    """Demodulate the symbols of a segment in received frames, see `Modem.read`."""
     references, modulation = sent.segment.layout.references, sent.modulation
     luma, known = (
         repeated_means(luma_of(frames), modulation.repeat),
@@ -94,7 +94,7 @@ def _demodulated(modem: Modem, sent: _Sent, frames: np.ndarray) -> np.ndarray:
 
 
 class _Received:
-    """What is read of a segment after the codec run of each layer, if the coarser ones are known."""
+    """A segment as received through the codec run of each layer, with the coarser layers known."""
 
     def __init__(self, sent: _Sent, modem: Modem):
         rate = sent.segment.header.metadata.rate
@@ -104,12 +104,12 @@ class _Received:
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (log-likelihood ratios, bits) of layer `i`."""
-        sent, shared = self._sent, self._sent.segment.format
-        layer, symbols = shared.layers[i], sent.segment.indices[i]
+        sent, segment_format = self._sent, self._sent.segment.format
+        layer, symbols = segment_format.layers[i], sent.segment.indices[i]
         if layer.levels != FINE:
             return _read_layer(layer, symbols, sent.bits, self._demodulated(layer.codec))
         luma = luma_of(self._through(layer.codec))
-        llr = shared.fine.llr(luma, sent.fine_bits, sent.segment.fine_pilots)
+        llr = segment_format.fine.llr(luma, sent.fine_bits, sent.segment.fine_pilots)
         return llr[symbols].ravel(), sent.fine_bits[symbols].ravel()
 
 
@@ -117,7 +117,7 @@ class SegmentSender:
     """Hides segments of at most SEGMENT frames."""
 
     def __init__(self, config: ConfigDict, modem: Modem, shared: Format):
-        """`config`: the whole config; `shared`: see there.
+        """Take the whole config, the modem and the format `shared` with the receiver.
 
         Raises:
             UserError: the spacing, `growth` or `margin` makes no sense.
@@ -148,7 +148,7 @@ class SegmentSender:
         plain = plain._replace(count=modulation.count, repeat=modulation.repeat)
         segment = self._format.segment(number, plain)
         capacities = self._capacities(self._send(segment, cover, modulation))
-        messages = code_layers(secret, [size - AROUND for size in capacities], metadata.rate)
+        messages = encode_layers(secret, [size - OVERHEAD for size in capacities], metadata.rate)
         capacities = [size if message else 0 for size, message in zip(capacities, messages, strict=True)]
         if not any(capacities) and not number:  # a short last segment may well be empty
             raise UserError("nothing of the secret fits into this cover: use larger or more frames")
@@ -167,7 +167,7 @@ class SegmentSender:
         return _Sent(segment, modulation, stego, bits, fine_bits)
 
     def _modulation(self, number: int, cover: np.ndarray, plain: Header) -> Modulation:
-        """Return the one that carries most of those with which H.264 grows no more than it may.
+        """Return the modulation that carries most among those within the limit on H.264's growth.
 
         Symbols of every frame carry most where frames have to be coded anew anyway; where the cover stands
         still, repeated ones cost less, and then more of a block. Where all that fit carry next to nothing, it
@@ -191,16 +191,16 @@ class SegmentSender:
         return _choose(trials, most, LEAST_INFORMATION * cover[..., 0].size).modulation
 
     def _spacings(self, count: int) -> list[float]:
-        """Return the spacings that are tried with `count` symbols in a block, from the largest one on."""
+        """Return the spacings to try with `count` symbols in a block, the largest first."""
         largest = self._spacing * np.sqrt(self._format.fewest / count)  # as much distortion
         every = alignment.SPACINGS
         return every[(1.04 * largest >= every) & (0.49 * largest < every)][::-1][::3].tolist()
 
     def _information(self, sent: _Sent, frames: np.ndarray) -> float:
-        """Return the bits of information that received frames have of the quarters of all symbols."""
-        quarters = sent.bits[..., :2]
-        llr = levels.quarter_llr(*_demodulated(self._modem, sent, frames))
-        return quarters.size * levels.information(llr, quarters)
+        """Return the bits of information that received frames have about the quarters of all symbols."""
+        coarse = sent.bits[..., :2]
+        llr = levels.coarse_llr(*_demodulated(self._modem, sent, frames))
+        return coarse.size * levels.information(llr, coarse)
 
     def _capacities(self, sent: _Sent) -> list[int]:
         """Return the bytes that each layer can carry through its codec run, found by sending these bits."""
@@ -208,7 +208,7 @@ class SegmentSender:
         for i, layer in enumerate(self._format.layers):
             llr, bits = received.read(i)
             information = levels.information(llr, bits)
-            if layer.levels == FINE:  # whose errors vary little
+            if layer.levels == FINE:  # its errors vary little
                 size = code.reached_size(len(bits), information)
             else:
                 size = _decodable(llr, bits, code.reached_size(len(bits), information, short=0))
@@ -217,7 +217,7 @@ class SegmentSender:
         return capacities
 
     def _most_readable(self, salted: Iterable[_Sent]) -> _Sent:
-        """Return the first one all of whose coarse layers survive their codec runs, or that with the most.
+        """Return the first segment whose coarse layers all survive their codec runs, else that with the most.
 
         What a codec leaves varies with every bit, on some covers much; another salt is another chance.
         """
@@ -225,7 +225,7 @@ class SegmentSender:
         for sent in salted:
             received, capacities = _Received(sent, self._modem), sent.segment.header.capacities
             coarse = [
-                i for i, layer in enumerate(self._format.layers) if layer.levels == QUARTER and capacities[i]
+                i for i, layer in enumerate(self._format.layers) if layer.levels == COARSE and capacities[i]
             ]
             count = sum(_is_decoded(*received.read(i), 8 * capacities[i]) for i in coarse)
             if count > most:
@@ -238,7 +238,7 @@ class SegmentSender:
 def check(config: ConfigDict) -> None:
     """Raise UserError if `growth`, `margin` or the spacing of a config makes no sense."""
     if not (config.growth >= 0 and 0 < config.margin <= 1):
-        raise UserError("config.growth is 0 or more, config.margin more than 0 and at most 1")
+        raise UserError("config.growth must be 0 or more, config.margin more than 0 and at most 1")
     alignment.nearest_spacing(config.model.spacing)
 
 
@@ -250,7 +250,7 @@ class RobustSender(base.Sender):
     """Collects the pairs of a segment and hides them together."""
 
     def __init__(self, segments: SegmentSender, metadata: Metadata, notes: tuple[str, ...] = ()):
-        """`segments`: hides them; `notes`: what the user should know."""
+        """Take the sender of segments, the secret's metadata and notes for the user."""
         self.notes = notes
         self._segments, self._metadata = segments, metadata
         self._pairs: list[Pair] = []

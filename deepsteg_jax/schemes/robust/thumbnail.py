@@ -1,9 +1,9 @@
-"""A secret coded to next to nothing: the lowest frequencies of a cosine transform in time, height and width.
+"""A secret coded to a few bytes: the lowest frequencies of a cosine transform in time, height and width.
 
-For some dozen to some hundred bytes, where a video codec's headers alone take more. Coefficients of the
+For dozens to hundreds of bytes, where a video codec's headers alone take more. Coefficients of the
 colours Y, Cb and Cr (JFIF) are quantised alike and range coded (Martin 1979, by the package constriction) as
-if they came from Laplace distributions that are the narrower the higher the frequency; how much was fitted to
-training clips.
+if they came from Laplace distributions, narrower for higher frequencies, whose widths were fitted to training
+clips.
 """
 
 import constriction
@@ -26,8 +26,8 @@ _COLOURS = ycbcr("bt601_full").matrix
 _GREY = 128
 
 
-def code(frames: np.ndarray, capacity: int) -> bytes:
-    """The best coding of a secret in at most so many bytes.
+def encode(frames: np.ndarray, capacity: int) -> bytes:
+    """Return the best coding of a secret in at most `capacity` bytes.
 
     Args:
         frames: uint8 [n, h, w, 3].
@@ -48,7 +48,7 @@ def code(frames: np.ndarray, capacity: int) -> bytes:
 
 
 def decode(message: bytes, count: int, height: int, width: int) -> np.ndarray:
-    """The frames of `code`, uint8 [count, height, width, 3].
+    """Return the frames of `encode`, uint8 [count, height, width, 3].
 
     Raises:
         UserError: it is not such a message.
@@ -67,7 +67,7 @@ def decode(message: bytes, count: int, height: int, width: int) -> np.ndarray:
 
 
 def _finest(coefficients: np.ndarray, spread: int, capacity: int) -> tuple[float, bytes]:
-    """(squared error, message) with about the smallest step that fits; (inf, b"") if none does."""
+    """Return (squared error, message) with about the smallest step that fits; (inf, b"") if none does."""
     best, low, high = (np.inf, b""), 0, len(STEPS) - 1
     while low <= high:
         step = (low + high) // 2
@@ -80,7 +80,7 @@ def _finest(coefficients: np.ndarray, spread: int, capacity: int) -> tuple[float
 
 
 def _quantised(coefficients: np.ndarray, spread: int, step: int) -> tuple[float, bytes]:
-    """(squared error, message)."""
+    """Quantise and range code; return (squared error, message)."""
     scales, coded = _scales(coefficients.shape[:3], spread, step)
     parts = coefficients[coded] / STEPS[step]
     numbers = np.sign(parts) * np.minimum(np.floor(np.abs(parts) + 1 - _ROUNDED_UP), _LARGEST)
@@ -91,7 +91,7 @@ def _quantised(coefficients: np.ndarray, spread: int, step: int) -> tuple[float,
 
 
 def _scales(shape: tuple[int, ...], spread: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale, in steps, of those coefficients [t, y, x, 3] that are coded, and which ones they are.
+    """Return scales, in steps, of the coefficients [t, y, x, 3] that are coded, and which ones these are.
 
     The same to the bit on every machine: nothing but roots and what IEEE 754 rounds exactly.
     """
@@ -103,7 +103,7 @@ def _scales(shape: tuple[int, ...], spread: int, step: int) -> tuple[np.ndarray,
 
 
 def _transform(frames: np.ndarray) -> np.ndarray:
-    """The lowest coefficients of frames, [t, y, x, 3], in grey levels of a whole picture."""
+    """Return the lowest coefficients of frames, [t, y, x, 3], in grey levels of a whole picture."""
     found = (frames - np.float32(_GREY)) @ _COLOURS.T
     for axis in (2, 1, 0):  # the longest first
         length = frames.shape[axis]

@@ -83,7 +83,7 @@ def test_spacings_are_the_nearest():
 
 @pytest.mark.parametrize("spacing", [-1, 0, 8, 200, float("nan")])
 def test_impossible_spacings_are_refused(spacing):
-    with pytest.raises(UserError, match=r"config\.model\.spacing is 16 to 90"):
+    with pytest.raises(UserError, match=r"config\.model\.spacing must be 16 to 90"):
         alignment.nearest_spacing(spacing)
 
 
@@ -120,7 +120,7 @@ def test_nothing_is_found_together_where_nothing_is():
 
 
 def _placings(numbers, start=None, first=32, length=8):
-    return alignment.placings(numbers, start, first, length)
+    return alignment.alignments(numbers, start, first, length)
 
 
 def test_where_no_frame_is_lost_all_are_placed():

@@ -118,7 +118,9 @@ def test_the_quality_of_the_config_is_obeyed(wire, tmp_path, field, values, suff
 def test_qualities_out_of_range(change):
     config = get_config("tiny")
     config.video.update(change)
-    with pytest.raises(UserError, match="config.video.crf is 0 to 51 and config.video.jpeg_quality 1 to 100"):
+    with pytest.raises(
+        UserError, match="config.video.crf must be 0 to 51, and config.video.jpeg_quality 1 to 100"
+    ):
         scheme.RobustScheme(config, None)
 
 

@@ -55,14 +55,14 @@ def test_fractions_are_said_as_well_as_they_can_be(rate, said):
 
 
 @pytest.mark.parametrize("field", ["frames", "width", "height"])
-def test_what_a_header_cannot_say_is_refused(field):
+def test_values_beyond_their_field_are_refused(field):
     about = ABOUT._replace(**{"cover_frames" if field == "frames" else field: 2**24})
-    with pytest.raises(UserError, match=f"the secret's {field}, {2**24}, can be"):
+    with pytest.raises(UserError, match=f"the secret's {field}, {2**24}, exceeds"):
         header.pack(HEADER._replace(metadata=about), KEY)
 
 
-def test_more_layers_than_it_has_room_for_are_refused():
-    with pytest.raises(UserError, match="at most 6 layers"):
+def test_too_many_layers_are_refused():
+    with pytest.raises(UserError, match="at most 6, not 7"):
         header.pack(HEADER._replace(capacities=(20,) * 7), KEY)
 
 

@@ -26,12 +26,12 @@ def test_every_symbol_of_a_frame_has_one_use():
 
 def test_quarters_are_dealt_out_once():
     made = layout.make(KEY, 1000, 416, OVERHEAD)
-    parts = made.quarters(3, 5, [0.2, 0.3, 0.5])
+    parts = made.coarse_indices(3, 5, [0.2, 0.3, 0.5])
     assert [len(part) for part in parts] == [len(made.data), 1.5 * len(made.data), 2.5 * len(made.data)]
     places = np.concatenate(parts)
     assert len(np.unique(places)) == len(places)
     assert set(places % 1000) == set(made.data)
-    finer = made.finer(3, 5)
+    finer = made.finer_indices(3, 5)
     assert len(np.unique(finer)) == len(finer) == 5 * (1000 - 2 * len(made.pilots))
     assert not set(finer % 1000) & {*made.pilots, *made.references}
 
@@ -42,8 +42,8 @@ def test_key_segment_and_frame_decide():
     assert not np.array_equal(a.pilot_bits(0), b.pilot_bits(0))
     assert not np.array_equal(a.pilot_bits(0), a.pilot_bits(1))
     assert not np.array_equal(a.pilot_bits(0), a.reference_bits(0))
-    assert not np.array_equal(a.finer(0, 2), a.finer(1, 2))
-    assert np.array_equal(a.finer(1, 2), layout.make(KEY, 1000, 416, OVERHEAD).finer(1, 2))
+    assert not np.array_equal(a.finer_indices(0, 2), a.finer_indices(1, 2))
+    assert np.array_equal(a.finer_indices(1, 2), layout.make(KEY, 1000, 416, OVERHEAD).finer_indices(1, 2))
 
 
 def test_frames_too_small_are_refused():

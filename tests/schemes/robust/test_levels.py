@@ -34,7 +34,7 @@ def test_neighbouring_quarters_differ_in_one_bit_even_around_the_circle():
 def test_every_level_is_read_where_there_is_no_noise():
     bits = _bits()
     read = _received(bits, 1e-3, 0.0)
-    assert np.array_equal(levels.quarter_llr(*read) < 0, bits[:, :2])
+    assert np.array_equal(levels.coarse_llr(*read) < 0, bits[:, :2])
     start = levels.quarter_starts(bits[:, :2])
     assert np.mean((levels.finer_llr(*read, start, 2, 3) < 0) == bits[:, 2:5]) > 0.97
     start = levels.finer_start(levels.finer_start(start, bits[:, 2], 2), bits[:, 3], 3)
@@ -45,7 +45,7 @@ def test_every_level_is_read_where_there_is_no_noise():
 def test_ratios_are_calibrated(scale, lost):
     """What they claim to know is what they know: bits are wrong as often as the ratios say."""
     bits = _bits(60_000)
-    llr = levels.quarter_llr(*_received(bits, scale, lost))
+    llr = levels.coarse_llr(*_received(bits, scale, lost))
     assert levels.information(llr, bits[:, :2]) == pytest.approx(levels.expected_information(llr), abs=0.01)
     claimed = 1 / (1 + np.exp(np.abs(llr)))
     assert np.mean((llr < 0) != bits[:, :2]) == pytest.approx(np.mean(claimed), abs=0.01)
@@ -56,7 +56,7 @@ def test_finer_levels_say_less_and_knowing_coarser_ones_helps():
     read = _received(bits, 0.06, 0.0)
     start = levels.quarter_starts(bits[:, :2])
     found = [
-        levels.information(levels.quarter_llr(*read), bits[:, :2]),
+        levels.information(levels.coarse_llr(*read), bits[:, :2]),
         levels.information(levels.finer_llr(*read, start, 2, 1), bits[:, 2:3]),
         levels.information(
             levels.finer_llr(*read, levels.finer_start(start, bits[:, 2], 2), 3, 1), bits[:, 3:4]
@@ -67,4 +67,4 @@ def test_finer_levels_say_less_and_knowing_coarser_ones_helps():
 
 def test_lost_phases_say_nothing():
     read = _received(_bits(100), 0.3, 1.0)
-    assert np.allclose(levels.quarter_llr(*read), 0)
+    assert np.allclose(levels.coarse_llr(*read), 0)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 def test_fits_and_gets_better_with_room():
     secret, last = smooth(9, 90, 130), 0.0
     for room in (400, 1000, 4000):
-        message = secret_codec.code(secret, room)
+        message = secret_codec.encode(secret, room)
         assert len(message) <= room
         shown = secret_codec.decode(message, *secret.shape[:3])
         assert shown.shape == secret.shape and shown.dtype == np.uint8
@@ -27,7 +27,7 @@ def test_fits_and_gets_better_with_room():
 
 def test_a_single_frame():
     secret = smooth(1, 64, 64)
-    shown = secret_codec.decode(secret_codec.code(secret, 900), 1, 64, 64)
+    shown = secret_codec.decode(secret_codec.encode(secret, 900), 1, 64, 64)
     assert metrics.mean_psnr(secret, shown) > 30
 
 
@@ -41,7 +41,7 @@ def test_every_size_comes_back_whole(number):
 
 def test_too_little_room_is_refused():
     with pytest.raises(UserError, match="does not fit into 20 bytes"):
-        secret_codec.code(smooth(4, 64, 64), 20)
+        secret_codec.encode(smooth(4, 64, 64), 20)
 
 
 @pytest.mark.parametrize("message", [b"", bytes([99]) + b"x" * 50, bytes(60)])

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 def test_layers_refine_or_replace_each_other():
     secret = smooth(8, 64, 96)
-    messages = secret_layers.code_layers(secret, [300, 0, 700, 3000], Fraction(25))
+    messages = secret_layers.encode_layers(secret, [300, 0, 700, 3000], Fraction(25))
     assert messages[1] == b"" and all(len(m) <= r for m, r in zip(messages, [300, 0, 700, 3000], strict=True))
     shown, reached = None, 0.0
     for message in filter(None, messages):
@@ -28,7 +28,7 @@ def test_layers_refine_or_replace_each_other():
 
 def test_next_to_no_room_holds_a_thumbnail():
     secret = smooth(8, 64, 96) // 2 + 60
-    (message,) = secret_layers.code_layers(secret, [60], Fraction(25))
+    (message,) = secret_layers.encode_layers(secret, [60], Fraction(25))
     assert 40 < len(message) <= 60
     shown = secret_layers.decode_layer(message, None, secret.shape)
     assert metrics.mean_psnr(secret, shown) > metrics.mean_psnr(secret, 0 * secret + 128) + 3

@@ -9,7 +9,7 @@ from configs.robust import get_config
 from deepsteg_jax.schemes.base import Metadata
 from deepsteg_jax.schemes.robust import levels
 from deepsteg_jax.schemes.robust.header import Header
-from deepsteg_jax.schemes.robust.layout import FINE, QUARTER
+from deepsteg_jax.schemes.robust.layout import COARSE, FINE
 from deepsteg_jax.schemes.robust.segment import Reading, make_format
 
 KEY, OTHER = bytes(range(32)), bytes(32)
@@ -88,8 +88,8 @@ def test_known_levels_tell_finer_ones():
     symbols = np.arange(500)
     reading = Reading(*read)
     wrong = Reading(*read)
-    reading.know(QUARTER, symbols, bits[:, :2])
-    wrong.know(QUARTER, symbols, 1 - bits[:, :2])
+    reading.know(COARSE, symbols, bits[:, :2])
+    wrong.know(COARSE, symbols, 1 - bits[:, :2])
     layer = make_format(get_config(), KEY, *SIZE).layers[3]
     assert layer.levels == (2,) and layers[3][0] == "2"
     assert levels.information(reading.llr(layer, symbols), bits[:, 2]) > 0.9
