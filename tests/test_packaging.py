@@ -105,8 +105,11 @@ def test_hide_reveal_roundtrip_and_evaluate_need_no_tensorflow(tmp_path):
     save(tmp_path / "clips/secret.mkv", smooth(4))
     code = """
 import sys
-for name in ("tensorflow", "tensorflow_datasets", "tensorboard", "gradio", "fastapi", "uvicorn", "pytest"):
-    sys.modules[name] = None
+class Missing:
+    def find_spec(self, name, *_):
+        if name in ("tensorflow", "tensorflow_datasets", "tensorboard", "gradio", "fastapi", "uvicorn", "pytest"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
 from deepsteg_jax import commands
 from configs import video
 config = video.get_config()

@@ -234,7 +234,6 @@ def test_work_is_the_same_whatever_is_wrong(monkeypatch):
         {"frames": newer},
         {"frames": [noise(), noise(seed=1)]},
         {"frames": [flat(0), flat(255)]},
-        {"frames": [noise(15, 17)] * 2},
         {"frames": [spoil(f, metadata._public_indices(f.size)[0][0], low_bits.COMMON_TABLE) for f in whole]},
     ):
         calls.clear()
