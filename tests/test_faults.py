@@ -366,4 +366,4 @@ def test_two_processes_with_one_output(tmp_path, output):
         stego = load(folder / output)
         near = [np.abs(stego[2:].astype(int) - cover[2:]).max() for cover in covers]  # without the headers
         assert len(stego) == 100 and min(near) < 16 < max(near)
-        np.testing.assert_array_equal(reveal(folder / output, tmp_path), stego)
+        np.testing.assert_array_equal(reveal(folder / output, tmp_path), smooth(100) & 0xF0)
