@@ -33,7 +33,7 @@ SURVIVES = {
     "file": "survives exact copies only: send it as a file, no messenger and no upload that re-encodes",
     "post": "survives re-encoding at the same size",
 }
-"""What a stego survives, by purpose."""
+"""The channels that a stego survives, by purpose."""
 
 Progress = Callable[[int], Any]
 """Called with the number of frames just done."""
@@ -64,7 +64,7 @@ def load(
 
     Returns:
         The model that the other functions take. Loading takes a second or so; each new size of frames is
-        compiled once. What is compiled is kept in JAX's compilation cache (`loading`).
+        compiled once, and kept in JAX's compilation cache (`loading`).
 
     Raises:
         UserError: there is no such model, checkpoint or field.
@@ -92,7 +92,7 @@ def hide(model: LoadedModel, cover: ArrayLike, secret: ArrayLike, key: Credentia
         key: what the receiver must have: a passphrase, or 32 bytes from `random_key` or a key file.
 
     Returns:
-        The stego, uint8 of the cover's shape. Only lossless formats keep what is in it, unless the model is a
+        The stego, uint8 of the cover's shape. Only lossless formats keep the secret, unless the model is a
         robust one.
 
     Raises:
@@ -108,7 +108,7 @@ def hide(model: LoadedModel, cover: ArrayLike, secret: ArrayLike, key: Credentia
 def reveal(model: LoadedModel, stego: ArrayLike, key: Credential) -> NDArray[np.uint8]:
     """Reveal the secret that is hidden in frames.
 
-    A stego that is cut short gives what is left, with a `UserWarning` that says so. Samples that were changed
+    A stego that is cut short gives the part that is left, with a `UserWarning`. Samples that were changed
     are not noticed (files have checksums), unless the model is a robust one.
 
     Args:
@@ -174,7 +174,7 @@ def hide_video(
         loop_cover: repeat a cover that is shorter than the secret.
 
     Returns:
-        What was done; `Report.notes` says what the user should know.
+        The report, with notes for the user.
 
     Raises:
         UserError: bad input; nothing is left under the output's name.
@@ -201,11 +201,11 @@ def reveal_video(
         progress: called with the number of frames just read.
 
     Returns:
-        What was done.
+        The report.
 
     Raises:
         UserError: bad input, a wrong key or another model; nothing is left under the output's name.
-        PartialError: the stego is cut short or damaged; what could be revealed is written.
+        PartialError: the stego is cut short or damaged; the readable part is written.
     """
     return pipeline.reveal([model.scheme], _checked(key), fspath(stego), fspath(output), progress)
 
@@ -234,7 +234,7 @@ def hide_file(
         secret: the same.
         output: path of the stego.
         key: a passphrase, or 32 bytes from `random_key` or a key file.
-        purpose: "file" for exact copies, "post" for what is re-encoded, "live" for the fastest; None: by the
+        purpose: "file" for exact copies, "post" for re-encoding, "live" for the fastest; None: by the
             suffix of `output`, .mp4, .mov and .jpg are for posting.
         scheme: "pixels" or "robust" in place of the one that suits the purpose.
         changes: values for fields of the config.
@@ -268,7 +268,7 @@ def reveal_file(
     Raises:
         UserError: bad input, a wrong key or a model that is not shipped; nothing is left under the output's
             name.
-        PartialError: the stego is cut short or damaged; what could be revealed is written.
+        PartialError: the stego is cut short or damaged; the readable part is written.
     """
     stego = fspath(stego)
     info = media.probe(stego, [])
@@ -278,7 +278,7 @@ def reveal_file(
 
 
 def describe(path: str | PathLike, purpose: Purpose | None = None) -> str:
-    """Say what a file is and what hiding in it takes; never looks for a secret.
+    """Describe a file and the cost of hiding in it; never look for a secret.
 
     Args:
         path: of a clip or an image.

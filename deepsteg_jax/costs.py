@@ -1,4 +1,4 @@
-"""Count what a model costs: arithmetic, memory between the passes, parameters. Nothing is run."""
+"""Count the cost of a model: arithmetic, memory between the passes, parameters. Nothing is run."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ def kept_activations(function: Callable, params: Any, *args) -> int:
 
     Args:
         function: (params, *args) -> scalar.
-        params: what is differentiated, arrays or shapes.
+        params: to differentiate by, arrays or shapes.
         args: arrays or shapes.
     """
 
@@ -76,8 +76,8 @@ def gmac_per_frame(
 ) -> dict[str, float]:
     """Count 1e9 multiply-adds (two flops each) per frame of the bare model, {"hide": ..., "reveal": ...}.
 
-    Counts the whole graph, decisions and elementwise work included. `secret`: shape of what is hidden where
-    that is no video like the cover; the cover is [1, frames, height, width, 3] then.
+    The whole graph counts, decisions and elementwise work included. `secret`: shape of the secret where it is
+    no video like the cover; the cover is [1, frames, height, width, 3] then.
     """
     params = jax.eval_shape(model.init, jax.random.key(0))
     shape = (1, height, width, 3) if frames == 1 and not secret else (1, frames, height, width, 3)

@@ -4,7 +4,7 @@
 neighbouring frames and by an unsharp mask. What each does to the quality is measured in docs/ENHANCE.md.
 
 Non-local means (Buades, Coll and Morel 2005) works on RGB here: OpenCV's variant for colour goes through
-8-bit CIELAB, which alone costs more than a good secret lacks. OpenCV is imported when it is first used.
+8-bit CIELAB, whose loss alone exceeds the error of a good secret. OpenCV is imported when it is first used.
 """
 
 import time
@@ -110,23 +110,23 @@ def neighbours(items: Iterable[Any], reach: int) -> Iterator[list]:
 
     Of a stream that is no longer than `reach` each item comes alone.
     """
-    items, held = iter(items), deque(maxlen=2 * reach + 1)
+    items, window = iter(items), deque(maxlen=2 * reach + 1)
     for item in items:
-        held.append(item)
-        if len(held) == reach + 1:
+        window.append(item)
+        if len(window) == reach + 1:
             break
     else:
-        yield from ([item] for item in held)
+        yield from ([item] for item in window)
         return
-    held.extendleft(list(held)[1:])  # each lands before the last one: mirrored
-    yield list(held)
+    window.extendleft(list(window)[1:])  # each lands before the last one: mirrored
+    yield list(window)
     for item in items:
-        held.append(item)
-        yield list(held)
-    whole = list(held)
+        window.append(item)
+        yield list(window)
+    whole = list(window)
     for i in range(reach):  # the mirror stands in the last item
-        held.append(whole[-2 - i])
-        yield list(held)
+        window.append(whole[-2 - i])
+        yield list(window)
 
 
 def sharpen(frame: np.ndarray, radius: float, amount: float) -> np.ndarray:
@@ -162,7 +162,7 @@ def enhance_file(
         progress: called with the number of frames just enhanced.
 
     Returns:
-        How many frames it has.
+        The number of frames.
 
     Raises:
         UserError: bad input; nothing is left under the output's name.
@@ -223,7 +223,7 @@ def after(reveal: Callable, settings: ConfigDict) -> Callable:
             plain, partial_error = Path(folder) / ("plain.png" if image else "plain.mkv"), None
             try:
                 report = reveal(credential, stego, plain, progress)
-            except PartialError as error:  # what could be revealed is there
+            except PartialError as error:  # the readable part is written
                 partial_error = PartialError(str(error).replace(str(plain), str(output)))
             start = time.monotonic()
             enhance_file(plain, output, settings, lambda frames: None)

@@ -1,4 +1,4 @@
-"""The exceptions for what a user can mend."""
+"""The exceptions for faults that a user can mend."""
 
 
 class UserError(Exception):
@@ -10,7 +10,7 @@ class UserError(Exception):
 
 
 class PartialError(Exception):
-    """A job did what it could with a damaged input and wrote that.
+    """A job read a damaged input as far as possible and wrote that.
 
     The message is one line that says how far it got. `main.py` prints it on stderr and exits with 3.
     """

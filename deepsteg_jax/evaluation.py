@@ -36,8 +36,8 @@ def read_together(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield the hidden frames side by side; the secret is scaled as it was hidden.
 
-    `numbers` of the secret's frames, which never fall, say what the revealed ones are to show, if that is not
-    one after the other.
+    `numbers`, which never fall, are those of the secret's frames that the revealed ones show; by default one
+    after the other.
     """
     cover_info, secret_info = media.probe(files.cover), media.probe(files.secret)
     streams = {
@@ -85,7 +85,7 @@ def measure_frames(
 
 
 def mean_of_frames(files: Files, values: list[dict[str, float]]) -> dict[str, float]:
-    """Average what `measure_frames` returned; add the number of frames and the capacity used.
+    """Average the figures of `measure_frames`; add the number of frames and the capacity used.
 
     `capacity_bpp` is the size of the secret, 24 bits a pixel, per pixel of cover that carries it.
     """
@@ -153,7 +153,7 @@ def prepare(path: Path, settings: ConfigDict) -> list[np.ndarray]:
 
 
 def wrong_key_psnr(scheme: Scheme, files: Files, numbers: Iterable[int] | None = None) -> float:
-    """Return the PSNR in dB between the secret and what a key other than the sender's gives.
+    """Return the PSNR in dB between the secret and the result of a key other than the sender's.
 
     Of a scheme that reveals with any key, of its first group of frames; where another key finds nothing, that
     counts as mid-grey.

@@ -149,7 +149,7 @@ class Deriver:
     """Derives the master keys of one credential, each of them once."""
 
     def __init__(self, credential: Credential):
-        """Take `credential`: a passphrase or the bytes of a key file."""
+        """Take a passphrase or the bytes of a key file."""
         self._credential, self._known = credential, {}
 
     def __call__(self, salt: bytes) -> bytes:

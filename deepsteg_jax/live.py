@@ -55,7 +55,7 @@ class Session:
     def __init__(
         self, scheme: Scheme, secret: str, width: int, height: int, key: keys.Credential | None = None
     ):
-        """Compile.
+        """Compile for frames of one size.
 
         Args:
             scheme: one that can hide frame by frame.
@@ -100,7 +100,7 @@ class Session:
         return self._shown(self.hide(frame))
 
     def flush(self) -> list[Shown]:
-        """Hide and reveal what waits as a shorter group, at the end of a cover."""
+        """Hide and reveal the waiting frames as a shorter group, at the end of a cover."""
         return self._shown(self.hide_rest())
 
     def _shown(self, hidden: Hidden | None) -> list[Shown]:
@@ -121,7 +121,7 @@ class Session:
         return self.hide_rest() if len(self._waiting) == self.group else None
 
     def hide_rest(self) -> Hidden | None:
-        """Hide what waits; return None if nothing does."""
+        """Hide the waiting frames; return None if there are none."""
         if not self._waiting:
             return None
         covers, since = zip(*self._waiting, strict=True)

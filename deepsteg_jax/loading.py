@@ -90,7 +90,7 @@ class Shipped:
     """The shipped schemes, each loaded when it is first asked for and then kept."""
 
     def __init__(self, given: Scheme | None = None) -> None:
-        """`given` takes the place of the shipped scheme of its kind."""
+        """Take `given`, a scheme to use in place of the shipped one of its kind."""
         self._kept: dict[str, Scheme] = {}
         if given is not None:
             self._kept[_name(given.purpose, given.still)] = given

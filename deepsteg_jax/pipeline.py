@@ -23,7 +23,7 @@ REVEALED = media.Lossy(crf=12, quality=97)
 
 
 class Report(NamedTuple):
-    """What a job did."""
+    """The result of a job."""
 
     frames: int  # of the secret; 0: it is a file
     width: int  # of the frames written
@@ -31,7 +31,7 @@ class Report(NamedTuple):
     rate: Fraction
     seconds: float  # from the first frame read to the last one written, without compilation
     processed: int  # frames of the stego that were written or read in that time
-    notes: tuple[str, ...] = ()  # what the user should know
+    notes: tuple[str, ...] = ()  # for the user
 
     @property
     def fps(self) -> float:
@@ -39,7 +39,7 @@ class Report(NamedTuple):
         return self.processed / self.seconds
 
     def summary(self) -> str:
-        """Say in one line what was done, for the user."""
+        """Summarise the job in one line for the user."""
         notes = "".join(f"; {note}" for note in self.notes)
         frames = self.frames or self.processed
         return f"{frames} frames of {self.width}x{self.height}, {self.fps:.1f} frames/s{notes}"
@@ -63,7 +63,7 @@ def hide(
     the secret is hidden again from its start, so that the tail looks like the rest.
 
     Args:
-        scheme: what hides.
+        scheme: to hide with.
         credential: what the receiver must have, a passphrase or a key file's content; several for a scheme
             that has slots.
         cover: path of a clip.
@@ -174,7 +174,7 @@ def _planes(scheme: Scheme, info: media.Info) -> dict[str, Any]:
 
 
 def _notes(plan: Plan, output: Any) -> Iterator[str]:
-    """Yield what the user should know about a plan."""
+    """Yield notes for the user about a plan."""
     if plan.secret_clock is not None and plan.left_out:
         yield (
             f"the cover has no frames at the times of {plan.left_out} frames of the secret, which are left "
@@ -210,7 +210,7 @@ def reveal(
 
     Raises:
         UserError: bad input, wrong passphrase or another checkpoint; nothing is left of the output.
-        PartialError: the stego is cut short or damaged; what could be revealed is written.
+        PartialError: the stego is cut short or damaged; the readable part is written.
     """
     damaged: list[int] = []
     info = media.probe(stego, damaged)
@@ -234,9 +234,9 @@ def reveal(
         seconds = time.monotonic() - start
         if complaint := receiver.complaint(str(stego), str(output), damaged):
             raise PartialError(complaint)
-        about = receiver.metadata
+        secret = receiver.metadata
         count = receiver.written if scheme.accepts == "pictures" else 0
-        return Report(count, *about.size, about.rate, seconds, receiver.received, tuple(receiver.notes))
+        return Report(count, *secret.size, secret.rate, seconds, receiver.received, tuple(receiver.notes))
 
 
 def check_revealed(
@@ -280,12 +280,12 @@ def _received(receiver: Receiver, frames: Iterator[Any], progress: Callable) -> 
 
 
 def _opened(receiver: Receiver, scheme: Scheme, output: Any, info: media.Info) -> Any:
-    """Open what the secret is written into."""
+    """Open the output for the secret."""
     if scheme.accepts == "bytes":
         return _FileWriter(output)
-    about = receiver.metadata
-    rate, tick = (media.FOLDER_RATE, 1 / about.rate) if about.timed else (about.rate, None)
-    options = {"time_base": tick, "aspect": about.aspect, "image": info.is_image, "lossy": REVEALED}
+    secret = receiver.metadata
+    rate, tick = (media.FOLDER_RATE, 1 / secret.rate) if secret.timed else (secret.rate, None)
+    options = {"time_base": tick, "aspect": secret.aspect, "image": info.is_image, "lossy": REVEALED}
     return _PictureWriter(media.Writer(output, rate, **options))
 
 
@@ -311,7 +311,7 @@ class _PictureWriter:
 
 
 class _FileWriter:
-    """Writes a secret that is a file; it has its name only when it is whole."""
+    """Writes a secret that is a file, to a temporary name, renamed when complete."""
 
     def __init__(self, path: Any):
         self._path = Path(path)

@@ -20,7 +20,7 @@ MOST_COVER_FRAMES = 2**26  # a month at 25 frames/s; their times are in memory
 
 
 class Clock(NamedTuple):
-    """When the frames of a clip are shown."""
+    """The times of the frames of a clip."""
 
     times: np.ndarray  # seconds after the first frame, float64 [n]
     rate: Fraction  # frames per second, on the average where it varies
@@ -38,7 +38,7 @@ def clock(ticks: np.ndarray, time_base: Fraction, rate: Fraction) -> Clock:
     Args:
         ticks: int [n], rising.
         time_base: seconds of a tick.
-        rate: what the file calls its frame rate; believed if the times agree.
+        rate: frame rate by the file's header; used if the times agree.
     """
     times = (ticks - ticks[0]) * float(time_base)
     for guess in (rate, _average_rate(ticks, time_base)):
@@ -51,7 +51,7 @@ def _average_rate(ticks: np.ndarray, time_base: Fraction) -> Fraction | None:
     if len(ticks) < 2 or ticks[-1] <= ticks[0]:
         return None
     period = int(ticks[-1] - ticks[0]) * time_base / (len(ticks) - 1)
-    # Of the two, the one that is at least 1 is rounded, so that a slow clip's rate does not become 0.
+    # Whichever is at least 1 is rounded, so that a slow clip's rate does not become 0.
     return 1 / period.limit_denominator(1001) if period > 1 else (1 / period).limit_denominator(1001)
 
 
@@ -61,18 +61,18 @@ def by_number(cover: Clock, secret: Clock, align: str) -> bool:
 
 
 class Schedule(NamedTuple):
-    """Which frame of the secret each frame of the cover carries."""
+    """The assignment of the secret's frames to those of the cover."""
 
     numbers: np.ndarray  # int [cover frames that carry the secret]; never falls
-    passes: int  # how often the cover is played
+    passes: int  # repetitions of the cover
 
 
 def schedule(cover: Clock, secret: Clock, align: str, loop: bool, name: str) -> Schedule:
     """Lay a secret along a cover.
 
     Where the rates agree, and with align "frames", every frame of the cover carries the next frame of the
-    secret. Otherwise a frame of the cover carries what the secret shows at that time: a slower secret's
-    frames are carried more than once, of a faster one's some are left out.
+    secret. Otherwise a frame of the cover carries the secret's frame at its time: some frames of a slower
+    secret are carried more than once, some of a faster one are left out.
 
     Args:
         cover: its clock.
@@ -115,7 +115,7 @@ def schedule(cover: Clock, secret: Clock, align: str, loop: bool, name: str) -> 
 
 
 class Fit(NamedTuple):
-    """The secret's place in a frame of the cover."""
+    """The size and turn of the secret in a frame of the cover."""
 
     width: int  # pixels, as it lies there
     height: int
@@ -150,7 +150,7 @@ def read_fitted(path: str | Path, info: media.Info, width: int, height: int) -> 
 
 
 class Plan(NamedTuple):
-    """What is known before the first frame is hidden. A secret that is hidden as bytes has no clock."""
+    """A job as known before the first frame is hidden. A secret that is hidden as bytes has no clock."""
 
     cover_path: Any
     secret_path: Any
@@ -169,7 +169,7 @@ class Plan(NamedTuple):
 
     @property
     def left_out(self) -> int:
-        """Count the frames of the secret that no frame of the cover carries."""
+        """The number of the secret's frames that no frame of the cover carries."""
         return len(self.secret_clock.times) - len(np.unique(self.schedule.numbers))
 
 
@@ -223,7 +223,7 @@ def tick_rate(info: media.Info) -> Fraction:
 
 
 def cover_frames(plan: Plan, read: Any = media.read_timed) -> Iterator[Any]:
-    """Yield the frames of a cover to its end, or as many of a repeated one as carry something.
+    """Yield the frames of a cover to its end, or those of a repeated one that carry something.
 
     Args:
         plan: the plan.

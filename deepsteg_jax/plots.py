@@ -65,7 +65,7 @@ def quality(path: str | Path, points: dict[str, list[tuple[str, dict[str, float]
     plt.close(figure)
 
 
-# Colours that matplotlib takes, and what a page makes of them: its own, in light and dark.
+# Colours that matplotlib takes, and those that a page puts in their place, in light and dark.
 _INK, _FIRST, _SECOND = "#010203", "#010204", "#010205"
 _OF_THE_PAGE = {_INK: "currentColor", _FIRST: "var(--first)", _SECOND: "var(--second)"}
 _LINES = ((_FIRST, "-", "o"), (_SECOND, "--", "D"))  # colour, line, mark

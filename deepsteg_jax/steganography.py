@@ -1,4 +1,4 @@
-"""Hide and reveal with the keyed cipher: what is compiled, for training and for use alike.
+"""Hide and reveal with the keyed cipher, in one compiled graph, for training and use alike.
 
 `shuffle.moves` says what the key moves, the secret (the original system) or the cover:
 

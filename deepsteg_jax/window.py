@@ -16,7 +16,7 @@ class Window:
     """
 
     def __init__(self, names: list[str], width: int, height: int):
-        """Open it.
+        """Open the window.
 
         Args:
             names: of the panels.

@@ -31,7 +31,7 @@ REFILLS = 8  # rounds of taking out badly placed pieces and filling the holes ag
 # Gallagher's nine extra gradients, which keep the covariance at a flat edge regular; four times as large
 # as his, which serves small pieces and the noise of a revealed frame better.
 EXTRA = 4 * np.concatenate([np.zeros((1, 3)), np.ones((1, 3)), -np.ones((1, 3)), np.eye(3), -np.eye(3)])
-HEADER = sum(block_dct.head_digits(3))  # samples
+HEADER = sum(block_dct.header_digits(3))  # samples
 PICTURE = ("sample:bikes.mp4", "sample:bigbuckbunny.mp4")  # cover and secret
 
 # --- the solver ----------------------------------------------------------------------------------

@@ -51,8 +51,8 @@ def test_rotations_are_permutations_with_an_inverse(rows, columns, steps):
     turns, grid = random_turns(rows, columns, steps), np.indices((rows, columns))
     for invert in (False, True):
         row, column = cipher.rotations(*grid, *turns, invert=invert)
-        places = row * columns + column
-        np.testing.assert_array_equal(np.sort(places.ravel()), np.arange(rows * columns))
+        indices = row * columns + column
+        np.testing.assert_array_equal(np.sort(indices.ravel()), np.arange(rows * columns))
         np.testing.assert_array_equal(cipher.rotations(row, column, *turns, invert=not invert), grid)
 
 
@@ -78,11 +78,11 @@ def test_scatter_is_as_documented():
     words = numpy_keystream(KEY.astype("<u4").tobytes(), frame + (1 << 32), 4 * grids * 3 * 30)
     words = words.view("<u4").reshape(grids, 3, 30).astype(int)
     found = scatter(KEY, frame, rows, columns, grids, False)
-    for places, turns in zip(found, words, strict=True):
+    for indices, turns in zip(found, words, strict=True):
         row, column = cipher.rotations(
             *np.indices((rows, columns)), turns[:, :rows] % columns, turns[:, rows:] % rows
         )
-        np.testing.assert_array_equal(places, (row * columns + column).ravel())
+        np.testing.assert_array_equal(indices, (row * columns + column).ravel())
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 5), (13, 17)])
@@ -116,7 +116,7 @@ def random_scatters(rows, columns, count):
 
 @pytest.mark.parametrize(("rows", "columns"), [(3, 4), (1, 7), (5, 5)])
 def test_scatters_are_uniform(rows, columns):
-    """Chi-square of where each place is taken from."""
+    """Chi-square of where each index is taken from."""
     size, count = rows * columns, 2000
     found = random_scatters(rows, columns, count).reshape(count, size)
     counts = np.stack([np.bincount(column, minlength=size) for column in found.T])
@@ -211,14 +211,14 @@ def test_samples_are_moved_and_half_of_them_turned_over():
 
 def test_samples_go_anywhere_in_the_frame():
     """Rows, columns and colours alike."""
-    frames, places = np.full(SHAPE, 0.5, np.float32), []
+    frames, indices = np.full(SHAPE, 0.5, np.float32), []
     frames[:, 4, 6, 1] = 1
     for first in range(0, 400, 2):
         moved = np.asarray(SAMPLES[0](frames, KEY, first)).reshape(2, -1)
         assert np.all(np.count_nonzero(moved != 0.5, axis=1) == 1)
-        places += np.abs(moved - 0.5).argmax(1).tolist()
-    for place, size in zip(np.unravel_index(places, SHAPE[1:]), SHAPE[1:], strict=True):
-        counts, expected = np.bincount(place, minlength=size), 400 / size
+        indices += np.abs(moved - 0.5).argmax(1).tolist()
+    for index, size in zip(np.unravel_index(indices, SHAPE[1:]), SHAPE[1:], strict=True):
+        counts, expected = np.bincount(index, minlength=size), 400 / size
         chi_square = ((counts - expected) ** 2 / expected).sum() / (size - 1)
         assert abs(chi_square - 1) < 4 * (2 / (size - 1)) ** 0.5
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from deepsteg_jax.errors import UserError
 
-UPLOAD_AGE_S = 3600.0  # an upload that nobody took by then was given up
+UPLOAD_AGE_S = 3600.0  # an older upload was given up
 
 
 class Store:
@@ -129,12 +129,12 @@ class Desk:
         return path
 
     def drop(self, path: Path) -> None:
-        """Remove what `new` or `take` gave, if it is there."""
+        """Remove a file from `new` or `take`, if it is there."""
         self._store.take_token(path.parent)
         shutil.rmtree(path.parent, ignore_errors=True)
 
     def keep_only(self, paths: Iterable[Path]) -> None:
-        """Remove what `new` and `take` gave, all but these."""
+        """Remove all files from `new` and `take` but these."""
         kept = {path.parent for path in paths}
         for folder in set(self._folder.iterdir()) - kept:
             self.drop(folder / "any")

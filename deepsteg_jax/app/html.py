@@ -28,7 +28,7 @@ LIVE = (
 
 
 def intro(text: str) -> str:
-    """Say what a tab is for."""
+    """Introduce a tab."""
     return f"<p class='intro'>{escape(text)}</p>"
 
 
@@ -76,7 +76,7 @@ def stage(status: Status) -> str:
 
 
 def bar(status: Status) -> str:
-    """Show how far a job is."""
+    """Show the progress of a job."""
     if status.state == WAITING or not status.share:  # it may compile first, or take long for the first part
         return "<div class='unknown' role='progressbar' aria-label='progress'></div>"
     left = "" if status.left_s is None else f", about {messages.duration(status.left_s)} left"

@@ -116,7 +116,7 @@ class Worker:
         self.close()
 
     def submit(self, work: Callable[[Job], Any]) -> Job:
-        """Put work at the end of the line."""
+        """Queue work as the last job."""
         job = Job(work)
         with self._changed:
             self._jobs.append(job)
@@ -135,7 +135,7 @@ class Worker:
         return self._thread.is_alive()
 
     def close(self, wait_s: float = 5.0) -> None:
-        """Stop all jobs and wait for the one that runs, `wait_s` at most: its next step may be far."""
+        """Stop all jobs and wait at most `wait_s` for the running one, whose next step may be far."""
         with self._changed:
             self._closed = True
             for job in self._jobs:

@@ -28,7 +28,7 @@ class Camera:
     """Serves one camera at a time."""
 
     def __init__(self, load: Callable[[], Scheme], secret_of: Callable[[str], Path | None]):
-        """Keep `load`, which gives the scheme that hides, and `secret_of`, which finds a token's secret."""
+        """Take `load`, which gives the scheme that hides, and `secret_of`, which finds a token's secret."""
         self._load, self._secret_of, self._busy = load, secret_of, False
 
     async def serve(self, connection: WebSocket, token: str, width: int, height: int) -> None:

@@ -75,7 +75,7 @@ class Visitor:
             self.desk.keep_only(kept)
 
     def part(self, name: str) -> Path | None:
-        """Return what the Compare tab compares: dropped there, else what was hidden and revealed here."""
+        """Return a file for the Compare tab: dropped there, else hidden or revealed here."""
         if dropped := self.dropped.get(f"compare_{name}"):
             return dropped.path
         if self.hidden is None:
@@ -85,7 +85,7 @@ class Visitor:
         return self.revealed.revealed if self.revealed and self._same_stego() else None
 
     def _same_stego(self) -> bool:
-        """Return whether what was revealed was hidden here, even if it was downloaded and dropped again."""
+        """Return whether the revealed stego was hidden here, even if it was downloaded and dropped again."""
         sizes = [path.stat().st_size for path in (self.hidden.stego, self.revealed_from) if path.is_file()]
         return len(sizes) == 2 and sizes[0] == sizes[1]
 
@@ -153,7 +153,7 @@ class Page:
         )
 
     def _slot(self, slot: str, label: str) -> gr.HTML:
-        """Lay out a place to drop a file; return the card that describes what lies there."""
+        """Lay out a drop zone; return the card that describes the dropped file."""
         drop = gr.File(label=label, file_count="single", height=150, elem_id=f"drop_{slot}")
         _never_fetch(drop, self._visitors.store)
         card = gr.HTML(elem_classes="announce", elem_id=f"card_{slot}")
@@ -438,7 +438,7 @@ _BUSY = "Something of yours is still running: wait for it, or stop it."
 
 
 async def _hush(shown: Shown) -> AsyncIterator[dict]:
-    """Empty the message for a moment, so that what is said twice is read out twice."""
+    """Empty the message for a moment, so that a repeated one is read out again."""
     yield {shown.message: "", shown.bar: ""}
     await asyncio.sleep(HUSH_S)
 
@@ -481,7 +481,7 @@ def _is_longer(secret: work.Clip | None, cover: work.Clip | None) -> bool:
 
 
 def _wrong_to_hide(visitor: Visitor, passphrase: str, again: str, loop: bool) -> str:
-    """Return what must be mended before there is anything to do, or an empty text."""
+    """Return a line on what must be mended before hiding, or an empty text."""
     cover, secret = (visitor.dropped.get(slot) for slot in ("cover", "secret"))
     if visitor.busy:
         return _BUSY
@@ -523,7 +523,7 @@ def _curve(done: work.Compared) -> pd.DataFrame:
 
 
 def _never_fetch(drop: gr.File, store: Store) -> None:
-    """Have a drop zone take what was uploaded to it as it lies there, and nothing else.
+    """Have a drop zone take uploaded files as they are, and nothing else.
 
     Left alone it would fetch addresses that a browser names, and copy files.
     """
@@ -554,7 +554,7 @@ def mount(app: Any, blocks: gr.Blocks, limit: int) -> None:
         blocks,
         path="/",
         footer_links=[],
-        run_history=False,  # it would keep what was typed, passphrases too, in the browser
+        run_history=False,  # it would keep typed texts, passphrases too, in the browser
         show_error=True,
         max_file_size=limit,
         ssr_mode=False,

@@ -1,4 +1,4 @@
-"""The web server of the page: which requests there are, and who may make them."""
+"""The web server of the page, which answers the requests that the page needs and no others."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ from deepsteg_jax.app.work import Schemes
 from deepsteg_jax.errors import UserError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
-# What the page needs of gradio. All else that it serves is closed, above all `file=` and `proxy=`, which hand
+# The routes of gradio that the page needs. All others is closed, above all `file=` and `proxy=`, which hand
 # out files of this computer and fetch from others.
 OPEN = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/pwa_icon")
 OPEN_BELOW = ("/assets/", "/static/", "/files/", "/live/", "/gradio_api/heartbeat/")
@@ -46,7 +46,7 @@ _GRACE_S = 2  # for connections that are open when the server ends
 
 
 class Options(NamedTuple):
-    """Where the page is served, and to whom."""
+    """The address of the page and the limits on its users."""
 
     host: str = "127.0.0.1"
     port: int = 7860  # 0: any free one
@@ -111,7 +111,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """Return what to type into a browser."""
+    """Return the address to type into a browser."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -164,7 +164,7 @@ def build(
     limit = options.upload_limit * 2**20
     page.mount(app, page.build(schemes, visitors, worker), limit)
     app.add_middleware(Guard, limit=limit)
-    if is_local(options.host):  # no other name may lead here, whatever the name service says
+    if is_local(options.host):  # refuse other host names, against DNS rebinding
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"], www_redirect=False)
     return app
 

@@ -1,6 +1,6 @@
 """The page's jobs: hide, reveal and compare files of one desk, with progress.
 
-Everything is done by the pipeline that the command line uses; around it lies what people need who choose
+Everything is done by the pipeline that the command line uses. Added are defaults for people who choose
 nothing: the scheme that suits a file, covers scaled down, copies that browsers play.
 """
 
@@ -187,7 +187,7 @@ class Revealed(NamedTuple):
 
     revealed: Path
     watched: Path
-    report: pipeline.Report | PartialError  # the error says what could not be read
+    report: pipeline.Report | PartialError  # the error: the stego was damaged
 
 
 def reveal(job: Job, desk: Desk, schemes: Schemes, stego: Path, passphrase: str) -> Revealed:

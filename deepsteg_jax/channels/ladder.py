@@ -29,7 +29,7 @@ class CodecRun(NamedTuple):
     codec: str  # FFmpeg's name of an encoder, or `JPEG`
     pixel_format: str  # that the encoder takes
     options: dict[str, str]  # the encoder's own
-    times: int = 1  # how often it is decoded and coded anew
+    times: int = 1  # codings, one after the other
     scale: float = 1.0  # frames are resized to this part of their size and back before they are coded
 
 
@@ -37,7 +37,7 @@ class Received(NamedTuple):
     """Frames as they arrive."""
 
     frames: np.ndarray  # uint8 [n, h, w, 3], as many and as large as were sent
-    size_bytes: int  # of the coded pictures, without what a container adds; of the last coding
+    size_bytes: int  # of the coded pictures without their container; of the last coding
 
 
 def x264(name: str, crf: int, title: str = "", **changes) -> CodecRun:

@@ -1,4 +1,4 @@
-"""Differentiable proxies of lossy codecs, for `channel.build`: YCbCr, JPEG and H.264.
+"""Differentiable proxies of lossy codecs, for `simulated.build`: YCbCr, JPEG and H.264.
 
 Each maps (key, stego, parameter) to what the receiver decodes: float32 RGB in [0, 1], [h, w, 3] or
 [t, h, w, 3], any h and w. Forward values are those of integers, rounded as the real thing rounds them;
@@ -32,7 +32,7 @@ _TABLES = np.array([_LUMA.split(), _CHROMA.split()], np.float32)  # [2, 64]
 # QP of chroma for QP of luma from 30 to 51 (ITU-T H.264, table 8-15).
 _CHROMA_QP = [29, 30, 31, 32, 32, 33, 34, 34, 35, 35, 36, 36, 37, 37, 37, 38, 38, 38, 39, 39, 39, 39]
 _CHROMA_QP = np.array([*range(30), *_CHROMA_QP], np.float32)
-CHROMA_QP_OFFSET = -2  # what x264 sets for its psychovisual decisions
+CHROMA_QP_OFFSET = -2  # x264's, for its psychovisual decisions
 _ROUNDING = (1 / 3, 1 / 6)  # steps added before truncation: intra, inter (the values of JM and x264)
 
 
@@ -160,7 +160,7 @@ def jpeg_tables(quality: Array | float) -> Array:
     return jnp.clip(jnp.floor((_TABLES * percent + 50) / 100), 1, 255)
 
 
-def _code_blocks(planes: Array, steps: Array) -> Array:
+def _quantise_blocks(planes: Array, steps: Array) -> Array:
     """Round the DCT of [..., h, w] to multiples of `steps` [64] and go back to 8 bits.
 
     libjpeg's DCT gives whole eighths; ties are rounded away from 0.
@@ -193,7 +193,7 @@ def _jpeg(key: jax.Array, stego: Video, quality: Range, halved: bool) -> Video:
     y, c = map(to_byte, _yuv(_padded(stego, MACROBLOCK if halved else BLOCK), kind))
     if halved:
         c = _quarters(c)
-    y, c = _code_blocks(y, luma_steps), _code_blocks(c, chroma_steps)
+    y, c = _quantise_blocks(y, luma_steps), _quantise_blocks(c, chroma_steps)
     if halved:
         h, w = stego.shape[-3:-1]
         c = c[..., : (h + 1) // 2, : (w + 1) // 2]  # the padding of a file is not interpolated with
@@ -202,7 +202,7 @@ def _jpeg(key: jax.Array, stego: Video, quality: Range, halved: bool) -> Video:
 
 
 def jpeg(key: jax.Array, stego: Video, quality: Range) -> Video:
-    """Compress as JPEG (ITU-T T.81) with chroma of half the size, as libjpeg and Pillow write and read it.
+    """Encode as JPEG (ITU-T T.81) with chroma of half the size, as libjpeg and Pillow do, and decode.
 
     Full-range BT.601, libjpeg's tables and its triangle filter for chroma. `quality`: 1 to 100, or (low,
     high) to draw a whole one from. Each frame is a picture of its own.
@@ -260,10 +260,10 @@ def adaptive_qp(y: Float[Array, "t h w"], c: Float[Array, "t 2 h//2 w//2"]) -> F
     return 1.0397 * (jnp.log2(jnp.maximum(jax.lax.stop_gradient(total), 1)) - 14.427)
 
 
-def _code_group(
+def _encode_group(
     coefficients: Float[Array, "t blocks 64"], steps: Float[Array, "t blocks 1"], intra: Bool[Array, " t"]
 ) -> Float[Array, "t blocks 64"]:
-    """Return the decoded coefficients of a group of frames.
+    """Encode a group of frames; return the decoded coefficients.
 
     Each frame is predicted from the decoded one before it, without motion, except where `intra` is true and
     at the start. Where the quantised residual is zero, the error of the frame before stays.
@@ -271,14 +271,14 @@ def _code_group(
     """
     rounding = jnp.where(intra.at[0].set(True), *_ROUNDING)
 
-    def code(reference, inputs):
+    def encode(reference, inputs):
         x, step, is_intra, added = inputs
         prediction = jnp.where(is_intra, 0, reference)
         decoded = prediction + quantise(x - prediction, step, added)
         return decoded, decoded
 
     start, unroll = jnp.zeros_like(coefficients[0]), min(len(coefficients), 4)
-    return jax.lax.scan(code, start, (coefficients, steps, intra, rounding), unroll=unroll)[1]
+    return jax.lax.scan(encode, start, (coefficients, steps, intra, rounding), unroll=unroll)[1]
 
 
 def _block_steps(qps: Array) -> Array:
@@ -303,8 +303,8 @@ _QP = Quality((0.95, -2.5), (0.83, 2.5), False)
 _CRF = Quality((1, 0.5), (0.85, 4.5), True)
 
 
-def _code(key: jax.Array, stego: Array, parameter: Range, scale: Quality) -> Array:
-    """Code I and P frames at a quality, or at (low, high) or (low, high, frames of a GOP)."""
+def _encode(key: jax.Array, stego: Array, parameter: Range, scale: Quality) -> Array:
+    """Encode I and P frames at a quality, or at (low, high) or (low, high, frames of a GOP); decode them."""
     qualities, gop = (parameter[:2], parameter[2:]) if isinstance(parameter, tuple) else (parameter, ())
     kind = ycbcr("bt601")
     y, c = _to_420(_padded(stego, MACROBLOCK), kind)
@@ -317,7 +317,7 @@ def _code(key: jax.Array, stego: Array, parameter: Range, scale: Quality) -> Arr
     blocks = [plane_to_blocks(x - 128, BLOCK) for x in (y, c)]
     luma_blocks, chroma_blocks = blocks[0].shape, blocks[1].shape
     blocks = [x.reshape(t, -1, BLOCK * BLOCK) for x in blocks]
-    decoded = _code_group(jnp.concatenate(blocks, axis=1), _block_steps(qps), intra)
+    decoded = _encode_group(jnp.concatenate(blocks, axis=1), _block_steps(qps), intra)
     luma, chroma = jnp.split(decoded, [blocks[0].shape[1]], axis=1)
     y = to_byte(plane_from_blocks(luma.reshape(luma_blocks), BLOCK) + 128)
     c = to_byte(plane_from_blocks(chroma.reshape(chroma_blocks), BLOCK) + 128)
@@ -325,22 +325,22 @@ def _code(key: jax.Array, stego: Array, parameter: Range, scale: Quality) -> Arr
 
 
 def video_codec(key: jax.Array, stego: Video, qp: Range) -> Video:
-    """Code as H.264 at a constant quantiser parameter, x264's `qp`, in 4:2:0: one I frame, then P frames.
+    """Encode as H.264 at a constant quantiser parameter, x264's `qp`, in 4:2:0, I then P frames; decode.
 
     An 8x8 transform of all blocks, dead zones of 2/3 (I) and 5/6 (P) of a step; no motion compensation, no
     intra prediction, no B frames, no loop filter, no rate-distortion optimisation. Fitted to clean pictures:
-    a hidden carrier meets up to 1.7 times the error in x264 (experiments/channels.py): train above it.
+    hidden symbols meet up to 1.7 times the error in x264 (experiments/channels.py): train above it.
 
     Args:
         key: draws the QP of the group and the position of the I frame.
         stego: [h, w, 3], an I frame, or [t, h, w, 3], a group.
         qp: x264's, 0 to 51; see Quality for the one that each frame gets. (low, high) draws it uniformly.
-            (low, high, frames) also starts the group anywhere in a GOP of so many frames: where no I frame
+            (low, high, frames) also starts the group anywhere in a GOP of that many frames: where no I frame
             is in sight, the first frame stands for all P frames before it and has their QP.
     """
-    return _code(key, stego, qp, _QP)
+    return _encode(key, stego, qp, _QP)
 
 
 def video_crf(key: jax.Array, stego: Video, crf: Range) -> Video:
-    """Code as `video_codec` at a constant rate factor, x264's `crf` (0 to 51), with adaptive quantisation."""
-    return _code(key, stego, crf, _CRF)
+    """Do as `video_codec` at a constant rate factor, x264's `crf` (0 to 51), with adaptive quantisation."""
+    return _encode(key, stego, crf, _CRF)

@@ -14,7 +14,7 @@ def run(config: ConfigDict, options: Options) -> None:
     """Serve the page on `--host` and `--port` until it is interrupted.
 
     The scheme of `config` takes the place of the shipped one of its kind: for videos or images, for exact
-    copies or for what is posted.
+    copies or for posting.
 
     Raises:
         UserError: gradio is not installed, the port is taken, or see `loading.load`.

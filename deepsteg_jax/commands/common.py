@@ -1,4 +1,4 @@
-"""What several commands need: a progress bar, a table, the command line."""
+"""Helpers of several commands: a progress bar, a table, the command line."""
 
 import shlex
 import sys

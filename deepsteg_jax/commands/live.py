@@ -24,7 +24,7 @@ from deepsteg_jax.media.camera import Captured
 from deepsteg_jax.window import Window
 
 TICK = Fraction(1, 1000)  # seconds, of the file's times
-POLL_S = 0.004  # how often the window looks for frames
+POLL_S = 0.004  # seconds between looks of the window for frames
 
 
 class Ready(NamedTuple):
@@ -118,7 +118,7 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def _write(output: str, ready: Iterable[list[Ready]], statistics: Statistics) -> None:
-    """Write what comes out, each frame at its time."""
+    """Write the frames that come out, each at its time."""
     first = None
     with (
         media.Writer(output, media.FOLDER_RATE, time_base=TICK, lossy=media.Lossy()) as writer,
@@ -139,7 +139,7 @@ def _show(
     halt: Callable[[], None],
     statistics: Statistics,
 ) -> None:
-    """Draw what comes out; the frames of a group one after the other, as far apart as they came."""
+    """Draw the frames that come out; those of a group one after the other, as far apart as they came."""
     waiting: deque[tuple[float, Ready]] = deque()
 
     def collect():
@@ -169,8 +169,8 @@ def run(config: ConfigDict, options: Options) -> None:
     """Hide `--secret`, which repeats, in `--cover`, and show --live.panels until the cover ends.
 
     In a window, or with `--output` in a file. A camera, a stream, and a clip in a window play in their own
-    time: what comes faster than it can be hidden is dropped, and the newest frames are kept. A clip that
-    goes into a file is hidden frame by frame. The key is drawn for the session.
+    time: frames that come too fast are dropped, and the newest ones are kept. A clip that goes into a file is
+    hidden frame by frame. The key is drawn for the session.
 
     Raises:
         UserError: bad input, no such camera, no display, or see `Session`.

@@ -11,7 +11,7 @@ def run(config: ConfigDict, options: Options) -> None:
 
     Raises:
         UserError: see `pipeline.reveal`; also a missing passphrase or key.
-        PartialError: see there.
+        PartialError: as `pipeline.reveal`.
     """
     from deepsteg_jax import loading, pipeline
     from deepsteg_jax.commands.common import progress_bar, revealer

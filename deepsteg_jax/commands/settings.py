@@ -1,4 +1,4 @@
-"""Settings of single modes: what one types as --live.FIELD, --enhance.FIELD and --export.FIELD."""
+"""Settings of single modes, flags such as --live.FIELD, --enhance.FIELD and --export.FIELD."""
 
 from ml_collections import ConfigDict
 
@@ -11,10 +11,10 @@ ENHANCE = ConfigDict()  # see docs/ENHANCE.md
 ENHANCE.steps = "denoise"  # of denoise and sharpen, in this order
 ENHANCE.strength = 2.0  # of denoise: the noise to be removed, grey levels
 ENHANCE.frames = 3  # that are searched around each frame, odd; 1: only itself
-ENHANCE.patch = 5  # pixels, side of what is compared, odd
+ENHANCE.patch = 5  # pixels, side of a compared patch, odd
 ENHANCE.search = 11  # pixels, side of the area that is searched, odd
 ENHANCE.radius = 1.0  # of sharpen: sigma of the blur, pixels
-ENHANCE.amount = 0.5  # of sharpen: factor of what the blur takes away
+ENHANCE.amount = 0.5  # of sharpen: factor of the detail that the blur takes away
 
 EXPORT = ConfigDict()  # see docs/EXPORT.md
 EXPORT.formats = "stablehlo"  # tflite,onnx too after pip install ".[export]"

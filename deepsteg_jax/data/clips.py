@@ -76,14 +76,14 @@ def _decode_all(paths: list[Path], folder: Path, config: ConfigDict, train: bool
     return [d for d in decoded if d is not None]
 
 
-def _decode_clip(path: Path, place: float, config: ConfigDict, train: bool) -> np.ndarray | None:
+def _decode_clip(path: Path, position: float, config: ConfigDict, train: bool) -> np.ndarray | None:
     """Decode uint8 [n, cache_height, cache_width, 3]; None if unreadable or shorter than one example."""
     count = config.max_frames if train else config.frames
     try:
         info = media.probe(path)
-        start = round(place * max(0, (info.frames or 0) - count))
+        start = round(position * max(0, (info.frames or 0) - count))
         clip = _read(path, start, count, info, config)
-        if len(clip) < config.frames and start:  # the file holds fewer frames than it says
+        if len(clip) < config.frames and start:  # the file has fewer frames than its header says
             clip = _read(path, 0, count, info, config)
     except UserError:
         return None

@@ -1,4 +1,4 @@
-"""What the sources have in common: the random numbers of one example, its crop window, scaling and flip."""
+"""Parts common to all sources: the random numbers of one example, its crop window, scaling and flip."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -70,8 +70,8 @@ def choose_window(size: tf.Tensor, config: ConfigDict, draws: Draws) -> tf.Tenso
     smallest = tf.maximum(tf.reduce_max(crop / tf.cast(size, tf.float32)), config.min_scale)
     scale = smallest + draws.scale * (tf.maximum(smallest, 1.0) - smallest)
     window = tf.clip_by_value(tf.cast(tf.round(crop / scale), tf.int32), 1, size)
-    room = size - window + 1
-    return tf.stack([pick(draws.y, room[0]), pick(draws.x, room[1]), window[0], window[1]])
+    spare = size - window + 1
+    return tf.stack([pick(draws.y, spare[0]), pick(draws.x, spare[1]), window[0], window[1]])
 
 
 def cut_window(picture: tf.Tensor, window: tf.Tensor) -> tf.Tensor:

@@ -23,7 +23,7 @@ _SCAN_THREADS = 64  # they wait for the disk, not for a core
 
 
 class Records(NamedTuple):
-    """Where n records lie; in tensors, since ImageNet has 1.28 million of them."""
+    """The files and offsets of n records; in tensors, since ImageNet has 1.28 million of them."""
 
     files: tf.Tensor  # string [number of files]
     file: tf.Tensor  # int32 [n], in `files`
@@ -33,7 +33,7 @@ class Records(NamedTuple):
 def open_imagenet(config: ConfigDict, train: bool) -> Source:
     """Open the data set `imagenet2012`, preparing it first if only its archives are there.
 
-    Nothing is ever downloaded. TFRecord files have no index, so the place of every record is looked up here
+    Nothing is ever downloaded. TFRecord files have no index, so the offset of every record is looked up here
     (a read of 8 bytes per record); after that any example is read directly, which keeps the order a pure
     function of the step.
 

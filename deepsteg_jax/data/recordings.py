@@ -1,4 +1,4 @@
-"""A folder of recordings: what real codecs left of symbols and of coded pictures, kept in memory.
+"""A folder of recordings of real codecs, symbols and coded pictures, kept in memory.
 
 An example is no pair of cover and secret; a model that learns from recordings brings a loss of its own
 (`Model.loss`).
@@ -41,17 +41,17 @@ class Entry(NamedTuple):
 
 
 # What a file holds, by its name up to the first "-". The first entry of each kind has the frames' size; the
-# place of a kind here decides over its random numbers, so new ones come last.
+# position of a kind here decides its random numbers, so new ones come last.
 KINDS: dict[str, dict[str, Entry]] = {
     "symbols": {
-        "frames": Entry(np.float16, 1),  # luma of what was received
+        "frames": Entry(np.float16, 1),  # received luma
         "symbols": Entry(np.float32, BLOCK, (None,)),  # phases that were sent, in steps, from -1/2 to 1/2
         "step": Entry(np.float32, 0),  # in grey levels
-        "count": Entry(np.int32, 0),  # how many of a block's symbols were sent, from the first one on
+        "count": Entry(np.int32, 0),  # symbols of a block that were sent, the first ones
     },
     "pictures": {
         "coded": Entry(np.uint8, 1, (3,)),  # RGB of a secret that was coded to a few bits
-        "secret": Entry(np.uint8, 1, (3,)),  # RGB of what it was before
+        "secret": Entry(np.uint8, 1, (3,)),  # RGB of that secret before coding
     },
 }
 
@@ -101,9 +101,9 @@ def _make_source(files: list[Recording], entries: dict[str, Entry], config: Conf
 
 def _choose_corner(size: tf.Tensor, config: ConfigDict, draws: Draws) -> tf.Tensor:
     """Choose first frame, top and left (int32 [3]) of an example in a recording of `size` [3]."""
-    room = size - tf.constant([config.frames, config.height, config.width])
-    first = pick(draws.first, room[0] + 1)
-    top, left = (BLOCK * pick(u, r // BLOCK + 1) for u, r in ((draws.y, room[1]), (draws.x, room[2])))
+    spare = size - tf.constant([config.frames, config.height, config.width])
+    first = pick(draws.first, spare[0] + 1)
+    top, left = (BLOCK * pick(u, r // BLOCK + 1) for u, r in ((draws.y, spare[1]), (draws.x, spare[2])))
     return tf.stack([first, top, left])
 
 

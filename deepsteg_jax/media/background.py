@@ -51,7 +51,7 @@ def read_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
 
 @contextmanager
 def write_behind(write: Callable[[T], None], depth: int = 2) -> Iterator[Callable[[T], None]]:
-    """Return put(item), which has a thread `write(item)` in order, at most `depth` behind.
+    """Give put(item), which has a thread call `write(item)` in order, at most `depth` behind.
 
     An exception of `write` is raised by the next `put`, or when the context ends. When the context ends
     with an exception, what has not been written is dropped.

@@ -17,7 +17,7 @@ TIMEOUT_MS = 10_000
 
 
 class Captured(NamedTuple):
-    """A frame and when it came."""
+    """A frame and the time it came."""
 
     frame: np.ndarray  # uint8 RGB [h, w, 3]
     at: float  # seconds: time.monotonic(), or of a file that is read in its own time the clip's
@@ -38,7 +38,7 @@ def read(source: str, width: int, height: int) -> Iterator[Captured]:
 
     Args:
         source: index or address.
-        width: of the frames wanted, pixels: a camera is asked for this size, and what comes is cut to its
+        width: of the frames wanted, pixels: a camera is asked for this size, and its frames are cut to its
             shape about the middle and scaled.
         height: pixels.
 
@@ -101,7 +101,7 @@ def _name(source: str) -> str:
 
 
 def _open(source: str, width: int, height: int):
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # nothing: what is wrong is said here, in one line
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # silent: errors are reported here, in one line
     try:
         import cv2
     except ImportError:

@@ -1,4 +1,4 @@
-"""Codings of written videos: what FFmpeg's encoders are told, a class each.
+"""Codings of written videos: the settings of FFmpeg's encoders, a class each.
 
 A class has the attributes of `Coding` and `open`, which adds its stream to a container.
 """
@@ -18,7 +18,7 @@ _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE
 
 
 class Colour(NamedTuple):
-    """What a video says its numbers mean, in FFmpeg's numbers; these say nothing."""
+    """The colour tags of a video, in FFmpeg's numbers; by default unspecified."""
 
     range: int = 0  # AVCOL_RANGE; 1: 16 to 235, 2: all
     matrix: int = 2  # AVCOL_SPC; 0: RGB, 1: BT.709, 6: BT.601
@@ -27,40 +27,40 @@ class Colour(NamedTuple):
 
     @classmethod
     def of(cls, source: "av.VideoFrame | av.VideoCodecContext") -> "Colour":
-        """Return what a frame or a stream says."""
+        """Return the tags of a frame or a stream."""
         return cls(*(int(getattr(source, name)) for name in _COLOUR_FIELDS))
 
     def put_on(self, target: "av.VideoFrame | av.VideoCodecContext") -> None:
-        """Have a frame or a stream say this."""
+        """Tag a frame or a stream."""
         for name, number in zip(_COLOUR_FIELDS, self, strict=True):
             setattr(target, name, number)
 
 
 _RGB_COLOUR = Colour(range=2, matrix=0)
-_SWSCALE_COLOUR = Colour(range=1, matrix=6)  # what swscale makes of RGB by itself
+_SWSCALE_COLOUR = Colour(range=1, matrix=6)  # swscale's default for RGB
 
 
 class Lossy(NamedTuple):
-    """Permission to write a lossy format, and how much it may lose."""
+    """Permission to write a lossy format, and its quality."""
 
     crf: int = 18  # x264's constant rate factor
     quality: int = 90  # of a JPEG
 
 
 class Coding(Protocol):
-    """How the pictures of a file are coded."""
+    """The coding of the pictures of a file."""
 
     exact: tuple[str, ...]  # formats of pixels that come back bit for bit
     is_playable: bool  # by browsers and phones
     pixel_format: str  # as it is coded
-    colour: Colour  # of what was RGB
+    colour: Colour  # of frames that were RGB
     smallest: int  # side in pixels
     any_size: bool  # colour may end within a sample of it
     finest_tick: Fraction  # seconds
     aspect: str | None  # pixels that are not square are noted in "frames", in the "stream" or not at all
 
     def __init__(self, pixel_format: str, lossy: Lossy | None):
-        """Prepare for frames, RGB or in one of PLANES; `lossy` permits loss where there is a choice."""
+        """Prepare to code frames, RGB or in one of PLANES; `lossy` permits loss where there is a choice."""
 
     def open(self, container: "av.container.OutputContainer", rate: Fraction) -> "av.VideoStream":
         """Add a stream to the container; its size and time base are left to set."""

@@ -1,4 +1,4 @@
-"""Coding in memory: what codecs make of frames, for measurements and for secrets."""
+"""Encode and decode frames in memory, for measurements and for secrets."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ def compress(
     container: str = "matroska",
     samples: str = "rgb24",
 ) -> bytes:
-    """Code frames [h, w, 3] with one of FFmpeg's video encoders; return the bytes of a file.
+    """Encode frames [h, w, 3] with one of FFmpeg's video encoders; return the bytes of a file.
 
     Args:
         frames: all of one size.
@@ -34,7 +34,7 @@ def compress(
         options: the encoder's own, such as {"crf": "18"}.
         rate: frames per second.
         container: FFmpeg's name of the file's format.
-        samples: what `frames` hold: "rgb24" for uint8 RGB, "yuv444p10le" for uint16 Y, Cb, Cr below 1,024.
+        samples: format of `frames`: "rgb24" for uint8 RGB, "yuv444p10le" for uint16 Y, Cb, Cr below 1,024.
 
     Raises:
         UserError: this build of FFmpeg has no such encoder.
@@ -46,9 +46,9 @@ def compress(
 def recompress(
     data: bytes, codec: str, pixel_format: str, options: dict[str, str], rate: Fraction = FOLDER_RATE
 ) -> bytes:
-    """Decode a matroska file in memory and code it anew, as sites do: not by way of RGB.
+    """Decode a matroska file in memory and encode it anew, as sites do: not by way of RGB.
 
-    Arguments and what it raises are those of `compress`; also UserError if the file is damaged.
+    Arguments and errors are those of `compress`; also UserError if the file is damaged.
     """
     try:
         with av.open(BytesIO(data)) as file:
@@ -110,7 +110,7 @@ def _encode(
     container: str,
 ) -> bytes:
     check_encoder(codec)
-    os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 prints what FFmpeg's log level cannot turn off
+    os.environ.setdefault("SVT_LOG", "1")  # FFmpeg's log level does not reach SVT-AV1
     buffer = BytesIO()
     with av.open(buffer, "w", format=container) as file:
         stream = None

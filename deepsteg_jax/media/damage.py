@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import av
 
-ERRORS = (av.error.FFmpegError, OSError)  # what reading and writing a file may raise
+ERRORS = (av.error.FFmpegError, OSError)  # that reading and writing a file may raise
 
 _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits reversed
 
@@ -39,14 +39,14 @@ def is_cut(path: Path) -> bool:
     """Return whether a matroska, mp4 or avi file ends before its outermost element says it does."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(12)
+        header = file.read(12)
         file.seek(0)
-        if head[:4] == b"\x1a\x45\xdf\xa3":
+        if header[:4] == b"\x1a\x45\xdf\xa3":
             return _matroska_end(file, size) > size
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"styp"):
+        if header[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"styp"):
             return _boxes_end(file, size) > size
-        if head[:4] == b"RIFF" and head[8:] == b"AVI ":
-            return int.from_bytes(head[4:8], "little") + 8 > size
+        if header[:4] == b"RIFF" and header[8:] == b"AVI ":
+            return int.from_bytes(header[4:8], "little") + 8 > size
     return False
 
 
@@ -72,11 +72,11 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
     end = 0
     while end < size:
         file.seek(end)
-        head = file.read(16)
-        length = int.from_bytes(head[:4], "big")
+        box = file.read(16)
+        length = int.from_bytes(box[:4], "big")
         if length == 1:
-            length = int.from_bytes(head[8:16], "big")
-        if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"wide", b"skip", b"styp", b"sidx"):
+            length = int.from_bytes(box[8:16], "big")
+        if box[4:8] not in (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"wide", b"skip", b"styp", b"sidx"):
             break  # rubbish at the end, or a rarer box: nothing can be told
         if length < 8:
             break

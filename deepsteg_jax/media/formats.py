@@ -1,4 +1,4 @@
-"""File formats, a row each: all that the package knows of suffixes, and the place to add a format.
+"""File formats, one row each; new formats and their suffixes are added here only.
 
 A format that is written needs a row; a video codec that no other has, a class in `codecs` too.
 """
@@ -13,7 +13,7 @@ VIDEO, IMAGE = "video", "image"
 
 
 class Still(NamedTuple):
-    """How Pillow writes an image."""
+    """Pillow's settings for writing an image."""
 
     exact: tuple[str, ...] = (RGB,)  # formats of pixels that come back bit for bit
     options: Mapping = {}
@@ -24,11 +24,11 @@ class TrackRules(NamedTuple):
 
     sounds: tuple[str, ...] | None = None  # codecs that players take out of it; None: any
     encoder: str = ""  # for all other sound
-    subtitles: str = "srt OUT.mkv"  # what the ffmpeg program makes of others, and where
+    subtitles: str = "srt OUT.mkv"  # options of the ffmpeg program that convert others
 
 
 class Format(NamedTuple):
-    """A file format and how it is written."""
+    """A file format and its coding."""
 
     suffix: str
     kind: str  # VIDEO or IMAGE

@@ -1,4 +1,4 @@
-"""Still images and sequences of them; with `formats` the only file that knows what Pillow calls things.
+"""Still images and sequences of them; with `formats` the only file that knows Pillow.
 
 A sequence is a folder of images, in the order of their names, or a pattern such as `frame_%05d.png`.
 Frames are uint8 RGB arrays [h, w, 3].
@@ -58,7 +58,7 @@ def is_image(path: Path) -> bool:
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:
-    """Lay uint8 [h, w, 4] on a white ground: what is transparent has no colour of its own to keep."""
+    """Lay uint8 [h, w, 4] on a white ground: transparent pixels have no colour to keep."""
     alpha = rgba[..., 3:].astype(np.uint16)
     return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 

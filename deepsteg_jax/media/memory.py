@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Clip:
-    """Frames in memory, at 25 a second and without sound; without frames it is one to be written."""
+    """Frames in memory, at 25 a second and without sound; without frames it can be written to."""
 
     def __init__(self, name: str, frames: Iterable[np.ndarray] = (), is_image: bool = False):
         """Name a clip for messages; `frames` are uint8 [h, w, 3], one of them for an image."""

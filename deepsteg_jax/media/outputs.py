@@ -1,4 +1,4 @@
-"""What may be an output: every reason to refuse one, before any work starts."""
+"""Checks of outputs: every reason to refuse one, before any work starts."""
 
 import os
 from collections.abc import Iterable

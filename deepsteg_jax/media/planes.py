@@ -15,7 +15,7 @@ class Planes(NamedTuple):
 
 
 class TimedPlanes(NamedTuple):
-    """A frame and when it is shown."""
+    """A frame and its time."""
 
     frame: Planes
     time: int  # ticks of the clip's time base

@@ -28,11 +28,11 @@ class Sound(NamedTuple):
 
 
 def encode_sound(path: str | Path, bit_rate: int) -> Sound | None:
-    """Code the first sound track of a video as Opus; one that is Opus already is copied packet by packet.
+    """Encode the first sound track of a video as Opus; one that is Opus already is copied packet by packet.
 
     Args:
         path: the clip.
-        bit_rate: of what is coded here, bits per second; more than two channels are mixed down to two.
+        bit_rate: of sound encoded here, bits per second; more than two channels are mixed down to two.
 
     Returns:
         None where there is no sound.
@@ -54,7 +54,7 @@ def encode_sound(path: str | Path, bit_rate: int) -> Sound | None:
                 if track.codec_context.name in ("opus", "libopus"):
                     first = _copy_opus(container, track, output)
                 else:
-                    first = _code_opus(container, track, output, bit_rate)
+                    first = _encode_opus(container, track, output, bit_rate)
             size = file.tell()
             file.seek(0)
     if first is None:
@@ -72,7 +72,7 @@ def _complaining(path: Path, file: BinaryIO) -> Iterator[None]:
         with suppress(OSError):
             file.close()
         if isinstance(error, av.error.PyAVCallbackError):  # not the sound: the temporary file
-            raise OSError(str(error.__cause__ or "no room")) from error
+            raise OSError(str(error.__cause__ or "no space")) from error
         if not isinstance(error, av.error.FFmpegError):
             raise
         raise UserError(f"the sound of {shown(path)} cannot be read: repair or remove it first") from error
@@ -103,21 +103,21 @@ def _copy_opus(
     return None if begin is None else begin * time_base + Fraction(skip, SOUND_RATE)
 
 
-def _code_opus(
+def _encode_opus(
     container: "av.container.InputContainer",
     track: av.AudioStream,
     output: "av.container.OutputContainer",
     bit_rate: int,
 ) -> Fraction | None:
-    """Decode and code anew; return when the first sample sounds, in seconds."""
+    """Decode and encode anew; return when the first sample sounds, in seconds."""
     layout = "mono" if track.codec_context.layout.nb_channels == 1 else "stereo"
     coded = output.add_stream("libopus", rate=SOUND_RATE, layout=layout)
     coded.bit_rate = bit_rate
     resampler = av.AudioResampler("flt", layout, SOUND_RATE, frame_size=_OPUS_FRAME)
     first = None
 
-    # From time 0 on: an Ogg page of more would say a second time when the sound starts.
-    def code(pieces: "list[av.AudioFrame]") -> None:
+    # From time 0 on: a later Ogg page would state the start of the sound a second time.
+    def encode(pieces: "list[av.AudioFrame]") -> None:
         nonlocal first
         for piece in pieces:
             if first is None:
@@ -127,9 +127,9 @@ def _code_opus(
 
     for packet in container.demux(track):
         for frame in packet.decode():
-            code(resampler.resample(frame))
+            encode(resampler.resample(frame))
     if first is not None:
-        code(resampler.resample(None))
+        encode(resampler.resample(None))
         output.mux(coded.encode(None))
     return None if first is None else Fraction(first, SOUND_RATE)
 

@@ -1,4 +1,4 @@
-"""Reading clips: what they are, their frames and when these are shown.
+"""Reading clips: their properties, their frames and the times of these.
 
 Frames are uint8 RGB arrays [h, w, 3]; times are whole ticks of a clip's time base. A clip is a video file,
 a still image, a sequence of images (see `images`), or a `memory.Clip`. Whatever the user gave wrong becomes a
@@ -44,7 +44,7 @@ class Info(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """A frame and when it is shown."""
+    """A frame and its time."""
 
     frame: np.ndarray  # uint8 [h, w, 3]
     time: int  # ticks of the clip's time base
@@ -122,7 +122,7 @@ def read_frames(
 
 
 def read_timed(path: str | Path | Clip, damaged: list[int] | None = None) -> Iterator[Timed]:
-    """Yield all frames with their times, ticks of `probe(path).time_base`; raises as `read_frames` does.
+    """Yield all frames with their times, ticks of `probe(path).time_base`; raise as `read_frames` does.
 
     With the list `damaged` damage does not end the clip: frames that cannot be decoded whole are yielded as
     far as they can be, missing ones as a copy of the one before, and their numbers are added to the list.
@@ -133,7 +133,7 @@ def read_timed(path: str | Path | Clip, damaged: list[int] | None = None) -> Ite
 def read_planes(path: str | Path | Clip, damaged: list[int] | None = None) -> Iterator[TimedPlanes]:
     """Yield all frames as the video's own planes, in `probe(path).pixel_format`, with their times.
 
-    `damaged` is as for `read_timed`, and so is what is raised; also UserError for a clip without such planes.
+    `damaged` and errors are as for `read_timed`; also UserError for a clip without such planes.
     """
     path = existing(path)
     wrong = f"{shown(path)} has no planes Y, Cb, Cr: give a video (ffmpeg -i IN -pix_fmt yuv420p OUT.mkv)"
@@ -279,7 +279,7 @@ def _still_images(path: str | Path) -> list[Path]:
 
 
 def size_of(path: str | Path) -> int:
-    """Return the bytes of a file, or of all images of a sequence."""
+    """Return the size of a file, or of all images of a sequence, in bytes."""
     paths = list_sequence(path) if is_sequence(path) else [Path(path)]
     return sum(file.stat().st_size for file in paths)
 

@@ -1,4 +1,4 @@
-"""Temporary files, in which sound lies for a while."""
+"""Temporary files, which hold sound."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -22,7 +22,7 @@ _BIT_RATE = 96_000  # of a channel
 
 
 class Loop(NamedTuple):
-    """How often the tracks of a file are played, and how long each time."""
+    """The repetitions of the tracks of a file."""
 
     passes: int
     seconds: Fraction  # of one pass
@@ -43,7 +43,7 @@ class Tracks:
         """Add the file's tracks, tags and chapters to `output`; raise UserError if `rules` allow no such."""
         self._path, self._loop, self._output = path, loop or Loop(1, Fraction(0), None), output
         self._rules = rules
-        self._map, self._head, self._input = {}, None, None
+        self._map, self._next_packet, self._input = {}, None, None
         self._packets = iter(())
         if is_sequence(path) or is_image(path):
             return
@@ -86,7 +86,7 @@ class Tracks:
         while (packet := self._peek()) is not None:
             if end is not None and packet.dts * packet.time_base >= end:
                 return
-            self._head = None
+            self._next_packet = None
             track = self._map[packet.stream.index]
             with self._complaining():
                 coded = track.take(packet)
@@ -102,12 +102,12 @@ class Tracks:
             self._input = None
 
     def _peek(self) -> "av.Packet | None":
-        while self._head is None:
+        while self._next_packet is None:
             with self._complaining():
-                self._head = next(self._packets, None)
-            if self._head is None:
+                self._next_packet = next(self._packets, None)
+            if self._next_packet is None:
                 return None
-        return self._head
+        return self._next_packet
 
     @contextmanager
     def _complaining(self):
@@ -144,12 +144,12 @@ class _Copy:
         self.stream = output.add_stream_from_template(track)
 
     def take(self, packet: "av.Packet") -> "list[av.Packet]":
-        """Return the packets to write for one of the track's."""
+        """Return the packets to write for a packet of the track."""
         packet.stream = self.stream
         return [packet]
 
     def finish(self) -> "list[av.Packet]":
-        """Return what is left."""
+        """Return the remaining packets."""
         return []
 
 
@@ -168,19 +168,19 @@ class _Recoded:
         self._next = None  # number of the next sample
 
     def take(self, packet: "av.Packet") -> "list[av.Packet]":
-        """Return the packets to write for one of the track's."""
+        """Return the packets to write for a packet of the track."""
         pieces = [piece for frame in packet.decode() for piece in self._resampler.resample(frame)]
         return [coded for piece in pieces for coded in self._add(piece)]
 
     def finish(self) -> "list[av.Packet]":
-        """Return what is left."""
+        """Return the remaining packets."""
         if self._next is None:
             return []
         pieces = [piece for piece in self._resampler.resample(None) if piece is not None]
         return [coded for piece in pieces for coded in self._add(piece)] + self.stream.encode(None)
 
     def _add(self, piece: "av.AudioFrame") -> "list[av.Packet]":
-        """Code what comes at its time: after silence where there is a gap, its end where it overlaps."""
+        """Encode samples at their time: after silence where there is a gap, cut where they overlap."""
         samples, coded = piece.to_ndarray(), []
         time = None if piece.pts is None else round(piece.pts * piece.time_base * self._rate)
         if self._next is None:
@@ -190,11 +190,11 @@ class _Recoded:
             samples = samples[:, -gap:]
         while gap > _JITTER:
             silence = np.zeros((len(samples), min(gap, self._rate)), np.float32)
-            coded += self._code(silence)
+            coded += self._encode(silence)
             gap -= silence.shape[1]
-        return coded + self._code(samples)
+        return coded + self._encode(samples)
 
-    def _code(self, samples: np.ndarray) -> "list[av.Packet]":
+    def _encode(self, samples: np.ndarray) -> "list[av.Packet]":
         if not samples.size:
             return []
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
@@ -219,7 +219,7 @@ class SoundTrack:
         self._source = self._input.streams.audio[0]
         self._stream = output.add_stream_from_template(self._source)
         self._packets = iter(self._input.demux(self._source))
-        self._head = None
+        self._next_packet = None
 
     def __enter__(self) -> "SoundTrack":
         """Return itself."""
@@ -231,14 +231,14 @@ class SoundTrack:
 
     def copy_until(self, end: Fraction | None) -> None:
         """Copy the packets that start before `end` seconds; None: all that are left."""
-        while (packet := self._head or next(self._packets, None)) is not None:
-            self._head = packet
+        while (packet := self._next_packet or next(self._packets, None)) is not None:
+            self._next_packet = packet
             if packet.dts is None:
-                self._head = None
+                self._next_packet = None
                 continue
             if end is not None and (packet.pts + self._start) * packet.time_base >= end:
                 return
             packet.pts += self._start
             packet.dts = packet.pts
-            packet.stream, self._head = self._stream, None
+            packet.stream, self._next_packet = self._stream, None
             self._output.mux(packet)

@@ -21,7 +21,7 @@ from deepsteg_jax.media.tracks import Loop, SoundTrack, Tracks
 
 
 def part_path(path: Path) -> Path:
-    """Return a new name beside `path` for what becomes it when it is whole."""
+    """Return a new temporary name beside `path`, for a file that is renamed to it when complete."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
@@ -47,7 +47,7 @@ class VideoFile:
             colour: that they say they have.
             clock: frames per second, seconds of a tick.
             aspect: of a pixel, width over height; None: not said.
-            tracks: the file whose sound and subtitles to copy, how often they are played.
+            tracks: the file whose sound and subtitles to copy, and their repetitions.
         """
         check_aspect(path, coding, aspect)
         self._part, self._path, self._row = part_path(path), path, row
@@ -133,7 +133,7 @@ class VideoFile:
         self._part.replace(self._path)
 
     def discard(self) -> None:
-        """Close what is open and remove an unfinished file."""
+        """Close open files and remove an unfinished one."""
         if self._tracks:
             self._tracks.close()
         if self._container is not None:

@@ -1,4 +1,4 @@
-"""Writing clips: nothing appears under its name before it is whole."""
+"""Writing clips: to a temporary name, renamed when complete."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -37,9 +37,9 @@ class Writer:
     With `lossy` also ordinary H.264 in MP4, or a JPEG, if the suffix is that of one. Planes are written as
     they are; losslessly in H.264, too.
 
-    What is written appears under its name only on a clean exit; after an exception nothing of it is left
-    and a file that had this name before is untouched. The sound and subtitle tracks of `tracks_from` are
-    copied packet by packet, with their names and times.
+    The output gets its name only on a clean exit; after an exception nothing is left of it, and a file that
+    had this name before is untouched. The sound and subtitle tracks of `tracks_from` are copied packet by
+    packet, with their names and times.
 
     Raises UserError for a suffix that is not lossless (at once), if the file cannot be written, if the
     tracks cannot be copied, and on exit if no frame was written. Sound that an MP4 or a WebM cannot hold
@@ -162,7 +162,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 class _MemorySink:
-    """Frames in memory; what else a file would hold is left out."""
+    """Frames in memory, without times and tracks."""
 
     def __init__(self, clip: Clip, image: bool):
         self._clip, self._image, self._frames = clip, image, []

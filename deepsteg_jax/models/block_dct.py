@@ -3,8 +3,8 @@
 The sender knows the cover, so the cover need not be noise to the receiver ("writing on dirty paper",
 Costa 1983; quantisation index modulation, Chen and Wornell 2001): with a modulus D, moving every 8-bit
 sample of the cover to the nearest value that is congruent to a digit m modulo D carries m, whatever
-the cover is, at a mean squared error of about D^2/12. What is left to design is how t*h*w*3 digits
-describe the secret best:
+the cover is, at a mean squared error of about D^2/12. It remains to describe the secret by t*h*w*3
+digits as well as possible:
 
 1. *Transform.* Opponent colours, DCT over 8x8 pixels and over the group's t frames. Each block of each
    temporal frequency (a "cell", 192 coefficients in 96 pairs) is coded on its own.
@@ -14,7 +14,7 @@ describe the secret best:
    do not need (reverse water-filling, Cover and Thomas 2006, section 10.3.3). The water level is the
    finest that fits, found by bisection, and one step finer in as many cells as the rest allows; sender
    and receiver compute the same layout from the level and the classes in integer arithmetic. There is no
-   serial bitstream: every digit's place is known at once.
+   serial bitstream: the index of every digit is known at once.
 4. *Digits.* A pair with n digits has L = floor(sqrt(D^n)) levels per coefficient, spread by the
    compander of a Laplace density (Bennett 1948), read back at the cells' centroids.
 5. *Refinement* (optional, off by default). Residual 3x3 convolutions on the grid of blocks move each
@@ -42,7 +42,7 @@ BLOCK = 8
 PAIRS = 3 * BLOCK * BLOCK // 2
 SCALE_STEPS = 8  # scales and water levels are whole numbers of 1/8 octave
 LEVEL_BITS = 7  # of the water level: far more than any picture needs
-LEVEL_CODE_BITS = 12  # of the digits that hold it: nearly all that they can say is impossible
+LEVEL_CODE_BITS = 12  # of the digits for it: most of their values cannot be, which shows a wrong key
 SHARE_BITS = 8  # of the share of cells that are one level finer
 LEVEL_OFFSET = 16  # the finest water level, 2**(-16/8) grey levels: finer than rounding the revealed needs
 MAX_MODULUS = 32  # the stego is below 29 dB there
@@ -286,17 +286,17 @@ def allot(magnitudes, scales, budget: int, quantiser: Quantiser) -> tuple[Water,
     level = _finest_level(lambda level: (per_class(level) * population).sum() <= budget)
     coarse = per_class(level)
     more = jnp.take_along_axis(per_class(level - 1) - coarse, classes, axis=1)
-    room = budget - (coarse * population).sum()
-    finer = jnp.sum(jnp.cumsum(more.ravel()) <= room)  # so many cells fit on the finer level
+    spare = budget - (coarse * population).sum()
+    finer = jnp.sum(jnp.cumsum(more.ravel()) <= spare)  # cells that fit on the finer level
     share = ((finer + 1) * 2**SHARE_BITS - 1) // classes.size
     return Water(level, jnp.minimum(share, 2**SHARE_BITS - 1)), classes
 
 
 class Layout(NamedTuple):
-    """Where every pair's digits lie in the pool."""
+    """The digits of every pair in the pool."""
 
     counts: Array  # [t * n * 96] digits of each pair
-    starts: Array  # [t * n * 96] place of its first digit
+    starts: Array  # [t * n * 96] index of its first digit in the pool
     widths: Array  # [t * n * 96] its Laplace width, grey levels
 
 
@@ -327,7 +327,7 @@ def _digits_for(values: int, modulus: int) -> int:
     return max(1, math.ceil(math.log(values, modulus) - 1e-9))
 
 
-def head_digits(modulus: int) -> list[int]:
+def header_digits(modulus: int) -> list[int]:
     """Return the numbers of digits of the water level and of the share."""
     return [_digits_for(2**LEVEL_CODE_BITS, modulus), _digits_for(2**SHARE_BITS, modulus)]
 
@@ -367,27 +367,27 @@ def write_pool(
 ) -> Int32[Array, " {size}"]:
     """Lay the digits of all pairs in the pool; -1 where no digit is needed."""
     owner = _owners(layout, size)
-    place = jnp.clip(jnp.arange(size) - layout.starts[owner], 0, len(quantiser.powers) - 1)
+    order = jnp.clip(jnp.arange(size) - layout.starts[owner], 0, len(quantiser.powers) - 1)
     used = jnp.arange(size) < layout.starts[-1] + layout.counts[-1]
-    return jnp.where(used, values[owner] // _look_up(quantiser.powers, place) % quantiser.modulus, -1)
+    return jnp.where(used, values[owner] // _look_up(quantiser.powers, order) % quantiser.modulus, -1)
 
 
 def read_pool(digits: Int[Array, " size"], layout: Layout, quantiser: Quantiser) -> Int32[Array, " p"]:
     """Invert `write_pool`; garbage in, garbage out, no error."""
 
     def add(values, digit):
-        place, power = digit
-        at = layout.starts + place
-        there = (place < layout.counts) & (at < len(digits))
+        order, power = digit
+        at = layout.starts + order
+        there = (order < layout.counts) & (at < len(digits))
         return values + jnp.where(there, digits[jnp.minimum(at, len(digits) - 1)] * power, 0), None
 
-    # A loop, since XLA would otherwise compute the digits anew for every place.
-    places = jnp.arange(len(quantiser.powers)), jnp.asarray(quantiser.powers)
-    return lax.scan(add, jnp.zeros_like(layout.counts), places)[0]
+    # A loop, since XLA would otherwise compute the digits anew for every power.
+    powers = jnp.arange(len(quantiser.powers)), jnp.asarray(quantiser.powers)
+    return lax.scan(add, jnp.zeros_like(layout.counts), powers)[0]
 
 
 class Cells(NamedTuple):
-    """A group's coefficients and what was decided about them."""
+    """A group's coefficients, their classes and the water level."""
 
     pairs: Array  # [t, n, 96, 2] grey levels
     classes: Array  # int32 [t, n]
@@ -400,7 +400,7 @@ def classify(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Cells:
     t = len(secret)
     pairs = analyse(pad_to_blocks(secret, BLOCK)).reshape(t, -1, PAIRS, 2)
     class_digits = _digits_for(codebook.shape[1], quantiser.modulus)
-    budget = secret.size - sum(head_digits(quantiser.modulus)) - t * pairs.shape[1] * class_digits
+    budget = secret.size - sum(header_digits(quantiser.modulus)) - t * pairs.shape[1] * class_digits
     magnitudes = jnp.hypot(pairs[..., 0], pairs[..., 1])
     water, classes = allot(magnitudes, integer_scales(codebook, t), budget, quantiser)
     return Cells(pairs, classes, water, budget)
@@ -415,7 +415,7 @@ def encode(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Int32[Arr
     cells = classify(codebook, secret, quantiser)
     layout = lay_out(cells.water, cells.classes, integer_scales(codebook, len(secret)), quantiser)
     values = quantise(cells.pairs.reshape(-1, 2), layout, quantiser)
-    level_digits, share_digits = head_digits(quantiser.modulus)
+    level_digits, share_digits = header_digits(quantiser.modulus)
     digits = jnp.concatenate(
         [
             _to_digits(cells.water.level + LEVEL_OFFSET, level_digits, quantiser),
@@ -424,7 +424,7 @@ def encode(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Int32[Arr
             write_pool(values, layout, cells.budget, quantiser),
         ]
     )
-    return digits.reshape(-1, len(secret)).T.ravel()  # all frames share what is not needed
+    return digits.reshape(-1, len(secret)).T.ravel()  # all frames share the digits that are not needed
 
 
 class Decoded(NamedTuple):
@@ -442,10 +442,10 @@ def decode(
     rows, columns = -(-h // BLOCK), -(-w // BLOCK)
     count = codebook.shape[1]
     class_digits = _digits_for(count, quantiser.modulus)
-    ends = np.cumsum([*head_digits(quantiser.modulus), t * rows * columns * class_digits])
+    ends = np.cumsum([*header_digits(quantiser.modulus), t * rows * columns * class_digits])
     level, share, classes, pool = jnp.split(digits.reshape(t, -1).T.ravel(), ends)
     level = _from_digits(level, quantiser)
-    # A level that cannot be, with a wrong key, reads as the finest: what is revealed is loud noise.
+    # With a wrong key most levels cannot be; they are read as the finest, which reveals loud noise.
     level = jnp.where(level < 2**LEVEL_BITS, level, 0) - LEVEL_OFFSET
     share = jnp.clip(_from_digits(share, quantiser), 0, 2**SHARE_BITS - 1)
     classes = _from_digits(classes.reshape(t, rows * columns, class_digits), quantiser)

@@ -120,7 +120,7 @@ def swap_plan(block: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _swap(x1, x2, order, gains):
-    """Apply the linear scheme: (cover, secret) -> (stego, what is lost)."""
+    """Apply the linear scheme: (cover, secret) -> (stego, lost part)."""
     high, low = np.split(order, 2)
     stego = x1.at[..., low].set(x2[..., high] * gains)
     return stego, jnp.concatenate([x1[..., low], x2[..., low]], axis=-1)

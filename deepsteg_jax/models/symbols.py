@@ -7,13 +7,13 @@ modulo D. Where nothing happens on the way, it reads the phase; after a codec, t
 
 Two networks learn what the codec does, from recordings of real codecs:
 
-    reliability   sees the received luma, and says of each phase how it errs: the scale of a logistic density
-                  on the circle, and how often the phase is lost altogether; how large all scales of a frame
-                  are, symbols that the receiver knows tell better (`calibrate`)
-    restoration   sees a secret that was coded to a few bits, and brings it nearer to what it was
+    reliability   sees the received luma, predicts the error of each phase: the scale of a logistic density
+                  on the circle, and the probability that the phase is lost; known symbols then correct all
+                  scales of a frame (`calibrate`)
+    restoration   sees a secret that was coded to a few bits, and brings it nearer to the original
 
-The sender uses the first too: it finds out what its own stego would carry through a codec. What the symbols
-say is up to `deepsteg_jax.schemes.robust`.
+The sender uses the first too, to predict the capacity of its stego after a codec. The bits of the symbols are
+up to `deepsteg_jax.schemes.robust`.
 """
 
 from typing import Any
@@ -79,7 +79,7 @@ def write_symbols(
 ) -> Float32[Array, "*n h w 3"]:
     """Write symbols into a cover.
 
-    Samples that would leave 0 to 255 stay there, and what the symbols lack then is added elsewhere in the
+    Samples that would leave 0 to 255 stay there, and the change that is missing then is made elsewhere in the
     block, again and again (projection onto two convex sets).
 
     Args:
@@ -139,7 +139,7 @@ def write_repeated(
     return jnp.round(jnp.clip(cover + jnp.repeat(moves, repeat, axis=0)[: len(cover)], 0, 255))
 
 
-# --- how reliable a phase is ---------------------------------------------------------------------
+# --- reliability of phases -----------------------------------------------------------------------
 
 
 def _neighbours(x: Array) -> tuple[Array, Array]:
@@ -192,7 +192,7 @@ class Reliability(nn.Module):
             x = x + nn.Conv(self.features, (3, 3), dtype=self.dtype)(nn.relu(x))
         out = nn.Conv(2 * self.count, (1, 1), kernel_init=nn.initializers.zeros, dtype=jnp.float32)
         y = rearrange(out(nn.relu(x)), "(b t) y x (two k) -> b t y x two k", b=b, two=2)
-        return y + jnp.array([-2.0, -3.0])[:, None]  # about what CRF 23 does
+        return y + jnp.array([-2.0, -3.0])[:, None]  # about the values of CRF 23
 
 
 def _densities(raw: Array) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
 """One interface between files and mathematics.
 
 Pipeline, library, page, camera and evaluation know a `Scheme`, the `Sender` and the `Receiver` that it makes,
-and nothing of what is inside:
+and nothing of its inside:
 
     sender = scheme.sender(plan, keys, settings)    stego += sender.send(pair) ..., sender.finish()
     found = scheme.probe(stego, keys)               None: there is nothing for this key
@@ -33,14 +33,14 @@ NOTHING = (
 )
 
 GREY = 128
-"""The level that stands for what could not be read."""
+"""The level that stands for unreadable pixels."""
 
 Frame = Any
 """A frame in a scheme's domain: RGB uint8 [h, w, 3], or `media.Planes`."""
 
 
 class Settings(NamedTuple):
-    """What the sender may choose; see section `video` of the config."""
+    """The sender's choices; see section `video` of the config."""
 
     align: str = "time"
     loop_cover: bool = False
@@ -48,7 +48,7 @@ class Settings(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What hiding will take, known before the work."""
+    """The cost of hiding, known before the work."""
 
     seconds: float  # on two cores
     memory_bytes: int  # at the peak
@@ -56,7 +56,7 @@ class Cost(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """What every receiver is told of the secret, sealed."""
+    """The properties of the secret, which travel sealed to every receiver."""
 
     width: int  # pixels, as it lies in the stego
     height: int
@@ -74,7 +74,7 @@ class Metadata(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A frame of the cover and what it is to carry."""
+    """A frame of the cover and the secret that it is to carry."""
 
     cover: Frame
     secret: np.ndarray | None  # uint8 [h', w', 3] as it lies, no larger than the cover; None: bytes travel
@@ -83,7 +83,7 @@ class Pair(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """A frame of the secret, and when it is shown if it has a time of its own."""
+    """A frame of the secret, with its time if it has one of its own."""
 
     frame: np.ndarray  # uint8 [h, w, 3], upright
     time: int | None = None  # ticks
@@ -91,7 +91,7 @@ class Timed(NamedTuple):
 
 @dataclass
 class Stego:
-    """A stego as it is opened: its frames can be read from the start as often as it takes."""
+    """An opened stego, whose frames can be read from the start any number of times."""
 
     info: media.Info
     frames: Callable[[], Iterator[Frame]]
@@ -99,7 +99,7 @@ class Stego:
 
 @dataclass
 class Found:
-    """What a probe found for a key: everything that a receiver needs."""
+    """The result of a probe for a key: everything that a receiver needs."""
 
     metadata: Metadata
     state: Any = field(repr=False)  # of the scheme
@@ -107,10 +107,10 @@ class Found:
 
 
 class Sender(ABC):
-    """Hides one secret; a context manager that lets go of what it holds."""
+    """Hides one secret; a context manager that releases temporary files."""
 
     notes: tuple[str, ...] = ()
-    """What the user should know."""
+    """Notes for the user."""
 
     @abstractmethod
     def send(self, pair: Pair) -> list[Frame]:
@@ -125,7 +125,7 @@ class Sender(ABC):
         return self
 
     def __exit__(self, *exception: object) -> None:  # noqa: B027
-        """Let go of temporary files."""
+        """Release temporary files."""
 
 
 class Receiver(ABC):
@@ -155,7 +155,7 @@ class Receiver(ABC):
 
         Args:
             stego: its name.
-            output: the name of what was written.
+            output: the name of the written file.
             damaged: frames of the stego that could not be decoded whole.
         """
 
@@ -168,7 +168,7 @@ class Receiver(ABC):
         return self
 
     def __exit__(self, *exception: object) -> None:  # noqa: B027
-        """Let go of temporary files."""
+        """Release temporary files."""
 
 
 class Scheme(ABC):
@@ -211,7 +211,7 @@ class Scheme(ABC):
         return None
 
     def measure(self, cover: Iterable[Frame]) -> Any:
-        """Look at the whole cover before the first frame is sent; the sender is given what this returns."""
+        """Look at the whole cover before the first frame is sent; the sender is given the result."""
         return None
 
     @abstractmethod
@@ -221,10 +221,10 @@ class Scheme(ABC):
         """Make the sender of one stego.
 
         Args:
-            plan: what is hidden in what.
+            plan: the plan of the job.
             credentials: a passphrase or a key file's content for each secret.
-            settings: see there.
-            measured: what `measure` returned.
+            settings: the sender's choices.
+            measured: the result of `measure`.
 
         Raises:
             UserError: the secret does not fit.
@@ -254,7 +254,7 @@ class Scheme(ABC):
         )
 
     def complexity(self, height: int, width: int) -> dict[str, dict[str, float]]:
-        """Count what the networks cost: {"gmac_per_frame": {side: ...}, "parameters": {side: ...}}."""
+        """Count the cost of the networks: {"gmac_per_frame": {side: ...}, "parameters": {side: ...}}."""
         return {"gmac_per_frame": {"hide": 0.0, "reveal": 0.0}, "parameters": {"hide": 0, "reveal": 0}}
 
     def graphs(self, shape: Shape, portable: bool = False) -> list[Graph]:

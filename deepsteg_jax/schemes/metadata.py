@@ -1,4 +1,4 @@
-"""Sealed metadata in low bits of the stego: what a receiver must know besides the key.
+"""Sealed metadata in low bits of the stego: all that a receiver must know besides the key.
 
 The first frame holds 16 bytes of salt and a sealed `Header`; the second frame holds both again under a salt
 of its own, so that one damaged frame loses neither (the same salt twice could be seen by anybody). Every
@@ -28,7 +28,7 @@ from deepsteg_jax.schemes.base import Metadata
 
 VERSION = 3  # of the format
 TAG_BYTES = 16
-PACKET_HEAD = struct.Struct("<II")  # number of the secret's frame, its time in ticks
+PACKET_HEADER = struct.Struct("<II")  # number of the secret's frame, its time in ticks
 SMALLEST_PIXELS = 256  # a frame of 16x16 holds salt and header
 LARGEST_SIDE = 2**16 - 1
 MOVES, CIPHERS = ("nothing", "secret", "cover"), ("blocks", "coefficients")
@@ -37,11 +37,11 @@ _HEADER = struct.Struct("<BHHIIIHBBBHiIBBH8s16s")
 _HEADER_BYTES = _HEADER.size + TAG_BYTES
 _HEADER_BITS = 8 * (keys.SALT_BYTES + _HEADER_BYTES)
 _HEADER_SAMPLES = 2560  # public samples from which the key picks those of the header
-_TURNED, _TIMED, _MOVES, _CIPHER = 1, 2, 4, 16  # flags; of the last two what they are multiplied by
+_TURNED, _TIMED, _MOVES, _CIPHER = 1, 2, 4, 16  # flags; factors of the last two
 
 
 class Header(NamedTuple):
-    """What the receiver of `pixels` is told."""
+    """The header of a stego of `pixels`."""
 
     secret: Metadata
     packet_bytes: int  # content of the packet in every frame after the first; 0: there are none
@@ -49,7 +49,7 @@ class Header(NamedTuple):
     sound_bytes: int  # of the Ogg file; 0: no sound
     modulus: int  # the model's D
     group: int  # frames hidden together
-    moves: str  # what the key moves, see `steganography.transform`
+    moves: str  # pictures that the key permutes, see `steganography.transform`
     cipher: str
     block_size: int  # pixels
     fingerprint: bytes  # 8 bytes, of the reveal parameters
@@ -152,10 +152,10 @@ def embed_header(
 
     Args:
         stego: uint8 [h, w, 3].
-        cover: same shape; what the result should stay close to.
+        cover: same shape; the result stays close to it.
         salt: 16 random bytes of this frame's own.
         master: the master key derived with that salt.
-        header: what to tell the receiver.
+        header: for the receiver.
     """
     samples, under = stego.flatten(), cover.ravel()
     salt_indices, public, _ = _public_indices(samples.size)
@@ -198,7 +198,7 @@ def open_headers(frames: list[np.ndarray], deriver: keys.Deriver) -> Iterator[He
 
 
 class Packet(NamedTuple):
-    """What one frame of the cover says."""
+    """The metadata of one frame of the stego."""
 
     number: int  # of the secret's frame that it carries
     time: int  # ticks
@@ -220,7 +220,7 @@ class Packets:
 
     def embed(self, stego: np.ndarray, cover: np.ndarray, number: int, packet: Packet) -> np.ndarray:
         """Write a packet into a copy of stego frame `number`; uint8 [h, w, 3] each."""
-        plain = PACKET_HEAD.pack(packet.number, packet.time) + packet.sound
+        plain = PACKET_HEADER.pack(packet.number, packet.time) + packet.sound
         sealed = self._sealer.encrypt(_nonce(number), plain.ljust(self._content, b"\0"), None)
         samples = stego.flatten()
         indices = self._indices(number, samples.size)
@@ -236,7 +236,7 @@ class Packets:
             plain = self._sealer.decrypt(_nonce(number), sealed, None)
         except InvalidTag:
             return None
-        return Packet(*PACKET_HEAD.unpack_from(plain), plain[PACKET_HEAD.size :])
+        return Packet(*PACKET_HEADER.unpack_from(plain), plain[PACKET_HEADER.size :])
 
 
 def _nonce(number: int) -> bytes:

@@ -35,12 +35,12 @@ from deepsteg_jax.schemes.base import (
     Timed,
     ranges,
 )
-from deepsteg_jax.schemes.metadata import PACKET_HEAD, Header, Packet, Packets
+from deepsteg_jax.schemes.metadata import PACKET_HEADER, Header, Packet, Packets
 from deepsteg_jax.steganography import Codec
 
 CHUNK_FRAMES = 4  # frames in one call of the compiled graph, or one group where groups are longer
-LEAST_SOUND, MOST_SOUND = 6_000, 512_000  # bits per second; what Opus can do
-OGG_HEAD = 160  # bytes; no less in a packet of large frames, so that one holds the head of the Ogg file
+LEAST_SOUND, MOST_SOUND = 6_000, 512_000  # bits per second; the range of Opus
+OGG_HEADER = 160  # bytes: the least in a packet of large frames, so that one holds the header of an Ogg file
 
 # Measured with block_dct on two cores, file to file; other models take longer.
 _SECONDS_PER_PIXEL = 3e-7
@@ -64,9 +64,8 @@ class PixelScheme(Scheme):
         self._codecs: dict[tuple, Codec] = {}
         self.model = models.build(config.model)
         self.modulus = self.model.modulus
-        self.reveal_params = jax.device_put(
-            load_params("reveal")
-        )  # a checkpoint that does not fit says so here
+        # Loaded at once, so that a checkpoint that does not fit is refused here.
+        self.reveal_params = jax.device_put(load_params("reveal"))
         self.fingerprint = models.fingerprint(self.reveal_params)
 
     @cached_property
@@ -77,10 +76,8 @@ class PixelScheme(Scheme):
     def codec(self, modulus: int | None = None, group: int | None = None, **shuffle: Any) -> Codec:
         """Return the compiled programs for these settings, those of the config where they are not given."""
         shuffle = ConfigDict({**self.config.shuffle, **shuffle})
-        model, group = (
-            self.config.model.copy_and_resolve_references().unlock(),
-            group or self.config.model.frames,
-        )
+        model = self.config.model.copy_and_resolve_references().unlock()
+        group = group or self.config.model.frames
         modulus = modulus or self.modulus
         key = modulus, group, shuffle.moves, shuffle.cipher, shuffle.block_size
         if key not in self._codecs:
@@ -112,10 +109,10 @@ class PixelScheme(Scheme):
 
     def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
         """Open the header in the first two frames; two derivations, three where the first is damaged."""
-        heads = [frame for frame, _ in zip(stego.frames(), range(2), strict=False)]
-        for header in metadata.open_headers(heads, deriver):
+        first = [frame for frame, _ in zip(stego.frames(), range(2), strict=False)]
+        for header in metadata.open_headers(first, deriver):
             if header.fingerprint == self.fingerprint:
-                return Found(header.secret, (header, deriver(header.salt), heads[0].shape[:2]))
+                return Found(header.secret, (header, deriver(header.salt), first[0].shape[:2]))
         return None
 
     def receiver(self, found: Found) -> Receiver:
@@ -130,8 +127,9 @@ class PixelScheme(Scheme):
         """Return sender and receiver of a live session; they share the key and nothing else."""
         metadata.check_size(width, height)
         master = keys.derive_key(key, keys.random_key()[: keys.SALT_BYTES])
-        words, codec = keys.key_words(keys.subkey(master, "shuffle")), self.codec()
-        return Party(codec.hide, self.hide_params, words), Party(codec.reveal, self.reveal_params, words)
+        key_words, codec = keys.key_words(keys.subkey(master, "shuffle")), self.codec()
+        sides = (codec.hide, self.hide_params), (codec.reveal, self.reveal_params)
+        return tuple(Party(run, params, key_words) for run, params in sides)
 
     def complexity(self, height: int, width: int) -> dict[str, dict[str, float]]:
         """Count multiply-adds in the compiled program and parameters."""
@@ -167,27 +165,27 @@ class PixelScheme(Scheme):
 class Party:
     """One side of a live session: its parameters, the key, and the number of frames that went by."""
 
-    def __init__(self, run: Callable, params: Any, words: np.ndarray):
+    def __init__(self, run: Callable, params: Any, key_words: np.ndarray):
         """Take `run`, `hide` or `reveal` of a `Codec`, and the key of its keystreams, uint32 [8]."""
-        self._run, self._params, self._words, self._frames = run, params, words, 0
+        self._run, self._params, self._key_words, self._frames = run, params, key_words, 0
 
     def work(self, *stacks: np.ndarray) -> np.ndarray:
         """Run the next group: uint8 [t, h, w, 3] each (cover and secret, or stego) -> uint8 [t, h, w, 3]."""
-        done = np.asarray(self._run(self._params, self._words, self._frames, *stacks))
+        done = np.asarray(self._run(self._params, self._key_words, self._frames, *stacks))
         self._frames += len(done)
         return done
 
     def warm_up(self, *stacks: np.ndarray) -> None:
         """Compile for such stacks."""
-        np.asarray(self._run(self._params, np.zeros_like(self._words), 0, *stacks))
+        np.asarray(self._run(self._params, np.zeros_like(self._key_words), 0, *stacks))
 
 
 class _Runner:
-    """Runs the compiled graph over chunks of a stream, one ahead of the one that is used."""
+    """Runs the compiled graph over chunks of a stream, one chunk ahead."""
 
-    def __init__(self, run: Callable, words: np.ndarray, group: int):
+    def __init__(self, run: Callable, key_words: np.ndarray, group: int):
         """Take `run`: (key_words, first_frame, *stacks) -> frames [n, h, w, 3]."""
-        self._run, self._words = run, words
+        self._run, self._key_words = run, key_words
         self._size = group * max(1, CHUNK_FRAMES // group)
         self._group, self._waiting, self._running, self._number = group, [], None, 0
 
@@ -208,17 +206,17 @@ class _Runner:
         return self._start(self._size) if len(self._waiting) == self._size else []
 
     def cut(self) -> list[tuple[Any, np.ndarray]]:
-        """End a group here: run all that waits, the last of it as a shorter group."""
+        """End a group here: run all waiting frames, the last ones as a shorter group."""
         whole = len(self._waiting) // self._group * self._group
         done = self._start(whole) if whole else []
         return done + (self._start(len(self._waiting)) if self._waiting else [])
 
     def drop_cut_group(self) -> None:
-        """Drop what waits of a group that is not whole."""
+        """Drop the waiting frames of an incomplete group."""
         del self._waiting[len(self._waiting) // self._group * self._group :]
 
     def finish(self) -> list[tuple[Any, np.ndarray]]:
-        """Return what is running."""
+        """Return the frames of the chunk that is running."""
         running, self._running = self._running, None
         return [] if running is None else list(zip(running[0], np.array(running[1]), strict=True))
 
@@ -228,7 +226,7 @@ class _Runner:
         # The last chunk is fetched first: two at a time would take twice the memory, now and then.
         done = self.finish()
         stacked = [np.stack(frames) for frames in zip(*stacks, strict=True)]
-        self._running = items, self._run(self._words, self._number, *stacked)
+        self._running = items, self._run(self._key_words, self._number, *stacked)
         self._number += count
         return done
 
@@ -254,9 +252,9 @@ class PixelSender(Sender):
         try:
             self._header = _header(scheme, plan, self._sound, self._salts[0])
             self._packets = Packets(self._masters[0], self._header.packet_bytes, self._header.modulus)
-            words = keys.key_words(keys.subkey(self._masters[0], "shuffle"))
+            key_words = keys.key_words(keys.subkey(self._masters[0], "shuffle"))
             codec = scheme.codec()
-            self._runner = _Runner(partial(codec.hide, scheme.hide_params), words, codec.frames)
+            self._runner = _Runner(partial(codec.hide, scheme.hide_params), key_words, codec.frames)
             tail = max(0, len(plan.cover_clock.times) - self._length) % self._length
             self._runner.warm_up((self._length, tail), info.height, info.width, 2)
         except BaseException:
@@ -294,13 +292,13 @@ class PixelSender(Sender):
     def _share(self, number: int) -> bytes:
         """Return the sound of one packet; none in the tail.
 
-        The last one repeats the first one, which holds the head of the Ogg file.
+        The last one repeats the first one, which holds the header of the Ogg file.
         """
         if self._sound is None or number >= self._length:
             return b""
         if number == self._length - 1:
             self._sound.file.seek(0)
-        return self._sound.file.read(self._header.packet_bytes - PACKET_HEAD.size)
+        return self._sound.file.read(self._header.packet_bytes - PACKET_HEADER.size)
 
     def __exit__(self, *exception: object) -> None:
         """Close the temporary file of the sound."""
@@ -309,8 +307,8 @@ class PixelSender(Sender):
 
 
 def _sound_bit_rate(frame_size: int, rate: Any) -> int:
-    """Return the bits per second that frames hold at most, with half of the capacity left over."""
-    share = metadata.packet_capacity(frame_size) // 2 - PACKET_HEAD.size
+    """Return the largest bit rate of sound, bits per second: half of the capacity."""
+    share = metadata.packet_capacity(frame_size) // 2 - PACKET_HEADER.size
     return int(8 * share * rate)
 
 
@@ -355,8 +353,8 @@ def _packet_bytes(plan: Plan, sound: media.Sound | None) -> int:
     """Return the size of a packet's content; UserError if the frames cannot hold it."""
     frames = len(plan.schedule.numbers)
     capacity = metadata.packet_capacity(plan.cover.width * plan.cover.height * 3)
-    share = 0 if sound is None else max(min(OGG_HEAD, capacity // 4), -(-sound.size // max(1, frames - 2)))
-    size = PACKET_HEAD.size + share if plan.needs_numbers or sound else 0
+    share = 0 if sound is None else max(min(OGG_HEADER, capacity // 4), -(-sound.size // max(1, frames - 2)))
+    size = PACKET_HEADER.size + share if plan.needs_numbers or sound else 0
     if size > capacity or (sound and frames < 3):
         raise UserError(
             "the cover is too small for the secret's sound: use larger or more frames, or leave the sound "
@@ -376,15 +374,15 @@ class PixelReceiver(Receiver):
     """Reveals a video or an image, puts its frames into their order and collects its sound."""
 
     def __init__(self, scheme: PixelScheme, header: Header, master: bytes, size: tuple[int, int]):
-        """Take what was found and `size`, height and width of the stego's frames."""
+        """Take the header that was found, and `size`, height and width of the stego's frames."""
         self.metadata, self._header = header.secret, header
         self.lost: list[int] = []  # frames whose packet is damaged
         self._packets = Packets(master, header.packet_bytes, header.modulus)
         self._number, self._time, self._last, self._taken = -1, -1, None, 0
         shuffle = {"moves": header.moves, "cipher": header.cipher, "block_size": header.block_size}
         codec = scheme.codec(header.modulus, header.group, **shuffle)
-        words = keys.key_words(keys.subkey(master, "shuffle"))
-        self._runner = _Runner(partial(codec.reveal, scheme.reveal_params), words, codec.frames)
+        key_words = keys.key_words(keys.subkey(master, "shuffle"))
+        self._runner = _Runner(partial(codec.reveal, scheme.reveal_params), key_words, codec.frames)
         self._runner.warm_up((header.secret.cover_frames,), *size, 1)
         with temporary_files():
             self._sound = TemporaryFile()  # noqa: SIM115, closed by __exit__
@@ -441,7 +439,7 @@ class PixelReceiver(Receiver):
         packet = self._packets.extract(stego, self.received)
         if packet is None:
             self.lost.append(self.received)
-        share = self._header.packet_bytes - PACKET_HEAD.size
+        share = self._header.packet_bytes - PACKET_HEADER.size
         last = self.received == self.metadata.cover_frames - 1
         with temporary_files():
             self._sound.seek(0 if last and 1 in self.lost else (self.received - 1) * share)

@@ -1,4 +1,4 @@
-"""What a run ran on, so that it can be run again: packages, revision, seed, devices."""
+"""The environment of a run, so that it can be repeated: packages, revision, seed, devices."""
 
 import json
 import os

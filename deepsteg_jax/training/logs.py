@@ -1,4 +1,4 @@
-"""What a training writes: JSON lines, TensorBoard, and a progress bar on a terminal."""
+"""The logs of a training: JSON lines, TensorBoard, and a progress bar on a terminal."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ SHOWN = ("loss", "stego_psnr_db", "secret_psnr_db", "bits_per_symbol")  # of tra
 
 
 class Log:
-    """What a training reports to; this one keeps nothing, as all processes but the first have it."""
+    """The log that a training reports to; this one keeps nothing, as all processes but the first have it."""
 
     def advance(self) -> None:
         """Move on by one step."""

@@ -151,7 +151,7 @@ class Run:
                 with watch("validation"):
                     self._validate(state)
             if step % every.save_every_steps == 0 or last:
-                # The loss is that of the parameters before the step; what is saved are those after it.
+                # The loss belongs to the parameters before the step; those after it are saved.
                 self._check_finite(float(logs["parameter_norm"]), "norm of the parameters", step)
                 with watch("save"):
                     self.save(state)

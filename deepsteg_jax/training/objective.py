@@ -58,7 +58,7 @@ def _listen(model: Model) -> Objective:
 
 def _hide_and_reveal(model: Model, config: ConfigDict) -> Objective:
     def run(params, batch, keys):
-        params = model.tie(params)  # what both sides share collects the gradients of both
+        params = model.tie(params)  # shared parameters collect the gradients of both sides
         pictures = hide_and_reveal(model, config, params, batch, keys)
         terms = {
             "stego": losses.mean_squared_error(pictures.cover, pictures.stego),

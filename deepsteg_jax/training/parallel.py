@@ -26,7 +26,7 @@ _AXIS = "devices"
 
 
 class Devices(NamedTuple):
-    """What a step asks of the devices that share its batch.
+    """Operations over the devices that share the batch of a step.
 
     Attributes:
         index: () -> number of the device that asks.
@@ -50,7 +50,7 @@ def initialize(coordinator: str | None, num_processes: int | None, process_id: i
     Args:
         coordinator: HOST:PORT of process 0; None: from JAX_COORDINATOR_ADDRESS, or from the cluster (Slurm,
             Open MPI, Kubernetes), as JAX detects it, if that started more than one process.
-        num_processes: how many processes there are.
+        num_processes: the number of processes.
         process_id: which one this is, from 0.
 
     Raises:

@@ -325,7 +325,7 @@ def test_digits_never_exceed_the_budget(modulus, name):
     # on the finer level they would not.
     class_digits = block_dct._digits_for(8, modulus)
     in_order = digits.reshape(3, -1).T.ravel()
-    head = [*block_dct.head_digits(modulus), 3 * 2 * 3 * class_digits]
+    head = [*block_dct.header_digits(modulus), 3 * 2 * 3 * class_digits]
     level, share, classes, pool = np.split(in_order, np.cumsum(head))
     assert min(level.min(), share.min(), classes.min()) >= 0
     level, share = (x @ modulus ** np.arange(len(x)) for x in (level, share))

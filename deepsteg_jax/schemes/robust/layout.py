@@ -6,7 +6,7 @@ some to the header. The other quarters, in an order of its own for every segment
 that use quarters. Finer levels belong to one layer each.
 
 A frame's symbols lie coefficient by coefficient, in each the blocks row by row. Pilots and references are
-among those of the fewest coefficients that a segment may use: they are found before it is known how many.
+among those of the fewest coefficients that a segment may use: they are found before that number is known.
 """
 
 from typing import NamedTuple
@@ -102,7 +102,7 @@ class Layout(NamedTuple):
 
 
 def overhead_sizes(symbols: int, header_bits: int, overhead: ConfigDict) -> tuple[int, int]:
-    """Return how many symbols of a frame are pilots (as many are references) and header; see `make`.
+    """Return the numbers of symbols of a frame for pilots (as many are references) and header; see `make`.
 
     Raises:
         UserError: frames are too small for them.
@@ -120,7 +120,7 @@ def make(master: bytes, symbols: int, header_bits: int, overhead: ConfigDict) ->
     Args:
         master: key.
         symbols: of a frame.
-        header_bits: how many a header has.
+        header_bits: bits of a header.
         overhead: shares of the symbols, `pilots`, as many of which are references, and `header`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Bits in symbols: a phase's quarter of the circle says two bits, halves of it one more each.
+"""Bits in symbols: a phase's quarter of the circle gives two bits, each halving of it one more.
 
 The circle is from -1/2 to 1/2. Neighbouring quarters differ in one of their two bits (Gray). Coarse levels
 survive more than fine ones; who knows the coarse ones reads the fine ones better.
@@ -38,7 +38,7 @@ def coarse_llr(phase: np.ndarray, scale: np.ndarray, lost: np.ndarray) -> np.nda
     """Return log-likelihood ratios of levels 0 and 1, positive for 0: [...] -> [..., 2].
 
     Args:
-        phase: what was read, [...].
+        phase: as received, [...].
         scale: of the logistic density of its error.
         lost: probability that it says nothing.
     """
@@ -55,10 +55,10 @@ def finer_llr(
     """Return log-likelihood ratios of levels first, ..., first + count - 1 (from 2 on), positive for 0.
 
     Args:
-        phase: what was read, [...]; `scale` and `lost` as for `coarse_llr`.
+        phase: as received, [...]; `scale` and `lost` as for `coarse_llr`.
         start: where the interval begins that the coarser levels say, [...].
         first: the coarsest of the levels.
-        count: how many.
+        count: the number of levels.
 
     Returns:
         [..., count]; each as if the others were not known.

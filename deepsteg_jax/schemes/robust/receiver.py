@@ -272,7 +272,7 @@ class RobustReceiver(base.Receiver):
         return self._give()
 
     def finish(self) -> list[Timed]:
-        """See `base.Receiver`; what is missing at the end of a stego that is not cut stands still."""
+        """See `base.Receiver`; frames missing at the end of a whole stego repeat the last one."""
         if not self.complete:
             self.end()
         if self.found and self.received >= self._frames:

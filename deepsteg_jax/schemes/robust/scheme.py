@@ -37,7 +37,7 @@ _STEGO_BYTES, _STILL_BYTES = 0.063, 0.41  # of a pixel
 
 
 class RobustScheme(Scheme):
-    """Keeps what it compiles; parameters of a side are loaded when it is used first."""
+    """Keeps its compiled programs; parameters of a side are loaded when it is first used."""
 
     name, purpose = "robust", "post"
 
@@ -113,7 +113,7 @@ class RobustScheme(Scheme):
         return SegmentReceiver(*self._receiving, make_format(self.config, master, height, width))
 
     def receiver(self, found: Found) -> RobustReceiver:
-        """See `Scheme`; only once for what was found."""
+        """See `Scheme`; only once for each result of `probe`."""
         return found.state
 
     def complexity(self, height: int, width: int) -> dict[str, dict[str, float]]:

@@ -119,22 +119,22 @@ def test_nothing_is_found_together_where_nothing_is():
     assert _finder(other).find_lost(_pilots(other, lumas)) is None
 
 
-def _placings(numbers, start=None, first=32, length=8):
+def _alignments(numbers, start=None, first=32, length=8):
     return alignment.alignments(numbers, start, first, length)
 
 
 def test_where_no_frame_is_lost_all_are_placed():
     whole = {i + 1: i for i in range(8)}
-    assert _placings([None, None, None, 34, None, None, 37, None, None, None], start=31)[0] == whole
-    assert _placings([31, 32, 33, 34, 35, 36, 37, 38, 39, 40], start=31) == [whole]
-    assert _placings([32, 32, 32, 35, 36, 36, 38, 38], start=32)[0] == {i: i for i in range(8)}
+    assert _alignments([None, None, None, 34, None, None, 37, None, None, None], start=31)[0] == whole
+    assert _alignments([31, 32, 33, 34, 35, 36, 37, 38, 39, 40], start=31) == [whole]
+    assert _alignments([32, 32, 32, 35, 36, 36, 38, 38], start=32)[0] == {i: i for i in range(8)}
 
 
 def test_where_frames_are_lost_what_was_found_and_gaps_that_just_fit_are_the_other_answer():
-    assert _placings([None, 33, None, 35, 37, None, None], start=32)[1] == {1: 1, 2: 2, 3: 3, 4: 5}
-    assert _placings([33, None, None, 39]) == [{0: 1, 3: 7}]
-    assert _placings([33, 33, 34]) == [{0: 1, 1: 1, 2: 2}]
+    assert _alignments([None, 33, None, 35, 37, None, None], start=32)[1] == {1: 1, 2: 2, 3: 3, 4: 5}
+    assert _alignments([33, None, None, 39]) == [{0: 1, 3: 7}]
+    assert _alignments([33, 33, 34]) == [{0: 1, 1: 1, 2: 2}]
 
 
 def test_a_wrong_number_keeps_the_others():
-    assert _placings([32, 33, None, 38, None, 37]) == [{0: 0, 1: 1, 3: 6, 5: 5}]
+    assert _alignments([32, 33, None, 38, None, 37]) == [{0: 0, 1: 1, 3: 6, 5: 5}]

@@ -28,9 +28,9 @@ def test_quarters_are_dealt_out_once():
     made = layout.make(KEY, 1000, 416, OVERHEAD)
     parts = made.coarse_indices(3, 5, [0.2, 0.3, 0.5])
     assert [len(part) for part in parts] == [len(made.data), 1.5 * len(made.data), 2.5 * len(made.data)]
-    places = np.concatenate(parts)
-    assert len(np.unique(places)) == len(places)
-    assert set(places % 1000) == set(made.data)
+    indices = np.concatenate(parts)
+    assert len(np.unique(indices)) == len(indices)
+    assert set(indices % 1000) == set(made.data)
     finer = made.finer_indices(3, 5)
     assert len(np.unique(finer)) == len(finer) == 5 * (1000 - 2 * len(made.pilots))
     assert not set(finer % 1000) & {*made.pilots, *made.references}

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(
 
 def test_fits_and_gets_better_with_room():
     secret, last = smooth(9, 90, 130), 0.0
-    for room in (400, 1000, 4000):
-        message = secret_codec.encode(secret, room)
-        assert len(message) <= room
+    for capacity in (400, 1000, 4000):
+        message = secret_codec.encode(secret, capacity)
+        assert len(message) <= capacity
         shown = secret_codec.decode(message, *secret.shape[:3])
         assert shown.shape == secret.shape and shown.dtype == np.uint8
         assert metrics.mean_psnr(secret, shown) > last

@@ -1,4 +1,4 @@
-"""Thumbnails: they fit, they get finer with their room, and come back at any size."""
+"""Thumbnails: they fit, they get finer with their capacity, and come back at any size."""
 
 import numpy as np
 import pytest
@@ -12,9 +12,9 @@ from tests.synthetic import smooth
 def test_more_bytes_come_nearer():
     secret = smooth(8, 64, 96) // 2 + 60
     reached = [metrics.mean_psnr(secret, np.full_like(secret, 128))]
-    for room in (24, 48, 100, 300, 1000):
-        message = thumbnail.encode(secret, room)
-        assert len(message) <= room
+    for capacity in (24, 48, 100, 300, 1000):
+        message = thumbnail.encode(secret, capacity)
+        assert len(message) <= capacity
         reached.append(metrics.mean_psnr(secret, thumbnail.decode(message, *secret.shape[:3])))
     assert reached[1:] == sorted(reached[1:])
     assert reached[3] > reached[0] + 6 and reached[-1] > 36
