@@ -16,8 +16,10 @@ from deepsteg_jax.keystream import numpy_keystream
 
 LARGEST_CODE = 6  # p: 6 bits in 63 samples, of which 0.98 change on the average
 
-# A table that a receiver can read before D is known. Found by search: every D up to 32 has a short way from
-# each value to one with the other bit, 1.1 to 1.5 D on the average and 6 D at the most.
+LARGEST_MODULUS = 32  # of D, for which the common table can be written
+
+# A table that a receiver can read before D is known. Found by search: every D up to the largest has a short
+# way from each value to one with the other bit, 1.1 to 1.5 D on the average and 6 D at the most.
 COMMON_TABLE = np.unpackbits(
     np.frombuffer(bytes.fromhex("a153f4e1702bc778b8e0f187642e0f38f38bd4a1d543c7e61c2ab0fb8f3c341e"), np.uint8)
 )

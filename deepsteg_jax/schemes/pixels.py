@@ -21,7 +21,7 @@ from deepsteg_jax.export.graphs import Arrays, Graph, Shape, keyed_graphs, sampl
 from deepsteg_jax.keys import Deriver
 from deepsteg_jax.media.temporary import temporary_files
 from deepsteg_jax.plan import Plan, tick_rate
-from deepsteg_jax.schemes import metadata
+from deepsteg_jax.schemes import low_bits, metadata
 from deepsteg_jax.schemes.base import (
     Cost,
     Found,
@@ -57,13 +57,18 @@ class PixelScheme(Scheme):
         """Take the config and `load_params`, which gives the parameters of "hide" or "reveal".
 
         Raises:
-            UserError: there is no such model, or its checkpoint does not fit.
+            UserError: there is no such model, its checkpoint does not fit, or its D is too large.
         """
         self.config, self._load = config, load_params
         self.group, self.still = config.model.frames, config.model.frames == 1
         self._codecs: dict[tuple, Codec] = {}
         self.model = models.build(config.model)
         self.modulus = self.model.modulus
+        if not 1 <= self.modulus <= low_bits.LARGEST_MODULUS:
+            raise UserError(
+                f"the scheme pixels takes models of a modulus D from 1 to {low_bits.LARGEST_MODULUS}, not "
+                f"{self.modulus}: metadata would not fit"
+            )
         # Loaded at once, so that a checkpoint that does not fit is refused here.
         self.reveal_params = jax.device_put(load_params("reveal"))
         self.fingerprint = models.fingerprint(self.reveal_params)

@@ -1,5 +1,15 @@
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
 from configs import video
-from deepsteg_jax import loading, models
+from deepsteg_jax import loading, models, pipeline
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.schemes.pixels import PixelScheme
+from tests.synthetic import noise, save, smooth
+
+KEY = bytes(range(32))
 
 
 def test_the_receiver_takes_modulus_and_group_from_the_header(monkeypatch):
@@ -14,3 +24,48 @@ def test_the_receiver_takes_modulus_and_group_from_the_header(monkeypatch):
     scheme.codec()
     assert scheme.codec(5, 2) is scheme.codec(5, 2)
     assert built == [(3, 4), (5, 2)]
+
+
+def scheme_of(monkeypatch, modulus=1):
+    """A scheme around a linear model that counts how often it is traced."""
+    traced = []
+
+    def build(config):
+        def hide(params, cover, secret):
+            traced.append("hide")
+            return cover
+
+        def reveal(params, stego):
+            traced.append("reveal")
+            return stego
+
+        return models.Model(lambda key: {"hide": {}, "reveal": {}}, hide, reveal, modulus=modulus)
+
+    monkeypatch.setitem(models.MODELS, "counted", build)
+    shuffle = {"moves": "nothing", "cipher": "blocks", "block_size": 8}
+    config = ConfigDict({"model": {"name": "counted", "frames": 2}, "shuffle": shuffle})
+    params = {"hide": {"x": np.zeros(1)}, "reveal": {"x": np.zeros(1)}}
+    return PixelScheme(config, params.__getitem__), traced
+
+
+def test_a_second_file_traces_nothing(monkeypatch, tmp_path):
+    scheme, traced = scheme_of(monkeypatch)
+    cover, secret = save(tmp_path / "c.mkv", noise(5)), save(tmp_path / "s.mkv", smooth(5))
+    for number in range(2):
+        stego, output = tmp_path / f"{number}.mkv", tmp_path / f"{number}.revealed.mkv"
+        pipeline.hide(scheme, KEY, cover, secret, stego, lambda frames: None)
+        pipeline.reveal([scheme], KEY, stego, output, lambda frames: None)
+        assert number or set(traced) == {"hide", "reveal"}
+        assert not number or not traced
+        traced.clear()
+
+
+def test_a_modulus_too_large_for_metadata_is_refused(monkeypatch):
+    with pytest.raises(UserError, match="from 1 to 32, not 33"):
+        scheme_of(monkeypatch, 33)
+
+
+def test_parameters_of_the_hide_side_are_loaded_when_they_are_used(monkeypatch):
+    scheme, _ = scheme_of(monkeypatch)
+    assert "hide_params" not in vars(scheme)
+    assert jax.tree.leaves(scheme.hide_params)[0].shape == (1,)
