@@ -30,11 +30,14 @@ def test_results_say_how_they_were_made():
 
 def test_a_figure_reaches_its_page(monkeypatch, tmp_path):
     monkeypatch.setattr(common, "RESULTS", tmp_path)
-    page = "before\n<!-- table reproduction -->\nold\n<!-- end -->\nafter\n"
-    common.write_json(tmp_path / "reproduction.json", {"steps": 200, "killed_after_steps": [1, 2]})
+    page = "before\n<!-- table enhancement -->\nold\n<!-- end -->\nafter\n"
+    way = {"psnr_db": 30.0}
+    report = {"robust": {"nothing": way, **dict.fromkeys(tables.ENHANCED, way)}}
+    common.write_json(tmp_path / "enhancement.json", report)
     assert tables.fill(page) == (
-        "before\n<!-- table reproduction -->\n|  |  |\n|---|---|\n| steps | 200 |\n"
-        "| killed after steps | 2 |\n<!-- end -->\nafter\n"
+        "before\n<!-- table enhancement -->\n| dB | robust |\n|---|---|\n| as revealed | 30.00 |\n"
+        + "".join(f"| {name} | +0.00 |\n" for name in tables.ENHANCED)
+        + "<!-- end -->\nafter\n"
     )
     with pytest.raises(UserError, match="there is no table 'none'"):
         tables.fill("<!-- table none -->\n<!-- end -->")
@@ -42,16 +45,17 @@ def test_a_figure_reaches_its_page(monkeypatch, tmp_path):
 
 def test_few_items_and_frames_are_named():
     def result(entry, codec, items, frames):
-        mean = {"frames": frames, "before_psnr_db": 35.0, "secret_psnr_db": 20.0, "grey_psnr_db": 11.0}
+        mean = {"frames": frames, "before_psnr_db": 35.0, "secret_psnr_db": 20.0}
         return {
             "entry": entry,
             "codec": codec,
             "title": codec,
-            "mean": mean | {"ratio": 1.5},
+            "mean": mean | {"ratio": 1.5, "secret_ssim": 0.5},
             "items": items * [0],
         }
 
     results = [result("a", "C6", 10, 30.0), result("b", "C6", 2, 8.0)]
-    _, _, first, second, grey = tables.robustness(results, "C6").splitlines()
-    assert first == "| `a` | 35.00 | 1.50 | 20.00 |" and second.startswith("| `b` (2 items, 8 frames) |")
-    assert grey == "| mid-grey |  |  | 11.00 |"
+    _, _, first, second = tables.robustness(results, "C6").splitlines()
+    assert first == "| `a` | 35.00 | 1.50 | 0.50 | 20.00 |" and second.startswith(
+        "| `b` (2 items, 8 frames) |"
+    )
