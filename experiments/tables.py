@@ -292,7 +292,6 @@ ATTACKED = {
     "shuffled photo itself, nothing hidden": "the photo itself, nothing hidden (control)",
     "fixed 4x4 map (public: needs no solver)": "the original's fixed map of 56 px blocks",
     "coefficients of the secret": "coefficients of the secret",
-    "keyed blocks of the cover, 8 px": "blocks of the cover, 8 px",
     "coefficients, cover (default)": "samples of the cover (default)",
 }
 
