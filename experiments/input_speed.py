@@ -196,7 +196,7 @@ def main() -> None:
     for name, figures in (row for section in sections for row in section.items()):
         report |= {f"{name}_{figure}": value for figure, value in figures.items()}
     common.write_json(arguments.workdir / "input_speed.json", report)
-    print(tables.named_figures(report))
+    print(tables.table(["", ""], report.items()))
 
 
 if __name__ == "__main__":

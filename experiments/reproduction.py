@@ -132,7 +132,7 @@ def main() -> int:
         "differing_lines_of_the_log": differing_lines(read_lines(whole), read_lines(parts)),
     }
     common.write_json(arguments.workdir / "reproduction.json", report)
-    print(tables.named_figures(report))
+    print(tables.reproduction(report))
     return int(report["differing_arrays"] + report["differing_lines_of_the_log"] > 0)
 
 

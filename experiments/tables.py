@@ -84,8 +84,9 @@ BETWEEN = (
 EARLIER = ("lsb_codec 1 LSB, 8-bit RGB", "lsb_codec mod 5, 8-bit RGB")  # forms of the baseline
 
 
-def quality(rows: list[dict], kind: str, columns: dict) -> str:
+def quality(rows: list[dict], kind: str) -> str:
     """Systems measured here, under the shipped cipher, and those published."""
+    columns = CLIPS if kind == "clips" else IMAGES
     most = max(row["mean"]["frames"] for row in rows)
     lines = []
     for row in rows:
@@ -201,14 +202,15 @@ def ablation(rows: dict[str, dict]) -> str:
         for name, figures in rows.items()
         if "gain_bound_db" not in figures
     }
-    lines = ([title, *(f"{x:.2f}" for x in means[name])] for name, title in VARIANTS.items())
-    seeds = [means[name][1] for name in SEEDS]
-    (bound,) = (figures["gain_bound_db"] for figures in rows.values() if "gain_bound_db" in figures)
-    return (
-        f"{table(['variant', 'stego dB', 'secret dB'], lines)}\n\n"
-        f"Spread of the secret over {len(SEEDS)} seeds: {max(seeds) - min(seeds):.3f} dB. "
-        f"Predicting DC could bring {bound:.2f} dB at most."
-    )
+    shown = {name: title for name, title in VARIANTS.items() if name in means}
+    lines = ([title, *(f"{x:.2f}" for x in means[name])] for name, title in shown.items())
+    notes = []
+    if all(name in means for name in SEEDS):
+        seeds = [means[name][1] for name in SEEDS]
+        notes.append(f"Spread of the secret over {len(SEEDS)} seeds: {max(seeds) - min(seeds):.3f} dB.")
+    bounds = (figures["gain_bound_db"] for figures in rows.values() if "gain_bound_db" in figures)
+    notes += [f"Predicting DC could bring {bound:.2f} dB at most." for bound in bounds]
+    return "\n\n".join([table(["variant", "stego dB", "secret dB"], lines), *filter(None, [" ".join(notes)])])
 
 
 # --- side information: experiments.side_information ----------------------------------------------
@@ -268,10 +270,13 @@ def export(report: dict[str, list[dict]]) -> str:
     """Difference from JAX of the TFLite / ONNX files of a shipped checkpoint."""
     found: dict[str, dict[tuple, str]] = {}
     for name in EXPORTED:
-        for row in report[name]:
+        for row in report.get(name, ()):
             found.setdefault(f"`{name}` {row['graph']}", {})[row["format"], row["weights"]] = _exported(row)
     lines = [
-        [graph, *("/".join(gaps[kind, weights] for kind in ("tflite", "onnx")) for weights in WEIGHTS)]
+        [
+            graph,
+            *("/".join(gaps.get((kind, weights), "-") for kind in ("tflite", "onnx")) for weights in WEIGHTS),
+        ]
         for graph, gaps in found.items()
     ]
     return table(["dB from JAX", *WEIGHTS], lines)
@@ -409,8 +414,8 @@ class Table(NamedTuple):
 
 TABLES = {
     "summary": Table("quality_clips", summary),
-    "quality clips": Table("quality_clips", partial(quality, kind="clips", columns=CLIPS)),
-    "quality images": Table("quality_images", partial(quality, kind="images", columns=IMAGES)),
+    "quality clips": Table("quality_clips", partial(quality, kind="clips")),
+    "quality images": Table("quality_images", partial(quality, kind="images")),
     "shuffle": Table("quality_clips", shuffle),
     "robustness clips": Table("robustness_clips", partial(robustness, codec="C6")),
     "robustness images": Table("robustness_images", partial(robustness, codec="C9-75")),

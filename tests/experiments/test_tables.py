@@ -59,3 +59,13 @@ def test_few_items_and_frames_are_named():
     assert first == "| `a` | 35.00 | 1.50 | 0.50 | 20.00 |" and second.startswith(
         "| `b` (2 items, 8 frames) |"
     )
+
+
+def test_a_script_can_print_what_is_measured_so_far():
+    row = {"stego_psnr_db": [50.0], "secret_psnr_db": [40.0]}
+    assert tables.ablation({"8 classes": row}).splitlines()[2:] == ["| 8 classes | 50.00 | 40.00 |"]
+    mean = {"frames": 1, "stego_psnr_db": 50.0, "secret_psnr_db": 40.0}
+    measured = [{"name": "a", "mean": mean, "items": [{"secret_psnr_db": 30.0}]}]
+    assert tables.quality(measured, "images").splitlines()[2] == "| `a` | 50.00 | 40.00 | 30.00 |"
+    files = [{"graph": "hide", "format": "onnx", "weights": "int8", "error": "no"}]
+    assert tables.export({"robust": files}).splitlines()[2:] == ["| `robust` hide | -/- | -/- | -/- |"]
