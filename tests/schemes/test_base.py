@@ -1,5 +1,6 @@
 """The interface is wide enough: bytes in the cover's own planes, two keys, a pass over the whole cover."""
 
+import time
 from fractions import Fraction
 
 import numpy as np
@@ -136,3 +137,28 @@ def test_a_key_is_derived_once_for_each_salt(monkeypatch):
     deriver = keys.Deriver(KEY)
     assert deriver(b"a") == deriver(b"a") != deriver(b"b")
     assert len(calls) == deriver.count == 2
+
+
+def test_frames_that_the_probe_received_are_timed_and_counted(tmp_path, cover):
+    class Eager(PlaneScheme):
+        """Receives the first two frames while it probes."""
+
+        def probe(self, stego, deriver):
+            found, frames = super().probe(stego, deriver), stego.frames()
+            receiver = super().receiver(found)
+            found.state = receiver, [piece for _ in range(2) for piece in receiver.receive(next(frames))]
+            found.read = 2
+            time.sleep(0.2)
+            return found
+
+        def receiver(self, found):
+            receiver, pieces = found.state
+            receive = receiver.receive
+            receiver.receive = lambda frame: [*(pieces.pop(0) for _ in tuple(pieces)), *receive(frame)]
+            return receiver
+
+    secret, stego, output, done = write_secret(tmp_path, 800), tmp_path / "s.mkv", tmp_path / "out.bin", []
+    hide(cover, secret, stego)
+    report = pipeline.reveal([Eager()], KEY, stego, output, done.append)
+    assert output.read_bytes() == secret.read_bytes()
+    assert report.seconds >= 0.2 and done[0] == 2 and sum(done) == report.processed
