@@ -91,6 +91,7 @@ def killed(tmp_path_factory, quick_compilation):
     _write_clips(folder / "clips")
     config = get_config("tiny")
     config.update_from_flattened_dict(_settings(folder))
+    jax.clear_caches()  # operations that earlier tests compiled with optimizations round otherwise
     train(config, whole)
 
     def unfinished():
