@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -75,13 +75,12 @@ def hide(
     Raises:
         UserError: bad input; nothing is left under the output's name.
     """
-    pictures, planes = scheme.accepts == "pictures", scheme.domain == "planes"
+    pictures, read = scheme.accepts == "pictures", _reader(scheme)
     plan = make_plan(cover, secret, settings.align, settings.loop_cover) if pictures else None
     plan = plan or make_plan_for_bytes(cover, secret)
     info, inputs = plan.cover, (cover, *secret) if isinstance(secret, tuple) else (cover, secret)
     scheme.check(info)
     check_output(scheme, output, info, inputs)
-    read = media.read_planes if planes else media.read_timed
     measured = scheme.measure(timed.frame for timed in read(cover))
     pairs = _paired(scheme, plan, read) if pictures else _unpaired(plan, read)
     credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
@@ -119,6 +118,11 @@ def check_output(scheme: Scheme, output: Any, info: media.Info, inputs: Sequence
     kind = {} if scheme.domain == "rgb" else {"pixel_format": info.pixel_format}
     size = size if survives or kind else None
     media.check_output(output, inputs, info.is_image, lossy=survives, size=size, **kind)
+
+
+def _reader(scheme: Scheme) -> Callable:
+    """Return what reads frames with their times in the scheme's domain."""
+    return media.read_timed if scheme.domain == "rgb" else media.read_planes
 
 
 def _paired(scheme: Scheme, plan: Plan, read: Callable) -> Iterator[tuple[Pair, int]]:
@@ -259,16 +263,14 @@ def find(
     """
     deriver = keys.Deriver(credential)
     for scheme in schemes:
-        with suppress(StopIteration):
-            opened = Stego(info, partial(_frames, scheme, stego, damaged))
-            if found := scheme.probe(opened, deriver):
-                return scheme, found
+        opened = Stego(info, partial(_frames, scheme, stego, damaged))
+        if found := scheme.probe(opened, deriver):
+            return scheme, found
     raise UserError(NOTHING)
 
 
 def _frames(scheme: Scheme, stego: Any, damaged: list[int]) -> Iterator[Any]:
-    read = media.read_timed if scheme.domain == "rgb" else media.read_planes
-    return (timed.frame for timed in read(stego, damaged))
+    return (timed.frame for timed in _reader(scheme)(stego, damaged))
 
 
 def _received(receiver: Receiver, frames: Iterator[Any], progress: Callable) -> Iterator[list]:

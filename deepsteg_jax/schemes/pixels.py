@@ -106,10 +106,10 @@ class PixelScheme(Scheme):
         metadata.check_size(info.width, info.height)
 
     def sender(
-        self, plan: Plan, keys: Sequence[str | bytes], settings: Settings, measured: Any = None
+        self, plan: Plan, credentials: Sequence[keys.Credential], settings: Settings, measured: Any = None
     ) -> Sender:
         """Make the sender of one stego, see `Scheme.sender`."""
-        (credential,) = keys
+        (credential,) = credentials
         return PixelSender(self, plan, credential, settings)
 
     def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
