@@ -81,11 +81,11 @@ class PixelScheme(Scheme):
     def codec(self, modulus: int | None = None, group: int | None = None, **shuffle: Any) -> Codec:
         """Return the compiled programs for these settings, those of the config where they are not given."""
         shuffle = ConfigDict({**self.config.shuffle, **shuffle})
-        model = self.config.model.copy_and_resolve_references().unlock()
         group = group or self.config.model.frames
         modulus = modulus or self.modulus
         key = modulus, group, shuffle.moves, shuffle.cipher, shuffle.block_size
         if key not in self._codecs:
+            model = self.config.model.copy_and_resolve_references().unlock()
             model.frames = group
             if "modulus" in model:
                 model.modulus = modulus
