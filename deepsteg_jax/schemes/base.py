@@ -72,6 +72,10 @@ class Metadata(NamedTuple):
         """Width and height of the secret, upright."""
         return (self.height, self.width) if self.turned else (self.width, self.height)
 
+    def upright(self, frame: np.ndarray) -> np.ndarray:
+        """Turn a frame [h, w, 3] of the secret as it lies back to where it came from."""
+        return np.ascontiguousarray(np.rot90(frame, -1) if self.turned else frame)
+
 
 class Pair(NamedTuple):
     """A frame of the cover and the secret that it is to carry."""

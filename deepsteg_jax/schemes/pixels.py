@@ -419,8 +419,7 @@ class PixelReceiver(Receiver):
             self.received += 1
             if packet.number <= self._number:
                 continue
-            frame = frame[: self.metadata.height, : self.metadata.width]
-            frame = np.ascontiguousarray(np.rot90(frame, -1) if self.metadata.turned else frame)
+            frame = self.metadata.upright(frame[: self.metadata.height, : self.metadata.width])
             if self.metadata.timed:
                 added.append(Timed(frame, packet.time))
             else:

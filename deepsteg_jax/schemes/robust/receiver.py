@@ -316,13 +316,13 @@ class RobustReceiver(base.Receiver):
             if begin < self._placed or not len(frames) or part.metadata != self.metadata:
                 continue
             self._fill(begin)
-            self._ready += [Timed(self._upright(frame)) for frame in frames]
+            self._ready += [Timed(self.metadata.upright(frame)) for frame in frames]
             self._last = self._ready[-1]
             self._layers.add((part.layers, part.of))
 
     def _start(self, metadata: Metadata) -> None:
         self.metadata = metadata
-        self._last = Timed(self._upright(np.full((metadata.height, metadata.width, 3), GREY, np.uint8)))
+        self._last = Timed(metadata.upright(np.full((metadata.height, metadata.width, 3), GREY, np.uint8)))
 
     def _fill(self, end: int) -> None:
         """Repeat the last frame up to frame `end`."""
@@ -334,6 +334,3 @@ class RobustReceiver(base.Receiver):
         ready, self._ready = self._ready, []
         self.written += len(ready)
         return ready
-
-    def _upright(self, frame: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(np.rot90(frame, -1)) if self.metadata.turned else frame
