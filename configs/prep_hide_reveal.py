@@ -25,6 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.features = 50
     config.model.dtype = "float32"
     config.model.remat = False
+    config.model.delta_init = True  # start at stego = cover
 
     config.shuffle = ConfigDict()
     config.shuffle.moves = "secret"

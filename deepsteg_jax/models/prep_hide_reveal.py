@@ -3,20 +3,65 @@
 "Hiding Images in Plain Sight: Deep Steganography" (NIPS 2017), as in the Keras system "Deep Video
 Steganography: Hiding Videos in Plain Sight": each network is made of blocks of three parallel stacks of
 3x3, 4x4 and 5x5 convolutions with 50 channels whose outputs are concatenated; hide and reveal end in a
-1x1 convolution. Pixels are normalised by the ImageNet mean and deviation. Train it with Gaussian noise
-on the stego, the loss ||c - c'||^2 + beta ||s - s'||^2, and Adam (configs/prep_hide_reveal.py).
+1x1 convolution. Pixels are normalised by the ImageNet mean and deviation. Train it with noise or rounding
+of the stego, the loss ||c - c'||^2 + beta ||s - s'||^2, and Adam (configs/prep_hide_reveal.py).
+
+With `delta_init` every stack starts by handing on its first three inputs (Dirac initialisation: Zagoruyko
+and Komodakis 2017, "DiracNets"), so that training begins at stego = cover and revealed = stego, more or
+less, where random kernels begin at grey.
 """
+
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 KERNELS = (3, 4, 5)
+RGB = 3
+_LIFT = 3.0  # brings normalised pixels, down to -2.2, above zero, where ReLU lets them pass
+_REST = 0.3  # of the usual weights of what comes to RGB besides
+
+Initialisers = tuple[Callable, Callable]  # of the kernel and of the bias of a convolution
+
+_random = nn.initializers.lecun_normal()
+
+
+def hand_on(sources: int = 1, features: int = 0, lift: float = 0.0) -> Initialisers:
+    """Make output i < 3 the mean of inputs i, i + features, ... (`sources` of them), plus `lift`.
+
+    Returns:
+        Initialisers of a convolution in whose other outputs kernels are random and biases 0.
+    """
+
+    def kernel(key, shape, dtype=jnp.float32):
+        inputs = features * np.arange(sources)[:, None] + np.arange(RGB)
+        middle = ((shape[0] - 1) // 2, (shape[1] - 1) // 2)
+        passing = _random(key, shape, dtype).at[..., :RGB].set(0)
+        return passing.at[(*middle, inputs, np.arange(RGB))].set(1 / sources)
+
+    def bias(key, shape, dtype=jnp.float32):
+        del key
+        return jnp.zeros(shape, dtype).at[:RGB].set(lift)
+
+    return kernel, bias
+
+
+def collect(sources: int, features: int) -> Initialisers:
+    """Make RGB the mean of what `sources` stacks have handed on, less the lift, plus a little of the rest."""
+
+    def kernel(key, shape, dtype=jnp.float32):
+        inputs = features * np.arange(sources)[:, None] + np.arange(RGB)
+        rest = (_REST * _random(key, shape, dtype)).at[:, :, inputs.ravel()].set(0)
+        return rest.at[0, 0, inputs, np.arange(RGB)].set(1 / sources)
+
+    return kernel, nn.initializers.constant(-_LIFT)
 
 
 def normalise(x: jax.Array) -> jax.Array:
@@ -30,11 +75,16 @@ def denormalise(x: jax.Array) -> jax.Array:
 
 
 class Block(nn.Module):
-    """Parallel stacks of `depth` 3x3, 4x4 and 5x5 convolutions, [..., c] -> [..., 3 * features]."""
+    """Parallel stacks of `depth` 3x3, 4x4 and 5x5 convolutions, [..., c] -> [..., 3 * features].
+
+    `first` initialises the first convolution of a stack, `others` those after it.
+    """
 
     features: int
     depth: int
     dtype: jnp.dtype
+    first: Initialisers
+    others: Initialisers
 
     @nn.compact
     def __call__(self, x):
@@ -43,10 +93,14 @@ class Block(nn.Module):
         for kernel in KERNELS:
             y = x
             for i in range(self.depth):
-                name = f"conv{kernel}x{kernel}_{i}"
-                y = nn.relu(nn.Conv(self.features, (kernel, kernel), dtype=self.dtype, name=name)(y))
+                name, size = f"conv{kernel}x{kernel}_{i}", (kernel, kernel)
+                y = nn.relu(_conv(self.features, size, self.dtype, self.others if i else self.first, name)(y))
             stacks.append(y)
         return jnp.concatenate(stacks, axis=-1)
+
+
+def _conv(features: int, size: tuple[int, int], dtype: jnp.dtype, init: Initialisers, name: str) -> nn.Conv:
+    return nn.Conv(features, size, dtype=dtype, kernel_init=init[0], bias_init=init[1], name=name)
 
 
 class Network(nn.Module):
@@ -56,13 +110,21 @@ class Network(nn.Module):
     features: int
     dtype: jnp.dtype
     block: type[nn.Module]
+    delta_init: bool
 
     @nn.compact
     def __call__(self, x):
         """Apply the network; see the class."""
-        x = self.block(self.features, 4, self.dtype, name="block0")(x)
-        x = self.block(self.features, 1, self.dtype, name="block1")(x)
-        return nn.Conv(3, (1, 1), dtype=self.dtype, name="out")(x) if self.out else x
+        usual = (_random, nn.initializers.zeros)
+        concatenated = (len(KERNELS), self.features)
+        lifting, passing, joining, collecting = (
+            (hand_on(lift=_LIFT), hand_on(), hand_on(*concatenated), collect(*concatenated))
+            if self.delta_init
+            else (usual,) * 4
+        )
+        x = self.block(self.features, 4, self.dtype, lifting, passing, name="block0")(x)
+        x = self.block(self.features, 1, self.dtype, joining, passing, name="block1")(x)
+        return _conv(RGB, (1, 1), self.dtype, collecting, "out")(x) if self.out else x
 
 
 def _frames(x: jax.Array) -> jax.Array:
@@ -70,8 +132,17 @@ def _frames(x: jax.Array) -> jax.Array:
 
 
 def build(config) -> Model:
-    """Build the model of `config`: features (50 in the original), dtype, remat; video goes frame by frame."""
-    settings = config.features, compute_dtype(config), rematerialise(Block, config)
+    """Build the model of `config`: features (50 in the original), dtype, remat, delta_init.
+
+    Video goes frame by frame.
+
+    Raises:
+        UserError: fewer than three features, too few to hand a picture on.
+    """
+    if config.features < RGB:
+        raise UserError(f"config.model.features must be at least {RGB}, not {config.features}")
+    delta_init = config.get("delta_init", True)
+    settings = config.features, compute_dtype(config), rematerialise(Block, config), delta_init
     prepare, hide_network, reveal_network = (Network(out, *settings) for out in (False, True, True))
 
     def init(key):

@@ -4,18 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from deepsteg_jax import models, steganography
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.losses import mean_squared_error
 from deepsteg_jax.models import prep_hide_reveal
+from deepsteg_jax.training.objective import psnr
 
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles fast
 
 
-def build(features):
-    return models.build(ConfigDict({"name": "prep_hide_reveal", "features": features}))
+def build(features, **fields):
+    return models.build(ConfigDict({"name": "prep_hide_reveal", "features": features, **fields}))
 
 
 def key(seed):
@@ -24,8 +27,8 @@ def key(seed):
 
 @functools.cache
 def small():
-    """(model, its compiled init, params)."""
-    model = build(4)
+    """(model, its compiled init, params), random all over."""
+    model = build(4, delta_init=False)
     init = quick(model.init)
     return model, init, init(key(0))
 
@@ -65,6 +68,31 @@ def test_init_depends_on_the_key_only():
     other = flatten_dict(init(key(1)))
     for name, leaf in flatten_dict(params).items():
         assert np.any(leaf != other[name]) == (name[-1] == "kernel")
+
+
+def test_delta_init_hands_the_picture_on():
+    block = prep_hide_reveal.Block(
+        5, 4, jnp.float32, prep_hide_reveal.hand_on(lift=3.0), prep_hide_reveal.hand_on()
+    )
+    x = pictures(0) - 0.5
+    stacks = block.apply(quick(block.init)(key(0), x), x).reshape(*x.shape[:3], 3, 5)
+    np.testing.assert_allclose(stacks[..., :3], np.repeat((x + 3)[..., None, :], 3, axis=3), atol=1e-5)
+    assert np.std(stacks[..., 3:]) > 1e-3
+
+
+def test_delta_init_starts_at_the_cover():
+    model = build(6)
+    params, cover, secret = quick(model.init)(key(0)), pictures(1), pictures(2)
+    # What is not handed on comes besides, so that the secret has a gradient.
+    stego = quick(model.hide)(params["hide"], cover, secret)
+    assert psnr(stego, cover) > psnr(jnp.full_like(cover, 0.5), cover) + 6
+    revealed = quick(model.reveal)(params["reveal"], cover)
+    assert psnr(revealed, cover) > psnr(jnp.full_like(cover, 0.5), cover) + 6
+
+
+def test_too_few_features_to_hand_on():
+    with pytest.raises(UserError, match="features must be at least 3, not 2"):
+        build(2)
 
 
 def test_normalise():
