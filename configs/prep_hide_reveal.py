@@ -67,6 +67,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.validation_path = ""
     config.data.height = 224
     config.data.width = 224
+    config.data.growing = ((20_000, 32), (60_000, 64))  # crops are 32x32 until step 20,000, then 64x64
     config.data.flip = True
     config.data.min_scale = 1.0
     config.data.cache = True  # keeps the decoded images in memory

@@ -1,7 +1,8 @@
 """Batches of covers and secrets, or of recordings, each a pure function of the seed and the step."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ _FIELDS = {  # that one source alone has
     "images": ("cache",),
     "clips": ("max_stride", "cache_height", "cache_width", "max_frames"),
 }
+
+_FOREVER = np.iinfo(np.int64).max
 
 Batch = dict[str, np.ndarray]
 
@@ -58,7 +61,8 @@ def create_pairs(
 
     Args:
         config: from `section`; `source` is 'imagenet', 'images', 'clips' or 'recordings', and the function
-            `open_<source>` lists the fields it uses.
+            `open_<source>` lists the fields it uses. `growing`, where there is one, holds pairs (step, side):
+            crops are side x side until that step, and `height` x `width` after the last.
         seed: of order and augmentation, at least 0.
         batch_size: pairs in a batch, over all processes.
         start_step: the first step to yield.
@@ -71,8 +75,35 @@ def create_pairs(
         damaged.
 
     Raises:
-        UserError: the data are missing or unreadable, or the source is unknown.
+        UserError: the data are missing or unreadable, the source is unknown, or `growing` is not in order.
     """
+    stages = [stage for stage in _stages(config) if stage[0] > start_step]
+    sizes = {"seed": seed, "batch_size": batch_size, "share": share}
+    # The first at once, so that bad data are refused here.
+    first = _stage(stages[0][1], start_step, stages[0][0], **sizes)
+    rest = (_stage(stage, begin, end, **sizes) for (begin, _), (end, stage) in pairwise(stages))
+    return _one_after_the_other(first, rest)
+
+
+def _one_after_the_other(first: Iterator[Batch], rest: Iterable[Iterator[Batch]]) -> Iterator[Batch]:
+    yield from first
+    for batches in rest:
+        yield from batches
+
+
+def _stages(config: ConfigDict) -> list[tuple[int, ConfigDict]]:
+    """List (the step at which it ends, its config) of each size of crops."""
+    growing = [(int(step), int(side)) for step, side in config.get("growing", ())]
+    ends, sides = [step for step, _ in growing], [side for _, side in growing]
+    if ends != sorted(set(ends)) or min(ends + sides, default=1) < 1:
+        raise UserError(f"config.data.growing must be pairs (step, side) by rising step, not {growing}")
+    crops = [ConfigDict(config.to_dict() | {"height": side, "width": side}) for side in sides]
+    return list(zip([*ends, _FOREVER], [*crops, config], strict=True))
+
+
+def _stage(
+    config: ConfigDict, first: int, end: int, seed: int, batch_size: int, share: Share
+) -> Iterator[Batch]:
     streams = _open_streams(config, True)
     keys = [_stream_keys(seed, stream) for stream in range(len(streams))]
 
@@ -85,7 +116,7 @@ def create_pairs(
         return example
 
     size = share.of(batch_size)
-    return _iterate(tf.data.Dataset.range(start_step * size, np.iinfo(np.int64).max), load, size, config)
+    return _iterate(tf.data.Dataset.range(first * size, min(end * size, _FOREVER)), load, size, config)
 
 
 def has_validation(config: ConfigDict) -> bool:

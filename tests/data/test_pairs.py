@@ -160,6 +160,25 @@ def _joined(shares):
     ]
 
 
+def test_crops_grow(folders):
+    config = _config(folders, "images")
+    config.growing = ((2, 4), (3, 8))
+    whole = _take(config, 5)
+    assert [batch["cover"].shape[1:3] for batch in whole] == [(4, 4), (4, 4), (8, 8), (12, 16), (12, 16)]
+    for step in range(5):
+        assert _same(whole[step:], _take(config, 5 - step, start_step=step))
+    config.growing = ()
+    assert _same(whole[3:], _take(config, 2, start_step=3))
+
+
+@pytest.mark.parametrize("growing", [((3, 8), (2, 4)), ((0, 4),), ((2, 0),)])
+def test_crops_that_do_not_grow_in_order(folders, growing):
+    config = _config(folders, "images")
+    config.growing = growing
+    with pytest.raises(UserError, match="config.data.growing must be pairs"):
+        _take(config, 1)
+
+
 @SOURCES
 def test_the_shares_of_a_batch_are_the_batch_of_one_process(folders, source):
     config, options = _config(folders, source), {"seed": 1, "batch_size": 8, "start_step": 3}
