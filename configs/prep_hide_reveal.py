@@ -30,9 +30,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.shuffle = ConfigDict()
     config.shuffle.moves = "secret"
     config.shuffle.cipher = "blocks"
-    config.shuffle.block_size = 56  # 16 blocks of a 224x224 frame
+    config.shuffle.block_size = 16  # 196 blocks of a 224x224 frame; the original has 56
 
-    config.channel = (("gaussian_noise", 0.01),)
+    config.channel = (("round", 8),)  # the original: (("gaussian_noise", 0.01),)
 
     config.losses = ConfigDict()
     config.losses.stego = 1.0

@@ -28,15 +28,19 @@ class Entry(NamedTuple):
 # The original trains on photographs of 224x224 for days; here on crops of clips that give it more steps.
 _ORIGINAL_ON_CLIPS = {
     "data.source": "clips",
-    "data.height": 64,
-    "data.width": 64,
+    "data.height": 48,
+    "data.width": 48,
+    "data.growing": (),
     "data.max_stride": 2,
     "data.cache_height": 256,
     "data.cache_width": 448,
     "data.max_frames": 64,
     "train.batch_size": 2,
     "shuffle.block_size": 16,
+    "channel": (("round", 8),),
+    "losses.secret": 1.5,
     "optimizer.schedule": "cosine",
+    "optimizer.warmup_steps": 20,
 }
 
 ENTRIES = {
