@@ -1,0 +1,1 @@
+"""Steganalysers: features, a linear ensemble, a network, and tests that need no training."""

@@ -1,0 +1,388 @@
+"""Steganalysers trained on own pairs against everything that hides here: protocol Q3.
+
+    pip install -r experiments/requirements-steganalysis.txt
+    python -m experiments.steganalysis photos --images FOLDER [--trained runs/benchmark]
+    python -m experiments.steganalysis network --images FOLDER
+
+Photos with a short side of at least 300, scaled to three quarters, 224x224 centre crops, in an order that the
+seed draws; the first 73 % train. The detectors:
+
+    spam       colour SPAM and the linear ensemble
+    srm        the compact colour rich model and the linear ensemble
+    boosting   gradient boosting on both
+    network    `steganalysis.network`, trained on pairs that are made anew for every step
+
+Thresholds come from training pairs. A detector's figures count if it finds LSB matching at 0.4 bit per sample
+in 75 % (network: 85 %) of what it has not seen. Features and training are kept in WORKDIR, so that an
+interrupted run goes on. Writes steganalysis.json or steganalysis_network.json to --results.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from deepsteg_jax import metrics
+from deepsteg_jax.steganalysis import ensemble, features, network, scores
+from experiments import common
+from experiments.baselines import embedding
+from experiments.entries import ENTRIES, file_name
+from experiments.quality import learned_config
+from experiments.robustness import KEY, Context, learned_system
+
+SIDE = 224
+SMALLEST = 300  # short side of a photo
+SCALE = 0.75
+TRAINING_SHARE = 0.73
+SEED = 0
+PAYLOADS = (0.05, 0.1, 0.2, 0.4)  # bits per sample
+CURVE = (10, 30, 100, 300)  # training pairs, besides all
+CURVE_ROWS = ("LSB matching 0.4", "HILL 0.4", "HILL 0.1", "block_dct D=3")
+MISMATCH_ROWS = ("LSB matching 0.4", "LSB matching 0.1", "HILL 0.4", "HILL 0.1", "block_dct D=3")
+FEATURES = {"spam": features.spam, "srm": features.srm}
+
+# --- covers and stegos ---------------------------------------------------------------------------
+
+
+class Family(NamedTuple):
+    """Rows whose stegos are made together."""
+
+    method: str  # lsb, hill, suniward or an entry of the benchmark
+    rows: dict[str, float]  # name -> payload, or D
+    photos: int = 10_000  # at most; fewer where a stego takes long to make
+
+
+def families(trained: Path | None) -> list[Family]:
+    """All rows, in the order of the table."""
+    found = [
+        Family("lsb", {f"LSB matching {payload}": payload for payload in PAYLOADS}),
+        Family("block_dct_image", {"block_dct D=3": 3}),
+        Family("hill", {f"HILL {payload}": payload for payload in PAYLOADS}, 500),
+        Family("block_dct_image", {f"block_dct D={modulus}": modulus for modulus in (2, 4, 5)}, 200),
+        Family("suniward", {f"S-UNIWARD {payload}": payload for payload in PAYLOADS}, 200),
+    ]
+    for name, photos in (("invertible", 200), ("prep_hide_reveal", 100)):
+        if trained and (trained / name / "checkpoints").is_dir():
+            found.append(Family(name, {name: 0}, photos))
+    return found
+
+
+def list_photos(folder: str) -> list[Path]:
+    """Photos that are large enough, in a drawn order."""
+    paths = sorted(Path(folder).glob("*.jpg"))
+    paths = [path for path in paths if min(Image.open(path).size) >= SMALLEST]
+    return [paths[i] for i in np.random.default_rng(SEED).permutation(len(paths))]
+
+
+def cut_photo(path: Path) -> np.ndarray:
+    """The cover of a photo, uint8 [224, 224, 3]."""
+    # Pillow scales R, G and B as they are; FFmpeg goes through YCbCr, whose lattice would show.
+    photo = Image.open(path).convert("RGB")
+    size = tuple(round(SCALE * x) for x in photo.size)
+    return central(np.asarray(photo.resize(size, Image.Resampling.LANCZOS)), SIDE)
+
+
+def central(frame: np.ndarray, side: int) -> np.ndarray:
+    """The central square of [h, w, ...], at an even place."""
+    top, left = ((x - side) // 2 // 2 * 2 for x in frame.shape[:2])
+    return frame[top : top + side, left : left + side]
+
+
+def embed_planes(
+    method: str, payloads: Iterable[float], planes: list[np.ndarray], seed: tuple[int, ...]
+) -> Iterator[list[np.ndarray]]:
+    """Embeds every payload in all planes, each sample on average as much."""
+    rng = np.random.default_rng(seed)
+    if method == "lsb":
+        for payload in payloads:
+            yield [embedding.lsb_matching(plane, payload, rng) for plane in planes]
+        return
+    costs = [embedding.costs(method, plane) for plane in planes]
+    for payload in payloads:
+        yield [embedding.embed(*pair, payload, rng) for pair in zip(planes, costs, strict=True)]
+
+
+def hide_photos(entry: str, modulus: float, covers: np.ndarray, trained: Path | None) -> np.ndarray:
+    """Hides photo i + 1 in photo i with a network, [n, 224, 224, 3]."""
+    changes = {"model__modulus": int(modulus)} if modulus else {}
+    own = None if entry.startswith("block_dct") else str(trained / entry)
+    system = learned_system(learned_config(ENTRIES[entry], own, **changes))
+    secrets = np.roll(covers, -1, axis=0)
+    return system.hide(covers, secrets, Context(KEY, secrets.shape))
+
+
+# --- features ------------------------------------------------------------------------------------
+
+
+def extract(planes: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """All features of a picture."""
+    return {name: function(planes) for name, function in FEATURES.items()}
+
+
+def planes_of(frame: np.ndarray) -> list[np.ndarray]:
+    """The planes of [h, w, 3]."""
+    return [np.ascontiguousarray(frame[..., i]) for i in range(3)]
+
+
+def simulate(method: str, payloads: tuple[float, ...], cover: np.ndarray, seed: int) -> list[dict]:
+    """Features and PSNR of stegos of a photo, one for each payload."""
+    found = []
+    for stego in embed_planes(method, payloads, planes_of(cover), (SEED, seed)):
+        found.append({**extract(stego), "psnr_db": metrics.psnr(cover, np.stack(stego, axis=-1))})
+    return found
+
+
+def extract_pair(cover: np.ndarray, stego: np.ndarray) -> list[dict]:
+    """Features and PSNR of a stego."""
+    return [{**extract(planes_of(stego)), "psnr_db": metrics.psnr(cover, stego)}]
+
+
+class Store:
+    """Features by row, in files of a folder: {"spam", "srm": [n, d], "psnr_db": [n]}."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, row: str) -> Path:
+        return self._folder / f"{file_name(row)}.npz"
+
+    def has(self, row: str) -> bool:
+        """Whether a row is there."""
+        return self._path(row).exists()
+
+    def read(self, row: str) -> dict[str, np.ndarray]:
+        """The arrays of a row."""
+        with np.load(self._path(row)) as file:
+            return dict(file)
+
+    def write(self, row: str, items: list[dict]) -> None:
+        """Keeps a row; an interruption leaves no half of a file."""
+        part = self._path(row).with_suffix(".part.npz")
+        np.savez(part, **{name: np.stack([item[name] for item in items]) for name in items[0]})
+        part.replace(self._path(row))
+
+
+def make_photos(store: Store, covers: np.ndarray, trained: Path | None, pool, only: list[str]) -> None:
+    """Makes stegos and extracts what is missing in the store."""
+    if not store.has("cover"):
+        store.write("cover", [items[0] for items in pool.map(extract_pair, covers, covers, chunksize=8)])
+    for family in families(trained):
+        rows = [name for name in family.rows if not store.has(name) and (not only or name in only)]
+        own = covers[: family.photos]
+        if rows and family.method in ("lsb", "hill", "suniward"):
+            work = partial(simulate, family.method, tuple(family.rows[name] for name in rows))
+            items = list(pool.map(work, own, range(len(own)), chunksize=8))
+            for i, name in enumerate(rows):
+                store.write(name, [found[i] for found in items])
+        elif rows:
+            for name in rows:
+                stegos = hide_photos(family.method, family.rows[name], own, trained)
+                items = pool.map(extract_pair, own, stegos, chunksize=8)
+                store.write(name, [found[0] for found in items])
+        for name in rows:
+            print(f"{name}: features of {len(own)} photos", flush=True)
+
+
+# --- detectors -----------------------------------------------------------------------------------
+
+Trained = tuple[Callable[[np.ndarray], np.ndarray], float]  # features -> scores, and the threshold
+
+
+def train_ensemble(covers: np.ndarray, stegos: np.ndarray) -> Trained:
+    """The linear ensemble."""
+    found = ensemble.train(covers, stegos, SEED)
+    return partial(ensemble.score, found), found.threshold
+
+
+def train_boosting(covers: np.ndarray, stegos: np.ndarray) -> Trained:
+    """Gradient boosted trees; the threshold is where both classes, equal in training, are as likely."""
+    import lightgbm
+
+    settings = {"objective": "binary", "learning_rate": 0.1, "num_leaves": 15, "feature_fraction": 0.05}
+    settings |= {"seed": SEED, "deterministic": True, "num_threads": 2, "verbosity": -1}
+    data = lightgbm.Dataset(
+        np.concatenate([covers, stegos]), np.repeat([0, 1], [len(covers), len(stegos)]), free_raw_data=True
+    )
+    booster = lightgbm.train(settings, data, num_boost_round=300)
+    return partial(booster.predict, raw_score=True), 0.0
+
+
+def of_detector(detector: str, row: dict[str, np.ndarray]) -> np.ndarray:
+    """The features that a detector takes, [n, d]."""
+    return np.concatenate([row["spam"], row["srm"]], axis=1) if detector == "boosting" else row[detector]
+
+
+def judge(detector: str, cover: dict, stego: dict, train: np.ndarray, test: np.ndarray) -> dict:
+    """Trains on some pairs and tests on others; `train` and `test` are their numbers."""
+    pair = [of_detector(detector, row) for row in (cover, stego)]
+    learn = train_boosting if detector == "boosting" else train_ensemble
+    score, threshold = learn(*(x[train] for x in pair))
+    return {"train": len(train)} | scores.measure(*(score(x[test]) for x in pair), threshold)._asdict()
+
+
+def split(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the photos that train and of those that test."""
+    border = round(TRAINING_SHARE * count)
+    return np.arange(border), np.arange(border, count)
+
+
+def judge_photos(store: Store, names: list[str], sources: np.ndarray) -> dict[str, list[dict]]:
+    """All rows, the curves over training pairs, and training on one source to test on the others."""
+    cover, results, curve, mismatch = store.read("cover"), [], [], []
+    for name in names:
+        stego = store.read(name)
+        train, test = split(len(stego["psnr_db"]))
+        about = {"row": name, "stego_psnr_db": float(stego["psnr_db"].mean())}
+        for detector in (*FEATURES, "boosting"):
+            results.append(about | {"detector": detector} | judge(detector, cover, stego, train, test))
+            print(name, detector, f"{results[-1]['accuracy']:.3f}", flush=True)
+        for detector in FEATURES:
+            own = about | {"detector": detector}
+            if name in CURVE_ROWS:
+                curve += [own | judge(detector, cover, stego, train[:n], test) for n in CURVE]
+            if name in MISMATCH_ROWS:
+                apart = np.flatnonzero(sources == "inA"), np.flatnonzero(sources != "inA")
+                mismatch.append(own | judge(detector, cover, stego, *apart))
+    return {"rows": results, "curve": curve, "mismatch": mismatch}
+
+
+def photos(arguments) -> dict:
+    """The command `photos`."""
+    paths = list_photos(arguments.images)[: arguments.count]
+    sources = np.array([path.name.split("_")[0] for path in paths])
+    store = Store(arguments.workdir / "photos")
+    trained = arguments.trained
+    # Forked processes would inherit JAX's threads.
+    with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as pool:
+        covers = np.stack(list(pool.map(cut_photo, paths, chunksize=8)))
+        make_photos(store, covers, trained, pool, arguments.only)
+    names = [name for family in families(trained) for name in family.rows if store.has(name)]
+    return {"photos": len(paths), "seed": SEED} | judge_photos(store, names, sources)
+
+
+# --- the network ---------------------------------------------------------------------------------
+
+
+class Lesson(NamedTuple):
+    """A training of the network, from its start or from the end of another, and what it is tested on."""
+
+    method: str
+    payload: float  # or D
+    start: str | None
+    steps: int
+    tests: dict[str, float]  # row -> payload, or D
+    photos: int = 10_000
+
+
+LESSONS = {
+    "LSB matching 0.4": Lesson("lsb", 0.4, None, 1000, {f"LSB matching {x}": x for x in PAYLOADS}),
+    "block_dct D=3": Lesson("block_dct_image", 3, "LSB matching 0.4", 300, {"block_dct D=3": 3}),
+    "HILL 0.4": Lesson("hill", 0.4, "LSB matching 0.4", 500, {f"HILL {x}": x for x in (0.4, 0.2, 0.1)}, 500),
+}
+EASY = 300  # steps in which LSB matching falls from a payload of 1 to 0.4; then it is any of SHARED
+SHARED = (0.1, 0.2, 0.4)
+
+
+def network_config(steps: int, is_first: bool) -> ConfigDict:
+    """The settings of a training."""
+    config = ConfigDict({"seed": SEED, "model": {"features": (24, 32, 48)}})
+    config.optimizer = ConfigDict({"num_steps": steps, "schedule": "cosine", "warmup_steps": 20})
+    config.optimizer.update(learning_rate=3e-3 if is_first else 1e-3, clip_norm=5.0, ema_decay=0.0)
+    config.train = ConfigDict({"batch_size": 12, "side": 64, "accumulate_steps": 1, "calibration_steps": 30})
+    config.train.update(log_every_steps=20, save_every_steps=100)
+    config.train.update(picture_every_steps=10**9, validate_every_steps=10**9)
+    return config
+
+
+def simulate_picture(method: str, payload: float, cover: np.ndarray, seed: int) -> np.ndarray:
+    """The stego of a photo at one payload."""
+    (stego,) = embed_planes(method, [payload], planes_of(cover), (SEED, seed))
+    return np.stack(stego, axis=-1)
+
+
+def make_stegos(method: str, payload: float, covers: np.ndarray, pool) -> np.ndarray:
+    """The stegos of photos."""
+    if method == "block_dct_image":
+        return hide_photos(method, payload, covers, None)
+    work = partial(simulate_picture, method, payload)
+    return np.stack(list(pool.map(work, covers, range(len(covers)), chunksize=8)))
+
+
+def embed_step(lesson: Lesson, stegos: np.ndarray | None, cover, step: int, rng, cut) -> np.ndarray:
+    """The stegos of a step's crops: made anew for LSB matching, crops of those given for the others."""
+    if stegos is not None:
+        return cut(stegos)
+    payload = 1 - 0.6 * step / EASY if step < EASY else rng.choice(SHARED, (len(cover), 1, 1, 1))
+    return embedding.lsb_matching(cover, payload, rng)
+
+
+def learn(name: str, known: dict, covers: np.ndarray, pool, workdir: Path) -> list[dict]:
+    """Trains for a lesson, adds its variables to `known`, and tests."""
+    lesson = LESSONS[name]
+    config = network_config(lesson.steps, lesson.start is None)
+    covers = covers[: lesson.photos]
+    train, test = split(len(covers))
+    made = {}
+    if lesson.method != "lsb":
+        made[lesson.payload] = make_stegos(lesson.method, lesson.payload, covers, pool)
+    embed = partial(embed_step, lesson, made[lesson.payload][train] if made else None)
+    draw = network.draw_pairs(covers[train], embed, config.train.side, config.train.batch_size, SEED)
+    known[name] = network.train(config, draw, workdir / file_name(name), known.get(lesson.start))
+    few = train[: len(test)]  # as many as are tested decide the threshold
+    score, results = partial(network.score, config, known[name]), []
+    clean = score(covers[few]), score(covers[test])
+    for row, payload in lesson.tests.items():
+        if payload not in made:
+            made[payload] = make_stegos(lesson.method, payload, covers, pool)
+        threshold, _ = scores.best_threshold(clean[0], score(made[payload][few]))
+        figures = scores.measure(clean[1], score(made[payload][test]), threshold)._asdict()
+        results.append({"row": row, "detector": "network", "trained_on": name, "train": len(train)} | figures)
+        print(row, f"{figures['accuracy']:.3f}", flush=True)
+    return results
+
+
+def train_network(arguments) -> dict:
+    """The command `network`."""
+    paths = list_photos(arguments.images)[: arguments.count]
+    known, rows = {}, []
+    with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as pool:
+        covers = np.stack(list(pool.map(cut_photo, paths, chunksize=8)))
+        for name in LESSONS:
+            rows += learn(name, known, covers, pool, arguments.workdir / "network")
+    return {
+        "photos": len(paths),
+        "seed": SEED,
+        "steps": {n: x.steps for n, x in LESSONS.items()},
+        "rows": rows,
+    }
+
+
+COMMANDS = {"photos": photos, "network": train_network}
+
+
+def main() -> None:
+    """Runs a command and writes its results."""
+    parser = common.make_parser(__doc__)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--trained", type=Path, help="folder of train_entries")
+    parser.add_argument("--count", type=int, help="photos, all by default")
+    parser.add_argument("--only", nargs="+", default=[], help="rows to extract features of")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/steganalysis"))
+    parser.add_argument("--results", type=Path, default=common.RESULTS)
+    arguments = parser.parse_args()
+    results = COMMANDS[arguments.command](arguments)
+    suffix = "" if arguments.command == "photos" else f"_{arguments.command}"
+    common.write_json(arguments.results / f"steganalysis{suffix}.json", results)
+
+
+if __name__ == "__main__":
+    common.run(main)

@@ -1,0 +1,87 @@
+"""Features on small planes, against what their definitions count one by one."""
+
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+
+from deepsteg_jax.steganalysis import features
+
+
+@pytest.fixture
+def planes(rng):
+    return rng.integers(100, 108, (3, 12, 14)).astype(np.uint8)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def spam_by_definition(plane: np.ndarray) -> np.ndarray:
+    """Second-order Markov chains of differences along eight directions, sample by sample."""
+    x, averages = plane.astype(int), []
+    for steps in (((0, 1), (0, -1), (1, 0), (-1, 0)), ((1, 1), (-1, -1), (1, -1), (-1, 1))):
+        total = np.zeros((7, 7, 7))
+        for dy, dx in steps:
+            counts = np.zeros((7, 7, 7))
+            for i, j in product(*map(range, x.shape)):
+                places = [(i + k * dy, j + k * dx) for k in range(4)]
+                if all(0 <= a < x.shape[0] and 0 <= b < x.shape[1] for a, b in places):
+                    values = [x[place] for place in places]
+                    step = [int(np.clip(a - b, -3, 3)) + 3 for a, b in zip(values, values[1:], strict=False)]
+                    counts[tuple(step)] += 1
+            total += counts / np.maximum(counts.sum(axis=2, keepdims=True), 1)
+        averages.append(total.ravel() / 4)
+    return np.concatenate(averages)
+
+
+def test_spam_is_as_defined(planes):
+    found = features.spam(planes[:2])
+    assert found.shape == (2 * 686,) and found.dtype == np.float32
+    for plane, part in zip(planes[:2], np.split(found, 2), strict=True):
+        np.testing.assert_allclose(part, spam_by_definition(plane), atol=1e-6)
+
+
+def test_first_co_occurrence_of_the_rich_model_is_as_defined(planes):
+    counts = Counter()
+    for plane in planes.astype(int):
+        for x in (plane, plane.T):  # residuals to the right and down, each along its direction
+            residual = np.clip(x[:, 1:] - x[:, :-1], -2, 2)
+            for row in residual:
+                for i in range(len(row) - 3):
+                    four = tuple(row[i : i + 4])
+                    alike = [four, four[::-1]]
+                    alike += [tuple(-v for v in t) for t in alike]
+                    counts[min(alike)] += 1
+    order = sorted({min(t, t[::-1], tuple(-v for v in t), tuple(-v for v in t[::-1]))
+                    for t in product(range(-2, 3), repeat=4)})  # fmt: skip
+    expected = np.array([counts[t] for t in order]) / sum(counts.values())
+    assert len(order) == 169
+    np.testing.assert_allclose(features.srm(planes)[:169], expected, atol=1e-6)
+
+
+def test_the_rich_model_has_a_length_for_each_kind_of_picture(planes):
+    y, cb, cr = planes[0], planes[1][::2, ::2], planes[2][::2, ::2]
+    assert features.srm(planes).shape == (2 * 2652 + 2232,)
+    assert features.srm([y]).shape == (2652,) and features.srm([y, cb, cr]).shape == (2 * 2652,)
+
+
+@pytest.mark.parametrize("extract", [features.spam, features.srm])
+def test_features_do_not_see_brightness_mirrors_and_quarter_turns(extract, planes):
+    found = extract(planes)
+    for other in (planes + 40, planes[:, ::-1], planes[:, :, ::-1], planes.swapaxes(1, 2)):
+        np.testing.assert_allclose(extract(other), found, atol=1e-6)
+
+
+def test_negatives_count_the_same(planes):
+    np.testing.assert_allclose(features.srm(255 - planes), features.srm(planes), atol=1e-6)
+
+
+@pytest.mark.parametrize(("divisor", "limit"), [(2, 2), (3, 3), (12, 2)])
+def test_residuals_are_rounded_and_truncated(divisor, limit):
+    residual = np.arange(-100, 101, dtype=np.int16)
+    expected = np.sign(residual) * np.floor(np.abs(residual) / divisor + 0.5)
+    found = features._quantise(residual, divisor, limit)
+    np.testing.assert_array_equal(found, np.clip(expected, -limit, limit))
