@@ -13,6 +13,8 @@ domains", 2002): rows and columns of a grid rotate in turn, each by an offset fr
 keystream. That needs no sorting and its inverse runs the rounds backwards.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +58,7 @@ def rotations(row, column, row_turns, column_turns, invert=False):
     return row, column
 
 
+@partial(jax.jit, static_argnames=("rows", "columns", "grids", "invert"))
 def scatter(
     key: Key, frame_index: Index, rows: int, columns: int, grids: int = 1, invert: bool = False
 ) -> Int32[Array, " {grids} {rows*columns}"]:
@@ -91,6 +94,7 @@ def scatter(
     return jax.vmap(one)(words)
 
 
+@partial(jax.jit, static_argnames=("count", "purpose"))
 def _coins(key, frame_index, count: int, purpose: int) -> jax.Array:
     """Draw `count` random bits."""
     words = keystream(key, frame_index, -(-count // 32), purpose)

@@ -5,6 +5,9 @@ not `jax.random` nor `numpy.random`: all 256 bits of the key count, and a stego 
 upgrade of either.
 """
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
@@ -15,22 +18,27 @@ from jaxtyping import Int32, Int64, UInt8, UInt32
 from deepsteg_jax.shapes import Array, Index, Key
 
 _CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)  # "expand 32-byte k"
-_COLUMNS_AND_DIAGONALS = (
-    ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15)),
-    ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)),
-)
 
 
 def _rotate_left(x, bits):
     return (x << bits) | (x >> (32 - bits))
 
 
-def _quarter_round(state, a, b, c, d):
-    for target, source, mixed, bits in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
-        state[target] = state[target] + state[source]
-        state[mixed] = _rotate_left(state[mixed] ^ state[target], bits)
+def _quarter_rounds(a, b, c, d):
+    """Mix each of the four columns whose rows these are."""
+    for bits_of_d, bits_of_b in ((16, 12), (8, 7)):
+        a = a + b
+        d = _rotate_left(d ^ a, bits_of_d)
+        c = c + d
+        b = _rotate_left(b ^ c, bits_of_b)
+    return a, b, c, d
 
 
+def _turn(row, places):
+    return jnp.concatenate([row[places:], row[:places]])
+
+
+@partial(jax.jit, static_argnames="words")  # traced once, however often it is called
 def keystream(key: Key, frame_index: Index, words: int, purpose: Index = 0) -> UInt32[Array, " {words}"]:
     """Return the first `words` words of the ChaCha20 keystream (RFC 8439, section 2.3).
 
@@ -43,20 +51,25 @@ def keystream(key: Key, frame_index: Index, words: int, purpose: Index = 0) -> U
     blocks = -(-words // 16)
     nonce = (jnp.asarray(frame_index, jnp.uint32), purpose, 0)
 
-    def fill(*values):
-        return [jnp.full(blocks, value, jnp.uint32) for value in values]
+    def row(*values):  # four words of every block
+        return jnp.stack([jnp.full(blocks, value, jnp.uint32) for value in values])
 
-    start = [*fill(*_CONSTANTS, *key), jnp.arange(blocks, dtype=jnp.uint32), *fill(*nonce)]
+    start = (
+        row(*_CONSTANTS),
+        row(*key[:4]),
+        row(*key[4:]),
+        jnp.concatenate([jnp.arange(blocks, dtype=jnp.uint32)[None], row(*nonce)]),
+    )
 
-    def double_round(_, state):
-        state = list(state)
-        for rounds in _COLUMNS_AND_DIAGONALS:
-            for quarter in rounds:
-                _quarter_round(state, *quarter)
-        return tuple(state)
+    def double_round(_, rows):
+        for places in (1, 3):  # the columns, then the diagonals, which become columns and turn back
+            a, b, c, d = _quarter_rounds(*rows)
+            rows = a, _turn(b, places), _turn(c, 2), _turn(d, 4 - places)
+        return rows
 
-    state = lax.fori_loop(0, 10, double_round, tuple(start))
-    return jnp.stack([a + b for a, b in zip(start, state, strict=True)], axis=-1).ravel()[:words]
+    rows = lax.fori_loop(0, 10, double_round, start)
+    mixed = [word for a, b in zip(start, rows, strict=True) for word in a + b]
+    return jnp.stack(mixed, axis=-1).ravel()[:words]
 
 
 def permutation(key: Key, frame_index: Index, size: int, purpose: Index = 0) -> Int32[Array, " {size}"]:
