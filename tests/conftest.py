@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import install_import_hook
 from ml_collections import ConfigDict
 from PIL import Image
@@ -40,24 +39,21 @@ CACHE = Path(__file__).parents[1] / ".cache" / f"jax-{jax.__version__}"
 
 
 def pytest_configure() -> None:
-    """Has this process and all that it starts share one compilation cache."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+    """Has this process and all that it starts compile quickly, and each program once."""
+    settings = {
+        "jax_compilation_cache_dir": str(CACHE),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,  # halves the time that compiling takes
+    }
+    for name, value in settings.items():
+        if name.upper() not in os.environ:
+            os.environ[name.upper()] = str(value)
+            jax.config.update(name, value)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled_once():
-    """What any process of any run compiles, it compiles once: the folder is set by `pytest_configure`."""
-    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()  # takes up the folder
-
-
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """Halves the time of tests that compile much and run little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Has slow tests run first, so that none of them runs alone at the end."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
 
 
 @pytest.fixture

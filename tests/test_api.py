@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,13 +22,6 @@ from tests.synthetic import noise, save, smooth
 ROOT = Path(__file__).parent.parent
 KEY = bytes(range(32))
 OTHER = bytes(32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_fast():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +132,7 @@ def test_bad_arrays_and_keys_are_one_line(model, cover, secret, key, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (media.has_encoder("libx264") and media.has_encoder(secret_codec.CODEC)),
     reason="this build of FFmpeg lacks x264 or SVT-AV1",

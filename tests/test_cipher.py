@@ -17,9 +17,6 @@ SHAPE = (2, 19, 29, 3)  # 2x3 blocks and a margin both ways; most tests share it
 BIG = (1, 48, 64, 3)
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 def frames_of(shape, seed=0):
     """8-bit samples, of which every value occurs if there are enough, as floats."""
     values = np.resize(np.arange(256, dtype=np.uint8), np.prod(shape))

@@ -165,6 +165,7 @@ def kill(mode, files, folder, delay, older):
     return code != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["hide", "reveal"])
 def test_kills(long, tmp_path, mode):
     inputs, _ = long.of(mode)

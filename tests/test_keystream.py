@@ -19,7 +19,6 @@ KEY = np.random.default_rng(7).integers(0, 2**32, 8, dtype=np.uint32)
 KEY_BYTES = KEY.astype("<u4").tobytes()
 COUNT = 48  # words; one size, since each is compiled
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 compiled_keystream = jax.jit(keystream, static_argnums=2)
 
 

@@ -559,6 +559,7 @@ def test_whatever_is_wrong_reveal_says_the_same(run, folder, tmp_path_factory):
 # --- signals --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_signal_while_hiding(tmp_path, checkpoint):
     """As a user sees it: the exit code of the process, and the folder as it was."""
     clip, output = save(tmp_path / "long.mkv", np.repeat(noise(1), 3000, axis=0)), tmp_path / "stego.mkv"

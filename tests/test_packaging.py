@@ -98,6 +98,7 @@ def test_the_package_can_be_imported_on_every_platform():
     assert [(path.name, name) for path in files for name in unix_only(path.read_text())] == []
 
 
+@pytest.mark.slow
 def test_hide_reveal_roundtrip_and_evaluate_need_no_tensorflow(tmp_path):
     """Nor anything else that only an extra brings: importing it fails in this process."""
     (tmp_path / "clips").mkdir()

@@ -10,7 +10,6 @@ KEY = np.random.default_rng(7).integers(0, 2**32, 8, dtype=np.uint32)
 KEY_BYTES = KEY.astype("<u4").tobytes()
 SHAPE = (2, 19, 26, 3)  # 4x6 blocks of 4 pixels and a margin; most tests share it, since each compiles
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 shuffle_blocks = jax.jit(shuffle.shuffle_blocks, static_argnums=3)
 unshuffle_blocks = jax.jit(shuffle.unshuffle_blocks, static_argnums=3)

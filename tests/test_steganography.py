@@ -20,8 +20,6 @@ WAYS = pytest.mark.parametrize(
     ("moves", "cipher"), [("cover", "coefficients"), ("secret", "blocks"), ("secret", "coefficients")]
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def shuffle_of(moves, block_size=8, cipher="blocks"):
     return ConfigDict({"moves": moves, "cipher": cipher, "block_size": block_size})

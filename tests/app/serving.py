@@ -21,6 +21,7 @@ def serving(folder, *arguments, config="configs/video.py"):
     command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT / config}", "--mode=app", "--port=0"]
     env = {name: text for name, text in os.environ.items() if not name.startswith("GRADIO")}
     env |= {"JAX_PLATFORMS": "cpu", "TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+    env |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}  # a camera does not wait
     with said.open("w") as file:
         process = subprocess.Popen([*command, *arguments], stdout=file, stderr=file, env=env)
     try:

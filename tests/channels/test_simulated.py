@@ -9,7 +9,6 @@ from deepsteg_jax import media
 from deepsteg_jax.channels import simulated
 from deepsteg_jax.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(3)
 
 

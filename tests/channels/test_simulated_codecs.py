@@ -15,7 +15,6 @@ from deepsteg_jax.channels import simulated
 from deepsteg_jax.channels import simulated_codecs as codecs
 from deepsteg_jax.colour import MATRICES, ycbcr
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(5)
 
 

@@ -121,6 +121,7 @@ def test_a_folder_without_points(tmp_path):
         sweep.main([f"--workdir={tmp_path}", "--table-only"])
 
 
+@pytest.mark.slow
 def test_a_real_sweep_of_one_point(tmp_path):
     (tmp_path / "images").mkdir()
     for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), np.uint8)):
@@ -128,6 +129,7 @@ def test_a_real_sweep_of_one_point(tmp_path):
     command = [sys.executable, "-m", "experiments.sweep", "--config=configs/image.py:tiny", "--steps=2"]
     command += [f"--data={tmp_path / 'images'}", f"--workdir={tmp_path / 'sweep'}"]
     command += ["--grid=optimizer.learning_rate=0.01", "--set", "data.height=16", "data.width=16"]
+    command += ["shuffle.moves=nothing"]  # compiles sooner
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     point = tmp_path / "sweep/optimizer_learning_rate_0_01_seed_0"

@@ -67,6 +67,7 @@ def test_what_is_shipped():
     assert set(notebook["metadata"]) == {"kernelspec", "language_info"}
 
 
+@pytest.mark.slow
 def test_the_tiny_variant_runs(tmp_path, monkeypatch):
     for package in ("nbformat", "nbclient", "ipykernel"):
         pytest.importorskip(package, reason="nbformat, nbclient and ipykernel run the notebook")
@@ -79,7 +80,7 @@ def test_the_tiny_variant_runs(tmp_path, monkeypatch):
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")  # it runs more than it compiles
     before = NOTEBOOK.read_bytes()
     notebook = execute("tiny")
     check_claims(printed(notebook), (3, 6), 35)

@@ -16,8 +16,6 @@ from deepsteg_jax.schemes import SCHEMES
 from deepsteg_jax.schemes.base import Scheme
 from tests.synthetic import smooth
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = np.arange(5, 13, dtype=np.uint32) * 0x10325476
 CONFIGS = {
     "block_dct": video,

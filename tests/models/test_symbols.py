@@ -11,7 +11,6 @@ from deepsteg_jax import models
 from deepsteg_jax.models import symbols as symbol_model
 from tests.synthetic import noise, smooth
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 CONFIG = get_config("tiny").model
 
 

@@ -24,7 +24,7 @@ from deepsteg_jax.training.loop import train
 from deepsteg_jax.training.state import create_optimizer, create_state
 from tests.training.test_loop import _figures, _lines, _saved
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_compilation")]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 STEPS = 60
@@ -51,13 +51,14 @@ def _write_clips(folder):
 
 def _settings(folder) -> dict:
     settings = {"data.path": str(folder / "clips"), "optimizer.num_steps": STEPS}
+    settings |= {"shuffle.moves": "secret", "shuffle.cipher": "blocks"}  # compiles sooner
     return settings | {"train.save_every_steps": 10, "train.picture_every_steps": STEPS}
 
 
 def _start(folder, workdir):
     flags = [f"--config.{name}={value}" for name, value in _settings(folder).items()]
     command = [sys.executable, "main.py", "--config=configs/video.py:tiny", "--mode=train", *flags]
-    env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([*command, f"--workdir={workdir}"], cwd=ROOT, env=env, **pipes)
 
@@ -84,14 +85,13 @@ def _steps_written(workdir) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory, quick_compilation):
+def killed(tmp_path_factory):
     """Three starts of main.py; the kills come in the middle of a save and at any step."""
     folder = tmp_path_factory.mktemp("killed")
     whole, parts = folder / "whole", folder / "parts"
     _write_clips(folder / "clips")
     config = get_config("tiny")
     config.update_from_flattened_dict(_settings(folder))
-    jax.clear_caches()  # operations that earlier tests compiled with optimizations round otherwise
     train(config, whole)
 
     def unfinished():

@@ -14,8 +14,6 @@ from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import example_keys, make_train_step, make_validation_step, mean_over_parts
 from tests.recordings import build_listener, listen, write_pictures, write_symbols
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def _batch(size=4, seed=0, shape=(8, 8, 3)):
     rng = np.random.default_rng(seed)
