@@ -6,8 +6,8 @@
 
 clips: frames 5..34 of every clip of 8-bit 4:2:0, the central 224x224 of luma with their chroma, as they were
 decoded; rows of methods that work in RGB take the same frames as RGB. The linear ensemble is trained on the
-frames of four fifths of the clips and tested on the others, in turn; scores of consecutive frames are pooled.
-`robust` is hidden in the first --robust clips only, since it takes long.
+frames of three quarters of the clips and tested on the others, in turn; scores of consecutive frames are
+pooled. `robust` is hidden in the first --robust clips only, since it takes long.
 
 untrained: `steganalysis.consistency`. Stegos are RGB: of one frame of each clip, which was 4:2:0, and of the
 corners of decoded JPEGs at their own size.
@@ -46,7 +46,7 @@ from experiments.steganalysis import (
 )
 
 FIRST_FRAME = 5
-FOLDS = 5
+FOLDS = 4
 POOLED = (1, 3, 10, 30)
 PAYLOADS = (0.1, 0.4)
 PLANE_ROWS = {"LSB matching": "lsb", "HILL": "hill"}

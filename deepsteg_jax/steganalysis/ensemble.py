@@ -10,7 +10,7 @@ import numpy as np
 
 from deepsteg_jax.steganalysis.scores import best_threshold
 
-SUBSPACES = (50, 200, 600)  # dimensions that are tried; out-of-bag errors choose
+SUBSPACES = (50, 200, 400)  # dimensions that are tried; out-of-bag errors choose
 TRIED = 10  # learners that each of them is tried with
 RIDGE = 1e-5  # of the mean variance, added to the diagonal of a covariance
 
@@ -29,7 +29,7 @@ def score(ensemble: Ensemble, features: np.ndarray) -> np.ndarray:
 
 
 def train(
-    covers: np.ndarray, stegos: np.ndarray, seed: int, learners: int = 60, groups: np.ndarray | None = None
+    covers: np.ndarray, stegos: np.ndarray, seed: int, learners: int = 40, groups: np.ndarray | None = None
 ) -> Ensemble:
     """Train on pairs.
 
