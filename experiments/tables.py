@@ -2,9 +2,9 @@
 
     python -m experiments.tables [--check]
 
-Replaces what lies between `<!-- table NAME -->` and `<!-- end -->` in README.md and docs/*.md; with --check
-it changes nothing and fails if a page is out of date. Measure with the scripts that docs/RESULTS.md names and
-copy their JSON to experiments/results first.
+Replaces what lies between `<!-- table NAME -->` and `<!-- end -->` in README.md, docs/*.md and
+results/steganalysis.md; with --check it changes nothing and fails if a page is out of date. Measure with the
+scripts that docs/RESULTS.md names and copy their JSON to experiments/results first.
 """
 
 import json
@@ -19,7 +19,11 @@ import numpy as np
 from deepsteg_jax.errors import UserError
 from experiments import common
 
-PAGES = (common.ROOT / "README.md", *sorted((common.ROOT / "docs").glob("*.md")))
+PAGES = (
+    common.ROOT / "README.md",
+    *sorted((common.ROOT / "docs").glob("*.md")),
+    Path(__file__).with_name("results") / "steganalysis.md",
+)
 PUBLISHED = Path(__file__).with_name("published.json")
 MARK = re.compile(r"(<!-- table ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -402,6 +406,88 @@ def saving(results: dict) -> str:
     return f"`save_wait`: {run['save_wait']:.2%} of a run that saves once in 100 steps. One call: {calls}."
 
 
+# --- steganalysis: experiments.steganalysis and steganalysis_clips --------------------------------
+
+DETECTORS = {"spam": "SPAM", "srm": "rich model", "boosting": "boosting", "network": "network"}
+PAIRS = (10, 100, 300)  # of the training pairs, besides all
+
+
+def percent(found: dict | None) -> str:
+    """An accuracy in percent with the wider half of its interval."""
+    if not found:
+        return "-"
+    low, high = (100 * x for x in found["accuracy_interval"])
+    accuracy = 100 * found["accuracy"]
+    return f"{accuracy:.1f}±{max(high - accuracy, accuracy - low):.0f}"
+
+
+def steganalysis(found: dict) -> str:
+    """Accuracy of every detector on photos it has not seen."""
+    lines: dict[str, dict] = {}
+    for row in found["rows"] + found["network"].get("rows", []):
+        lines.setdefault(row["row"], {})[row["detector"]] = row
+    titles = ["hidden in a photo, bits per sample", "dB", *DETECTORS.values(), "photos: training, test"]
+    shown = []
+    for name, row in lines.items():
+        if name.endswith(" 0.2") or name == "block_dct D=4":  # between their neighbours
+            continue
+        figures = [percent(row.get(detector)) for detector in DETECTORS]
+        counts = f"{row['srm']['train']}, {row['srm']['count']}"
+        shown.append([name, f"{row['srm']['stego_psnr_db']:.1f}", *figures, counts])
+    return table(titles, shown)
+
+
+def steganalysis_summary(found: dict) -> str:
+    """The most that is found of what hides here, and of the most careful embedding."""
+    best: dict[str, dict] = {}
+    for row in found["rows"] + found["network"].get("rows", []):
+        if row["row"] not in best or row["accuracy"] > best[row["row"]]["accuracy"]:
+            best[row["row"]] = row
+    shown = ("block_dct D=3", "invertible", "prep_hide_reveal", "HILL 0.1")
+    figures = ", ".join(f"{name} {best[name]['accuracy']:.1%}" for name in shown if name in best)
+    return f"Best detector's accuracy on an unseen 224x224 photo: {figures}."
+
+
+def steganalysis_pairs(found: dict) -> str:
+    """Accuracy of the rich model against the number of training pairs, and on another source."""
+    of = {}
+    for row in found["curve"] + found["rows"]:
+        if row["detector"] == "srm":
+            of.setdefault(row["row"], {})[row["train"]] = row
+    apart = {row["row"]: row for row in found["mismatch"] if row["detector"] == "srm"}
+    names = dict.fromkeys(row["row"] for row in found["curve"])
+    lines = [
+        [
+            name,
+            *(percent(of[name].get(n)) for n in PAIRS),
+            percent(of[name][max(of[name])]),
+            percent(apart.get(name)),
+        ]
+        for name in names
+    ]
+    return table(["training pairs", *PAIRS, "all", "another source"], lines)
+
+
+def steganalysis_clips(found: dict) -> str:
+    """Accuracy of the rich model on clips it has not seen, for frames taken together."""
+    lines: dict[str, list[str]] = {}
+    frames = dict.fromkeys(row["frames"] for row in found["rows"])
+    for row in found["rows"]:
+        if row["detector"] == "srm":
+            lines.setdefault(f"{row['row']} ({row['count']} clips)", []).append(percent(row))
+    titles = ["frames taken together", *frames]
+    return table(titles, ([name, *figures] for name, figures in lines.items()))
+
+
+def steganalysis_untrained(found: dict) -> str:
+    """Pictures that the tests suspect, in percent."""
+    lines: dict[str, dict] = {}
+    for row in found["rows"]:
+        lines.setdefault(row["row"], {})[f"{row['test']} ({row['count']})"] = f"{100 * row['suspected']:.0f}"
+    titles = list(dict.fromkeys(title for line in lines.values() for title in line))
+    return table(["suspected, %", *titles], ([name, *line.values()] for name, line in lines.items()))
+
+
 # --- pages ---------------------------------------------------------------------------------------
 
 
@@ -426,6 +512,11 @@ TABLES = {
     "export": Table("export", export),
     "jigsaw": Table("jigsaw", jigsaw),
     "live": Table("live_speed", live_speed),
+    "steganalysis": Table("steganalysis", steganalysis),
+    "steganalysis summary": Table("steganalysis", steganalysis_summary),
+    "steganalysis pairs": Table("steganalysis", steganalysis_pairs),
+    "steganalysis clips": Table("steganalysis_clips", steganalysis_clips),
+    "steganalysis untrained": Table("steganalysis_untrained", steganalysis_untrained),
     "reproduction": Table("reproduction", reproduction),
     "input speed": Table("input_speed", input_speed),
     "models": Table("scaling", models),

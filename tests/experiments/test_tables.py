@@ -69,3 +69,8 @@ def test_a_script_can_print_what_is_measured_so_far():
     assert tables.quality(measured, "images").splitlines()[2] == "| `a` | 50.00 | 40.00 | 30.00 |"
     files = [{"graph": "hide", "format": "onnx", "weights": "int8", "error": "no"}]
     assert tables.export({"robust": files}).splitlines()[2:] == ["| `robust` hide | -/- | -/- | -/- |"]
+
+
+def test_accuracies_stand_with_the_wider_half_of_their_interval():
+    assert tables.percent({"accuracy": 0.837, "accuracy_interval": [0.796, 0.874]}) == "83.7±4"
+    assert tables.percent(None) == "-"
