@@ -387,7 +387,8 @@ def learn(name: str, known: dict, covers: np.ndarray, pool, workdir: Path) -> li
             made[payload] = make_stegos(lesson.method, payload, covers, pool)
         threshold, _ = scores.best_threshold(clean[0], score(made[payload][few]))
         figures = scores.measure(clean[1], score(made[payload][test]), threshold)._asdict()
-        results.append({"row": row, "detector": "network", "trained_on": name, "train": len(train)} | figures)
+        about = {"row": row, "detector": "network", "trained_on": name, "steps": lesson.steps}
+        results.append(about | {"train": len(train)} | figures)
         print(row, f"{figures['accuracy']:.3f}", flush=True)
     return results
 
@@ -400,12 +401,7 @@ def train_network(arguments) -> None:
         covers = np.stack(list(pool.map(cut_photo, paths, chunksize=8)))
         for name in LESSONS:
             rows += learn(name, known, covers, pool, arguments.workdir / "network")
-    return {
-        "photos": len(paths),
-        "seed": SEED,
-        "steps": {n: x.steps for n, x in LESSONS.items()},
-        "rows": rows,
-    }
+            common.write_json(arguments.workdir / NETWORK, {"photos": len(paths), "rows": rows})
 
 
 COMMANDS = {"photos": photos, "network": train_network}
