@@ -6,27 +6,23 @@
 The pairs are those of quality.py (protocol Q1: item i + 1 is hidden in item i, frames 5..34 at 448x256; of
 images the 256x256 centre crop). Every entry hides once, its stego goes through every codec of
 `channels.ladder`, and so does the clean cover. RGB, 8-bit, mean over frames of per-frame dB, then
-over items. Bit rates are those of the coded pictures at 25 frames/s.
-
-An entry is hide(cover, secret, context) -> stego and reveal(received, context) -> revealed. Nothing but the
-frames goes through the codec: side information would not survive it, so that both sides know the key, the
-number of the first frame and the secret's size (`Context`). What comes out counts as it is: a network's noise
-as noise, a bitstream that cannot be decoded as mid-grey.
+over items; SSIMULACRA2 of every fifth frame. Bit rates are those of the coded pictures at 25 frames/s. The
+efficiency of a system that codes symbols is the payload of all that can be decoded over the mutual
+information of all its data symbols as sent and as received (`systems.information`), both summed over items.
 
 Every figure is kept in WORKDIR/KIND/cells by entry, codec and item, so that an interrupted run goes on;
 --only, --codecs and --items measure less and --tables-only nothing; an entry of fewer --frames says so.
-Writes robustness.json and .png (secret down the ladder, and against x264's rate factor) and
-robustness_pictures.png to WORKDIR/KIND.
+--speed times each entry on 10 s of the first item instead. Writes robustness.json and .png
+(secret down the ladder, and against x264's rate factor) and robustness_pictures.png to WORKDIR/KIND.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from fractions import Fraction
-from functools import cache, partial
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,191 +30,22 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from deepsteg_jax import evaluation, keys, loading, media, metrics
+from deepsteg_jax import evaluation, media, metrics
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.channels.ladder import CodecRun
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.plots import plt
-from deepsteg_jax.schemes.base import GREY, Metadata
-from deepsteg_jax.schemes.robust import secret_codec
 from deepsteg_jax.schemes.robust.layout import SEGMENT
-from deepsteg_jax.training import checkpoints
 from experiments import common, tables
-from experiments.baselines import digital, lsb_codec
-from experiments.entries import ENTRIES, Entry, file_name
-from experiments.quality import learned_config
+from experiments.entries import file_name
+from experiments.systems import KEY, Context, Row, System, rows_of
 
-KEY = keys.key_words(bytes(range(32)))
 CURVE = [ladder.named(f"CRF{crf}") for crf in (20, 22, 24, 26, 28)]  # finer steps of x264
 LADDERS = {"clips": ladder.VIDEO, "images": ladder.IMAGE}
 SHOWN = {"clips": "C6", "images": "C9-75"}  # the codec of the picture grid
 COVER = "cover"  # the clean one, measured like an entry
-# D of the rows of `robust`; None: the config's.
-ROBUST_STEPS = {"clips": (None, 53.8), "images": (None, 40.0)}
-SHIPPED = {"clips": "block_dct", "images": "block_dct_image"}
-
-
-# --- entries -------------------------------------------------------------------------------------
-
-
-class Context(NamedTuple):
-    """What both sides know beside the frames; the stego's first frame has number 0."""
-
-    key: np.ndarray  # uint32 [8]
-    shape: tuple[int, ...]  # of the secret, (n, h, w, 3)
-
-    def grey(self) -> np.ndarray:
-        """The secret of a receiver who could decode nothing."""
-        return np.full(self.shape, GREY, np.uint8)
-
-
-class System(NamedTuple):
-    """A way to hide, ready to work; all frames are uint8 [n, h, w, 3]."""
-
-    hide: Callable[[np.ndarray, np.ndarray, Context], np.ndarray]  # cover, secret -> stego
-    reveal: Callable[[np.ndarray, Context], np.ndarray]  # received -> revealed, of `context.shape`
-
-
-class Row(NamedTuple):
-    """An entry of the benchmark."""
-
-    settings: dict  # whatever its figures depend on, fit for JSON
-    load: Callable[[], System]
-
-
-def learned_system(config: ConfigDict) -> System:
-    """A network: group after group, without the pipeline's side information."""
-    scheme = loading.load(config)
-    codec = scheme.codec()
-
-    def in_groups(run, frames: int, count: int) -> np.ndarray:
-        parts = [slice(i, min(i + frames, count)) for i in range(0, count, frames)]
-        return np.concatenate([np.asarray(run(part)) for part in parts])
-
-    def hide(cover, secret, context):
-        return in_groups(
-            lambda part: codec.hide(scheme.hide_params, context.key, part.start, cover[part], secret[part]),
-            codec.frames,
-            len(cover),
-        )
-
-    def reveal(received, context):
-        return in_groups(
-            lambda part: codec.reveal(scheme.reveal_params, context.key, part.start, received[part]),
-            codec.frames,
-            len(received),
-        )
-
-    return System(hide, reveal)
-
-
-def lsb_system(modulus: int) -> System:
-    """The baseline of x264's bytes in the low digits: everything or nothing."""
-
-    def reveal(received, context):
-        try:
-            revealed = lsb_codec.reveal(received, modulus)
-        except UserError:
-            return context.grey()
-        return revealed if revealed.shape == context.shape else context.grey()
-
-    return System(lambda cover, secret, context: lsb_codec.hide(cover, secret, modulus), reveal)
-
-
-def digital_system(settings: digital.Settings) -> System:
-    """The baseline of a tiny coded secret in held bits: everything as it was coded, or nothing."""
-
-    def hide(cover, secret, context):
-        message = secret_codec.encode(secret, settings.capacity(cover.shape))
-        return digital.embed(cover, context.key.tobytes(), message, settings)
-
-    def reveal(received, context):
-        try:
-            message = digital.extract(received, context.key.tobytes(), settings)
-        except UserError:
-            return context.grey()
-        return secret_codec.decode(message, *context.shape[:3])
-
-    return System(hide, reveal)
-
-
-def robust_system(config: ConfigDict) -> System:
-    """`robust`: segment by segment; the receiver finds out by itself which frames it has, and all else."""
-    scheme = loading.load(config)
-
-    def hide(cover, secret, context):
-        n, height, width = secret.shape[:3]
-        about = Metadata(width, height, n, n, media.FOLDER_RATE, False, False, Fraction(1))
-        sender = scheme.segment_sender(context.key.tobytes(), *cover.shape[1:3])
-        starts = range(0, n, SEGMENT)
-        parts = [slice(i, i + SEGMENT) for i in starts]
-        return np.concatenate([sender.hide(i, cover[p], secret[p], about) for i, p in enumerate(parts)])
-
-    def reveal(received, context):
-        shown = context.grey()
-        receiver = scheme.segment_receiver(context.key.tobytes(), *received.shape[1:3])
-        parts = [part for frame in received for part in receiver.take(frame)] + receiver.finish()
-        for part in parts:
-            first = part.number * SEGMENT
-            if part.frames.shape[1:] == shown.shape[1:]:
-                shown[first : first + len(part.frames)] = part.frames[: len(shown) - first]
-        return shown
-
-    return System(hide, reveal)
-
-
-def robust_rows(kind: str, trained: Path | None) -> dict[str, Row]:
-    """`robust` at its own step D and at others; the same checkpoint."""
-    own = trained / "robust" if trained else None
-    rows = {}
-    for step in ROBUST_STEPS[kind]:
-        config = Entry("robust", "image" if kind == "images" else "").load()
-        config.model.spacing = step or config.model.spacing
-        config.checkpoint = str(own) if own and own.is_dir() else config.checkpoint
-        with suppress(UserError):  # no parameters
-            settings = {"model": config.model.to_dict(), "secret_layers": config.secret_layers}
-            settings |= {
-                "margin": config.margin,
-                "growth": config.growth,
-                "checkpoint": checkpoint_title(config),
-            }
-            name = f"robust, D = {step:.0f}" if step else "robust"
-            rows[name] = Row(settings, cache(partial(robust_system, config)))
-    return rows
-
-
-def checkpoint_title(config: ConfigDict) -> str:
-    """The checkpoint of a config and its newest step; raises UserError if there is none."""
-    step = max(
-        int(path.name) for path in checkpoints.locate(config.checkpoint).iterdir() if path.name.isdigit()
-    )
-    return f"{config.checkpoint}, step {step}"
-
-
-def learned_rows(kind: str, trained: Path | None) -> dict[str, Row]:
-    """The networks that there are parameters for, in `trained` or shipped."""
-    entries = {SHIPPED[kind]: ENTRIES[SHIPPED[kind]]}
-    entries |= {name: entry for name, entry in ENTRIES.items() if not name.startswith("block_dct")}
-    rows = {}
-    for name, entry in entries.items():
-        own = trained is not None and not name.startswith("block_dct") and (trained / name).is_dir()
-        config = learned_config(entry, str(trained / name) if own else None)
-        with suppress(UserError):  # no parameters
-            settings = {"model": config.model.to_dict(), "shuffle": config.shuffle.to_dict()}
-            settings["checkpoint"] = checkpoint_title(config)
-            rows[name] = Row(settings, cache(partial(learned_system, config)))
-    return rows
-
-
-def rows_of(kind: str, trained: Path | None) -> dict[str, Row]:
-    """Every entry by its name."""
-    rows = robust_rows(kind, trained) | learned_rows(kind, trained)
-    for modulus, title in {2: "1 LSB", 3: "ternary"}.items():
-        rows[f"lsb_codec {title}"] = Row({"modulus": modulus}, cache(partial(lsb_system, modulus)))
-    if kind == "clips":
-        settings = digital.Settings()
-        rows["digital"] = Row(settings._asdict(), cache(partial(digital_system, settings)))
-    return rows
+SEEN = slice(None, None, 5)  # frames whose SSIMULACRA2 is measured
+LONG = 250  # frames of a clip of 10 s
 
 
 # --- measuring -----------------------------------------------------------------------------------
@@ -250,20 +77,28 @@ def pairs_of(settings: ConfigDict, count: int | None) -> Iterator[Pair]:
         yield Pair((path.name, following.name), np.stack(cover[:frames]), np.stack(secret[:frames]))
 
 
-def likeness(name: str, a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    """Mean over frames of PSNR (dB) and SSIM."""
+FIGURES = {
+    "psnr_db": (metrics.psnr, slice(None)),
+    "ssim": (metrics.ssim, slice(None)),
+    "ssimulacra2": (metrics.ssimulacra2, SEEN),
+}
+
+
+def likeness(name: str, a: np.ndarray, b: np.ndarray, figures=("psnr_db", "ssim")) -> dict[str, float]:
+    """Mean over frames of figures of `FIGURES`, `a` the original."""
+    found = {}
     with ThreadPoolExecutor(evaluation.WORKERS) as pool:
-        return {
-            f"{name}_{figure}": float(np.mean(list(pool.map(measure, a, b))))
-            for figure, measure in (("psnr_db", metrics.psnr), ("ssim", metrics.ssim))
-        }
+        for figure in figures:
+            measure, some = FIGURES[figure]
+            found[f"{name}_{figure}"] = float(np.mean(list(pool.map(measure, a[some], b[some]))))
+    return found
 
 
 def measure_cover(codec: CodecRun, pair: Pair) -> dict[str, float]:
     """The clean cover through a codec, and what mid-grey in place of the secret would be worth."""
     received = ladder.run(codec, pair.cover)
     return {
-        **likeness("after", pair.cover, received.frames),
+        **likeness("after", pair.cover, received.frames, FIGURES),
         "size_bytes": received.size_bytes,
         "grey_psnr_db": likeness("grey", pair.secret, pair.context().grey())["grey_psnr_db"],
     }
@@ -280,10 +115,29 @@ def measure_stego(
         four = pair.cover, received.frames, pair.secret, revealed
         media.write_frames(pictures, [np.concatenate([frames[middle] for frames in four], axis=1)])
     return {
-        **likeness("after", pair.cover, received.frames),
+        **likeness("after", pair.cover, received.frames, FIGURES),
         **likeness("secret", pair.secret, revealed),
+        **(system.arrived(received.frames)._asdict() if system.arrived else {}),
         "size_bytes": received.size_bytes,
     }
+
+
+def measure_speed(system: System, pair: Pair) -> dict[str, float]:
+    """Frames per second of hide and of reveal after x264 CRF 23; the pair is played to and fro for 10 s.
+
+    A short one has compiled everything before.
+    """
+    rates = {}
+    for count in (SEGMENT, LONG):
+        to_and_fro = (islice(cycle(chain(x, x[::-1])), count) for x in (pair.cover, pair.secret))
+        cover, secret = (np.stack(list(frames)) for frames in to_and_fro)
+        context, start = Context(KEY, secret.shape), time.monotonic()
+        stego = np.asarray(system.hide(cover, secret, context))
+        rates["hide_fps"] = count / (time.monotonic() - start)
+        received, start = ladder.run(ladder.named("C6"), stego).frames, time.monotonic()
+        system.reveal(received, context)
+        rates["reveal_fps"] = count / (time.monotonic() - start)
+    return rates
 
 
 class Cells:
@@ -336,14 +190,15 @@ def measure_pair(
             cells.write(COVER, codec, pair, {}, measure_cover(codec, pair))
         progress.update()
     for name, row in rows.items():
-        missing = [codec for codec in codecs if not cells.has(name, codec, pair, row.settings)]
+        meant = [codec for codec in codecs if row.codec in (None, codec.name)]
+        missing = [codec for codec in meant if not cells.has(name, codec, pair, row.settings)]
         progress.update(len(codecs) - len(missing))
         if not missing:
             continue
         progress.set_description(name)
         system = row.load()
         stego = np.asarray(system.hide(pair.cover, pair.secret, pair.context()))
-        before = likeness("before", pair.cover, stego)
+        before = likeness("before", pair.cover, stego, FIGURES)
         for codec in missing:
             path = cells.path(name, codec, pair.names[0], len(pair.cover)).with_suffix(".png")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -359,7 +214,7 @@ def item_figures(stego: dict, cover: dict) -> dict:
     """All figures of one item: those of the stego, the clean cover's beside them, and rates."""
     pair, figures, clean = stego["pair"], stego["figures"], cover["figures"]
     result = {"cover": pair["items"][0], "secret": pair["items"][1], "frames": pair["shape"][0], **figures}
-    result |= {"cover_psnr_db": clean["after_psnr_db"], "cover_ssim": clean["after_ssim"]}
+    result |= {f"cover_{figure}": clean[f"after_{figure}"] for figure in FIGURES}
     result |= {"grey_psnr_db": clean["grey_psnr_db"], "ratio": figures["size_bytes"] / clean["size_bytes"]}
     for prefix, size in (("", figures["size_bytes"]), ("cover_", clean["size_bytes"])):
         result[f"{prefix}kbit_s"] = ladder.bit_rate(size, pair["shape"][0]) / 1000
@@ -381,8 +236,20 @@ def collect(rows: dict[str, Row], codecs: list[CodecRun], cells: Cells, names: l
                     items.append(item_figures(stego, cover))
             if items:
                 title = {"entry": name, "codec": codec.name, "title": codec.title}
-                results.append({**title, "mean": evaluation.mean_of(items), "items": items})
+                results.append(
+                    {**title, "mean": evaluation.mean_of(items), **quotients(items), "items": items}
+                )
     return results
+
+
+def quotients(items: list[dict]) -> dict[str, float]:
+    """Quotients of sums over items: bits of stego to cover, and the efficiency where there is one."""
+    sums = {"ratio_of_sums": ("kbit_s", "cover_kbit_s"), "efficiency": ("payload_bits", "information_bits")}
+    return {
+        name: sum(item[above] for item in items) / sum(item[below] for item in items)
+        for name, (above, below) in sums.items()
+        if above in items[0]
+    }
 
 
 def is_plain_x264(codec: CodecRun) -> bool:
@@ -455,7 +322,8 @@ def report(
     Raises:
         UserError: nothing is measured.
     """
-    results = collect(rows, codecs, cells, names)
+    speeds = common.read_json(workdir / "speed.json", {})
+    results = [result | speeds.get(result["entry"], {}) for result in collect(rows, codecs, cells, names)]
     if not results:
         raise UserError(f"nothing is measured in {workdir}: leave --tables-only out")
     common.write_json(workdir / "robustness.json", results)
@@ -487,6 +355,7 @@ def parse() -> argparse.Namespace:
     parser = common.make_parser(__doc__)
     common.add_folders(parser)
     parser.add_argument("--codecs", nargs="+", help="names of codecs, such as C6")
+    parser.add_argument("--speed", action="store_true", help="frames per second of 10 s instead")
     parser.add_argument("--items", type=int, help="only the first items of the folder")
     parser.add_argument("--workdir", type=Path, default=Path("runs/robustness"))
     arguments = parser.parse_args()
@@ -511,7 +380,11 @@ def run(arguments: argparse.Namespace) -> str:
     names = [path.name for path in evaluation.list_items(settings.path)][: arguments.items]
     wanted = {name: row for name, row in rows.items() if name in arguments.only}
     steps = [codec for codec in codecs if codec.name in arguments.codecs]
-    if not arguments.tables_only:
+    if arguments.speed:
+        pair, path = next(pairs_of(settings, 1)), workdir / "speed.json"
+        for name, row in wanted.items():
+            common.write_json(path, common.read_json(path, {}) | {name: measure_speed(row.load(), pair)})
+    elif not arguments.tables_only:
         total = len(names) * len(steps) * (1 + len(wanted))
         with tqdm(total=total, unit="cell", dynamic_ncols=True) as progress:
             for i, pair in enumerate(pairs_of(settings, arguments.items)):

@@ -68,12 +68,9 @@ def embed(frames: np.ndarray, key: bytes, message: bytes, settings: Settings) ->
     data = (head + message).ljust(capacity + HEADER, b"\0")
     mask, order = _secrets(key, len(data), errors.length)
     word = errors.encode(np.unpackbits(np.frombuffer(data, np.uint8) ^ mask))
-    values = np.empty(errors.length)
-    values[order] = settings.modulus * (word / 2 - 1 / 4)
-    cover = _coefficients(frames, settings)
-    moves = _wrap(values.reshape(cover.shape) - cover, settings.modulus)
-    moved = frames + _pictures(moves, frames.shape, settings)[..., None]
-    return np.clip(np.round(moved), 0, 255).astype(np.uint8)
+    bits = np.empty(errors.length, np.uint8)
+    bits[order] = word
+    return write(frames, bits, settings)
 
 
 def extract(frames: np.ndarray, key: bytes, settings: Settings) -> bytes:
@@ -85,14 +82,32 @@ def extract(frames: np.ndarray, key: bytes, settings: Settings) -> bytes:
     capacity = settings.capacity(frames.shape)
     errors = code.build(settings.bits(frames.shape), 8 * (capacity + HEADER), DEGREES)
     mask, order = _secrets(key, capacity + HEADER, errors.length)
-    found = _wrap(_coefficients(frames, settings), settings.modulus)
-    bits = errors.decode(_likelihoods(found, settings.modulus).ravel()[order])
+    bits = errors.decode(read(frames, settings)[order])
     data = b"" if bits is None else (np.packbits(bits) ^ mask).tobytes()
     length, check = (int.from_bytes(data[i : i + 4], "little") for i in (0, 4))
     message = data[HEADER : HEADER + length]
     if bits is None or len(message) != length or zlib.crc32(message) != check:
         raise UserError("no message is left in these frames, or they need another key")
     return message
+
+
+def write(frames: np.ndarray, bits: np.ndarray, settings: Settings) -> np.ndarray:
+    """Write `settings.bits(frames.shape)` bits, uint8, into frames, uint8 [n, h, w, 3]; return the stego."""
+    cover = _coefficients(frames, settings)
+    values = settings.modulus * (bits.reshape(cover.shape) / 2 - 1 / 4)
+    moved = frames + _pictures(_wrap(values - cover, settings.modulus), frames.shape, settings)[..., None]
+    return np.clip(np.round(moved), 0, 255).astype(np.uint8)
+
+
+def read(frames: np.ndarray, settings: Settings) -> np.ndarray:
+    """Return the log-likelihood ratios, flat and positive for 0, of the bits that `write` wrote."""
+    found = _wrap(_coefficients(frames, settings), settings.modulus)
+    return _likelihoods(found, settings.modulus).ravel()
+
+
+def phases(frames: np.ndarray, settings: Settings) -> np.ndarray:
+    """Return the coefficients that carry bits, in units of D: [groups, rows, columns, coefficients]."""
+    return _coefficients(frames, settings) / settings.modulus
 
 
 # --- coefficients --------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ class Part(NamedTuple):
     frames: np.ndarray  # uint8 [n, h, w, 3]
     layers: int  # that could be read
     of: int  # layers that there are
+    payload: int  # bytes of what could be read
 
 
 def _not_found_at_end(received: list[_Received]) -> list[_Received]:
@@ -157,11 +158,11 @@ class SegmentReceiver:
         metadata = segment.header.metadata
         flat = reading[:, np.array(segment.starts), : segment.layout.symbols].reshape(3, -1)
         messages = self._messages(segment, Reading(*flat), lumas)
-        shown, count = _shown(messages, (segment.header.length, metadata.height, metadata.width, 3))
+        shown, count, payload = _shown(messages, (segment.header.length, metadata.height, metadata.width, 3))
         if shown is None:
             return None
         used = sum(capacity > 0 for capacity in segment.header.capacities)
-        return Part(segment.number, metadata, self._restored(shown), count, used)
+        return Part(segment.number, metadata, self._restored(shown), count, used, payload)
 
     def _messages(self, segment: Segment, reading: Reading, lumas) -> Iterator[bytes | None]:
         """Yield the message of each layer in use; None: it cannot be read."""
@@ -210,16 +211,16 @@ class SegmentReceiver:
         return np.concatenate(out)[: len(frames)]
 
 
-def _shown(messages: Iterable[bytes | None], shape: tuple[int, ...]) -> tuple[np.ndarray | None, int]:
-    """Return the finest secret in these messages, None if there is none, and the number of its layers."""
-    shown, count, unbroken = None, 0, True
+def _shown(messages: Iterable[bytes | None], shape: tuple[int, ...]) -> tuple[np.ndarray | None, int, int]:
+    """Return the finest secret in these messages or None, the number of its layers, and their bytes."""
+    shown, count, payload, unbroken = None, 0, 0, True
     for message in messages:
         decoded = None if message is None else decode_layer(message, shown if unbroken else None, shape)
         if decoded is not None:
-            shown, count, unbroken = decoded, count + 1, True
+            shown, count, payload, unbroken = decoded, count + 1, payload + len(message), True
         elif message is None:
             unbroken = False
-    return shown, count
+    return shown, count, payload
 
 
 class RobustReceiver(base.Receiver):

@@ -31,7 +31,7 @@ SALTS, STILL_SALTS = 3, 12  # tried for a segment, and for a single frame, which
 _SMALLER = 0.95  # factor to the next size after one that cannot be decoded
 
 
-class _Sent(NamedTuple):
+class Sent(NamedTuple):
     """A segment as it is sent."""
 
     segment: Segment
@@ -83,7 +83,7 @@ def _read_layer(layer: Layer, symbols, sent: np.ndarray, read: np.ndarray) -> tu
     return reading.llr(layer, symbols), flat[symbols][:, np.array(layer.levels)].ravel()
 
 
-def _demodulated(modem: Modem, sent: _Sent, frames: np.ndarray) -> np.ndarray:
+def _demodulated(modem: Modem, sent: Sent, frames: np.ndarray) -> np.ndarray:
     """Demodulate the symbols of a segment in received frames, see `Modem.read`."""
     references, modulation = sent.segment.layout.references, sent.modulation
     luma, known = (
@@ -96,7 +96,7 @@ def _demodulated(modem: Modem, sent: _Sent, frames: np.ndarray) -> np.ndarray:
 class _Received:
     """A segment as received through the codec run of each layer, with the coarser layers known."""
 
-    def __init__(self, sent: _Sent, modem: Modem):
+    def __init__(self, sent: Sent, modem: Modem):
         rate = sent.segment.header.metadata.rate
         self._sent = sent
         self._through = cache(lambda name: ladder.run(ladder.named(name), sent.stego, rate).frames)
@@ -127,7 +127,7 @@ class SegmentSender:
         self._spacing = alignment.nearest_spacing(config.model.spacing)
         self._growth, self._margin = config.growth, config.margin
 
-    def hide(self, number: int, cover: np.ndarray, secret: np.ndarray, metadata: Metadata) -> np.ndarray:
+    def send(self, number: int, cover: np.ndarray, secret: np.ndarray, metadata: Metadata) -> Sent:
         """Hide segment `number`.
 
         Args:
@@ -137,7 +137,7 @@ class SegmentSender:
             metadata: of the secret.
 
         Returns:
-            The stego, like the cover.
+            The segment with its stego, which is like the cover.
 
         Raises:
             UserError: nothing fits into the first segment.
@@ -156,15 +156,31 @@ class SegmentSender:
             segment.with_header(salt=_salt(), capacities=tuple(capacities))
             for _ in range(SALTS if len(cover) > 1 else STILL_SALTS)
         )
-        return self._most_readable(self._send(s, cover, modulation, messages) for s in salted).stego
+        return self._most_readable(self._send(s, cover, modulation, messages) for s in salted)
 
-    def _send(self, segment: Segment, cover: np.ndarray, modulation: Modulation, messages=()) -> _Sent:
+    def phase_errors(self, sent: Sent, frames: np.ndarray) -> np.ndarray:
+        """Return the errors of the data symbols' phases, in turns, in what arrived of a segment's stego.
+
+        Args:
+            sent: from `send`.
+            frames: uint8 [n, h, w, 3], as many as the stego has.
+
+        Returns:
+            [frames with symbols, data symbols], wrapped or not; without the fine symbols, which codecs erase.
+        """
+        here, data = sent.segment.layout, np.ones(sent.bits.shape[1], bool)
+        for known in (here.pilots, here.references, here.header):
+            data[known] = False
+        phases, _, _ = _demodulated(self._modem, sent, frames)
+        return (phases - levels.to_phases(sent.bits))[:, data]
+
+    def _send(self, segment: Segment, cover: np.ndarray, modulation: Modulation, messages=()) -> Sent:
         bits, fine_bits = segment.filled(messages)
         pilots = segment.layout.pilots, segment.pilot_phases()
         stego = self._modem.write(cover, levels.to_phases(bits), modulation, pilots)
         if segment.uses_fine:
             stego = self._format.fine.write(stego, fine_bits)
-        return _Sent(segment, modulation, stego, bits, fine_bits)
+        return Sent(segment, modulation, stego, bits, fine_bits)
 
     def _modulation(self, number: int, cover: np.ndarray, plain: Header) -> Modulation:
         """Return the modulation that carries most among those within the limit on H.264's growth.
@@ -196,13 +212,13 @@ class SegmentSender:
         every = alignment.SPACINGS
         return every[(1.04 * largest >= every) & (0.49 * largest < every)][::-1][::3].tolist()
 
-    def _information(self, sent: _Sent, frames: np.ndarray) -> float:
+    def _information(self, sent: Sent, frames: np.ndarray) -> float:
         """Return the bits of information that received frames have about the quarters of all symbols."""
         coarse = sent.bits[..., :2]
         llr = levels.coarse_llr(*_demodulated(self._modem, sent, frames))
         return coarse.size * levels.information(llr, coarse)
 
-    def _capacities(self, sent: _Sent) -> list[int]:
+    def _capacities(self, sent: Sent) -> list[int]:
         """Return the bytes that each layer can carry through its codec run, found by sending these bits."""
         capacities, received = [], _Received(sent, self._modem)
         for i, layer in enumerate(self._format.layers):
@@ -216,7 +232,7 @@ class SegmentSender:
             capacities.append(capacity if capacity >= LEAST_CAPACITY else 0)
         return capacities
 
-    def _most_readable(self, salted: Iterable[_Sent]) -> _Sent:
+    def _most_readable(self, salted: Iterable[Sent]) -> Sent:
         """Return the first segment whose coarse layers all survive their codec runs, else that with the most.
 
         What a codec leaves varies with every bit, on some covers much; another salt is another chance.
@@ -269,6 +285,6 @@ class RobustSender(base.Sender):
         cover, secret = (
             np.stack([getattr(pair, name) for pair in self._pairs]) for name in ("cover", "secret")
         )
-        stego = self._segments.hide(self._number, cover, secret, self._metadata)
+        stego = self._segments.send(self._number, cover, secret, self._metadata).stego
         self._pairs, self._number = [], self._number + 1
         return list(stego)

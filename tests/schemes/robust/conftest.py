@@ -61,7 +61,7 @@ def hidden(parties):
     """(secret, stego); read-only."""
     secret = smooth(FRAMES, 60, 100, seed=5)
     with quick_encoders():
-        stego = parties.sender().hide(0, smooth(FRAMES, *SIZE) // 2 + 60, secret, ABOUT)
+        stego = parties.sender().send(0, smooth(FRAMES, *SIZE) // 2 + 60, secret, ABOUT).stego
     for frames in (secret, stego):
         frames.setflags(write=False)
     return secret, stego
@@ -88,12 +88,12 @@ def wire(monkeypatch):
         def __init__(self, config, modem, shared):
             wire.master = shared[0]
 
-        def hide(self, number, cover, secret, metadata):
+        def send(self, number, cover, secret, metadata):
             assert number == len(wire.sent) and 0 < len(cover) == len(secret) <= SHORT_SEGMENT
             assert cover.dtype == secret.dtype == np.uint8
             assert secret.shape[1:] == (metadata.height, metadata.width, 3)
             wire.sent[number] = secret.copy(), metadata
-            return cover ^ 1
+            return SimpleNamespace(stego=cover ^ 1)
 
     class SegmentReceiver:
         def __init__(self, modem, restore, shared):
@@ -113,7 +113,7 @@ def wire(monkeypatch):
             if number not in self._wire.sent or number in wire.lost:
                 return []
             frames, metadata = wire.sent[number]
-            return [receiver.Part(number, metadata, frames, *wire.layers(number))]
+            return [receiver.Part(number, metadata, frames, *wire.layers(number), 0)]
 
     monkeypatch.setattr(layout, "LEAST_PILOTS", 4)  # lets small frames through
     for module in (sender, receiver, scheme):

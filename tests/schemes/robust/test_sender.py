@@ -13,7 +13,9 @@ def test_a_cover_that_stands_still_shares_symbols(parties):
     secret, config = smooth(FRAMES, 60, 100, seed=5), parties.config.copy_and_resolve_references()
     config.growth, config.modulations = 1.2, ((4, 1), (9, 4), (9, 8))
     with quick_encoders():
-        stego = load_scheme(config).segment_sender(KEY, *SIZE).hide(0, cover, secret, ABOUT)
+        sender = load_scheme(config).segment_sender(KEY, *SIZE)
+        sent = sender.send(0, cover, secret, ABOUT)
+    stego = sent.stego
     moves = stego.astype(int) - cover
     alike = (moves[1:4] == moves[:3]).all(-1)  # all but pilots, of which every frame has its own
     assert 0.5 < alike.mean() < 1 and moves.any()
@@ -21,3 +23,7 @@ def test_a_cover_that_stands_still_shares_symbols(parties):
     assert sizes[0] < 1.5 * sizes[1]
     (part,) = reveal(parties, stego)
     assert part.frames.shape == secret.shape
+    assert 8 * part.layers < part.payload <= sum(sent.segment.header.capacities)
+    errors = [sender.phase_errors(sent, frames) for frames in (stego, cover)]
+    exact, none = (np.abs(x - np.round(x)).mean() for x in errors)
+    assert exact < 0.01 and 0.2 < none < 0.3  # a quarter of a turn where nothing was written
