@@ -162,6 +162,26 @@ def robustness(results: list[dict], codec: str) -> str:
     return table(["", "stego dB", "bits", "SSIM", *shown], lines)
 
 
+CLIPS_SEEN = {"visibility_val": "val", "visibility_left_out": "unseen"}
+
+
+def visibility(_) -> str:
+    """What x264 CRF 23 leaves of a stego and of the clean cover, what that costs and what arrives."""
+    titles = ["clips", "", "stego dB", "SSIMULACRA2", "after", "clean", "bits, sums", "mean"]
+    titles += ["secret dB", "efficiency", "hide, frames/s", "reveal"]
+    figures = {"before_psnr_db": ".1f", "before_ssimulacra2": ".0f", "after_ssimulacra2": ".0f"}
+    figures |= {"cover_ssimulacra2": ".0f", "ratio_of_sums": ".2f", "ratio": ".2f", "secret_psnr_db": ".1f"}
+    figures |= {"efficiency": ".2f", "hide_fps": ".2f", "reveal_fps": ".1f"}
+    columns = {name: (title, style) for title, (name, style) in zip(titles[2:], figures.items(), strict=True)}
+    lines = []
+    for file, clips in CLIPS_SEEN.items():
+        for result in common.read_json(common.RESULTS / f"{file}.json", []):
+            if result["codec"] == "C6":
+                found = cells(result["mean"] | result, columns)
+                lines.append([f"{clips}, {len(result['items'])}", f"`{result['entry']}`", *found])
+    return table(titles, lines)
+
+
 SUMMARY = ("block_dct D=3", "robust", "lsb_codec ternary", "invertible", "prep_hide_reveal")
 SUMMARY_PUBLISHED = ("HiNet 2021, 8-bit", "LF-VSN 2023")
 
@@ -505,6 +525,7 @@ TABLES = {
     "shuffle": Table("quality_clips", shuffle),
     "robustness clips": Table("robustness_clips", partial(robustness, codec="C6")),
     "robustness images": Table("robustness_images", partial(robustness, codec="C9-75")),
+    "visibility": Table("visibility_val", visibility),
     "ablation": Table("ablation", ablation),
     "side information": Table("side_information", side_information),
     "channels": Table("channels", channels),
