@@ -36,7 +36,7 @@ from experiments import common
 from experiments.baselines import embedding
 from experiments.entries import ENTRIES, file_name
 from experiments.quality import learned_config
-from experiments.robustness import KEY, Context, learned_system
+from experiments.systems import KEY, Context, learned_system
 
 SIDE = 224
 SMALLEST = 300  # short side of a photo

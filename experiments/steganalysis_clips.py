@@ -33,7 +33,6 @@ from experiments import common
 from experiments.baselines import embedding
 from experiments.entries import ENTRIES, Entry
 from experiments.quality import learned_config
-from experiments.robustness import KEY, Context, learned_system, robust_system
 from experiments.steganalysis import (
     FEATURES,
     SEED,
@@ -44,6 +43,7 @@ from experiments.steganalysis import (
     extract,
     planes_of,
 )
+from experiments.systems import KEY, Context, learned_system, robust_system
 
 FIRST_FRAME = 5
 FOLDS = 4
