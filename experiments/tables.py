@@ -416,16 +416,6 @@ def devices(results: dict) -> str:
     return table(["", "global batch, frame", "ms on 1", "ms on 8", "8 / 1"], lines)
 
 
-def saving(results: dict) -> str:
-    """For how long a checkpoint holds up the loop."""
-    run, saves = results["saving"]["run"], results["saving"]["saves"]
-    calls = ", ".join(
-        f"{1e3 * save['seconds']:.0f} ms (`{name}`, {save['bytes'] / 1e6:.1f} MB)"
-        for name, save in saves.items()
-    )
-    return f"`save_wait`: {run['save_wait']:.2%} of a run that saves once in 100 steps. One call: {calls}."
-
-
 # --- steganalysis: experiments.steganalysis and steganalysis_clips --------------------------------
 
 DETECTORS = {"spam": "SPAM", "srm": "rich model", "boosting": "boosting", "network": "network"}
@@ -543,7 +533,6 @@ TABLES = {
     "models": Table("scaling", models),
     "steps": Table("scaling", steps),
     "devices": Table("scaling", devices),
-    "saving": Table("scaling", saving),
 }
 
 
