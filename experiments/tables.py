@@ -22,7 +22,7 @@ from experiments import common
 PAGES = (
     common.ROOT / "README.md",
     *sorted((common.ROOT / "docs").glob("*.md")),
-    Path(__file__).with_name("results") / "steganalysis.md",
+    *sorted(common.RESULTS.glob("*.md")),
 )
 PUBLISHED = Path(__file__).with_name("published.json")
 MARK = re.compile(r"(<!-- table ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -162,24 +162,29 @@ def robustness(results: list[dict], codec: str) -> str:
     return table(["", "stego dB", "bits", "SSIM", *shown], lines)
 
 
-CLIPS_SEEN = {"visibility_val": "val", "visibility_left_out": "unseen"}
+VISIBILITY = {
+    "before_psnr_db": ("stego dB", ".1f"),
+    "before_ssimulacra2": ("SSIMULACRA2", ".0f"),
+    "after_ssimulacra2": ("after", ".0f"),
+    "cover_ssimulacra2": ("clean", ".0f"),
+    "ratio_of_sums": ("bits, sums", ".2f"),
+    "ratio": ("mean", ".2f"),
+    "secret_psnr_db": ("secret dB", ".1f"),
+    "efficiency": ("efficiency", ".2f"),
+}
 
 
-def visibility(_) -> str:
+def visibility(results: list[dict]) -> str:
     """What x264 CRF 23 leaves of a stego and of the clean cover, what that costs and what arrives."""
-    titles = ["clips", "", "stego dB", "SSIMULACRA2", "after", "clean", "bits, sums", "mean"]
-    titles += ["secret dB", "efficiency", "hide, frames/s", "reveal"]
-    figures = {"before_psnr_db": ".1f", "before_ssimulacra2": ".0f", "after_ssimulacra2": ".0f"}
-    figures |= {"cover_ssimulacra2": ".0f", "ratio_of_sums": ".2f", "ratio": ".2f", "secret_psnr_db": ".1f"}
-    figures |= {"efficiency": ".2f", "hide_fps": ".2f", "reveal_fps": ".1f"}
-    columns = {name: (title, style) for title, (name, style) in zip(titles[2:], figures.items(), strict=True)}
-    lines = []
-    for file, clips in CLIPS_SEEN.items():
-        for result in common.read_json(common.RESULTS / f"{file}.json", []):
-            if result["codec"] == "C6":
-                found = cells(result["mean"] | result, columns)
-                lines.append([f"{clips}, {len(result['items'])}", f"`{result['entry']}`", *found])
-    return table(titles, lines)
+    shown = [result for result in results if result["codec"] == "C6"]
+    lines = ([f"`{found['entry']}`", *cells(found["mean"] | found, VISIBILITY)] for found in shown)
+    return table(["", *titles_of(VISIBILITY)], lines)
+
+
+def digital(found: dict[str, dict]) -> str:
+    """The settings that the digital baseline is tuned to, by codec."""
+    names = list(next(iter(found.values())))
+    return table(["tuned to", *names], ([codec, *settings.values()] for codec, settings in found.items()))
 
 
 SUMMARY = ("block_dct D=3", "robust", "lsb_codec ternary", "invertible", "prep_hide_reveal")
@@ -515,7 +520,9 @@ TABLES = {
     "shuffle": Table("quality_clips", shuffle),
     "robustness clips": Table("robustness_clips", partial(robustness, codec="C6")),
     "robustness images": Table("robustness_images", partial(robustness, codec="C9-75")),
-    "visibility": Table("visibility_val", visibility),
+    "visibility seen": Table("visibility_val", visibility),
+    "visibility unseen": Table("visibility_left_out", visibility),
+    "digital": Table("digital", digital),
     "ablation": Table("ablation", ablation),
     "side information": Table("side_information", side_information),
     "channels": Table("channels", channels),
