@@ -168,11 +168,8 @@ class SegmentSender:
         Returns:
             [frames with symbols, data symbols], wrapped or not; without the fine symbols, which codecs erase.
         """
-        here, data = sent.segment.layout, np.ones(sent.bits.shape[1], bool)
-        for known in (here.pilots, here.references, here.header):
-            data[known] = False
         phases, _, _ = _demodulated(self._modem, sent, frames)
-        return (phases - levels.to_phases(sent.bits))[:, data]
+        return (phases - levels.to_phases(sent.bits))[:, sent.segment.layout.data]
 
     def _send(self, segment: Segment, cover: np.ndarray, modulation: Modulation, messages=()) -> Sent:
         bits, fine_bits = segment.filled(messages)
