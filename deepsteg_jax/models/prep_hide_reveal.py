@@ -33,35 +33,26 @@ Initialisers = tuple[Callable, Callable]  # of the kernel and of the bias of a c
 _random = nn.initializers.lecun_normal()
 
 
-def hand_on(sources: int = 1, features: int = 0, lift: float = 0.0) -> Initialisers:
+def hand_on(sources: int = 1, features: int = 0, lift: float = 0.0, rest: float = 0.0) -> Initialisers:
     """Make output i < 3 the mean of inputs i, i + features, ... (`sources` of them), plus `lift`.
 
     Returns:
-        Initialisers of a convolution in whose other outputs kernels are random and biases 0.
+        Initialisers of a convolution in whose other outputs kernels are random and biases 0. What else comes
+        to the first three outputs is `rest` times as strong as usual.
     """
 
     def kernel(key, shape, dtype=jnp.float32):
         inputs = features * np.arange(sources)[:, None] + np.arange(RGB)
         middle = ((shape[0] - 1) // 2, (shape[1] - 1) // 2)
-        passing = _random(key, shape, dtype).at[..., :RGB].set(0)
-        return passing.at[(*middle, inputs, np.arange(RGB))].set(1 / sources)
+        found = _random(key, shape, dtype).at[..., :RGB].multiply(rest)
+        found = found.at[:, :, inputs.ravel(), :RGB].set(0)
+        return found.at[(*middle, inputs, np.arange(RGB))].set(1 / sources)
 
     def bias(key, shape, dtype=jnp.float32):
         del key
         return jnp.zeros(shape, dtype).at[:RGB].set(lift)
 
     return kernel, bias
-
-
-def collect(sources: int, features: int) -> Initialisers:
-    """Make RGB the mean of what `sources` stacks have handed on, less the lift, plus a little of the rest."""
-
-    def kernel(key, shape, dtype=jnp.float32):
-        inputs = features * np.arange(sources)[:, None] + np.arange(RGB)
-        rest = (_REST * _random(key, shape, dtype)).at[:, :, inputs.ravel()].set(0)
-        return rest.at[0, 0, inputs, np.arange(RGB)].set(1 / sources)
-
-    return kernel, nn.initializers.constant(-_LIFT)
 
 
 def normalise(x: jax.Array) -> jax.Array:
@@ -118,7 +109,7 @@ class Network(nn.Module):
         usual = (_random, nn.initializers.zeros)
         concatenated = (len(KERNELS), self.features)
         lifting, passing, joining, collecting = (
-            (hand_on(lift=_LIFT), hand_on(), hand_on(*concatenated), collect(*concatenated))
+            (hand_on(lift=_LIFT), hand_on(), hand_on(*concatenated), hand_on(*concatenated, -_LIFT, _REST))
             if self.delta_init
             else (usual,) * 4
         )
