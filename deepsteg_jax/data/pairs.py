@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -78,16 +77,17 @@ def create_pairs(
         UserError: the data are missing or unreadable, the source is unknown, or `growing` is not in order.
     """
     stages = [stage for stage in _stages(config) if stage[0] > start_step]
-    sizes = {"seed": seed, "batch_size": batch_size, "share": share}
-    # The first at once, so that bad data are refused here.
-    first = _stage(stages[0][1], start_step, stages[0][0], **sizes)
-    rest = (_stage(stage, begin, end, **sizes) for (begin, _), (end, stage) in pairwise(stages))
-    return _one_after_the_other(first, rest)
+    begins = [start_step, *(end for end, _ in stages)]
+    batches = (
+        _stage(crops, begin, end, seed, batch_size, share)
+        for begin, (end, crops) in zip(begins, stages, strict=False)
+    )
+    return _one_after_the_other(next(batches), batches)  # the first now, so that bad data are refused here
 
 
-def _one_after_the_other(first: Iterator[Batch], rest: Iterable[Iterator[Batch]]) -> Iterator[Batch]:
+def _one_after_the_other(first: Iterator[Batch], others: Iterable[Iterator[Batch]]) -> Iterator[Batch]:
     yield from first
-    for batches in rest:
+    for batches in others:
         yield from batches
 
 
