@@ -196,9 +196,9 @@ def read_jpegs(folder: str, count: int) -> Iterator[tuple[np.ndarray, np.ndarray
 def change_all(system, frames: list[np.ndarray]) -> dict[str, list[np.ndarray]]:
     """Covers and stegos of RGB frames of one size, by row; `system` is `block_dct`."""
     rng, found = np.random.default_rng(SEED), {"cover": frames}
+    costs = [[embedding.costs("hill", plane) for plane in planes_of(x)] for x in frames]
     for payload in SHARES:
         found[f"LSB matching {payload}"] = [embedding.lsb_matching(x, payload, rng) for x in frames]
-        costs = [[embedding.costs("hill", plane) for plane in planes_of(x)] for x in frames]
         found[f"HILL {payload}"] = [
             np.stack([embedding.embed(*pair, payload, rng) for pair in zip(planes_of(x), c, strict=True)], -1)
             for x, c in zip(frames, costs, strict=True)

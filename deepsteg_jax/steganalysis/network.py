@@ -180,10 +180,15 @@ def calibrate(config: ConfigDict, variables: dict[str, Any], batches: Iterator[B
     return {"params": variables["params"], **mean}
 
 
+@partial(jax.jit, static_argnums=0)
+def _log_odds(features: tuple[int, ...], variables: dict[str, Any], pictures: jax.Array) -> jax.Array:
+    return Network(features).apply(variables, pictures.astype(jnp.float32), False)
+
+
 def score(config: ConfigDict, variables: dict[str, Any], pictures: np.ndarray) -> np.ndarray:
     """Return the log-odds that pictures, uint8 [n, h, w, 3], are stegos: [n]."""
-    network = Network(tuple(config.model.features))
-    apply = jax.jit(lambda x: network.apply(variables, x.astype(jnp.float32), False))
+    features = tuple(config.model.features)
     parts = [pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH)]
     padded = [np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)]) for part in parts]
-    return np.concatenate([np.asarray(apply(part)) for part in padded])[: len(pictures)]
+    found = [np.asarray(_log_odds(features, variables, part)) for part in padded]
+    return np.concatenate(found)[: len(pictures)]
