@@ -7,7 +7,8 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,11 @@ def q1_settings(kind: str, folder: str, frames: int = FRAMES) -> ConfigDict:
     settings.path, settings.perceptual, settings.frames = folder, True, frames
     settings.height, settings.width = SIZE[kind]
     return settings
+
+
+def to_and_fro(frames: Sequence[Any], count: int) -> Iterator[Any]:
+    """`count` frames of a clip that is played forwards and backwards in turn."""
+    return islice(cycle(chain(frames, reversed(frames))), count)
 
 
 def write_json(path: Path, results: Any) -> None:

@@ -22,7 +22,6 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,8 +128,7 @@ def measure_speed(system: System, pair: Pair) -> dict[str, float]:
     """
     rates = {}
     for count in (SEGMENT, LONG):
-        to_and_fro = (islice(cycle(chain(x, x[::-1])), count) for x in (pair.cover, pair.secret))
-        cover, secret = (np.stack(list(frames)) for frames in to_and_fro)
+        cover, secret = (np.stack([*common.to_and_fro(x, count)]) for x in (pair.cover, pair.secret))
         context, start = Context(KEY, secret.shape), time.monotonic()
         stego = np.asarray(system.hide(cover, secret, context))
         rates["hide_fps"] = count / (time.monotonic() - start)

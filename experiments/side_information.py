@@ -10,7 +10,7 @@ side_information.json.
 """
 
 from fractions import Fraction
-from itertools import chain, cycle, islice
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -34,7 +34,7 @@ def make_clip(path: Path, sample: str, frames: int, width: int, height: int, sou
     rest = frames / RATE - (passes - 1) * SAMPLE_SECONDS
     loop = media.Loop(passes, SAMPLE_SECONDS, rest)
     with media.Writer(path, RATE, tracks_from=sample if sound else None, loop=loop) as writer:
-        for frame in islice(cycle(chain(source, reversed(source))), frames):
+        for frame in common.to_and_fro(source, frames):
             writer.write(frame)
     return path
 

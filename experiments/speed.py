@@ -23,7 +23,6 @@ import re
 import subprocess
 import sys
 import time
-from itertools import chain, cycle, islice
 from pathlib import Path
 
 import jax
@@ -43,7 +42,7 @@ REPEATS = 3
 def make_clip(path: Path, sample: str, frames: int, width: int, height: int) -> Path:
     """Writes `frames` frames of a sample clip, forwards and backwards in turn."""
     source = list(media.read_frames(sample_clips.resolve(sample), stop=100, width=width, height=height))
-    media.write_frames(path, islice(cycle(chain(source, reversed(source))), frames))
+    media.write_frames(path, common.to_and_fro(source, frames))
     return path
 
 

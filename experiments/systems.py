@@ -123,25 +123,27 @@ def lsb_system(modulus: int) -> System:
 
 def digital_system(settings: digital.Settings) -> System:
     """The baseline of a tiny coded secret in held bits: everything as it was coded, or nothing."""
-    sent, opened = [], [0]
+    stego, message_bits, opened_bits = None, 0, 0
 
     def hide(cover, secret, context):
+        nonlocal stego, message_bits
         message = secret_codec.encode(secret, settings.capacity(cover.shape))
-        sent[:] = digital.embed(cover, context.key.tobytes(), message, settings), 8 * len(message)
-        return sent[0]
+        stego, message_bits = digital.embed(cover, context.key.tobytes(), message, settings), 8 * len(message)
+        return stego
 
     def reveal(received, context):
-        opened[0] = 0
+        nonlocal opened_bits
+        opened_bits = 0
         try:
             message = digital.extract(received, context.key.tobytes(), settings)
         except UserError:
             return context.grey()
-        opened[0] = sent[1]
+        opened_bits = message_bits
         return secret_codec.decode(message, *context.shape[:3])
 
     def arrived(received):
-        errors = digital.phases(received, settings) - digital.phases(sent[0], settings)
-        return Arrived(opened[0], information(errors))
+        errors = digital.phases(received, settings) - digital.phases(stego, settings)
+        return Arrived(opened_bits, information(errors))
 
     return System(hide, reveal, arrived)
 
@@ -149,20 +151,22 @@ def digital_system(settings: digital.Settings) -> System:
 def robust_system(config: ConfigDict) -> System:
     """`robust`: segment by segment; the receiver finds out by itself which frames it has, and all else."""
     scheme = loading.load(config)
-    sender, sent, parts = [None], [], []
+    sender, sent, parts = None, [], []
 
     def hide(cover, secret, context):
+        nonlocal sender, sent
         n, height, width = secret.shape[:3]
         about = Metadata(width, height, n, n, media.FOLDER_RATE, False, False, Fraction(1))
-        sender[0] = scheme.segment_sender(context.key.tobytes(), *cover.shape[1:3])
+        sender = scheme.segment_sender(context.key.tobytes(), *cover.shape[1:3])
         pieces = [slice(i, i + SEGMENT) for i in range(0, n, SEGMENT)]
-        sent[:] = [sender[0].send(i, cover[p], secret[p], about) for i, p in enumerate(pieces)]
+        sent = [sender.send(i, cover[p], secret[p], about) for i, p in enumerate(pieces)]
         return np.concatenate([segment.stego for segment in sent])
 
     def reveal(received, context):
+        nonlocal parts
         shown = context.grey()
         receiver = scheme.segment_receiver(context.key.tobytes(), *received.shape[1:3])
-        parts[:] = [part for frame in received for part in receiver.take(frame)] + receiver.finish()
+        parts = [part for frame in received for part in receiver.take(frame)] + receiver.finish()
         for part in parts:
             first = part.number * SEGMENT
             if part.frames.shape[1:] == shown.shape[1:]:
@@ -171,7 +175,7 @@ def robust_system(config: ConfigDict) -> System:
 
     def arrived(received):
         ends = np.cumsum([len(segment.stego) for segment in sent])[:-1]
-        errors = map(sender[0].phase_errors, sent, np.split(received, ends))
+        errors = map(sender.phase_errors, sent, np.split(received, ends))
         return Arrived(sum(8 * part.payload for part in parts), sum(map(information, errors)))
 
     return System(hide, reveal, arrived)
