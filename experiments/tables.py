@@ -3,8 +3,8 @@
     python -m experiments.tables [--check]
 
 Replaces what lies between `<!-- table NAME -->` and `<!-- end -->` in README.md, docs/*.md and
-results/steganalysis.md; with --check it changes nothing and fails if a page is out of date. Measure with the
-scripts that docs/RESULTS.md names and copy their JSON to experiments/results first.
+experiments/results/*.md; with --check it changes nothing and fails if a page is out of date. Measure with the
+scripts that these pages name and copy their JSON to experiments/results first.
 """
 
 import json
@@ -436,14 +436,19 @@ def percent(found: dict | None) -> str:
     return f"{accuracy:.1f}±{max(high - accuracy, accuracy - low):.0f}"
 
 
-def steganalysis(found: dict) -> str:
-    """Accuracy of every detector on photos it has not seen."""
+def by_detector(found: dict) -> dict[str, dict[str, dict]]:
+    """{row: {detector: figures}}, of the network too."""
     lines: dict[str, dict] = {}
     for row in found["rows"] + found["network"].get("rows", []):
         lines.setdefault(row["row"], {})[row["detector"]] = row
+    return lines
+
+
+def steganalysis(found: dict) -> str:
+    """Accuracy of every detector on photos it has not seen."""
     titles = ["hidden in a photo, bits per sample", "dB", *DETECTORS.values(), "photos: training, test"]
     shown = []
-    for name, row in lines.items():
+    for name, row in by_detector(found).items():
         if name.endswith(" 0.2") or name == "block_dct D=4":  # between their neighbours
             continue
         figures = [percent(row.get(detector)) for detector in DETECTORS]
@@ -454,12 +459,9 @@ def steganalysis(found: dict) -> str:
 
 def steganalysis_summary(found: dict) -> str:
     """The most that is found of what hides here, and of the most careful embedding."""
-    best: dict[str, dict] = {}
-    for row in found["rows"] + found["network"].get("rows", []):
-        if row["row"] not in best or row["accuracy"] > best[row["row"]]["accuracy"]:
-            best[row["row"]] = row
+    best = {name: max(x["accuracy"] for x in row.values()) for name, row in by_detector(found).items()}
     shown = ("block_dct D=3", "invertible", "prep_hide_reveal", "HILL 0.1")
-    figures = ", ".join(f"{name} {best[name]['accuracy']:.1%}" for name in shown if name in best)
+    figures = ", ".join(f"{name} {best[name]:.1%}" for name in shown if name in best)
     return f"Best detector's accuracy on an unseen 224x224 photo: {figures}."
 
 
