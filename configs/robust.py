@@ -25,35 +25,35 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.name = "robust"
-    # D of the fewest coefficients: a larger one survives more; stego of about 71 - 20 log10(D) dB.
-    config.model.spacing = 64.0
-    config.model.coefficients = 9  # most AC coefficients of a block that carry symbols, by rising frequency
+    # D: a larger one survives more and is seen more. 42: not seen; 60: the best secret; stego about
+    # 68 - 20 log10(D) dB.
+    config.model.spacing = 42.0
+    # The spacing of each coefficient that carries symbols, by rising frequency, in units of D.
+    config.model.luma = ()
+    config.model.chroma = (1.0, 1.0, 1.0)
     config.model.features = 48  # of the reliability network
     config.model.depth = 3
-    config.model.restoration_features = 32
-    config.model.restoration_depth = 4
     config.model.dtype = "float32"
 
-    # (coefficients of a block, frames that repeat them); each segment takes the pair that carries most.
-    config.modulations = ((4, 1), (9, 4), (9, 8), (9, 16))
+    # Frames that share symbols; a segment takes the first number whose stego stays within `growth`.
+    config.repeats = (1, 2, 4, 8, 16)
 
     # Shares of a frame's symbols that are known (pilots, and as many references), and that the header takes.
-    config.overhead = ConfigDict({"pilots": 1 / 40, "header": 0.12})
+    config.overhead = ConfigDict({"pilots": 1 / 40, "header": 0.06})
 
-    # Of the layer "fine": coefficients of a block above the others, in every frame, and their D.
-    config.fine = ConfigDict({"coefficients": 10, "spacing": 8.0})
+    # Of the layer "fine": coefficients of a luma block in every frame, above those of symbols, and their D.
+    config.fine = ConfigDict({"coefficients": 6, "spacing": 6.0})
 
     # From the most robust to the finest: levels of the symbols, share of them, rung that it is to survive.
     config.secret_layers = (
-        ("01", 0.20, "CRF28"),
-        ("01", 0.27, "CRF26"),
-        ("01", 0.53, "CRF24"),
+        ("01", 0.08, "CRF28"),
+        ("01", 0.34, "CRF26"),
+        ("01", 0.58, "CRF24"),
         ("2", 1.0, "CRF18"),
-        ("3", 1.0, "C4"),
         ("fine", 1.0, "C2"),
     )
-    config.growth = 1.7  # most that H.264 of the stego may take, in bits of the cover's; 0: no limit
-    config.margin = 0.85  # share that is used of what a layer could carry through its rung
+    config.growth = 2.0  # most that H.264 of the stego may take, in bits of the cover's; 0: no limit
+    config.margin = 0.9  # share that is used of what a layer could carry through its rung
 
     config.optimizer = ConfigDict()
     config.optimizer.num_steps = 1600
@@ -100,9 +100,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.video.secret = "sample:bigbuckbunny.mp4"
 
     if variant == "image":
-        config.model.update(coefficients=14, spacing=32.0)
-        config.modulations = ((14, 1),)
-        config.growth, config.margin = 0.0, 0.90
+        config.model.update(spacing=32.0, luma=(1.0,) * 14, chroma=())
+        config.growth, config.repeats = 0.0, (1,)
         config.overhead.update(pilots=1 / 80, header=0.06)  # a frame alone, which need not be found
         config.data.frames = 1
         config.secret_layers = (
@@ -113,7 +112,7 @@ def get_config(variant: str = "") -> ConfigDict:
             ("45", 1.0, "C2"),
         )
     if variant == "tiny":
-        config.model.update(features=8, depth=1, restoration_features=8, restoration_depth=1)
+        config.model.update(features=8, depth=1)
         config.optimizer.update(num_steps=4, warmup_steps=1)
         config.train.update(log_every_steps=1, save_every_steps=2, validate_every_steps=2)
         config.data.update(frames=2, height=32, width=32)

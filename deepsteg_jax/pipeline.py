@@ -75,7 +75,7 @@ def hide(
     Raises:
         UserError: bad input; nothing is left under the output's name.
     """
-    pictures, read = scheme.accepts == "pictures", _reader(scheme)
+    pictures, read = scheme.accepts == "pictures", _reader(scheme, output)
     plan = make_plan(cover, secret, settings.align, settings.loop_cover) if pictures else None
     plan = plan or make_plan_for_bytes(cover, secret)
     info, inputs = plan.cover, (cover, *secret) if isinstance(secret, tuple) else (cover, secret)
@@ -115,14 +115,20 @@ def _sent(sender: Sender, pairs: Iterable[tuple[Pair, int]]) -> Iterator[list[tu
 def check_output(scheme: Scheme, output: Any, info: media.Info, inputs: Sequence[Any]) -> None:
     """Raise UserError unless `output` can take a stego of a cover like `info`."""
     survives, size = scheme.lossy is not None, (info.width, info.height)
-    kind = {} if scheme.domain == "rgb" else {"pixel_format": info.pixel_format}
+    kind = {} if scheme.domain == "rgb" else {"pixel_format": scheme.pixel_format or info.pixel_format}
     size = size if survives or kind else None
     media.check_output(output, inputs, info.is_image, lossy=survives, size=size, **kind)
 
 
-def _reader(scheme: Scheme) -> Callable:
-    """Return what reads frames with their times in the scheme's domain."""
-    return media.read_timed if scheme.domain == "rgb" else media.read_planes
+def _reader(scheme: Scheme, output: Any = None) -> Callable:
+    """Return what reads frames with their times in the scheme's domain.
+
+    Where an `output` takes RGB only, planes are made of RGB, as a receiver will make them.
+    """
+    if scheme.domain == "rgb":
+        return media.read_timed
+    by_rgb = output is not None and media.takes_rgb_only(output)
+    return partial(media.read_planes, pixel_format=scheme.pixel_format, by_rgb=by_rgb)
 
 
 def _paired(scheme: Scheme, plan: Plan, read: Callable) -> Iterator[tuple[Pair, int]]:
@@ -168,13 +174,17 @@ def _stego_writer(scheme: Scheme, plan: Plan, output: Any) -> media.Writer:
         loop=loop,
         image=info.is_image,
         lossy=scheme.lossy,
-        **_planes(scheme, info),
+        **_planes(scheme, info, output),
     )
 
 
-def _planes(scheme: Scheme, info: media.Info) -> dict[str, Any]:
+def _planes(scheme: Scheme, info: media.Info, output: Any) -> dict[str, Any]:
     """Return how planes are written, for a scheme that works in them."""
-    return {} if scheme.domain == "rgb" else {"pixel_format": info.pixel_format, "colour": info.colour}
+    if scheme.domain == "rgb":
+        return {}
+    own = media.has_planes(info.pixel_format) and not media.takes_rgb_only(output)
+    colour = info.colour if own else media.BT601
+    return {"pixel_format": scheme.pixel_format or info.pixel_format, "colour": colour}
 
 
 def _notes(plan: Plan, output: Any) -> Iterator[str]:

@@ -3,35 +3,30 @@
     python -m experiments.record_codecs --clips FOLDER --output data/records [--each 4]
     python -m experiments.record_codecs --images FOLDER --output data/records_image [--each 1]
 
-Two kinds of files, see `deepsteg_jax.data.recordings`:
-
-    symbols-N.npz   random symbols written into a run of a clip (or into photos) with a random step D, in a
-                    random number of coefficients, held over a random number of frames, and the luma that
-                    arrived after a random codec of the ladder: the mean of the frames that share symbols
-    pictures-N.npz  a run of a clip (or photos) as it was, and as AV1 coded it to a random number of bytes
+Random symbols with a random D, held over a random number of frames, are written into a run of a clip, or into
+photos; a file has them and what arrived after a random codec of the ladder: planes Y, Cb and Cr of videos,
+luma of images, the mean of the frames that share symbols. See `deepsteg_jax.data.recordings`.
 
 Every file is a function of --seed and its number alone, so that an interrupted run goes on.
 """
 
 from pathlib import Path
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from configs.robust import get_config
-from deepsteg_jax import evaluation
+from deepsteg_jax import evaluation, media
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.channels.ladder import jpeg, x264
 from deepsteg_jax.models import symbols as symbol_model
-from deepsteg_jax.schemes.robust import secret_codec
 from experiments import common
 
 FRAMES = 32  # of a recording
-# From which D of the fewest coefficients is drawn, uniformly in its logarithm; of more it is smaller.
-STEPS = {"clips": (30, 84), "images": (20, 48)}
+STEPS = {"clips": (24, 72), "images": (20, 48)}  # from which D is drawn, uniformly in its logarithm
 HOLDS = {"clips": (1, 1, 1, 2, 4, 8), "images": (1,)}  # each as likely
-BITS_PER_PIXEL = {"clips": (0.0015, 0.08), "images": (0.05, 1.5)}  # of a coded secret, likewise
 CODECS = {
     "clips": [
         *ladder.VIDEO,
@@ -42,8 +37,8 @@ CODECS = {
 }
 
 
-def draw_frames(kind: str, items: list[Path], number: int, random: np.random.Generator) -> np.ndarray | None:
-    """A random run of item `number` (of clips), or random photos; uint8 [n, h, w, 3], None if too short."""
+def draw_frames(kind: str, items: list[Path], number: int, random: np.random.Generator):
+    """A random run of item `number` as planes in 4:2:0, or random photos; None if it is too short."""
     settings = common.q1_settings(kind, "", FRAMES)
     if kind == "images":
         settings.frames, settings.first_frame = 1, 0
@@ -54,7 +49,7 @@ def draw_frames(kind: str, items: list[Path], number: int, random: np.random.Gen
         settings.first_frame = first
         frames = evaluation.prepare(items[number % len(items)], settings)
         if len(frames) >= FRAMES // 2:
-            return np.stack(frames)
+            return media.stack([media.from_rgb(frame, "yuv420p") for frame in frames])
     return None
 
 
@@ -63,32 +58,21 @@ def log_uniform(random: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(random.uniform(np.log(low), np.log(high))))
 
 
-def record_symbols(kind: str, frames: np.ndarray, config: ConfigDict, random: np.random.Generator) -> dict:
+def record(kind: str, frames, config: ConfigDict, random: np.random.Generator) -> dict:
     """Send random symbols through a random codec; return what arrived."""
-    counts = sorted({count for count, _ in config.modulations})
-    count, hold = int(random.choice(counts)), int(random.choice(HOLDS[kind]))
-    step = log_uniform(random, *STEPS[kind]) * np.sqrt(counts[0] / count)
-    rows, columns = (length // symbol_model.BLOCK for length in frames.shape[1:3])
-    frames = frames[: len(frames) // hold * hold]
-    shape = len(frames) // hold, rows, columns, config.model.coefficients
+    hold = int(random.choice(HOLDS[kind]))
+    step = log_uniform(random, *STEPS[kind])
+    carriers = symbol_model.carriers_of(config.model)
+    frames = jax.tree.map(lambda x: x[: len(x) // hold * hold], frames)
+    rows, columns = (side // symbol_model.MACROBLOCK for side in symbol_model.planes_of(frames)[0].shape[1:3])
+    shape = len(jax.tree.leaves(frames)[0]) // hold, rows, columns, len(carriers.blocks)
     symbols = random.uniform(-0.5, 0.5, shape).astype(np.float32)
-    stego = np.asarray(symbol_model.write_repeated(frames, symbols[..., :count], step, hold)).astype(np.uint8)
+    stego = symbol_model.write_repeated(frames, symbols, step, carriers, hold)
     codec_run = CODECS[kind][random.integers(len(CODECS[kind]))]
-    received = np.asarray(symbol_model.luma_of(ladder.run(codec_run, stego).frames))
-    luma = received.reshape(-1, hold, *received.shape[1:]).mean(1).astype(np.float16)
-    sizes = {"step": np.float32(step), "count": np.int32(count)}
-    return {"frames": luma, "symbols": symbols.astype(np.float16), **sizes}
-
-
-def record_pictures(kind: str, frames: np.ndarray, random: np.random.Generator) -> dict:
-    """Code a secret to a random number of bytes with AV1; return it before and after."""
-    room = int(log_uniform(random, *BITS_PER_PIXEL[kind]) * np.prod(frames.shape[:3]) / 8)
-    groups = frames[:, None] if kind == "images" else frames[None]
-    coded = []
-    for group in groups:
-        message = secret_codec.encode(group, max(600, room // len(groups)))
-        coded.append(secret_codec.decode(message, *group.shape[:3]))
-    return {"coded": np.concatenate(coded), "secret": frames}
+    received = ladder.run(codec_run, jax.tree.map(lambda x: np.asarray(x).astype(np.uint8), stego)).frames
+    means = symbol_model.group_means(symbol_model.planes_of(received), hold)
+    planes = dict(zip(("luma", "cb", "cr"), (np.asarray(x, np.float16) for x in means), strict=False))
+    return planes | {"symbols": symbols.astype(np.float16), "step": np.float32(step)}
 
 
 def main() -> None:
@@ -98,9 +82,7 @@ def main() -> None:
     source.add_argument("--clips")
     source.add_argument("--images")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument(
-        "--each", type=int, default=4, help="recordings of each kind per clip, or per 32 photos"
-    )
+    parser.add_argument("--each", type=int, default=4, help="recordings per clip, or per 32 photos")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     kind = "clips" if arguments.clips else "images"
@@ -113,16 +95,12 @@ def main() -> None:
         frames = draw_frames(kind, items, number, random)
         if frames is None:
             continue
-        for name, make in (
-            ("symbols", lambda: record_symbols(kind, frames, config, random)),  # noqa: B023
-            ("pictures", lambda: record_pictures(kind, frames, random)),  # noqa: B023
-        ):
-            path = arguments.output / f"{name}-{number:04d}.npz"
-            if not path.exists():
-                part = path.with_suffix(".part")
-                with part.open("wb") as file:
-                    np.savez(file, **make())
-                part.replace(path)
+        path = arguments.output / f"{'videos' if kind == 'clips' else kind}-{number:04d}.npz"
+        if not path.exists():
+            part = path.with_suffix(".part")
+            with part.open("wb") as file:
+                np.savez(file, **record(kind, frames, config, random))
+            part.replace(path)
 
 
 if __name__ == "__main__":

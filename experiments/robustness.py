@@ -5,10 +5,11 @@
 
 The pairs are those of quality.py (protocol Q1: item i + 1 is hidden in item i, frames 5..34 at 448x256; of
 images the 256x256 centre crop). Every entry hides once, its stego goes through every codec of
-`channels.ladder`, and so does the clean cover. RGB, 8-bit, mean over frames of per-frame dB, then
-over items; SSIMULACRA2 of every fifth frame. Bit rates are those of the coded pictures at 25 frames/s. The
-efficiency of a system that codes symbols is the payload of all that can be decoded over the mutual
-information of all its data symbols as sent and as received (`systems.information`), both summed over items.
+`channels.ladder`, and so does the clean cover; clips are brought into 4:2:0 first, as videos come. RGB,
+8-bit, mean over frames of per-frame dB, then over items; SSIMULACRA2 of every fifth frame. Bit rates are
+those of the coded pictures at 25 frames/s. The efficiency of a system that codes symbols is the payload of
+all that can be decoded over the mutual information of all its data symbols as sent and as received
+(`systems.information`), both summed over items.
 
 Every figure is kept in WORKDIR/KIND/cells by entry, codec and item, so that an interrupted run goes on;
 --only, --codecs and --items measure less and --tables-only nothing; an entry of fewer --frames says so.
@@ -45,6 +46,7 @@ SHOWN = {"clips": "C6", "images": "C9-75"}  # the codec of the picture grid
 COVER = "cover"  # the clean one, measured like an entry
 SEEN = slice(None, None, 5)  # frames whose SSIMULACRA2 is measured
 LONG = 250  # frames of a clip of 10 s
+PLANES = "yuv420p"
 
 
 # --- measuring -----------------------------------------------------------------------------------
@@ -56,6 +58,11 @@ class Pair(NamedTuple):
     names: tuple[str, str]
     cover: np.ndarray
     secret: np.ndarray
+    planes: media.Planes | None = None  # of a clip, in 4:2:0, of which `cover` is made
+
+    def cover_for(self, system: System) -> media.Planes | np.ndarray:
+        """The cover as a system takes it."""
+        return self.planes if system.in_planes and self.planes else self.cover
 
     def context(self) -> Context:
         """What both sides know."""
@@ -73,7 +80,18 @@ def pairs_of(settings: ConfigDict, count: int | None) -> Iterator[Pair]:
         following = items[(i + 1) % len(items)]
         cover, secret = evaluation.prepare(path, settings), evaluation.prepare(following, settings)
         frames = min(len(cover), len(secret))
-        yield Pair((path.name, following.name), np.stack(cover[:frames]), np.stack(secret[:frames]))
+        names, secret, planes = (path.name, following.name), np.stack(secret[:frames]), None
+        if settings.frames > 1:
+            planes = media.stack([media.from_rgb(frame, PLANES) for frame in cover[:frames]])
+            cover = media.unstack(rgb_of(planes))
+        yield Pair(names, np.stack(cover[:frames]), secret, planes)
+
+
+def rgb_of(frames: media.Planes | np.ndarray) -> np.ndarray:
+    """Frames as uint8 RGB [n, h, w, 3]."""
+    if not isinstance(frames, media.Planes):
+        return np.asarray(frames)
+    return np.stack([media.to_rgb(frame, PLANES) for frame in media.unstack(frames)])
 
 
 FIGURES = {
@@ -95,26 +113,26 @@ def likeness(name: str, a: np.ndarray, b: np.ndarray, figures=("psnr_db", "ssim"
 
 def measure_cover(codec: CodecRun, pair: Pair) -> dict[str, float]:
     """The clean cover through a codec, and what mid-grey in place of the secret would be worth."""
-    received = ladder.run(codec, pair.cover)
+    received = ladder.run(codec, pair.planes or pair.cover)
     return {
-        **likeness("after", pair.cover, received.frames, FIGURES),
+        **likeness("after", pair.cover, rgb_of(received.frames), FIGURES),
         "size_bytes": received.size_bytes,
         "grey_psnr_db": likeness("grey", pair.secret, pair.context().grey())["grey_psnr_db"],
     }
 
 
 def measure_stego(
-    system: System, codec: CodecRun, pair: Pair, stego: np.ndarray, pictures: Path | None
+    system: System, codec: CodecRun, pair: Pair, stego: media.Planes | np.ndarray, pictures: Path | None
 ) -> dict[str, float]:
     """A stego through a codec; with `pictures` the middle frames side by side are saved there."""
     received = ladder.run(codec, stego)
-    revealed = np.asarray(system.reveal(received.frames, pair.context()))
+    revealed, seen = np.asarray(system.reveal(received.frames, pair.context())), rgb_of(received.frames)
     if pictures:
-        middle = len(stego) // 2
-        four = pair.cover, received.frames, pair.secret, revealed
+        middle = len(seen) // 2
+        four = pair.cover, seen, pair.secret, revealed
         media.write_frames(pictures, [np.concatenate([frames[middle] for frames in four], axis=1)])
     return {
-        **likeness("after", pair.cover, received.frames, FIGURES),
+        **likeness("after", pair.cover, seen, FIGURES),
         **likeness("secret", pair.secret, revealed),
         **(system.arrived(received.frames)._asdict() if system.arrived else {}),
         "size_bytes": received.size_bytes,
@@ -128,9 +146,12 @@ def measure_speed(system: System, pair: Pair) -> dict[str, float]:
     """
     rates = {}
     for count in (SEGMENT, LONG):
-        cover, secret = (np.stack([*common.to_and_fro(x, count)]) for x in (pair.cover, pair.secret))
+        cover, secret = (
+            media.stack([*common.to_and_fro(media.unstack(x), count)])
+            for x in (pair.cover_for(system), pair.secret)
+        )
         context, start = Context(KEY, secret.shape), time.monotonic()
-        stego = np.asarray(system.hide(cover, secret, context))
+        stego = system.hide(cover, secret, context)
         rates["hide_fps"] = count / (time.monotonic() - start)
         received, start = ladder.run(ladder.named("C6"), stego).frames, time.monotonic()
         system.reveal(received, context)
@@ -195,8 +216,8 @@ def measure_pair(
             continue
         progress.set_description(name)
         system = row.load()
-        stego = np.asarray(system.hide(pair.cover, pair.secret, pair.context()))
-        before = likeness("before", pair.cover, stego, FIGURES)
+        stego = system.hide(pair.cover_for(system), pair.secret, pair.context())
+        before = likeness("before", pair.cover, rgb_of(stego), FIGURES)
         for codec in missing:
             path = cells.path(name, codec, pair.names[0], len(pair.cover)).with_suffix(".png")
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,11 +13,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from deepsteg_jax import keys, loading, media
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.models.symbols import Frames
 from deepsteg_jax.schemes.base import GREY, Metadata
 from deepsteg_jax.schemes.robust import secret_codec
 from deepsteg_jax.schemes.robust.layout import SEGMENT
@@ -29,7 +31,7 @@ from experiments.quality import learned_config
 
 KEY = keys.key_words(bytes(range(32)))
 # D of the rows of `robust`; None: the config's.
-ROBUST_STEPS = {"clips": (None, 53.8), "images": (None, 40.0)}
+ROBUST_STEPS = {"clips": (None, 32.0, 53.8, 64.0), "images": (None, 40.0)}
 SHIPPED = {"clips": "block_dct", "images": "block_dct_image"}
 PHASE_BINS = 64
 TUNED = "digital tuned"  # first words of the names of its rows, one for each codec
@@ -54,11 +56,12 @@ class Arrived(NamedTuple):
 
 
 class System(NamedTuple):
-    """A way to hide, ready to work; all frames are uint8 [n, h, w, 3]."""
+    """A way to hide, ready to work; frames are uint8 [n, h, w, 3], or those of covers planes in 4:2:0."""
 
-    hide: Callable[[np.ndarray, np.ndarray, Context], np.ndarray]  # cover, secret -> stego
-    reveal: Callable[[np.ndarray, Context], np.ndarray]  # received -> revealed, of `context.shape`
-    arrived: Callable[[np.ndarray], Arrived] | None = None  # received, just revealed, of the last stego
+    hide: Callable[[Frames, np.ndarray, Context], Frames]  # cover, secret -> stego
+    reveal: Callable[[Frames, Context], np.ndarray]  # received -> revealed, of `context.shape`
+    arrived: Callable[[Frames], Arrived] | None = None  # received, just revealed, of the last stego
+    in_planes: bool = False  # of the cover
 
 
 def information(errors: np.ndarray) -> float:
@@ -127,7 +130,7 @@ def digital_system(settings: digital.Settings) -> System:
 
     def hide(cover, secret, context):
         nonlocal stego, message_bits
-        message = secret_codec.encode(secret, settings.capacity(cover.shape))
+        message, _ = secret_codec.encode(secret, settings.capacity(cover.shape))
         stego, message_bits = digital.embed(cover, context.key.tobytes(), message, settings), 8 * len(message)
         return stego
 
@@ -157,16 +160,18 @@ def robust_system(config: ConfigDict) -> System:
         nonlocal sender, sent
         n, height, width = secret.shape[:3]
         about = Metadata(width, height, n, n, media.FOLDER_RATE, False, False, Fraction(1))
-        sender = scheme.segment_sender(context.key.tobytes(), *cover.shape[1:3])
-        pieces = [slice(i, i + SEGMENT) for i in range(0, n, SEGMENT)]
-        sent = [sender.send(i, cover[p], secret[p], about) for i, p in enumerate(pieces)]
-        return np.concatenate([segment.stego for segment in sent])
+        sender = scheme.segment_sender(context.key.tobytes(), *jax.tree.leaves(cover)[0].shape[1:3])
+        sent = [
+            sender.send(i // SEGMENT, _part(cover, i), secret[i : i + SEGMENT], about)
+            for i in range(0, n, SEGMENT)
+        ]
+        return media.stack([frame for segment in sent for frame in media.unstack(segment.stego)])
 
     def reveal(received, context):
         nonlocal parts
-        shown = context.grey()
-        receiver = scheme.segment_receiver(context.key.tobytes(), *received.shape[1:3])
-        parts = [part for frame in received for part in receiver.take(frame)] + receiver.finish()
+        shown, frames = context.grey(), media.unstack(received)
+        receiver = scheme.segment_receiver(context.key.tobytes(), *jax.tree.leaves(frames[0])[0].shape[:2])
+        parts = [part for frame in frames for part in receiver.take(frame)] + receiver.finish()
         for part in parts:
             first = part.number * SEGMENT
             if part.frames.shape[1:] == shown.shape[1:]:
@@ -174,11 +179,15 @@ def robust_system(config: ConfigDict) -> System:
         return shown
 
     def arrived(received):
-        ends = np.cumsum([len(segment.stego) for segment in sent])[:-1]
-        errors = map(sender.phase_errors, sent, np.split(received, ends))
+        parts_of = [_part(received, i * SEGMENT) for i in range(len(sent))]
+        errors = map(sender.phase_errors, sent, parts_of)
         return Arrived(sum(8 * part.payload for part in parts), sum(map(information, errors)))
 
-    return System(hide, reveal, arrived)
+    return System(hide, reveal, arrived, scheme.domain == "planes")
+
+
+def _part(frames: Frames, first: int) -> Frames:
+    return jax.tree.map(lambda x: x[first : first + SEGMENT], frames)
 
 
 def robust_rows(kind: str, trained: Path | None) -> dict[str, Row]:

@@ -36,7 +36,7 @@ class CodecRun(NamedTuple):
 class Received(NamedTuple):
     """Frames as they arrive."""
 
-    frames: np.ndarray  # uint8 [n, h, w, 3], as many and as large as were sent
+    frames: np.ndarray | media.Planes  # as they were sent
     size_bytes: int  # of the coded pictures without their container; of the last coding
 
 
@@ -97,25 +97,27 @@ def named(name: str) -> CodecRun:
     raise UserError(f"there is no codec run {name!r}: give one such as {', '.join(_BY_NAME)}, CRF24 or C9-80")
 
 
-def run(codec_run: CodecRun, frames: np.ndarray, rate: Fraction = media.FOLDER_RATE) -> Received:
+def run(
+    codec_run: CodecRun, frames: np.ndarray | media.Planes, rate: Fraction = media.FOLDER_RATE
+) -> Received:
     """Send frames through a codec.
 
     Args:
         codec_run: one of the ladders or any other.
-        frames: uint8 [n, h, w, 3], n > 0; odd sizes are padded at the edge for 4:2:0 and cropped again.
+        frames: RGB, uint8 [n, h, w, 3], or planes in 4:2:0 [n, ...], n > 0; odd sizes are padded at the edge
+            for 4:2:0 and cropped again.
         rate: frames per second; constant rate factors look at it.
 
     Raises:
         UserError: this build of FFmpeg has no such encoder.
     """
-    height, width = frames.shape[1:3]
-    sent = _rescaled(frames, codec_run.scale)
-    if "420" in codec_run.pixel_format:
-        sent = np.pad(sent, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), "edge")
-    received, size = (_through_jpeg if codec_run.codec == JPEG else _through_ffmpeg)(codec_run, sent, rate)
-    if received.shape != sent.shape:
-        raise RuntimeError(f"{codec_run.name} made {received.shape} of frames {sent.shape}")
-    return Received(np.ascontiguousarray(received[:, :height, :width]), size)
+    sent = [_rescaled(frame, codec_run.scale) for frame in media.unstack(frames)]
+    if codec_run.codec == JPEG:
+        received, size = _through_jpeg(codec_run, sent)
+    else:
+        received, size = _through_ffmpeg(codec_run, sent, rate)
+    cut = [_cropped(got, was) for got, was in zip(received, sent, strict=True)]
+    return Received(media.stack(cut), size)
 
 
 def bit_rate(size_bytes: int, frames: int, rate: Fraction = media.FOLDER_RATE) -> float:
@@ -128,32 +130,48 @@ def bits_per_pixel(size_bytes: int, shape: tuple[int, ...]) -> float:
     return size_bytes * 8 / float(np.prod(shape[:3]))
 
 
-def _resized(frames, height, width):
-    return np.stack([media.resize(frame, width, height) for frame in frames])
-
-
-def _rescaled(frames, scale):
-    """Return frames of the same size with the detail of smaller ones."""
+def _rescaled(frame, scale):
+    """Return a frame of the same size with the detail of a smaller one."""
     if scale == 1:
-        return frames
-    height, width = frames.shape[1:3]
-    return _resized(_resized(frames, _even(height * scale), _even(width * scale)), height, width)
+        return frame
+    if isinstance(frame, media.Planes):
+        return media.Planes(*(_rescaled(plane, scale) for plane in frame))
+    height, width = frame.shape[:2]
+    if frame.ndim == 2:  # resized as RGB whose channels are alike
+        return _rescaled(np.repeat(frame[..., None], 3, axis=2), scale)[..., 0]
+    return media.resize(media.resize(frame, _even(width * scale), _even(height * scale)), width, height)
 
 
 def _even(length):
     return max(2, 2 * round(length / 2))
 
 
+def _padded(frame):
+    """Return a frame with even sides; planes of colour have the size already."""
+    if isinstance(frame, media.Planes):
+        return frame._replace(y=_padded(frame.y[..., None])[..., 0])
+    return np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), "edge")
+
+
+def _cropped(received, sent):
+    """Return what was received at the size of what was sent."""
+    if isinstance(sent, media.Planes):
+        return media.Planes(*map(_cropped, received, sent))
+    height, width = sent.shape[:2]
+    return np.ascontiguousarray(received[:height, :width])
+
+
 def _through_ffmpeg(codec_run, frames, rate):
     how = codec_run.codec, codec_run.pixel_format, codec_run.options, rate
-    data = media.compress(frames, *how)
+    samples = "yuv420p" if isinstance(frames[0], media.Planes) else media.RGB
+    sent = map(_padded, frames) if "420" in codec_run.pixel_format else frames
+    data = media.compress(sent, *how, samples=samples)
     for _ in range(codec_run.times - 1):
         data = media.recompress(data, *how)
-    return np.stack(media.decompress(data)), media.coded_size(data)
+    return media.decompress(data, samples=samples), media.coded_size(data)
 
 
-def _through_jpeg(codec_run, frames, rate):
-    del rate
+def _through_jpeg(codec_run, frames):
     quality, received, size = int(codec_run.options["quality"]), [], 0
     for frame in frames:
         for _ in range(codec_run.times):
@@ -161,4 +179,4 @@ def _through_jpeg(codec_run, frames, rate):
             frame = media.decode_jpeg(data, (frame.shape[1], frame.shape[0]))
         received.append(frame)
         size += len(data)
-    return np.stack(received), size
+    return received, size

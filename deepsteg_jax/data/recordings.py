@@ -1,4 +1,4 @@
-"""A folder of recordings of real codecs, symbols and coded pictures, kept in memory.
+"""A folder of recordings of what real codecs leave of symbols, kept in memory.
 
 An example is no pair of cover and secret; a model that learns from recordings brings a loss of its own
 (`Model.loss`).
@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from deepsteg_jax.data.examples import Draws, Source, open_folder, pick, report_unreadable
 from deepsteg_jax.errors import UserError
 
-BLOCK = 8  # pixels; crops begin and end at whole blocks
+BLOCK = 16  # pixels; crops begin and end at whole macroblocks
 
 Recording = dict[str, np.ndarray]
 
@@ -42,17 +42,14 @@ class Entry(NamedTuple):
 
 # What a file holds, by its name up to the first "-". The first entry of each kind has the frames' size; the
 # position of a kind here decides its random numbers, so new ones come last.
+_SENT = {
+    "symbols": Entry(np.float32, BLOCK, (None,)),  # phases that were sent, in steps, from -1/2 to 1/2
+    "step": Entry(np.float32, 0),  # in grey levels
+}
+_LUMA = {"luma": Entry(np.float16, 1)}  # as received
 KINDS: dict[str, dict[str, Entry]] = {
-    "symbols": {
-        "frames": Entry(np.float16, 1),  # received luma
-        "symbols": Entry(np.float32, BLOCK, (None,)),  # phases that were sent, in steps, from -1/2 to 1/2
-        "step": Entry(np.float32, 0),  # in grey levels
-        "count": Entry(np.int32, 0),  # symbols of a block that were sent, the first ones
-    },
-    "pictures": {
-        "coded": Entry(np.uint8, 1, (3,)),  # RGB of a secret that was coded to a few bits
-        "secret": Entry(np.uint8, 1, (3,)),  # RGB of that secret before coding
-    },
+    "videos": _LUMA | {"cb": Entry(np.float16, 2), "cr": Entry(np.float16, 2)} | _SENT,
+    "images": _LUMA | _SENT,
 }
 
 _DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, MemoryError, RuntimeError)
@@ -64,13 +61,13 @@ def open_recordings(config: ConfigDict) -> list[Source | None]:
 
     Args:
         config: the `data` section; uses `path`, a folder of .npz files of the kinds of `KINDS`, `frames` (t),
-            `height` and `width` (of the crop, multiples of 8).
+            `height` and `width` (of the crop, multiples of 16).
 
     Returns:
         A source for each kind, in the order of `KINDS`; None for a kind that the folder has no files of. An
-        example is a part of one recording: of symbols `frames` float16 [t, height, width], `symbols` float32
-        [t, height/8, width/8, k], `step` float32 and `count` int32; of pictures `coded` and `secret`, uint8
-        [t, height, width, 3]. Crops begin at multiples of 8.
+        example is a part of one recording: `luma` float16 [t, height, width], of videos also `cb` and `cr`
+        of half the sides, `symbols` float32 [t, height/16, width/16, k] and `step` float32. Crops begin at
+        multiples of 16.
 
     Raises:
         UserError: no folder, no recordings in it, none of a kind that can be read and is long and large

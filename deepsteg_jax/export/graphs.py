@@ -10,7 +10,6 @@ Hide and reveal of picture models have two forms:
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -212,7 +211,7 @@ def apply_table(frames: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def symbol_graphs(config: ConfigDict, params: dict, shape: Shape) -> list[Graph]:
-    """Return the networks of the model of symbols: what is between them is a code, no arithmetic on arrays.
+    """Return the network of the model of symbols: what follows it is a code, no arithmetic on arrays.
 
     Args:
         config: the whole config.
@@ -220,21 +219,20 @@ def symbol_graphs(config: ConfigDict, params: dict, shape: Shape) -> list[Graph]
         shape: (t, h, w) of consecutive frames.
 
     Returns:
-        demodulate(stego, spacing) -> (phase, scale, lost), float32 [t, h//8, w//8, k] each, spacing float32;
-        restore(coded) -> (restored,); frames uint8 [t, h, w, 3].
+        demodulate(planes, spacing) -> (phase, scale, lost), float32 [t, h//16, w//16, k] each; planes y
+        [t, h, w], cb and cr [t, h/2, w/2], or luma alone, float32, 0 to 255; spacing float32.
     """
+    t, h, w = shape
+    sizes = {"y": (h, w), "cb": (-(-h // 2), -(-w // 2)), "cr": (-(-h // 2), -(-w // 2))}
+    sizes = sizes if config.model.chroma else {"luma": (h, w)}
 
-    def demodulate(stego, spacing):
-        luma = symbol_model.luma_of(stego.astype(jnp.float32))[None]
-        read = symbol_model.demodulate(config.model, params["reliability"], luma, jnp.reshape(spacing, 1))
+    def demodulate(*inputs):
+        *planes, spacing = inputs
+        planes = tuple(plane[None] for plane in planes)
+        read = symbol_model.demodulate(config.model, params, planes, jnp.reshape(spacing, 1))
         return tuple(x[0] for x in read)
 
-    def restore(coded):
-        x = coded.astype(jnp.float32)[None] / 255
-        return (_levels(symbol_model.restore(config.model, params["restoration"], x)),)
-
-    inputs: dict[str, Any] = {"stego": _frames(shape), "spacing": jax.ShapeDtypeStruct((), np.float32)}
-    return [
-        Graph("demodulate", demodulate, inputs, dict.fromkeys(("phase", "scale", "lost"), np.float32)),
-        Graph("restore", restore, {"coded": _frames(shape)}, {"restored": np.uint8}),
-    ]
+    inputs = {name: jax.ShapeDtypeStruct((t, *size), np.float32) for name, size in sizes.items()}
+    inputs["spacing"] = jax.ShapeDtypeStruct((), np.float32)
+    outputs = dict.fromkeys(("phase", "scale", "lost"), np.float32)
+    return [Graph("demodulate", demodulate, inputs, outputs)]

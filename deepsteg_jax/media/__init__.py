@@ -4,12 +4,12 @@ Frames are uint8 RGB arrays [h, w, 3]. Each file here has one job; these are the
 package. A new file format is a row of `formats` and, if nothing codes it yet, a class of `codecs`.
 """
 
-from deepsteg_jax.media.codecs import RGB, Colour, Lossy, has_encoder
+from deepsteg_jax.media.codecs import BT601, RGB, Colour, Lossy, has_encoder
 from deepsteg_jax.media.coding import coded_size, compress, decompress, recompress
 from deepsteg_jax.media.formats import is_exact, is_playable, is_training_image, is_video
 from deepsteg_jax.media.images import FOLDER_RATE, decode_jpeg, encode_jpeg, is_sequence, save_small
-from deepsteg_jax.media.outputs import check_output
-from deepsteg_jax.media.planes import Planes, TimedPlanes
+from deepsteg_jax.media.outputs import check_output, takes_rgb_only
+from deepsteg_jax.media.planes import Planes, TimedPlanes, from_rgb, has_planes, stack, to_rgb, unstack
 from deepsteg_jax.media.sound import Sound, encode_sound, is_sound
 from deepsteg_jax.media.source import (
     Info,
@@ -26,6 +26,7 @@ from deepsteg_jax.media.tracks import Loop
 from deepsteg_jax.media.writer import Writer, write_frames
 
 __all__ = [
+    "BT601",
     "Colour",
     "FOLDER_RATE",
     "Info",
@@ -45,7 +46,9 @@ __all__ = [
     "encode_jpeg",
     "encode_sound",
     "frame_times",
+    "from_rgb",
     "has_encoder",
+    "has_planes",
     "is_exact",
     "is_playable",
     "is_sequence",
@@ -60,5 +63,9 @@ __all__ = [
     "resize",
     "save_small",
     "size_of",
+    "stack",
+    "takes_rgb_only",
+    "to_rgb",
+    "unstack",
     "write_frames",
 ]

@@ -37,7 +37,7 @@ class Colour(NamedTuple):
 
 
 _RGB_COLOUR = Colour(range=2, matrix=0)
-_SWSCALE_COLOUR = Colour(range=1, matrix=6)  # swscale's default for RGB
+BT601 = Colour(range=1, matrix=6)  # what swscale makes of RGB by default
 
 
 class Lossy(NamedTuple):
@@ -119,7 +119,7 @@ class H264:
     """H.264 as the ffmpeg program codes it by default, at a given rate factor, or planes without loss."""
 
     exact, is_playable = _EIGHT_BITS, True
-    colour = _SWSCALE_COLOUR
+    colour = BT601
     any_size, smallest = False, 4
     finest_tick = Fraction(1, 90_000)  # an MP4 holds ticks of a frame's duration in 32 bits
     aspect = "stream"

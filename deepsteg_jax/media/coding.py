@@ -14,10 +14,11 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.media.codecs import check_encoder
 from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.images import FOLDER_RATE
+from deepsteg_jax.media.planes import Planes, from_picture, to_picture
 
 
 def compress(
-    frames: Iterable[np.ndarray],
+    frames: Iterable[np.ndarray | Planes],
     codec: str,
     pixel_format: str,
     options: dict[str, str],
@@ -25,16 +26,17 @@ def compress(
     container: str = "matroska",
     samples: str = "rgb24",
 ) -> bytes:
-    """Encode frames [h, w, 3] with one of FFmpeg's video encoders; return the bytes of a file.
+    """Encode frames with one of FFmpeg's video encoders; return the bytes of a file.
 
     Args:
-        frames: all of one size.
+        frames: all of one size, [h, w, 3] or planes.
         codec: the encoder's name, such as "libx264rgb".
         pixel_format: one that the encoder takes, such as "rgb24".
         options: the encoder's own, such as {"crf": "18"}.
         rate: frames per second.
         container: FFmpeg's name of the file's format.
-        samples: format of `frames`: "rgb24" for uint8 RGB, "yuv444p10le" for uint16 Y, Cb, Cr below 1,024.
+        samples: format of `frames`: "rgb24" for uint8 RGB, "yuv444p10le" for uint16 Y, Cb, Cr below 1,024,
+            "yuv420p" for `Planes`.
 
     Raises:
         UserError: this build of FFmpeg has no such encoder.
@@ -57,8 +59,8 @@ def recompress(
         raise UserError("the coded video is damaged: get an intact copy of it") from error
 
 
-def decompress(data: bytes, container: str | None = None, samples: str = "rgb24") -> list[np.ndarray]:
-    """Return the frames of a video file in memory, [h, w, 3] in the format `samples` as in `compress`.
+def decompress(data: bytes, container: str | None = None, samples: str = "rgb24") -> list:
+    """Return the frames of a video file in memory, in the format `samples` as in `compress`.
 
     `container` is FFmpeg's name of its format, for one that does not say so itself. Raises UserError if
     nothing can be decoded; damage that FFmpeg conceals goes unnoticed.
@@ -73,7 +75,9 @@ def decompress(data: bytes, container: str | None = None, samples: str = "rgb24"
     return frames
 
 
-def _picture_of(frame: np.ndarray, samples: str) -> av.VideoFrame:
+def _picture_of(frame: np.ndarray | Planes, samples: str) -> av.VideoFrame:
+    if isinstance(frame, Planes):
+        return to_picture(frame, samples)
     if samples == "rgb24":
         return av.VideoFrame.from_ndarray(frame, format=samples)
     height, width = frame.shape[:2]
@@ -83,10 +87,13 @@ def _picture_of(frame: np.ndarray, samples: str) -> av.VideoFrame:
     return picture
 
 
-def _samples_of(picture: av.VideoFrame, samples: str) -> np.ndarray:
+def _samples_of(picture: av.VideoFrame, samples: str) -> np.ndarray | Planes:
     if samples == "rgb24":
         return picture.to_ndarray(format=samples)
-    planes = picture.reformat(format=samples).planes
+    picture = picture.reformat(format=samples)
+    if samples == "yuv420p":
+        return from_picture(picture)
+    planes = picture.planes
     return np.stack([_uint16_of(plane)[:, : plane.width] for plane in planes], axis=-1)
 
 

@@ -27,14 +27,14 @@ def check_output(
     be one of `inputs`, and the suffix must be that of a lossless format of the right kind. Without
     `image` a new or empty folder, or a pattern in one, takes a sequence of images. With `lossy` H.264 in
     MP4, or JPEG, will do as well. `size` (width, height), where it is known, must suit the format, which
-    must keep `pixel_format`: RGB, or that of planes, such as "yuv420p".
+    must keep `pixel_format`: RGB, or that of planes, such as "yuv420p"; with `lossy` images take their RGB.
     """
     if isinstance(path, Clip):
         return
     path = Path(path) if not str(path).endswith(os.sep) else f"{Path(path)}{os.sep}"
     target = Path(path)
     if is_sequence(path) and not image:
-        target = check_sequence(path, pixel_format)
+        target = check_sequence(path, RGB if lossy else pixel_format)
     else:
         if target.is_dir():
             raise UserError(f"{shown(target)} is a folder: give the name of a file to write")
@@ -51,6 +51,11 @@ def check_output(
         )
     if any(_same_file(target, Path(other)) for other in inputs):
         raise UserError(f"{shown(target)} is also an input: give the output another name")
+
+
+def takes_rgb_only(path: str | Path | Clip) -> bool:
+    """Return whether an output is no video file: planes go there as RGB, which is not exact."""
+    return isinstance(path, Clip) or is_sequence(path) or not formats.is_video(path)
 
 
 def check_suffix(path: Path, image: bool, lossy: bool, pixel_format: str = RGB) -> formats.Format:

@@ -1,13 +1,16 @@
 """Y, Cb and Cr as a video has them, each at its own size, with no RGB between."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import av
 import numpy as np
 
+from deepsteg_jax.media.codecs import PLANES, RGB, Colour
+
 
 class Planes(NamedTuple):
-    """The samples of a frame: uint8, or uint16 if they have more than 8 bits."""
+    """The samples of a frame, or of n frames [n, ...]: uint8, or uint16 if they have more than 8 bits."""
 
     y: np.ndarray  # [h, w]
     cb: np.ndarray  # [h, w], [h, w / 2] or [h / 2, w / 2], rounded up
@@ -26,6 +29,11 @@ def plain_name(pixel_format: str) -> str:
     return pixel_format.replace("yuvj", "yuv")
 
 
+def has_planes(pixel_format: str) -> bool:
+    """Return whether samples in FFmpeg's format of that name are planes Y, Cb and Cr."""
+    return plain_name(pixel_format) in PLANES
+
+
 def subsampling(pixel_format: str) -> tuple[int, int]:
     """Return the width and height of the pixels that share a sample of colour."""
     chroma = av.VideoFormat(pixel_format, 4, 4).components[1]
@@ -40,6 +48,31 @@ def check(planes: Planes, pixel_format: str) -> None:
     found = [(plane.dtype, plane.shape) for plane in planes]
     if found != wanted:
         raise ValueError(f"a frame in {pixel_format} has planes {wanted}, not {found}")
+
+
+def stack(frames: Sequence[np.ndarray | Planes]) -> np.ndarray | Planes:
+    """Put frames of one size, RGB or planes, into one, with an axis [n] in front."""
+    if isinstance(frames[0], Planes):
+        return Planes(*map(np.stack, zip(*frames, strict=True)))
+    return np.stack(frames)
+
+
+def unstack(frames: np.ndarray | Planes) -> list[np.ndarray] | list[Planes]:
+    """Invert `stack`."""
+    return list(map(Planes, *frames)) if isinstance(frames, Planes) else list(frames)
+
+
+def from_rgb(frame: np.ndarray, pixel_format: str) -> Planes:
+    """Convert a frame, uint8 RGB [h, w, 3], as swscale does by default: BT.601, limited range."""
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=RGB)
+    return from_picture(picture.reformat(format=pixel_format))
+
+
+def to_rgb(planes: Planes, pixel_format: str, colour: Colour | None = None) -> np.ndarray:
+    """Convert to uint8 RGB [h, w, 3], by the colour tags or else BT.601 in limited range."""
+    picture = to_picture(planes, pixel_format)
+    (colour or Colour()).put_on(picture)
+    return picture.to_ndarray(format=RGB)
 
 
 def from_picture(picture: av.VideoFrame) -> Planes:

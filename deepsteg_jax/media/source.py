@@ -17,12 +17,20 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import images
-from deepsteg_jax.media.codecs import PLANES, RGB, Colour
+from deepsteg_jax.media.codecs import RGB, Colour
 from deepsteg_jax.media.container import existing, opened
 from deepsteg_jax.media.damage import ERRORS, Ffv1Check, decode_all, is_cut, past_damage, up_to_damage
 from deepsteg_jax.media.images import FOLDER_RATE, is_image, is_sequence, list_sequence, shown
 from deepsteg_jax.media.memory import Clip
-from deepsteg_jax.media.planes import Planes, TimedPlanes, from_picture, plain_name, subsampling
+from deepsteg_jax.media.planes import (
+    Planes,
+    TimedPlanes,
+    from_picture,
+    from_rgb,
+    has_planes,
+    plain_name,
+    subsampling,
+)
 
 
 class Info(NamedTuple):
@@ -130,23 +138,43 @@ def read_timed(path: str | Path | Clip, damaged: list[int] | None = None) -> Ite
     return _read(existing(path), 0, None, None, damaged)
 
 
-def read_planes(path: str | Path | Clip, damaged: list[int] | None = None) -> Iterator[TimedPlanes]:
-    """Yield all frames as the video's own planes, in `probe(path).pixel_format`, with their times.
+def read_planes(
+    path: str | Path | Clip,
+    damaged: list[int] | None = None,
+    pixel_format: str | None = None,
+    by_rgb: bool = False,
+) -> Iterator[TimedPlanes]:
+    """Yield all frames as planes, with their times.
 
-    `damaged` and errors are as for `read_timed`; also UserError for a clip without such planes.
+    Args:
+        path: of a clip.
+        damaged: see `read_timed`.
+        pixel_format: of the planes, to which frames in another one, RGB also, are converted; None: the
+            video's own, `probe(path).pixel_format`.
+        by_rgb: convert all frames to RGB first, as one who gets RGB will have them.
+
+    Raises:
+        UserError: as `read_timed`; also for a clip without planes of its own where those are wanted.
     """
     path = existing(path)
     wrong = f"{shown(path)} has no planes Y, Cb, Cr: give a video (ffmpeg -i IN -pix_fmt yuv420p OUT.mkv)"
-    if isinstance(path, Clip) or _still_images(path):
+    own = not (by_rgb or isinstance(path, Clip) or _still_images(path))
+    if own:
+        with opened(path) as (_, stream):
+            own = has_planes(stream.codec_context.pix_fmt or "")
+    if own:
+        pictures = _with_times(_decoded(path, damaged))
+        return (TimedPlanes(_planes(path, picture, pixel_format), time) for picture, time in pictures)
+    if pixel_format is None:
         raise UserError(wrong)
-    with opened(path) as (_, stream):
-        if plain_name(stream.codec_context.pix_fmt or "") not in PLANES:
-            raise UserError(wrong)
-    pictures = _with_times(_decoded(path, damaged))
-    return (TimedPlanes(_planes(path, picture), time) for picture, time in pictures)
+    return (TimedPlanes(from_rgb(frame, pixel_format), time) for frame, time in read_timed(path, damaged))
 
 
-def _planes(path: Path, picture: av.VideoFrame) -> Planes:
+def _planes(path: Path, picture: av.VideoFrame, pixel_format: str | None) -> Planes:
+    if pixel_format not in (None, plain_name(picture.format.name)):
+        quarters = picture.rotation
+        picture = picture.reformat(format=pixel_format)
+        return Planes(*(np.rot90(plane, round(quarters / 90)).copy() for plane in from_picture(picture)))
     if round(picture.rotation / 90) % 2 and len(set(subsampling(picture.format.name))) == 2:
         raise UserError(
             f"{shown(path)} is stored on its side, and planes of half width cannot be turned: turn it first "

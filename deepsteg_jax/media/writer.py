@@ -13,7 +13,7 @@ from deepsteg_jax.media.codecs import RGB, Colour, Lossy
 from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.images import FOLDER_RATE, is_pattern, is_sequence, shown
 from deepsteg_jax.media.memory import Clip
-from deepsteg_jax.media.outputs import check_sequence, check_suffix
+from deepsteg_jax.media.outputs import check_sequence, check_suffix, takes_rgb_only
 from deepsteg_jax.media.planes import Planes
 from deepsteg_jax.media.sound import Sound
 from deepsteg_jax.media.tracks import Loop
@@ -75,7 +75,9 @@ class Writer:
             colour: of planes (`Info.colour`).
         """
         in_memory = isinstance(path, Clip)
-        if in_memory and pixel_format != RGB:
+        self._colour = colour
+        self._converts = pixel_format != RGB and lossy is not None and takes_rgb_only(path)
+        if in_memory and pixel_format != RGB and not self._converts:
             raise ValueError("clips in memory take RGB only")
         sequence = not in_memory and is_sequence(path) and not image
         self._path = path if in_memory else Path(path)
@@ -84,7 +86,7 @@ class Writer:
         if in_memory:
             self._sink = _MemorySink(path, image)
         elif sequence:
-            self._sink = _SequenceSink(check_sequence(path, pixel_format), self._path)
+            self._sink = _SequenceSink(check_sequence(path, RGB if lossy else pixel_format), self._path)
         else:
             row = check_suffix(self._path, image, lossy is not None, pixel_format)
             if image:
@@ -117,6 +119,8 @@ class Writer:
         self._size = size
         time = self._count if time is None else time
         time = time if self._last is None else max(time, self._last + 1)
+        if self._converts:
+            frame = planes.to_rgb(frame, self._pixel_format, self._colour)
         with _writing(self._path):
             self._sink.write(frame, time)
         self._count, self._last = self._count + 1, time

@@ -1,50 +1,87 @@
-"""`robust`: symbols in low luma frequencies that real codecs leave readable, and the networks around them.
+"""`robust`: symbols in low frequencies that real codecs leave readable, and the network that reads them.
 
-The cover's luma goes through an 8x8 DCT. Each of the lowest AC coefficients of a block carries a symbol, a
-phase from -1/2 to 1/2: the coefficient moves to the nearest value that is congruent to it modulo a spacing D
-(dirty paper, as in `block_dct`, but with a D as large as a codec's noise). The receiver takes the coefficient
-modulo D. Where nothing happens on the way, it reads the phase; after a codec, the phase plus noise.
+A macroblock is 16x16 pixels: four 8x8 blocks of Y, and in 4:2:0 one of Cb and one of Cr. Each of some lowest
+AC coefficients of its blocks carries a symbol, a phase from -1/2 to 1/2: the coefficient moves to the nearest
+value that is congruent to it modulo a spacing D (dirty paper, as in `block_dct`, but with a D as large as a
+codec's noise). The receiver takes the coefficient modulo D. Where nothing happens on the way, it reads the
+phase; after a codec, the phase plus noise. Videos carry symbols in Cb and Cr, in their own samples: eyes see
+less there, and codecs at coarse settings leave three times as much as of luma. Still images, whose colour
+JPEG crushes, carry them in luma, which all of R, G and B follow.
 
-Two networks learn what the codec does, from recordings of real codecs:
-
-    reliability   sees the received luma, predicts the error of each phase: the scale of a logistic density
-                  on the circle, and the probability that the phase is lost; known symbols then correct all
-                  scales of a frame (`calibrate`)
-    restoration   sees a secret that was coded to a few bits, and brings it nearer to the original
-
-The sender uses the first too, to predict the capacity of its stego after a codec. The bits of the symbols are
-up to `deepsteg_jax.schemes.robust`.
+A network learns from recordings of real codecs how far each phase can be relied on: it sees what was received
+and predicts the error of each phase, as the scale of a logistic density on the circle, and the probability
+that the phase is lost; known symbols then correct all scales of a frame (`calibrate`). The sender uses it
+too, to predict the capacity of its stego after a codec. The bits of the symbols are up to
+`deepsteg_jax.schemes.robust`.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jaxtyping import Bool, Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float, Float32, Shaped
 from ml_collections import ConfigDict
 
 from deepsteg_jax.colour import LUMA
-from deepsteg_jax.dct import plane_from_blocks, plane_to_blocks, zigzag
+from deepsteg_jax.dct import dct_matrix, zigzag
 from deepsteg_jax.models.base import Model, compute_dtype
 from deepsteg_jax.shapes import Array, Scalar
 
-BLOCK = 8
+BLOCK, MACROBLOCK = 8, 16  # pixels, or samples of colour for those of a block
 PROJECTIONS = 8  # onto 0..255 and onto the symbols, by turns
-CONTEXT = 21  # coefficients of a block that the reliability network sees one by one
-MOVING = 6  # of which it sees the change from and to the neighbouring frames
+CONTEXT = 16  # coefficients of a block that the network sees one by one
+MOVING = 4  # of which it sees the change from and to the neighbouring frames
 LEAST_SCALE, MOST_SCALE = 2.0**-9, 0.3  # of the phase's error, in spacings
 FACTORS = 2.0 ** np.arange(-4.5, 3.1, 0.5, np.float32)  # by which a frame's scales may be off
 LOSSES = np.array([-0.98, -0.7, 0, 0.1, 0.3, 0.6], np.float32)  # of phases: fewer, or others too
 
+Frames = Shaped[Array, "*n h w 3"] | tuple[Array, ...]
+"""RGB [*n, h, w, 3]; or planes: Y [*n, h, w] alone, or with Cb and Cr [*n, h / 2, w / 2]. 0 to 255."""
+
 Phases = Float[Array, "b t rows columns k"]
 
+_SIDES = (2, 1, 1)  # blocks of each plane in a row of a macroblock
+_CB = 4  # number of the first block of colour
 
-def ac_indices(count: int, skip: int = 0) -> Int[np.ndarray, " {count}"]:
-    """Return the indices, row by row, of `count` AC coefficients by rising frequency, after `skip` others."""
-    return zigzag(BLOCK)[skip + 1 : skip + count + 1]
+
+class Carriers(NamedTuple):
+    """The coefficients of a macroblock that carry symbols, all of the same length."""
+
+    blocks: np.ndarray  # int: 0 to 3 of Y, row by row, 4 of Cb, 5 of Cr
+    coefficients: np.ndarray  # int: place in a block, row by row
+    spacings: np.ndarray  # float32, in units of D
+
+    def waves(self, count: int) -> np.ndarray:
+        """Return what each coefficient is of the samples of `count` blocks, float32 [k, count, 64]."""
+        waves = np.zeros((len(self.blocks), count, BLOCK * BLOCK), np.float32)
+        waves[np.arange(len(waves)), self.blocks] = _WAVES[self.coefficients]
+        return waves
+
+
+_WAVES = np.kron(dct_matrix(BLOCK), dct_matrix(BLOCK)).astype(np.float32)  # of a block, [coefficient, sample]
+
+
+def make_carriers(luma: tuple[float, ...], chroma: tuple[float, ...], skip: int = 0) -> Carriers:
+    """Choose AC coefficients by rising frequency, one after the other in all blocks.
+
+    Args:
+        luma: the spacing, in units of D, of each of them in the blocks of Y.
+        chroma: the same for Cb and Cr.
+        skip: coefficients of lower frequencies that are left alone.
+    """
+    order = zigzag(BLOCK)[skip + 1 :]
+    kinds = ((range(_CB), luma), ((_CB, _CB + 1), chroma))
+    chosen = [(b, order[i], s) for blocks, some in kinds for i, s in enumerate(some) for b in blocks]
+    blocks, coefficients, spacings = zip(*chosen, strict=True)
+    return Carriers(np.array(blocks), np.array(coefficients), np.array(spacings, np.float32))
+
+
+def carriers_of(config: ConfigDict) -> Carriers:
+    """Return the carriers of a config's section `model`."""
+    return make_carriers(config.luma, config.chroma)
 
 
 def wrap(x):
@@ -52,91 +89,153 @@ def wrap(x):
     return x - jnp.round(x)
 
 
-def luma_of(frames: Shaped[Array, "*n h w 3"]) -> Float32[Array, "*n H W"]:
-    """Return the luma of RGB, both 0 to 255, of whole blocks: the rest is cut off."""
-    h, w = (length // BLOCK * BLOCK for length in frames.shape[-3:-1])
-    return frames[..., :h, :w, :].astype(jnp.float32) @ LUMA
+def planes_of(frames: Frames) -> tuple[Array, ...]:
+    """Return planes as they are, or the luma of RGB, float32 [*n, h, w], as the only one."""
+    return frames if isinstance(frames, tuple) else (frames.astype(jnp.float32) @ LUMA,)
 
 
-def coefficients(luma: Float[Array, "*n h w"]) -> Float[Array, "*n rows columns 64"]:
-    """Transform all blocks of luma, sides multiples of 8."""
-    return plane_to_blocks(luma, BLOCK)
+def _split(plane: Array, side: int, rows: int, columns: int) -> Array:
+    """Cut [*n, h, w, c] into the blocks of whole macroblocks, [*n, rows, columns, side^2, 64, c]."""
+    h, w = (side * BLOCK * length for length in (rows, columns))
+    form = "... (y r i) (x c j) d -> ... y x (r c) (i j) d"
+    return rearrange(plane[..., :h, :w, :], form, r=side, c=side, i=BLOCK, j=BLOCK)
+
+
+def _put(plane: Array, blocks: Array, side: int) -> Array:
+    """Invert `_split`; what lies outside whole macroblocks stays as it is in `plane`."""
+    form = "... y x (r c) (i j) d -> ... (y r i) (x c j) d"
+    inner = rearrange(blocks, form, r=side, c=side, i=BLOCK, j=BLOCK)
+    return plane.at[..., : inner.shape[-3], : inner.shape[-2], :].set(inner)
+
+
+def _channels(frames: Frames) -> tuple[Array, ...]:
+    """Return planes, or RGB as the only one, float32 with the channels as the last axis."""
+    planes = [plane[..., None] for plane in frames] if isinstance(frames, tuple) else [frames]
+    return tuple(jnp.asarray(plane, jnp.float32) for plane in planes)
+
+
+def to_macroblocks(frames: Frames) -> Float32[Array, "*n rows columns blocks 64 c"]:
+    """Cut frames into the samples of macroblocks; c: 3 for RGB, whose blocks are those of luma, else 1."""
+    parts = _channels(frames)
+    rows, columns = (length // MACROBLOCK for length in parts[0].shape[-3:-1])
+    cut = [_split(part, side, rows, columns) for part, side in zip(parts, _SIDES, strict=False)]
+    return jnp.concatenate(cut, axis=-3)
+
+
+def from_macroblocks(samples: Float32[Array, "*n rows columns blocks 64 c"], frames: Frames) -> Frames:
+    """Invert `to_macroblocks`, float32; what lies outside whole macroblocks stays as it is in `frames`."""
+    parts, first, put = _channels(frames), 0, []
+    for part, side in zip(parts, _SIDES, strict=False):
+        put.append(_put(part, samples[..., first : first + side * side, :, :], side))
+        first += side * side
+    planes = [part[..., 0] for part in put] if isinstance(frames, tuple) else put
+    return jax.tree.unflatten(jax.tree.structure(frames), planes)
+
+
+def _luma(samples: Array) -> Array:
+    return samples @ LUMA if samples.shape[-1] == 3 else samples[..., 0]
+
+
+def read_values(frames: Frames, carriers: Carriers) -> Float[Array, "*n rows columns k"]:
+    """Return the coefficients that carry symbols, in grey levels over their relative spacing."""
+    luma = _luma(to_macroblocks(frames))
+    return jnp.einsum("...bs,kbs->...k", luma, carriers.waves(luma.shape[-2])) / carriers.spacings
 
 
 def read_phases(
-    luma: Float[Array, "*n h w"], spacing: Float[Array, "..."] | float, count: int, skip: int = 0
-) -> Float[Array, "*n rows columns {count}"]:
-    """Read the phases, in [-1/2, 1/2], of luma whose sides are multiples of 8."""
-    return wrap(coefficients(luma)[..., ac_indices(count, skip)] / spacing)
+    frames: Frames, spacing: Float[Array, "..."] | float, carriers: Carriers
+) -> Float[Array, "*n rows columns k"]:
+    """Read the phases, in [-1/2, 1/2]."""
+    return wrap(read_values(frames, carriers) / spacing)
 
 
 def write_symbols(
-    cover: Shaped[Array, "*n h w 3"],
-    symbols: Float[Array, "*n h//8 w//8 k"],
+    cover: Frames,
+    symbols: Float[Array, "*n rows columns k"],
     spacing: Scalar,
+    carriers: Carriers,
     whole: bool = True,
-    skip: int = 0,
-) -> Float32[Array, "*n h w 3"]:
+) -> Frames:
     """Write symbols into a cover.
 
     Samples that would leave 0 to 255 stay there, and the change that is missing then is made elsewhere in the
     block, again and again (projection onto two convex sets).
 
     Args:
-        cover: 0 to 255; rows and columns beyond whole blocks stay as they are.
+        cover: rows and columns beyond whole macroblocks stay as they are.
         symbols: phases.
-        spacing: D, grey levels of an orthonormal DCT; k D^2 / 768 is added to the mean squared error.
+        spacing: D, grey levels of an orthonormal DCT; D^2 / 768 is added to the mean squared error of a block
+            for each of its coefficients.
+        carriers: of the symbols.
         whole: round to whole numbers.
-        skip: coefficients of lower frequencies that are left alone.
 
     Returns:
-        The stego, 0 to 255.
+        The stego, like the cover, float32.
     """
-    rows, columns, count = symbols.shape[-3:]
-    h, w = rows * BLOCK, columns * BLOCK
-    cover = jnp.asarray(cover, jnp.float32)
-    inner = cover[..., :h, :w, :]
-    indices = ac_indices(count, skip)
-    start = coefficients(luma_of(inner))[..., indices]
-    goal = start + spacing * wrap(symbols - start / spacing)
+    samples = to_macroblocks(cover)
+    waves, steps = carriers.waves(samples.shape[-3]), spacing * carriers.spacings
+
+    def read(x):
+        return jnp.einsum("...bs,kbs->...k", _luma(x), waves)
+
+    start = read(samples)
+    goal = start + steps * wrap(symbols - start / steps)
 
     def approach(_, x):
-        missing = goal - coefficients(luma_of(x))[..., indices]
-        blocks = jnp.zeros((*missing.shape[:-1], BLOCK * BLOCK)).at[..., indices].set(missing)
-        return jnp.clip(x + plane_from_blocks(blocks, BLOCK)[..., None], 0, 255)
+        return jnp.clip(x + jnp.einsum("...k,kbs->...bs", goal - read(x), waves)[..., None], 0, 255)
 
-    moved = jax.lax.fori_loop(0, PROJECTIONS, approach, inner)
-    return cover.at[..., :h, :w, :].set(jnp.round(moved) if whole else moved)
+    moved = jax.lax.fori_loop(0, PROJECTIONS, approach, samples)
+    return from_macroblocks(jnp.round(moved) if whole else moved, cover)
 
 
 def write_some(
-    frames: Shaped[Array, "*n h w 3"],
-    symbols: Float[Array, "*n h//8 w//8 k"],
-    these: Bool[Array, "*n h//8 w//8 k"],
+    frames: Frames,
+    symbols: Float[Array, "*n rows columns k"],
+    these: Bool[Array, "*n rows columns k"],
     spacing: Scalar,
-) -> Float32[Array, "*n h w 3"]:
+    carriers: Carriers,
+) -> Frames:
     """Write, as `write_symbols`, those symbols only for which `these` is true."""
-    now = coefficients(luma_of(frames))[..., ac_indices(symbols.shape[-1])] / spacing
-    return write_symbols(frames, jnp.where(these, symbols, now), spacing)
+    now = read_values(frames, carriers) / spacing
+    return write_symbols(frames, jnp.where(these, symbols, now), spacing, carriers)
 
 
 def write_repeated(
-    cover: Shaped[Array, "n h w 3"], symbols: Float[Array, "groups h//8 w//8 k"], spacing: Scalar, repeat: int
-) -> Float32[Array, "n h w 3"]:
+    cover: Frames,
+    symbols: Float[Array, "groups rows columns k"],
+    spacing: Scalar,
+    carriers: Carriers,
+    repeat: int,
+) -> Frames:
     """Write symbols in groups of frames that share them and move alike, for covers that stand still.
 
     Args:
-        cover: 0 to 255.
+        cover: with one axis before height and width, of n frames.
         symbols: phases of the mean of each of ceil(n / repeat) groups.
         spacing: D.
+        carriers: of the symbols.
         repeat: frames of a group; the last one may be shorter.
     """
     if repeat == 1:
-        return write_symbols(cover, symbols, spacing)
-    cover = jnp.asarray(cover, jnp.float32)
-    means = jnp.stack([cover[i : i + repeat].mean(0) for i in range(0, len(cover), repeat)])
-    moves = write_symbols(means, symbols, spacing, whole=False) - means
-    return jnp.round(jnp.clip(cover + jnp.repeat(moves, repeat, axis=0)[: len(cover)], 0, 255))
+        return write_symbols(cover, symbols, spacing, carriers)
+    cover = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), cover)
+    means = group_means(cover, repeat)
+    written = write_symbols(means, symbols, spacing, carriers, whole=False)
+
+    def moved(x, mean, goal):
+        moves = jnp.repeat(goal - mean, repeat, axis=0)[: len(x)]
+        return jnp.round(jnp.clip(x + moves, 0, 255))
+
+    return jax.tree.map(moved, cover, means, written)
+
+
+def group_means(frames: Frames, repeat: int) -> Frames:
+    """Average each group of frames that share symbols, [n, ...] to [ceil(n / repeat), ...]."""
+
+    def means(x):
+        return jnp.stack([x[i : i + repeat].mean(0) for i in range(0, len(x), repeat)])
+
+    return jax.tree.map(means, frames)
 
 
 # --- reliability of phases -----------------------------------------------------------------------
@@ -154,24 +253,26 @@ def _signed_log(x: Array) -> Array:
 
 
 def context(
-    luma: Float[Array, "b t h w"], spacing: Float[Array, " b"], count: int
+    planes: tuple[Array, ...], spacing: Float[Array, " b"], carriers: Carriers
 ) -> Float[Array, "b t rows columns channels"]:
-    """Compute the inputs of the reliability network from received luma.
+    """Compute the inputs of the reliability network from received planes [b, t, ...].
 
-    Coefficients and their changes in time as signed logarithms, the energy of three bands above them, the
-    phases as points on the circle, and the means of all these over the frame.
+    Of every block, coefficients and their changes in time as signed logarithms and the energy of three bands
+    above them; the phases as points on the circle; and the means of all these over the frame.
     """
-    blocks = coefficients(luma)
-    order = ac_indices(BLOCK * BLOCK - 1)
+    blocks = to_macroblocks(planes)[..., 0] @ _WAVES.T
+    order = zigzag(BLOCK)[1:]
     near = blocks[..., order[:CONTEXT]]
-    bands = jnp.split(blocks[..., order[CONTEXT:]], 3, axis=-1)
+    bands = jnp.split(blocks[..., order[CONTEXT:-2]], 3, axis=-1)
     energy = [jnp.log1p(jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True))) for x in bands]
-    moving = [_signed_log(x) for x in _neighbours(blocks[..., order[:MOVING]])]
-    angle = 2 * jnp.pi * blocks[..., order[:count]] / spacing[:, None, None, None, None]
+    moving = [_signed_log(x) for x in _neighbours(near[..., :MOVING])]
     local = [_signed_log(near), jnp.log1p(jnp.abs(near)), *energy, *moving, *map(jnp.abs, moving)]
-    local = jnp.concatenate([*local, jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    local = rearrange(jnp.concatenate(local, axis=-1), "... blocks c -> ... (blocks c)")
+    spacing = spacing[:, None, None, None, None]
+    angle = 2 * jnp.pi * read_values(planes, carriers) / spacing
+    local = jnp.concatenate([local, jnp.cos(angle), jnp.sin(angle)], axis=-1)
     means = jnp.broadcast_to(local.mean((2, 3), keepdims=True), local.shape)
-    size = jnp.broadcast_to(jnp.log(spacing)[:, None, None, None, None], (*local.shape[:-1], 1))
+    size = jnp.broadcast_to(jnp.log(spacing), (*local.shape[:-1], 1))
     return jnp.concatenate([local, means, size], axis=-1)
 
 
@@ -236,132 +337,71 @@ def adjusted(scale, lost, factor, loss) -> tuple[Array, Array]:
     return scale, 1 - (1 - lost) * (1 - jnp.maximum(loss, 0))
 
 
-# --- restoration ---------------------------------------------------------------------------------
-
-
-class Restoration(nn.Module):
-    """A coded secret [b, t, h, w, 3] in [0, 1] -> the same, restored; each frame sees its neighbours."""
-
-    features: int
-    layers: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, coded):
-        """Restore; see the class."""
-        _, t, h, w, _ = coded.shape
-        even = coded
-        if h % 2 or w % 2:
-            even = jnp.pad(coded, ((0, 0), (0, 0), (0, h % 2), (0, w % 2), (0, 0)), mode="edge")
-        packed = rearrange(even, "b t (y i) (x j) c -> b t y x (i j c)", i=2, j=2)
-        before, after = (packed[:, np.clip(np.arange(t) + d, 0, t - 1)] for d in (-1, 1))
-        x = rearrange(jnp.concatenate([before, packed, after], axis=-1), "b t ... -> (b t) ...") - 0.5
-        x = nn.Conv(self.features, (3, 3), dtype=self.dtype)(x)
-        for _ in range(self.layers):
-            x = x + nn.Conv(self.features, (3, 3), dtype=self.dtype)(nn.relu(x))
-        out = nn.Conv(12, (3, 3), kernel_init=nn.initializers.zeros, dtype=jnp.float32)
-        y = rearrange(out(nn.relu(x)), "(b t) y x (i j c) -> b t (y i) (x j) c", t=t, i=2, j=2)
-        return coded + y[:, :, :h, :w]
-
-
 # --- the model -----------------------------------------------------------------------------------
 
 
-def networks(config) -> tuple[Reliability, Restoration]:
-    """Return the two networks of a config's section `model`."""
-    dtype = compute_dtype(config)
-    return (
-        Reliability(config.coefficients, config.features, config.depth, dtype),
-        Restoration(config.restoration_features, config.restoration_depth, dtype),
-    )
+def network(config) -> Reliability:
+    """Return the network of a config's section `model`."""
+    count = len(carriers_of(config).blocks)
+    return Reliability(count, config.features, config.depth, compute_dtype(config))
 
 
 def demodulate(
-    config: ConfigDict, params: Any, luma: Float[Array, "b t h w"], spacing: Float[Array, " b"]
+    config: ConfigDict, params: Any, planes: tuple[Array, ...], spacing: Float[Array, " b"]
 ) -> tuple[Phases, Phases, Phases]:
-    """Read received luma.
+    """Read received frames.
 
     Args:
         config: section `model`.
-        params: of the reliability network.
-        luma: 0 to 255, of t consecutive frames, sides multiples of 8.
+        params: of the network.
+        planes: [b, t, ...], of t consecutive frames; see `planes_of`.
         spacing: D.
 
     Returns:
         (phase, scale, lost): phases in units of D, the scale of the logistic density of their errors, in
         units of D, and the probability that a phase says nothing.
     """
-    reliability = networks(config)[0]
-    raw = reliability.apply(params, context(luma, spacing, config.coefficients))
-    phase = read_phases(luma, spacing[:, None, None, None, None], config.coefficients)
+    carriers = carriers_of(config)
+    raw = network(config).apply(params, context(planes, spacing, carriers))
+    phase = read_phases(planes, spacing[:, None, None, None, None], carriers)
     return (phase, *_densities(raw))
 
 
-def restore(config: ConfigDict, params: Any, coded: Float[Array, "b t h w 3"]) -> Float[Array, "b t h w 3"]:
-    """Restore a decoded secret in [0, 1]; `params` of the restoration network."""
-    return networks(config)[1].apply(params, coded)
-
-
-def _information(config, params, batch) -> Array:
-    """Return the mean information, bits, that a symbol's receiver has of it who knows each frame's factor."""
-    spacing = batch["step"].astype(jnp.float32)
-    phase, scale, lost = demodulate(config, params, batch["frames"].astype(jnp.float32), spacing)
-    error = wrap(phase - batch["symbols"].astype(jnp.float32))
-    sent = jnp.arange(error.shape[-1]) < batch["count"][:, None, None, None, None]
-    sent = jnp.broadcast_to(sent, error.shape)
-    error, scale, lost, sent = (rearrange(x, "b t y x k -> b t (y x k)") for x in (error, scale, lost, sent))
-    density = error_density(error[..., None, :], *adjusted(scale, lost, FACTORS[:, None], 0.0))
-    bits = jnp.log2(jnp.maximum(density, 1e-6))
-    return jnp.mean(jnp.max(jnp.mean(bits, axis=-1, where=sent[:, :, None]), axis=-1))
-
-
-def _mean_psnr(a: Array, b: Array) -> Array:
-    errors = jnp.mean(jnp.square(a - b), axis=(2, 3, 4))
-    return jnp.mean(-10 * jnp.log10(jnp.maximum(errors, 1e-7)))
-
-
 def _loss(config, params, batch):
-    """Return `Model.loss`: minus bits per symbol, and minus dB of restored frames."""
-    total, logs = 0.0, {}
-    if "symbols" in batch:
-        bits = _information(config, params["reveal"]["reliability"], batch)
-        total, logs = total - bits, {"bits_per_symbol": bits}
-    if "coded" in batch:
-        coded, secret = (batch[name].astype(jnp.float32) / 255 for name in ("coded", "secret"))
-        restored = restore(config, params["reveal"]["restoration"], coded)
-        psnr = _mean_psnr(restored, secret)
-        total = total - psnr / 10
-        logs |= {"secret_psnr_db": psnr, "gain_db": psnr - _mean_psnr(coded, secret)}
-    return total, {"loss": total, **logs}
+    """Return minus the mean information, bits, that a symbol's receiver has who knows each frame's factor."""
+    planes = tuple(batch[name].astype(jnp.float32) for name in ("luma", "cb", "cr") if name in batch)
+    spacing = batch["step"].astype(jnp.float32)
+    phase, scale, lost = demodulate(config, params["reveal"], planes, spacing)
+    error = wrap(phase - batch["symbols"].astype(jnp.float32))
+    error, scale, lost = (rearrange(x, "b t y x k -> b t (y x k)") for x in (error, scale, lost))
+    density = error_density(error[..., None, :], *adjusted(scale, lost, FACTORS[:, None], 0.0))
+    bits = jnp.mean(jnp.max(jnp.mean(jnp.log2(jnp.maximum(density, 1e-6)), axis=-1), axis=-1))
+    return -bits, {"loss": -bits, "bits_per_symbol": bits}
 
 
 def build(config) -> Model:
-    """Build the model of `config`: coefficients, spacing, features, depth, restoration_*, dtype.
+    """Build the model of `config`: spacing, luma, chroma, features, depth, dtype.
 
-    Here `hide` takes symbols for the secret, phases [b, t, h//8, w//8, k], and `reveal` returns what
-    `demodulate` does. `deepsteg_jax.schemes.robust` makes symbols of a secret.
+    Here `hide` takes symbols for the secret, phases [*n, h//16, w//16, k], covers are `Frames`, and `reveal`
+    returns what `demodulate` does. `deepsteg_jax.schemes.robust` makes symbols of a secret.
     """
-    reliability, restoration = networks(config)
+    carriers = carriers_of(config)
 
     def init(key):
-        first, second = jax.random.split(key)
-        luma, picture = jnp.zeros((1, 1, 16, 16)), jnp.zeros((1, 1, 16, 16, 3))
-        seen = context(luma, jnp.ones(1), config.coefficients)
-        shared = reliability.init(first, seen)
-        return {
-            "hide": {"reliability": shared},
-            "reveal": {"reliability": shared, "restoration": restoration.init(second, picture)},
-        }
+        planes = tuple(jnp.zeros((1, 1, side * BLOCK, side * BLOCK)) for side in _SIDES)
+        planes = planes if config.chroma else planes[:1]
+        params = network(config).init(key, context(planes, jnp.ones(1), carriers))
+        return {"hide": params, "reveal": params}
 
     def hide(params, cover, symbols):
-        return write_symbols(255 * cover, symbols, config.spacing) / 255
+        return write_symbols(cover, symbols, config.spacing, carriers)
 
     def reveal(params, stego):
-        luma = luma_of(255 * stego)
-        return demodulate(config, params["reliability"], luma, jnp.full(len(luma), config.spacing))
+        planes = planes_of(stego)
+        return demodulate(config, params, planes, jnp.full(len(planes[0]), config.spacing))
 
     def tie(params):
-        return {"hide": {"reliability": params["reveal"]["reliability"]}, "reveal": params["reveal"]}
+        return {"hide": params["reveal"], "reveal": params["reveal"]}
 
     def loss(params, batch):
         return _loss(config, params, batch)

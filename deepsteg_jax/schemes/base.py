@@ -183,6 +183,9 @@ class Scheme(ABC):
     """"file": survives exact copies; "post": survives codecs; "live": frame by frame."""
 
     domain: Literal["rgb", "planes"] = "rgb"
+    pixel_format: str | None = None
+    """The format of its planes, to which all others are converted; None: the cover's own."""
+
     accepts: Literal["pictures", "bytes"] = "pictures"
     group = 1
     """The number of frames that are hidden together."""

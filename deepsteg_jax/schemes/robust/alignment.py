@@ -7,10 +7,8 @@ every frame, that only the key holder knows.
 from itertools import pairwise
 
 import numpy as np
-from einops import rearrange
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes.robust import levels
 from deepsteg_jax.schemes.robust.layout import Layout
 
@@ -37,9 +35,9 @@ def nearest_spacing(spacing: float) -> float:
 class Finder:
     """Numbers frames as they come, in rising order."""
 
-    def __init__(self, frames_layout: Layout, count: int, repeats: list[int]):
-        """Take a layout, its symbols of a block, `count`, and the `repeats` of symbols over frames to try."""
-        self._layout, self._count, self._repeats = frames_layout, count, repeats
+    def __init__(self, frames_layout: Layout, repeats: list[int]):
+        """Take a layout, and the `repeats` of symbols over frames to try."""
+        self._layout, self._repeats = frames_layout, repeats
         self._angles: dict[int, np.ndarray] = {}
         self._last, self._spacing = -1, None
         self._passed = 0  # frames since the last one that was found
@@ -105,11 +103,6 @@ class Finder:
         each = (sums @ np.stack([self._expected(repeat * i) for i in numbers]).T).real
         columns = (first - first[0])[:, None] + np.arange(sums.shape[1])
         return each[:, np.arange(sums.shape[1]), columns].sum(-1) / deviation[:, None]
-
-    def read(self, luma: np.ndarray) -> np.ndarray:
-        """Return the coefficients of the pilots of luma [h, w], in grey levels."""
-        coefficients = np.asarray(symbol_model.coefficients(luma))[..., symbol_model.ac_indices(self._count)]
-        return rearrange(coefficients, "y x k -> (k y x)")[self._layout.pilots]
 
     def _expected(self, number: int) -> np.ndarray:
         """Return a frame's pilots as points on the unit circle, conjugated."""

@@ -1,8 +1,8 @@
 """Symbols of the finest layer: small spacings in further coefficients, in every frame.
 
-They are too small for a codec to spend bits on, and a lossy codec destroys them. On a lossless channel their
-capacity is many times that of the large spacings below them. Each symbol carries two bits, a quarter of the
-circle.
+They lie in luma, are too small for a codec to spend bits on, and a lossy codec destroys them. On a lossless
+channel their capacity is many times that of the large spacings. Each symbol carries two bits, a quarter of
+the circle.
 """
 
 from functools import partial
@@ -23,57 +23,66 @@ _SCALE, _LOST = 1 / 16, 1e-3  # of the error of a phase, before pilots tell bett
 _MOST_PILOTS = 2048  # of a frame that calibrate
 
 
-@partial(jax.jit, static_argnames="skip")
-def _write(frames, symbols, spacing, skip):
-    return symbol_model.write_symbols(frames, symbols, spacing, skip=skip).astype(jnp.uint8)
+@partial(jax.jit, static_argnames=("count", "skip"))
+def _write(frames, symbols, spacing, count, skip):
+    stego = symbol_model.write_symbols(frames, symbols, spacing, _carriers(count, skip))
+    return jax.tree.map(lambda x: x.astype(jnp.uint8), stego)
 
 
 @partial(jax.jit, static_argnames=("count", "skip"))
-def _read(luma, spacing, count, skip):
-    return symbol_model.read_phases(luma, spacing, count, skip)
+def _read(planes, spacing, count, skip):
+    return symbol_model.read_phases(planes, spacing, _carriers(count, skip))
+
+
+def _carriers(count: int, skip: int) -> symbol_model.Carriers:
+    return symbol_model.make_carriers((1.0,) * count, (), skip)
 
 
 class Fine(NamedTuple):
     """The fine symbols of frames for the holder of a key."""
 
-    count: int  # symbols of a block
+    coefficients: int  # of a block of luma
     spacing: float  # D
     skip: int  # coefficients below them
     key: bytes
 
-    def filler(self, salt: bytes, frames: int, blocks: int) -> np.ndarray:
-        """Return the keystream under a segment's layer, uint8 [frames * blocks * count, BITS]."""
-        key = keys.subkey(self.key, f"robust fine {salt.hex()}")
-        return numpy_bits(key, 0, frames * blocks * self.count * BITS).reshape(-1, BITS)
+    @property
+    def count(self) -> int:
+        """Symbols of a macroblock."""
+        return 4 * self.coefficients
 
-    def indices(self, segment: int, frames: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    def filler(self, salt: bytes, frames: int, macroblocks: int) -> np.ndarray:
+        """Return the keystream under a segment's layer, uint8 [frames * macroblocks * count, BITS]."""
+        key = keys.subkey(self.key, f"robust fine {salt.hex()}")
+        return numpy_bits(key, 0, frames * macroblocks * self.count * BITS).reshape(-1, BITS)
+
+    def indices(self, segment: int, frames: int, macroblocks: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of a segment's pilots, int [frames, m], and of its free symbols in order."""
-        symbols = blocks * self.count
+        symbols = macroblocks * self.count
         order = numpy_permutation(self.key, segment, symbols)
         pilots, data = np.split(order, [max(1, round(symbols * _PILOT_SHARE))])
         first = symbols * np.arange(frames)[:, None]
         # One permutation of all would take long; frames, taken by turns, spread a burst as well.
         return first + pilots, (first + data).T.ravel()
 
-    def write(self, frames: np.ndarray, bits: np.ndarray) -> np.ndarray:
-        """Write these bits into frames, uint8 [n, h, w, 3]."""
-        rows, columns = (length // symbol_model.BLOCK for length in frames.shape[1:3])
-        phases = levels.quarter_starts(bits) + 1 / 8
-        return np.asarray(
-            _write(frames, phases.reshape(-1, rows, columns, self.count), self.spacing, self.skip)
-        )
+    def write(self, frames: symbol_model.Frames, bits: np.ndarray) -> symbol_model.Frames:
+        """Write these bits into n frames; return the stego, uint8."""
+        height, width = jax.tree.leaves(frames)[0].shape[1:3]
+        rows, columns = height // symbol_model.MACROBLOCK, width // symbol_model.MACROBLOCK
+        phases = (levels.quarter_starts(bits) + 1 / 8).reshape(-1, rows, columns, self.count)
+        stego = _write(frames, phases, self.spacing, self.coefficients, self.skip)
+        return jax.tree.map(np.asarray, stego)
 
-    def llr(self, luma: np.ndarray, known: np.ndarray, pilots: np.ndarray) -> np.ndarray:
-        """Return log-likelihood ratios, positive for 0, [n * blocks * count, BITS].
+    def llr(self, planes: tuple[np.ndarray, ...], known: np.ndarray, pilots: np.ndarray) -> np.ndarray:
+        """Return log-likelihood ratios, positive for 0, [n * macroblocks * count, BITS].
 
         Args:
-            luma: of received frames, [n, h, w].
+            planes: of received frames, [n, ...].
             known: the bits of `filler`, of which those of pilots are used.
             pilots: see `indices`.
         """
-        phase = np.asarray(_read(luma, self.spacing, self.count, self.skip), np.float64).reshape(
-            len(luma), -1
-        )
+        phase = _read(planes[:1], self.spacing, self.coefficients, self.skip)
+        phase = np.asarray(phase, np.float64).reshape(len(phase), -1)
         some = pilots[:, :_MOST_PILOTS]
         error = phase.reshape(-1)[some] - levels.quarter_starts(known[some]) - 1 / 8
         scale, lost = np.full(error.shape, _SCALE), np.full(error.shape, _LOST)

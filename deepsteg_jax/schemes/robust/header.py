@@ -15,7 +15,7 @@ from deepsteg_jax.schemes.robust import code
 from deepsteg_jax.schemes.robust.layout import MOST_LAYERS
 
 SALT_BYTES, TAG_BYTES = 6, 4
-_VERSION = 4
+_VERSION = 5
 _MANTISSA, _EXPONENT, _UNIT = 8, 4, 2  # bits, bits and bytes: capacities are floats, rounded down
 # Bits of each field, as few as will do: a header has to survive worse channels than any layer.
 _FIELDS = {
@@ -35,11 +35,10 @@ BITS = 8 * (SALT_BYTES + _BODY_BYTES + TAG_BYTES)
 
 
 class Header(NamedTuple):
-    """The header of one segment; `count` and `repeat` are bound to its tag, not sent."""
+    """The header of one segment; `repeat` is bound to its tag, not sent."""
 
     salt: bytes  # of its keys
     length: int  # frames
-    count: int  # symbols of a block
     repeat: int  # frames that share their symbols
     capacities: tuple[int, ...]  # bytes of each layer; 0: it is left out
     metadata: Metadata  # of which `frames` and `cover_frames` are the same here
@@ -48,6 +47,12 @@ class Header(NamedTuple):
 def capacity_within(size: int) -> int:
     """Return `size`, in bytes, rounded down to a capacity that a header can represent."""
     return _capacity_of(_float_of(size))
+
+
+def capacity_for(size: int) -> int:
+    """Return `size`, in bytes, rounded up to a capacity that a header can represent."""
+    value = _float_of(size)
+    return _capacity_of(value if _capacity_of(value) >= size else value + 1)
 
 
 def _float_of(size: int) -> int:
@@ -89,19 +94,19 @@ def pack(header: Header, master: bytes) -> np.ndarray:
             raise UserError(f"the secret's {name}, {value}, exceeds {2**bits - 1}: take a smaller one")
         number = number << bits | value
     body = number.to_bytes(_BODY_BYTES, "big")
-    sealed = _sealed(body, header.salt, header.count, header.repeat, master)
+    sealed = _sealed(body, header.salt, header.repeat, master)
     return np.unpackbits(np.frombuffer(header.salt + sealed, np.uint8))
 
 
-def unpack(bits: np.ndarray, count: int, repeat: int, master: bytes) -> Header | None:
-    """Return the header that bits hold; None if they are not one of this key, `count` and `repeat`.
+def unpack(bits: np.ndarray, repeat: int, master: bytes) -> Header | None:
+    """Return the header that bits hold; None if they are not one of this key and `repeat`.
 
-    The header does not hold those two: the receiver tries which of them it opens with.
+    The header does not hold that one: the receiver tries which it opens with.
     """
     data = np.packbits(bits).tobytes()
     salt, sealed = data[:SALT_BYTES], data[SALT_BYTES:]
     body = _masked(sealed[:_BODY_BYTES], salt, master)
-    if not hmac.compare_digest(_sealed(body, salt, count, repeat, master), sealed):
+    if not hmac.compare_digest(_sealed(body, salt, repeat, master), sealed):
         return None
     number, values = int.from_bytes(body, "big"), []
     for bits_of_field in reversed(_FIELDS.values()):
@@ -112,7 +117,7 @@ def unpack(bits: np.ndarray, count: int, repeat: int, master: bytes) -> Header |
         return None
     fractions = Fraction(rate, per), Fraction(wide, high)
     metadata = Metadata(width, height, frames, frames, fractions[0], False, bool(turned), fractions[1])
-    return Header(salt, length, count, repeat, tuple(map(_capacity_of, floats)), metadata)
+    return Header(salt, length, repeat, tuple(map(_capacity_of, floats)), metadata)
 
 
 def _masked(body: bytes, salt: bytes, master: bytes) -> bytes:
@@ -120,8 +125,8 @@ def _masked(body: bytes, salt: bytes, master: bytes) -> bytes:
     return (np.frombuffer(body, np.uint8) ^ numpy_keystream(key, 0, len(body))).tobytes()
 
 
-def _sealed(body: bytes, salt: bytes, count: int, repeat: int, master: bytes) -> bytes:
-    key = keys.subkey(master, f"robust header tag {count} {repeat}")
+def _sealed(body: bytes, salt: bytes, repeat: int, master: bytes) -> bytes:
+    key = keys.subkey(master, f"robust header tag {repeat}")
     tag = hmac.new(key, salt + body, hashlib.sha256).digest()[:TAG_BYTES]
     return _masked(body, salt, master) + tag
 

@@ -5,8 +5,7 @@ that share symbols some to references, by which it measures the noise, and the q
 some to the header. The other quarters, in an order of its own for every segment, are dealt out to the layers
 that use quarters. Finer levels belong to one layer each.
 
-A frame's symbols lie coefficient by coefficient, in each the blocks row by row. Pilots and references are
-among those of the fewest coefficients that a segment may use: they are found before that number is known.
+A frame's symbols lie carrier by carrier, in each the macroblocks row by row.
 """
 
 from typing import NamedTuple
@@ -67,15 +66,6 @@ class Layout(NamedTuple):
     data: np.ndarray
     order_key: bytes
     pilot_key: bytes
-
-    def extended(self, symbols: int) -> "Layout":
-        """Return it for more symbols in a frame, giving the header the same share of the added ones."""
-        added = symbols - self.symbols
-        order = self.symbols + numpy_permutation(keys.subkey(self.order_key, "further"), 0, added)
-        header, data = np.split(order, [round(added * len(self.header) / self.symbols)])
-        return self._replace(
-            symbols=symbols, header=np.append(self.header, header), data=np.append(self.data, data)
-        )
 
     def pilot_bits(self, frame: int) -> np.ndarray:
         """Return all bits of a frame's pilots, uint8 [pilots, LEVELS]."""

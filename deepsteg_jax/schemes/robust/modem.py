@@ -11,105 +11,125 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import symbols as symbol_model
+from deepsteg_jax.models.symbols import Carriers, Frames
 from deepsteg_jax.schemes.robust.layout import SEGMENT
 
-
-def _blockwise(symbols, frames):
-    """Rearrange [n, symbols of a frame] to [n, rows, columns, symbols of a block]."""
-    rows, columns = (length // symbol_model.BLOCK for length in frames.shape[1:3])
-    return rearrange(symbols, "n (k y x) -> n y x k", y=rows, x=columns)
-
-
-@partial(jax.jit, static_argnames="repeat")
-def _write(cover, symbols, spacing, repeat):
-    return symbol_model.write_repeated(cover, _blockwise(symbols, cover), spacing, repeat).astype(jnp.uint8)
-
-
-@partial(jax.jit, static_argnames="count")
-def _write_pilots(frames, pilots, phases, spacing, count):
-    shape = len(frames), count * blocks_of(*frames.shape[1:3])
-    symbols = jnp.zeros(shape).at[:, pilots].set(phases)
-    these = jnp.zeros(shape, bool).at[:, pilots].set(True)
-    symbols, these = _blockwise(symbols, frames), _blockwise(these, frames)
-    return symbol_model.write_some(frames, symbols, these, spacing).astype(jnp.uint8)
+_CALIBRATE = jax.jit(symbol_model.calibrate)
+_TOGETHER = 8  # frames that are read at once; the last group is filled up
 
 
 class Modulation(NamedTuple):
     """The parameters with which symbols are written."""
 
     spacing: float  # D
-    count: int  # symbols of a block
     repeat: int  # frames that share their symbols
 
 
 class Modem:
-    """Write symbols into frames and read them, with the networks of a config; keeps compiled programs."""
+    """Write symbols into frames and read them, with the network of a config; keeps compiled programs."""
 
     def __init__(self, config: ConfigDict, params: Any):
         """Compile for section `model` of a config and the `params` of either side."""
-        self._demodulate = jax.jit(partial(symbol_model.demodulate, config, params["reliability"]))
+        carriers = symbol_model.carriers_of(config)
+        self._count = len(carriers.blocks)
+        self._demodulate = jax.jit(partial(symbol_model.demodulate, config, params))
+        self._write = jax.jit(partial(_write, carriers), static_argnames="repeat")
+        self._write_pilots = jax.jit(partial(_write_pilots, carriers))
+        self._read = jax.jit(partial(symbol_model.read_values, carriers=carriers))
 
-    def write(self, cover: np.ndarray, phases: np.ndarray, how: Modulation, pilots) -> np.ndarray:
-        """Write phases [ceil(n / repeat), symbols] into a cover, uint8 [n, h, w, 3]; return the stego.
+    def write(self, cover: Frames, phases: np.ndarray, how: Modulation, pilots) -> Frames:
+        """Write phases [ceil(n / repeat), symbols] into n frames; return the stego, uint8.
 
         `pilots`: which symbols of a frame they are, and their phases [n, m]; no two frames share them.
         """
-        stego = _write(cover, phases, how.spacing, how.repeat)
+        stego = self._write(cover, phases, how.spacing, how.repeat)
         if how.repeat > 1:
-            stego = _write_pilots(stego, *pilots, how.spacing, how.count)
-        return np.asarray(stego)
+            stego = self._write_pilots(stego, *pilots, how.spacing)
+        return jax.tree.map(np.asarray, stego)
 
-    def read(self, luma: np.ndarray, spacing: float, indices: np.ndarray, known: np.ndarray) -> np.ndarray:
+    def values(self, planes: tuple[np.ndarray, ...]) -> np.ndarray:
+        """Return the coefficients of a frame that carry symbols, [symbols], in units of D / spacing."""
+        return rearrange(np.asarray(self._read(planes)), "y x k -> (k y x)")
+
+    def read(
+        self, planes: tuple[np.ndarray, ...], spacing: float, indices: np.ndarray, known: np.ndarray
+    ) -> np.ndarray:
         """Demodulate and calibrate.
 
         Args:
-            luma: [n, h, w], of frames or means of those that share symbols.
+            planes: [n, ...], of frames or means of those that share symbols.
             spacing: D.
             indices: symbols of a frame that are known, int [m].
             known: their phases, [n, m].
 
         Returns:
-            Phase, scale and loss, float64 [3, n, symbols], of all symbols that there may be; see
-            `symbol_model.demodulate`.
+            Phase, scale and loss, float64 [3, n, symbols]; see `symbol_model.demodulate`.
         """
-        n = len(luma)
-        filled = np.pad(luma, ((0, -n % 8), (0, 0), (0, 0)), mode="edge")  # few lengths to compile for
+        n = len(planes[0])
+        filled = [np.pad(x, ((0, -n % _TOGETHER), (0, 0), (0, 0)), mode="edge") for x in planes]
         phase, scale, lost = (
             rearrange(np.asarray(x[0, :n], np.float64), "n y x k -> n (k y x)")
-            for x in self._demodulate(filled[None], jnp.full(1, spacing))
+            for x in self._demodulate(tuple(x[None] for x in filled), jnp.full(1, spacing))
         )
         error = phase[:, indices] - known
-        factor, loss = symbol_model.calibrate(error - np.round(error), scale[:, indices], lost[:, indices])
+        factor, loss = _CALIBRATE(error - np.round(error), scale[:, indices], lost[:, indices])
         scale, lost = symbol_model.adjusted(scale, lost, factor[:, None, None], loss[:, None, None])
         return np.stack([phase, scale[:, 0], lost[:, 0]]).astype(np.float64)
 
 
-def blocks_of(height: int, width: int) -> int:
-    """Count the blocks of a frame."""
-    return (height // symbol_model.BLOCK) * (width // symbol_model.BLOCK)
+def macroblocks_of(height: int, width: int) -> int:
+    """Count the macroblocks of a frame."""
+    return (height // symbol_model.MACROBLOCK) * (width // symbol_model.MACROBLOCK)
 
 
-def modulations_of(config: ConfigDict) -> list[tuple[int, int]]:
-    """Return the pairs (symbols of a block, frames that share them) of a config's `modulations`.
+def symbols_of(config: ConfigDict, height: int, width: int) -> int:
+    """Count the symbols of a frame; `config` is the section `model`."""
+    return len(symbol_model.carriers_of(config).blocks) * macroblocks_of(height, width)
+
+
+def repeats_of(config: ConfigDict) -> list[int]:
+    """Return the numbers of frames that may share symbols, from a config's `repeats`.
 
     Raises:
         UserError: there are none, or they are out of range.
     """
-    pairs = [(int(count), int(repeat)) for count, repeat in config.modulations]
-    most = config.model.coefficients
-    if not pairs or any(not (0 < n <= most and 0 < repeat <= SEGMENT) for n, repeat in pairs):
-        raise UserError(
-            f"config.modulations must be pairs of 1 to config.model.coefficients={most} coefficients and "
-            f"1 to {SEGMENT} frames that share them"
-        )
-    return pairs
+    repeats = [int(repeat) for repeat in config.repeats]
+    if not repeats or any(not 0 < repeat <= SEGMENT for repeat in repeats):
+        raise UserError(f"config.repeats must be numbers of frames that share symbols, 1 to {SEGMENT}")
+    return repeats
 
 
-def luma_of(frames: np.ndarray) -> np.ndarray:
-    """Return the luma, float32 [..., h', w'], of the whole blocks of RGB, uint8 [..., h, w, 3]."""
-    return np.asarray(symbol_model.luma_of(jnp.asarray(frames)))
+def planes_of(frames: Frames) -> tuple[np.ndarray, ...]:
+    """Return the planes that are read, of RGB luma alone, as arrays of NumPy."""
+    return tuple(np.asarray(plane) for plane in symbol_model.planes_of(frames))
 
 
-def repeated_means(luma: np.ndarray, repeat: int) -> np.ndarray:
-    """Average luma [n, h, w] over each group of frames that share symbols, [ceil(n / repeat), h, w]."""
-    return np.stack([luma[i : i + repeat].mean(0) for i in range(0, len(luma), repeat)])
+def repeated_means(planes: tuple[np.ndarray, ...], repeat: int) -> tuple[np.ndarray, ...]:
+    """Average planes [n, ...] over each group of frames that share symbols, [ceil(n / repeat), ...]."""
+    if repeat == 1:
+        return planes
+    return tuple(np.stack([x[i : i + repeat].mean(0) for i in range(0, len(x), repeat)]) for x in planes)
+
+
+def _whole(frames: Frames) -> Frames:
+    return jax.tree.map(lambda x: x.astype(jnp.uint8), frames)
+
+
+def _framewise(symbols: jax.Array, frames: Frames) -> jax.Array:
+    """Rearrange [n, symbols of a frame] to [n, rows, columns, symbols of a macroblock]."""
+    plane = jax.tree.leaves(frames)[0]
+    rows, columns = (length // symbol_model.MACROBLOCK for length in plane.shape[1:3])
+    return rearrange(symbols, "n (k y x) -> n y x k", y=rows, x=columns)
+
+
+def _write(carriers: Carriers, cover, phases, spacing, repeat):
+    phases = _framewise(phases, cover)
+    return _whole(symbol_model.write_repeated(cover, phases, spacing, carriers, repeat))
+
+
+def _write_pilots(carriers: Carriers, frames, pilots, phases, spacing):
+    plane = jax.tree.leaves(frames)[0]
+    shape = len(plane), len(carriers.blocks) * macroblocks_of(*plane.shape[1:3])
+    symbols = _framewise(jnp.zeros(shape).at[:, pilots].set(phases), frames)
+    these = _framewise(jnp.zeros(shape, bool).at[:, pilots].set(True), frames)
+    return _whole(symbol_model.write_some(frames, symbols, these, spacing, carriers))

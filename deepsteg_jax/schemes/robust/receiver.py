@@ -1,17 +1,14 @@
 """Reveals a secret segment by segment.
 
 frames -> their numbers in the stego -> header -> layers, from the most robust to the finest
--> the finest secret that can be read -> restored by the network -> in order
+-> the finest secret that can be read -> in order
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from operator import itemgetter
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from deepsteg_jax.models import symbols as symbol_model
@@ -19,19 +16,18 @@ from deepsteg_jax.schemes import base
 from deepsteg_jax.schemes.base import GREY, Metadata, Timed, ranges
 from deepsteg_jax.schemes.robust import alignment, fine, header, levels
 from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT
-from deepsteg_jax.schemes.robust.modem import Modem, luma_of
+from deepsteg_jax.schemes.robust.modem import Modem, planes_of
 from deepsteg_jax.schemes.robust.secret_layers import decode_layer
 from deepsteg_jax.schemes.robust.segment import Format, Reading, Segment
 
-_RESTORED_TOGETHER = 4  # frames
 _KEPT = 2 * SEGMENT  # frames that are kept of those that were not found again
 
 
 class _Received(NamedTuple):
     """A frame as it arrived."""
 
-    luma: np.ndarray
-    pilots: np.ndarray  # as read, see `alignment.Finder.read`
+    planes: tuple[np.ndarray, ...]
+    pilots: np.ndarray  # as read, see `Modem.values`
     number: int | None  # in the stego, where that was found
     spacing: float | None
 
@@ -55,19 +51,18 @@ def _not_found_at_end(received: list[_Received]) -> list[_Received]:
 class SegmentReceiver:
     """Reveals segments from frames as they come: some may be missing, come twice, or be coded again."""
 
-    def __init__(self, modem: Modem, restore: Callable[[jax.Array], jax.Array], shared: Format):
-        """Take the modem, `models.symbols.restore` bound to its network, and the sender's format."""
-        self._modem, self._restore, self._format = modem, restore, shared
-        repeats = sorted({repeat for _, repeat in shared.layouts})
-        self._finder = alignment.Finder(shared.layout, shared.fewest, repeats)
+    def __init__(self, modem: Modem, shared: Format):
+        """Take the modem and the sender's format."""
+        self._modem, self._format = modem, shared
+        self._finder = alignment.Finder(shared.layout, shared.repeats)
         self._segment, self._received = None, []
 
-    def take(self, frame: np.ndarray) -> list[Part]:
-        """Take the next frame, uint8 [h, w, 3]; return the segments that it completes, in order."""
-        luma = luma_of(frame)
-        pilots = self._finder.read(luma)
+    def take(self, frame: base.Frame) -> list[Part]:
+        """Take the next frame, RGB or planes; return the segments that it completes, in order."""
+        planes = planes_of(frame)
+        pilots = self._modem.values(planes)[self._format.layout.pilots]
         number, spacing = self._finder.find(pilots) or (None, None)
-        parts = self._add(_Received(luma, pilots, number, spacing))
+        parts = self._add(_Received(planes, pilots, number, spacing))
         lost = len(_not_found_at_end(self._received))
         if lost and lost % SEGMENT == 0:
             parts += self._find_lost()
@@ -118,35 +113,35 @@ class SegmentReceiver:
         pilots = np.stack([x.pilots for x in received])
         start, _ = self._finder.together(pilots, starts, np.array([spacing])) or (None, None)
         for placed in alignment.alignments([x.number for x in received], start, first, SEGMENT):
-            lumas: dict[int, list[np.ndarray]] = {}  # of each frame of the segment; some may come twice
+            planes: dict[int, list[tuple]] = {}  # of each frame of the segment; some may come twice
             for i, at in sorted(placed.items()):
-                lumas.setdefault(at, []).append(received[i].luma)
-            found += self._with_header(first, lumas, spacing)
-        for _, found_header, reading, lumas in sorted(found, key=itemgetter(0), reverse=True):
-            if part := self._read_part(self._format.segment(number, found_header), reading, lumas):
+                planes.setdefault(at, []).append(received[i].planes)
+            found += self._with_header(first, planes, spacing)
+        for _, found_header, reading, planes in sorted(found, key=itemgetter(0), reverse=True):
+            if part := self._read_part(self._format.segment(number, found_header), reading, planes):
                 return part
         return None
 
-    def _with_header(self, first: int, lumas: dict[int, list], spacing: float) -> list[tuple]:
-        """Return (information, bits; header; symbols; `lumas`) if frames placed so have a readable header."""
-        read = cache(partial(self._read_symbols, first, lumas, spacing=spacing))
-        for (count, repeat), here in self._format.layouts.items():
-            reading = read(repeat)
-            llr = levels.coarse_llr(*reading[:, :, here.header])
+    def _with_header(self, first: int, planes: dict[int, list], spacing: float) -> list[tuple]:
+        """Return (information, bits; header; symbols; `planes`) if frames so placed have a header."""
+        for repeat in self._format.repeats:
+            reading = self._read_symbols(first, planes, repeat, spacing)
+            llr = levels.coarse_llr(*reading[:, :, self._format.layout.header])
             bits = header.decode(llr.reshape(SEGMENT, -1), self._format.master)
-            found = None if bits is None else header.unpack(bits, count, repeat, self._format.master)
+            found = None if bits is None else header.unpack(bits, repeat, self._format.master)
             if found is not None:
-                return [(levels.expected_information(llr) * llr.size, found, reading, lumas)]
+                return [(levels.expected_information(llr) * llr.size, found, reading, planes)]
         return []
 
-    def _read_symbols(self, first: int, lumas: dict[int, list], repeat: int, spacing: float) -> np.ndarray:
+    def _read_symbols(self, first: int, planes: dict[int, list], repeat: int, spacing: float) -> np.ndarray:
         """Read all groups of a segment, at their first frames, [3, SEGMENT, symbols]; see `Modem.read`."""
-        groups: dict[int, list[np.ndarray]] = {}
-        for at, alike in lumas.items():
+        groups: dict[int, list[tuple]] = {}
+        for at, alike in planes.items():
             groups.setdefault(at // repeat * repeat, []).extend(alike)
         there, here = sorted(groups), self._format.layout
         known = np.stack([levels.to_phases(here.reference_bits(first + i)) for i in there])
-        means = np.stack([np.mean(groups[i], axis=0) for i in there])
+        means = [[np.mean(plane, axis=0) for plane in zip(*groups[i], strict=True)] for i in there]
+        means = tuple(map(np.stack, zip(*means, strict=True)))
         found = self._modem.read(means, spacing, here.references, known)
         nothing = np.array([0, symbol_model.MOST_SCALE, 1.0])  # of frames that are missing: all is lost
         reading = np.tile(nothing[:, None, None], (1, SEGMENT, found.shape[2]))
@@ -154,17 +149,17 @@ class SegmentReceiver:
             target[there] = values
         return reading
 
-    def _read_part(self, segment: Segment, reading: np.ndarray, lumas: dict[int, list]) -> Part | None:
+    def _read_part(self, segment: Segment, reading: np.ndarray, planes: dict[int, list]) -> Part | None:
         metadata = segment.header.metadata
-        flat = reading[:, np.array(segment.starts), : segment.layout.symbols].reshape(3, -1)
-        messages = self._messages(segment, Reading(*flat), lumas)
+        flat = reading[:, np.array(segment.starts)].reshape(3, -1)
+        messages = self._messages(segment, Reading(*flat), planes)
         shown, count, payload = _shown(messages, (segment.header.length, metadata.height, metadata.width, 3))
         if shown is None:
             return None
         used = sum(capacity > 0 for capacity in segment.header.capacities)
-        return Part(segment.number, metadata, self._restored(shown), count, used, payload)
+        return Part(segment.number, metadata, shown, count, used, payload)
 
-    def _messages(self, segment: Segment, reading: Reading, lumas) -> Iterator[bytes | None]:
+    def _messages(self, segment: Segment, reading: Reading, planes) -> Iterator[bytes | None]:
         """Yield the message of each layer in use; None: it cannot be read."""
         filler, coarser_known = segment.filler().reshape(-1, levels.LEVELS), True
         reading.know(COARSE, *segment.unused(filler))
@@ -173,7 +168,7 @@ class SegmentReceiver:
         ):
             if layer.levels == FINE:
                 if capacity:
-                    opened = segment.opened(i, self._fine_llr(segment, lumas)[symbols].ravel())
+                    opened = segment.opened(i, self._fine_llr(segment, planes)[symbols].ravel())
                     yield opened and opened[0]
                 continue
             finer, opened = layer.levels != COARSE, None
@@ -189,26 +184,17 @@ class SegmentReceiver:
             coarser_known = coarser_known and opened is not None
             yield opened and opened[0]
 
-    def _fine_llr(self, segment: Segment, lumas: dict[int, list]) -> np.ndarray:
+    def _fine_llr(self, segment: Segment, planes: dict[int, list]) -> np.ndarray:
         """Return log-likelihood ratios of the bits added to all fine symbols, 0 for missing frames."""
         fine_symbols, length = self._format.fine, segment.header.length
-        there = [i for i in lumas if i < length]
-        llr = np.zeros((length, self._format.blocks * fine_symbols.count, fine.BITS))
+        there = [i for i in planes if i < length]
+        llr = np.zeros((length, self._format.macroblocks * fine_symbols.count, fine.BITS))
         if there:
             known = segment.fine_filler().reshape(llr.shape)[there]
-            luma = np.stack([lumas[i][0] for i in there])
-            found = fine_symbols.llr(luma, known.reshape(-1, fine.BITS), segment.fine_pilots[: len(there)])
+            luma = np.stack([planes[i][0][0] for i in there])
+            found = fine_symbols.llr((luma,), known.reshape(-1, fine.BITS), segment.fine_pilots[: len(there)])
             llr[there] = found.reshape(known.shape) * (1 - 2.0 * known)
         return llr.reshape(-1, fine.BITS)
-
-    def _restored(self, frames: np.ndarray) -> np.ndarray:
-        """Pass frames through the restoration network, a few at a time."""
-        out = []
-        for first in range(0, len(frames), _RESTORED_TOGETHER):
-            at = np.clip(np.arange(first - 1, first + _RESTORED_TOGETHER + 1), 0, len(frames) - 1)
-            restored = self._restore(jnp.asarray(frames[at], jnp.float32)[None] / 255)[0, 1:-1]
-            out.append(np.asarray(jnp.round(jnp.clip(restored, 0, 1) * 255).astype(jnp.uint8)))
-        return np.concatenate(out)[: len(frames)]
 
 
 def _shown(messages: Iterable[bytes | None], shape: tuple[int, ...]) -> tuple[np.ndarray | None, int, int]:
@@ -256,7 +242,7 @@ class RobustReceiver(base.Receiver):
         span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         return (f"{span} of {max(of for _, of in self._layers)} layers",)
 
-    def listen(self, frame: np.ndarray) -> None:
+    def listen(self, frame: base.Frame) -> None:
         """Take the next frame of the stego; `receive` or `finish` will give what it completes."""
         self.received += 1
         self._place(self._segments.take(frame))
@@ -267,7 +253,7 @@ class RobustReceiver(base.Receiver):
             self._ended = True
             self._place(self._segments.finish())
 
-    def receive(self, frame: np.ndarray) -> list[Timed]:
+    def receive(self, frame: base.Frame) -> list[Timed]:
         """See `base.Receiver`."""
         self.listen(frame)
         return self._give()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -20,9 +20,9 @@ from deepsteg_jax.plan import Plan, by_number
 from deepsteg_jax.schemes.base import Cost, Found, Metadata, Scheme, Settings, Stego
 from deepsteg_jax.schemes.robust import header, layout, sender
 from deepsteg_jax.schemes.robust.layout import SEGMENT
-from deepsteg_jax.schemes.robust.modem import Modem, blocks_of, modulations_of
+from deepsteg_jax.schemes.robust.modem import Modem, planes_of, repeats_of, symbols_of
 from deepsteg_jax.schemes.robust.receiver import RobustReceiver, SegmentReceiver
-from deepsteg_jax.schemes.robust.segment import fewest_symbols, make_format
+from deepsteg_jax.schemes.robust.segment import make_format
 from deepsteg_jax.schemes.robust.sender import RobustSender, SegmentSender
 
 MASTER_SALT = b"deepsteg robust\0"  # public: without the key no other could be read
@@ -45,14 +45,15 @@ class RobustScheme(Scheme):
         """Take the whole config, and `load_params`, which returns the parameters of "hide" or "reveal".
 
         Raises:
-            UserError: config.secret_layers, modulations, model.spacing, growth or margin makes no sense.
+            UserError: config.secret_layers, repeats, model.spacing, growth or margin makes no sense.
         """
         layout.layers_of(config)
         sender.check(config)
         self.config, self._load = config, load_params
         self.still, self.lossy = config.data.frames == 1, lossy_of(config)
         self.group = 1 if self.still else SEGMENT
-        self._fewest = fewest_symbols(modulations_of(config))
+        self.domain, self.pixel_format = ("planes", "yuv420p") if config.model.chroma else ("rgb", None)
+        repeats_of(config)
 
     def cost(self, height: int, width: int, frames: int) -> Cost:
         """Predict from figures measured with the shipped configs, whatever the quality of lossy outputs."""
@@ -65,7 +66,7 @@ class RobustScheme(Scheme):
 
     def check(self, info: media.Info) -> None:
         """Raise UserError if a cover is too small to carry anything."""
-        symbols = self._fewest * blocks_of(info.height, info.width)
+        symbols = symbols_of(self.config.model, info.height, info.width)
         layout.overhead_sizes(symbols, header.BITS, self.config.overhead)
 
     def pass_numbers(self, plan: Plan) -> np.ndarray:
@@ -110,36 +111,45 @@ class RobustScheme(Scheme):
 
     def segment_receiver(self, master: bytes, height: int, width: int) -> SegmentReceiver:
         """Make the receiver of such segments; raise UserError if the frames are too small."""
-        return SegmentReceiver(*self._receiving, make_format(self.config, master, height, width))
+        return SegmentReceiver(self._receiving, make_format(self.config, master, height, width))
 
     def receiver(self, found: Found) -> RobustReceiver:
         """See `Scheme`; only once for each result of `probe`."""
         return found.state
 
     def complexity(self, height: int, width: int) -> dict[str, dict[str, float]]:
-        """See `Scheme`; of the symbols and of both networks, for whole blocks, without codecs."""
+        """See `Scheme`; of the symbols and the network, for whole macroblocks, without codecs."""
         from deepsteg_jax import costs
 
-        model, config = models.build(self.config.model), self.config
-        frames, block = config.data.frames, symbol_model.BLOCK
-        rows, columns = height // block, width // block
-        symbols = (1, frames, rows, columns, config.model.coefficients)
-        gmac = costs.gmac_per_frame(model, frames, block * rows, block * columns, symbols)
-        params = jax.eval_shape(model.init, jax.random.key(0))["reveal"]["restoration"]
-        video = jax.ShapeDtypeStruct((1, frames, block * rows, block * columns, 3), jnp.float32)
-        restore = partial(symbol_model.restore, config.model)
-        gmac["reveal"] += costs.flops(restore, params, video) / (2e9 * frames)
+        model, n, side = models.build(self.config.model), self.config.data.frames, symbol_model.MACROBLOCK
+        rows, columns = height // side, width // side
+        cover = jax.ShapeDtypeStruct((1, n, side * rows, side * columns), jnp.float32)
+        colour = jax.ShapeDtypeStruct((1, n, side * rows // 2, side * columns // 2), jnp.float32)
+        cover = (cover, colour, colour) if self.domain == "planes" else (cover,)
+        count = len(symbol_model.carriers_of(self.config.model).blocks)
+        symbols = jax.ShapeDtypeStruct((1, n, rows, columns, count), jnp.float32)
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        gmac = {
+            "hide": costs.flops(model.hide, params["hide"], cover, symbols) / (2e9 * n),
+            "reveal": costs.flops(model.reveal, params["reveal"], cover) / (2e9 * n),
+        }
         return {"gmac_per_frame": gmac, "parameters": costs.parameter_counts(model)}
 
     def graphs(self, shape: Shape, portable: bool = False) -> list[Graph]:
-        """Return both networks, demodulate and restore."""
+        """Return the network, demodulate."""
         return symbol_graphs(self.config, self._reveal_params, shape)
 
     def graph_inputs(self, cover: np.ndarray, secret: np.ndarray, first_frame: int) -> Arrays:
-        """See `Scheme`; the cover stands for a stego, the secret in 32 levels for a coded one."""
-        spacing = np.array(self.config.model.spacing, np.float32)
-        coded = secret // 8 * 8 + 4
-        return {"cover": cover, "secret": secret, "stego": cover, "spacing": spacing, "coded": coded}
+        """See `Scheme`; the cover stands for a stego, whose planes are y, cb and cr, or luma alone."""
+        arrays = {
+            "cover": cover,
+            "secret": secret,
+            "spacing": np.array(self.config.model.spacing, np.float32),
+        }
+        if self.domain == "rgb":
+            return arrays | {"luma": planes_of(cover)[0]}
+        planes = media.stack([media.from_rgb(frame, self.pixel_format) for frame in cover])
+        return arrays | {name: plane.astype(np.float32) for name, plane in planes._asdict().items()}
 
     def graph_facts(self) -> dict[str, Any]:
         """See `Scheme`; also D of the fewest coefficients."""
@@ -158,10 +168,8 @@ class RobustScheme(Scheme):
         return Modem(self.config.model, self._load("hide"))
 
     @cached_property
-    def _receiving(self) -> tuple[Modem, Callable[[jax.Array], jax.Array]]:
-        """The modem and the restoration network."""
-        params, config = self._reveal_params, self.config.model
-        return Modem(config, params), jax.jit(partial(symbol_model.restore, config, params["restoration"]))
+    def _receiving(self) -> Modem:
+        return Modem(self.config.model, self._reveal_params)
 
 
 def describe(plan: Plan, settings: Settings) -> Metadata:

@@ -1,18 +1,19 @@
-"""A secret coded to a number of bytes, by AV1 at the size and frame rate that suit it best."""
+"""A secret coded to a number of bytes: by VVC where its encoder is installed, else by AV1."""
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
-from deepsteg_jax import media, metrics
+from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.media import vvc
 
-CODEC, CONTAINER = "libsvtav1", "obu"  # a bare stream: no container's bytes
-FINEST, COARSEST = 1, 63  # constant rate factors
-PRESET = 6
-FILLED = 0.97  # share of the capacity from which on a coding is fine enough
+AV1, CONTAINER = "libsvtav1", "obu"  # a bare stream: no container's bytes
+PRESET = 6  # of SVT-AV1
+FILLED = 0.9  # share of the capacity from which on a coding is fine enough
 
 
 class Size(NamedTuple):
@@ -22,7 +23,26 @@ class Size(NamedTuple):
     stride: int = 1  # every stride-th frame
 
 
-# From fine to coarse; the first byte of a message is the number of one of them.
+class Coder(NamedTuple):
+    """A video codec."""
+
+    encode: Callable[[np.ndarray, int, Fraction], bytes]  # frames, quantiser, rate
+    decode: Callable[[bytes], list[np.ndarray]]
+    side: int  # pixels that sides must be multiples of
+    finest: int  # quantisers
+    usual: int
+    coarsest: int
+    slope: float  # of the logarithm of the bytes, a quantiser
+
+
+class Coding(NamedTuple):
+    """What a secret was coded with; where to begin with the next one."""
+
+    size: int
+    quantiser: int
+
+
+# From fine to coarse; the first byte of a message has the number of one of them, and of the coder.
 SIZES = (
     Size(1.0),
     Size(0.75),
@@ -36,52 +56,61 @@ SIZES = (
     Size(0.125, 16),
     Size(0.125, 64),
 )
-_USUAL = (
-    0.05,
-    0.02,
-    0.01,
-    0.006,
-    0.003,
-    0.002,
-    0.0012,
-    0.0006,
-    0.0003,
-    0.0002,
-)  # bits per pixel from which on a size is best
+# Bits per pixel from which on a size is best.
+_USUAL = (0.012, 0.005, 0.0016, 0.0009, 0.0005, 0.0003, 0.0002, 0.00015, 0.0001, 0.00005)
+_CODER_BIT = 16  # of the first byte
 
 
-def encode(frames: np.ndarray, capacity: int, rate: Fraction = media.FOLDER_RATE) -> bytes:
-    """Return the best coding of a secret in at most `capacity` bytes.
+def _encode_av1(frames: np.ndarray, quantiser: int, rate: Fraction) -> bytes:
+    options = {"crf": str(quantiser), "preset": str(PRESET), "svtav1-params": "lp=1"}
+    return media.compress(frames, AV1, "yuv420p", options, rate, CONTAINER)
 
-    Takes the finest rate factor that fits, and the size whose frames, scaled up again, come nearest to the
-    secret (mean over frames of PSNR), as far as a search from a usual size uphill finds it.
+
+def _decode_av1(stream: bytes) -> list[np.ndarray]:
+    return media.decompress(stream, CONTAINER)
+
+
+_CODERS = (
+    Coder(_encode_av1, _decode_av1, 2, 12, 45, 63, 0.065),
+    Coder(vvc.encode, vvc.decode, vvc.SIDE, 22, 40, vvc.COARSEST, 0.08),
+)
+
+
+def has_encoder() -> bool:
+    """Return whether there is an encoder of either codec."""
+    return bool(vvc.program()) or media.has_encoder(AV1)
+
+
+def encode(
+    frames: np.ndarray, capacity: int, rate: Fraction = media.FOLDER_RATE, near: Coding | None = None
+) -> tuple[bytes, Coding]:
+    """Return about the best coding of a secret in at most `capacity` bytes, and what it was coded with.
+
+    It has the size that is usually best for so many bytes, or the next one that fits, and the finest
+    quantiser that fills FILLED of them.
 
     Args:
         frames: uint8 [n, h, w, 3].
         capacity: bytes.
         rate: frames per second.
+        near: of a secret like this one, in about as many bytes.
 
     Returns:
-        The number of the size, then the stream, which has to arrive bit for bit.
+        The number of coder and size, then the stream, which has to arrive bit for bit; see `Coding`.
 
     Raises:
-        UserError: it does not fit at any size, or this build of FFmpeg has no AV1 encoder.
+        UserError: it does not fit at any size, or there is no encoder.
     """
-    bits_per_pixel = 8 * capacity / float(np.prod(frames.shape[:3]))
-    start = sum(bits_per_pixel < least for least in _USUAL)
-    tried: dict[int, tuple[float, bytes | None]] = {}
-
-    def quality(number: int) -> float:
-        if not 0 <= number < len(SIZES):
-            return -np.inf
-        if number not in tried:
-            tried[number] = _try_size(frames, number, capacity, rate)
-        return tried[number][0]
-
-    best = _climb(quality, start)
-    if tried[best][1] is None:
-        raise UserError(f"the secret does not fit into {capacity} bytes at any size: take a larger cover")
-    return tried[best][1]
+    number = 1 if vvc.program() else 0
+    coder, pixels = _CODERS[number], math.prod(frames.shape[:3])
+    for size in range(sum(8 * capacity / pixels < least for least in _USUAL), len(SIZES)):
+        small = _shrink(frames, SIZES[size], coder.side)
+        guess = near.quantiser if near and near.size == size else coder.usual
+        found = _finest(coder, lambda q: coder.encode(small, q, rate), capacity - 1, guess)  # noqa: B023
+        if found:
+            quantiser, stream = found
+            return bytes([number * _CODER_BIT + size]) + stream, Coding(size, quantiser)
+    raise UserError(f"the secret does not fit into {capacity} bytes at any size: take a larger cover")
 
 
 def decode(message: bytes, count: int, height: int, width: int) -> np.ndarray:
@@ -89,71 +118,45 @@ def decode(message: bytes, count: int, height: int, width: int) -> np.ndarray:
 
     Raises UserError if nothing can be decoded; damage that the decoder conceals goes unnoticed.
     """
-    if not message or message[0] >= len(SIZES):
+    number, size = divmod(message[0] if message else 255, _CODER_BIT)
+    if number >= len(_CODERS) or size >= len(SIZES):
         raise UserError("the coded secret is damaged: get an intact copy of it")
-    frames = media.decompress(message[1:], CONTAINER)
-    return _grow(np.stack(frames), SIZES[message[0]], count, height, width)
+    frames = _CODERS[number].decode(message[1:])
+    return _grow(np.stack(frames), SIZES[size], count, height, width)
 
 
-def _climb(quality: Callable[[int], float], start: int) -> int:
-    """Return the number, searching from `start` in the better direction, after which `quality` falls."""
-    while np.isneginf(quality(start)) and start < len(SIZES) - 1:  # nothing fits yet
-        start += 1
-    for direction in (1, -1):
-        best = start
-        while quality(best + direction) > quality(best):
-            best += direction
-        if best != start:
-            return best
-    return start
+def _finest(
+    coder: Coder, encode_at: Callable[[int], bytes], capacity: int, guess: int
+) -> tuple[int, bytes] | None:
+    """Return (quantiser, bytes) of the finest coding that fits, or nearly; None if none does.
 
-
-def _try_size(frames, number, capacity, rate) -> tuple[float, bytes | None]:
-    """Return (PSNR in dB, message) of the finest coding at a size; (-inf, None) if none fits."""
-    small = _shrink(frames, SIZES[number])
-    stream = _finest(lambda factor: _encode_av1(small, factor, rate), capacity - 1)
-    if stream is None:
-        return -np.inf, None
-    message = bytes([number]) + stream
-    decoded = decode(message, *frames.shape[:3])
-    return metrics.mean_psnr(frames, decoded), message
-
-
-def _finest(encode_at: Callable[[int], bytes], capacity: int) -> bytes | None:
-    """Return the bytes of `encode_at` for the lowest rate factor at which they fit; None if none does.
-
-    The logarithm of the number of bytes falls about linearly with the factor, which tells where to look.
+    The logarithm of the number of bytes falls about linearly with the quantiser, which tells where to look.
     """
-    best, low, high, guess = None, FINEST, COARSEST, 45
+    best, low, high = None, coder.finest, coder.coarsest
     while low <= high:
         guess = min(max(guess, low), high)
         coded = encode_at(guess)
         if len(coded) <= capacity:
-            best, high = coded, guess - 1
+            best, high = (guess, coded), guess - 1
             if len(coded) > FILLED * capacity:
                 break
         else:
             low = guess + 1
-        ahead = np.log(max(len(coded), 1) / max(capacity, 1)) / 0.065  # a factor's share of the bytes
-        guess += int(np.ceil(ahead)) if ahead > 0 else int(np.floor(min(ahead, -1)))
+        ahead = math.log(max(len(coded), 1) / max(capacity, 1)) / coder.slope
+        guess += math.ceil(ahead) if ahead > 0 else math.floor(min(ahead, -1))
     return best
 
 
-def _encode_av1(frames, factor, rate):
-    options = {"crf": str(factor), "preset": str(PRESET), "svtav1-params": "lp=1"}
-    return media.compress(frames, CODEC, "yuv420p", options, rate, CONTAINER)
-
-
-def _even(length: float) -> int:
-    return max(2, 2 * round(length / 2))
+def _multiple(length: float, side: int) -> int:
+    return max(side, side * round(length / side))
 
 
 def _resized(frames, height, width):
     return np.stack([media.resize(frame, width, height) for frame in frames])
 
 
-def _shrink(frames, size: Size):
-    height, width = (_even(length * size.scale) for length in frames.shape[1:3])
+def _shrink(frames, size: Size, side: int):
+    height, width = (_multiple(length * size.scale, side) for length in frames.shape[1:3])
     return _resized(frames[:: size.stride], height, width)
 
 

@@ -1,68 +1,99 @@
 """A secret in layers, each a coding of it that is finer than the one below.
 
-A layer holds the secret anew, as a video or as a thumbnail, or what is missing to the one below it, whichever
-comes nearer. So the revealed secret gets coarser layer by layer as the channel gets worse.
+A layer holds the secret anew, as a video or as a thumbnail, or, if it has little more room than the one
+below, what is missing to that. So the revealed secret gets coarser layer by layer as the channel gets worse.
 """
 
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from operator import itemgetter
 
 import numpy as np
 
 from deepsteg_jax import metrics
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.robust import secret_codec, thumbnail
+from deepsteg_jax.schemes.robust.secret_codec import Coding
 
 KIND_BYTES = 1  # before the coder's message
-MOST_THUMBNAIL = 2000  # bytes; with more, a video codec is better
+MOST_THUMBNAIL = 600  # bytes; with more, a video codec is better
+LEAST_GROWTH = 1.8  # capacity over that of the layer below, from which on the secret is coded anew
 _WHOLE, _REFINEMENT, _THUMBNAIL = range(3)  # kinds of layers
+_ENCODERS = 2  # at work together
 
 
 def _refine(below: np.ndarray, difference: np.ndarray) -> np.ndarray:
     return np.clip(below + difference.astype(np.int16) - 128, 0, 255).astype(np.uint8)
 
 
-def encode_layers(secret: np.ndarray, capacities: list[int], rate: Fraction) -> list[bytes]:
-    """Encode a secret in layers.
+class LayerCoder:
+    """Encodes one secret after the other, each like the one before it."""
 
-    Args:
-        secret: uint8 [n, h, w, 3].
-        capacities: bytes for each layer's message; 0 or less leaves it out.
-        rate: frames per second.
+    def __init__(self):
+        """Begin with no secret."""
+        self._near: dict[int, Coding] = {}
 
-    Returns:
-        A message for each, not longer than its capacity; empty where there is none or it would not help.
-    """
-    messages, below, reached, capacity_below = [], None, -np.inf, 0
+    def encode(self, secret: np.ndarray, capacities: list[int], rate: Fraction) -> list[bytes]:
+        """Encode a secret in layers.
+
+        Args:
+            secret: uint8 [n, h, w, 3].
+            capacities: bytes for each layer's message; too few leave it out.
+            rate: frames per second.
+
+        Returns:
+            A message for each, not longer than its capacity; empty where there is none or it would not help.
+        """
+        kinds = _kinds(capacities)
+        with ThreadPoolExecutor(_ENCODERS) as pool:
+            anew = [
+                pool.submit(self._encode, kind, i, secret, capacity, rate)
+                for i, (kind, capacity) in enumerate(zip(kinds, capacities, strict=True))
+                if kind in (_WHOLE, _THUMBNAIL)
+            ]
+            waiting, messages, below, reached = iter(anew), [], None, -np.inf
+            for i, (kind, capacity) in enumerate(zip(kinds, capacities, strict=True)):
+                if kind is None or (kind == _REFINEMENT and below is None):
+                    messages.append(b"")
+                    continue
+                if kind == _REFINEMENT:
+                    missing = np.clip(secret.astype(np.int16) - below + 128, 0, 255).astype(np.uint8)
+                    message = self._encode(kind, i, missing, capacity, rate)
+                else:
+                    message = next(waiting).result()
+                decoded = decode_layer(message, below, secret.shape) if message else None
+                quality = -np.inf if decoded is None else metrics.mean_psnr(secret, decoded)
+                messages.append(message if quality > reached else b"")
+                below, reached = (decoded, quality) if quality > reached else (below, reached)
+        return messages
+
+    def _encode(self, kind: int, layer: int, frames: np.ndarray, capacity: int, rate: Fraction) -> bytes:
+        """Return the message of a layer; empty if it does not fit."""
+        room = capacity - KIND_BYTES
+        try:
+            if kind == _THUMBNAIL:
+                return bytes([kind]) + thumbnail.encode(frames, room)
+            coded, self._near[layer] = secret_codec.encode(frames, room, rate, self._near.get(layer))
+        except UserError:  # does not fit
+            return b""
+        return bytes([kind]) + coded
+
+
+def _kinds(capacities: list[int]) -> list[int | None]:
+    """Return the kind of each layer; None: it is left out."""
+    kinds, below = [], 0
     for capacity in capacities:
-        best = (reached, b"", below)
-        for message in (
-            _codings(secret, below, capacity, capacity_below, rate) if capacity > KIND_BYTES else ()
-        ):
-            decoded = decode_layer(message, below, secret.shape)
-            best = max(best, (metrics.mean_psnr(secret, decoded), message, decoded), key=itemgetter(0))
-        reached, message, below = best
-        capacity_below = capacity if message else capacity_below
-        messages.append(message)
-    return messages
-
-
-def _codings(
-    secret: np.ndarray, below: np.ndarray | None, capacity: int, capacity_below: int, rate: Fraction
-):
-    """Yield candidate messages for a layer of this capacity; hopeless ones are left out."""
-    growth, coders = capacity / max(capacity_below, 1), []
-    if growth > 1.35:
-        coders.append((_WHOLE, lambda most: secret_codec.encode(secret, most, rate)))
-        if capacity < MOST_THUMBNAIL:
-            coders.append((_THUMBNAIL, lambda most: thumbnail.encode(secret, most)))
-    if below is not None and growth < 3:
-        missing = np.clip(secret.astype(np.int16) - below + 128, 0, 255).astype(np.uint8)
-        coders.append((_REFINEMENT, lambda most: secret_codec.encode(missing, most, rate)))
-    for kind, encode in coders:
-        with suppress(UserError):  # does not fit
-            yield bytes([kind]) + encode(capacity - KIND_BYTES)
+        growth = capacity / max(below, 1)
+        if capacity <= KIND_BYTES:
+            kinds.append(None)
+        elif capacity < MOST_THUMBNAIL:
+            kinds.append(_THUMBNAIL if growth > 1 else None)
+        elif growth < LEAST_GROWTH:
+            kinds.append(_REFINEMENT)
+        else:
+            kinds.append(_WHOLE)
+        if kinds[-1] in (_WHOLE, _THUMBNAIL):
+            below = capacity
+    return kinds
 
 
 def decode_layer(message: bytes, below: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:

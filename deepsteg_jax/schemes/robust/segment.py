@@ -14,7 +14,7 @@ from deepsteg_jax.schemes.robust import code, fine, header, layout, levels
 from deepsteg_jax.schemes.robust.fine import Fine
 from deepsteg_jax.schemes.robust.header import Header
 from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT, Layer, Layout
-from deepsteg_jax.schemes.robust.modem import blocks_of, modulations_of
+from deepsteg_jax.schemes.robust.modem import macroblocks_of, repeats_of, symbols_of
 
 _TAG, _END = 8, b"\x80"  # of a layer's message: bytes of the authentication tag, and its end mark
 OVERHEAD = _TAG + len(_END)  # bytes of a layer's capacity that its message cannot have
@@ -25,25 +25,16 @@ class Format(NamedTuple):
     """The knowledge that both parties have before the first segment, for frames of one size."""
 
     layers: tuple[Layer, ...]
-    layouts: dict[tuple[int, int], Layout]  # by (symbols of a block, frames that share them)
+    layout: Layout
+    repeats: list[int]  # numbers of frames that may share symbols
     fine: Fine
-    blocks: int  # of a frame
+    macroblocks: int  # of a frame
     master: bytes
-
-    @property
-    def fewest(self) -> int:
-        """The smallest number of symbols of a block; pilots and references are among those."""
-        return fewest_symbols(self.layouts)
-
-    @property
-    def layout(self) -> Layout:
-        """The layout of the fewest symbols."""
-        return next(found for (count, _), found in self.layouts.items() if count == self.fewest)
 
     def segment(self, number: int, header: Header) -> "Segment":
         """Lay out the segment of a number, counted from 0, and a header."""
-        here, frames = self.layouts[header.count, header.repeat], len(_starts(header))
-        pilots, free = self.fine.indices(number, header.length, self.blocks)
+        here, frames = self.layout, len(_starts(header))
+        pilots, free = self.fine.indices(number, header.length, self.macroblocks)
         shares = [layer.share for layer in self.layers if layer.levels == COARSE]
         coarse, finer = iter(here.coarse_indices(number, frames, shares)), here.finer_indices(number, frames)
         of_kind = {COARSE: lambda: next(coarse), FINE: lambda: free}
@@ -51,22 +42,21 @@ class Format(NamedTuple):
         return Segment(self, number, header, indices, pilots)
 
 
-def fewest_symbols(modulations) -> int:
-    """Return the smallest number of symbols of a block in pairs (symbols, frames that share them)."""
-    return min(count for count, _ in modulations)
-
-
 def make_format(config: ConfigDict, master: bytes, height: int, width: int) -> Format:
     """Return the format of a whole config for the holder of a key and frames of one size.
 
     Raises:
-        UserError: `config.secret_layers` or `modulations` makes no sense, or the frames are too small.
+        UserError: `config.secret_layers` or `repeats` makes no sense, or the frames are too small.
     """
-    modulations, blocks = modulations_of(config), blocks_of(height, width)
-    inner = layout.make(master, fewest_symbols(modulations) * blocks, header.BITS, config.overhead)
-    layouts = {(count, repeat): inner.extended(count * blocks) for count, repeat in modulations}
-    fine_symbols = fine.make(config.fine, config.model.coefficients, master)
-    return Format(layout.layers_of(config), layouts, fine_symbols, blocks, master)
+    symbols = symbols_of(config.model, height, width)
+    return Format(
+        layout.layers_of(config),
+        layout.make(master, symbols, header.BITS, config.overhead),
+        repeats_of(config),
+        fine.make(config.fine, len(config.model.luma), master),
+        macroblocks_of(height, width),
+        master,
+    )
 
 
 def _starts(header: Header) -> range:
@@ -93,11 +83,6 @@ class Segment(NamedTuple):
         return self.number * SEGMENT
 
     @property
-    def layout(self) -> Layout:
-        """The layout of its frames."""
-        return self.format.layouts[self.header.count, self.header.repeat]
-
-    @property
     def starts(self) -> range:
         """The frames, counted from its first one, in which symbols begin."""
         return _starts(self.header)
@@ -117,7 +102,7 @@ class Segment(NamedTuple):
         Pilots, header, and for all else a keystream that layers are added to. So the receiver knows unused
         bits too, and errors of a code's repetitions do not add up where a codec turns all symbols into a few.
         """
-        here, master = self.layout, self.format.master
+        here, master = self.format.layout, self.format.master
         shape = len(self.starts), here.symbols, levels.LEVELS
         key = keys.subkey(master, f"robust filler {self.header.salt.hex()}")
         bits = numpy_bits(key, 0, math.prod(shape)).reshape(shape)
@@ -130,12 +115,12 @@ class Segment(NamedTuple):
 
     def fine_filler(self) -> np.ndarray:
         """Return the bits of the fine symbols before a layer is written, uint8 [symbols, fine.BITS]."""
-        return self.format.fine.filler(self.header.salt, self.header.length, self.format.blocks)
+        return self.format.fine.filler(self.header.salt, self.header.length, self.format.macroblocks)
 
     def pilot_phases(self) -> np.ndarray:
         """Return the phases of the pilots of every frame, [length, pilots]."""
         frames = range(self.first, self.first + self.header.length)
-        return levels.to_phases(np.stack([self.layout.pilot_bits(i) for i in frames]))
+        return levels.to_phases(np.stack([self.format.layout.pilot_bits(i) for i in frames]))
 
     def filled(self, messages=()) -> tuple[np.ndarray, np.ndarray]:
         """Return the bits of all symbols, and of the fine ones, with the messages of the layers."""
