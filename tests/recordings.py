@@ -1,4 +1,4 @@
-"""Small records, and a model that is trained from them in no time, for several tests."""
+"""Small recordings, and a model that is trained from them in no time, for several tests."""
 
 import jax
 import jax.numpy as jnp
@@ -8,26 +8,30 @@ from ml_collections import ConfigDict
 from deepsteg_jax.models import Model
 
 
-def write_symbols(folder, number, shape=(6, 24, 32), count=2, step=40.0, seed=0, **changes):
-    """Writes symbols-NUMBER.npz, whose symbols are the means of blocks, and others; returns the path."""
-    n, h, w = shape
+def write_videos(folder, number, shape=(6, 48, 64), seed=0, **changes):
+    """Writes videos-NUMBER.npz, whose first symbols are the means of luma and Cb; returns the path."""
     rng = np.random.default_rng((number, seed))
-    frames = rng.uniform(0, 255, shape).astype(np.float16)
-    symbols = rng.uniform(-0.5, 0.5, (n, h // 8, w // 8, count)).astype(np.float32)
-    symbols[..., 0] = _block_means(frames) / 256 - 0.5
-    content = {
-        "frames": frames,
-        "symbols": symbols,
-        "step": np.float32(step + number),
-        "count": np.int32(count),
-    }
-    return _save(folder, f"symbols-{number:04}.npz", content | changes)
+    n, h, w = shape
+    colour = {name: rng.uniform(0, 255, (n, h // 2, w // 2)).astype(np.float16) for name in ("cb", "cr")}
+    return _save(
+        folder, f"videos-{number:04}.npz", colour | _sent(rng, number, shape, colour["cb"], **changes)
+    )
 
 
-def write_pictures(folder, number, shape=(5, 28, 20), seed=0, **changes):
-    """Writes pictures-NUMBER.npz, whose coded pictures are half as bright; returns the path."""
-    secret = np.random.default_rng((number, seed)).integers(0, 256, (*shape, 3), np.uint8)
-    return _save(folder, f"pictures-{number:04}.npz", {"coded": secret // 2, "secret": secret} | changes)
+def write_images(folder, number, shape=(6, 48, 64), seed=0, **changes):
+    """Writes images-NUMBER.npz, whose first symbols are the means of luma; returns the path."""
+    rng = np.random.default_rng((number, seed))
+    return _save(folder, f"images-{number:04}.npz", _sent(rng, number, shape, **changes))
+
+
+def _sent(rng, number, shape, cb=None, count=2, step=40.0, **changes):
+    """What both kinds hold."""
+    n, h, w = shape
+    luma = rng.uniform(0, 255, shape).astype(np.float16)
+    symbols = rng.uniform(-0.5, 0.5, (n, h // 16, w // 16, count)).astype(np.float32)
+    for i, plane in enumerate((luma,) if cb is None else (luma, cb)):
+        symbols[..., i] = means_of(plane, h // 16)
+    return {"luma": luma, "symbols": symbols, "step": np.float32(step + number)} | changes
 
 
 def _save(folder, name, content):
@@ -36,13 +40,15 @@ def _save(folder, name, content):
     return folder / name
 
 
-def _block_means(frames):
-    *rest, h, w = frames.shape
-    return frames.astype(np.float32).reshape(*rest, h // 8, 8, w // 8, 8).mean((-3, -1))
+def means_of(plane, rows):
+    """The mean of each macroblock of a plane, from -1/2 to 1/2."""
+    *rest, h, w = plane.shape
+    side = h // rows
+    return plane.astype(np.float32).reshape(*rest, rows, side, w // side, side).mean((-3, -1)) / 256 - 0.5
 
 
 def build_listener(config: ConfigDict) -> Model:
-    """Guesses the first symbol from the mean of its block, and the secret from the coded picture.
+    """Guesses symbols from the means of their macroblock: the first from luma, the second from Cb.
 
     What it shares lies on the hide side, and only a tied reveal side sees it.
     """
@@ -59,15 +65,12 @@ def build_listener(config: ConfigDict) -> Model:
 
     def loss(params, batch):
         slope, bias = params["reveal"]["slope"], params["reveal"]["bias"]
-        logs = {}
-        if "symbols" in batch:
-            means = _block_means(batch["frames"]) / 256 - 0.5
-            logs["symbols"] = jnp.mean(jnp.square(slope[0] * means + bias[0] - batch["symbols"][..., 0]))
-            logs["mean_step"] = batch["step"].mean()
-        if "coded" in batch:
-            coded, secret = (batch[name].astype(jnp.float32) / 255 for name in ("coded", "secret"))
-            logs["pictures"] = jnp.mean(jnp.square(slope[1] * coded + bias[1] - secret))
-        return logs.get("symbols", 0) + logs.get("pictures", 0), logs
+        symbols, logs = batch["symbols"], {"mean_step": batch["step"].mean()}
+        for i, name in enumerate(("luma", "cb")):
+            if name in batch:
+                guess = slope[i] * means_of(batch[name], symbols.shape[2]) + bias[i]
+                logs[name] = jnp.mean(jnp.square(guess - symbols[..., i]))
+        return logs["luma"] + logs.get("cb", 0), logs
 
     return Model(init, _never, _never, tie=tie, loss=loss)
 
@@ -77,9 +80,9 @@ def _never(*_):
 
 
 def listen(config: ConfigDict, folder) -> None:
-    """Makes a config that of a listener on the records of `folder`, without what it has no use for."""
+    """Makes a config that of a listener on the recordings of `folder`, without what it has no use for."""
     config.model = ConfigDict({"name": "listener"})
     config.data = ConfigDict({"source": "recordings", "path": str(folder), "validation_path": ""})
-    config.data.update(frames=2, height=8, width=16)
+    config.data.update(frames=2, height=16, width=32)
     for section in ("shuffle", "channel", "losses"):
         del config[section]

@@ -28,6 +28,11 @@ def noise(count=6, height=32, width=48, seed=0, low=0, high=256):
     return np.random.default_rng(seed).integers(low, high, shape, dtype=np.uint8)
 
 
+def in_planes(frames):
+    """RGB frames [n, h, w, 3] as planes in 4:2:0, [n, ...]."""
+    return media.stack([media.from_rgb(frame, "yuv420p") for frame in frames])
+
+
 def save(path, frames, rate=25):
     """Writes a clip, or an image if the suffix is that of one; returns the path."""
     media.write_frames(path, frames, rate)
