@@ -10,28 +10,29 @@ from deepsteg_jax.models import Model
 
 def write_videos(folder, number, shape=(6, 48, 64), seed=0, **changes):
     """Writes videos-NUMBER.npz, whose first symbols are the means of luma and Cb; returns the path."""
-    rng = np.random.default_rng((number, seed))
-    n, h, w = shape
-    colour = {name: rng.uniform(0, 255, (n, h // 2, w // 2)).astype(np.float16) for name in ("cb", "cr")}
-    return _save(
-        folder, f"videos-{number:04}.npz", colour | _sent(rng, number, shape, colour["cb"], **changes)
-    )
+    return _write("videos", {"luma": 16, "cb": 8, "cr": 8}, folder, number, shape, seed, **changes)
 
 
 def write_images(folder, number, shape=(6, 48, 64), seed=0, **changes):
     """Writes images-NUMBER.npz, whose first symbols are the means of luma; returns the path."""
+    return _write("images", {"luma": 16}, folder, number, shape, seed, **changes)
+
+
+def _write(kind, sides, folder, number, shape, seed, count=2, step=40.0, **changes):
     rng = np.random.default_rng((number, seed))
-    return _save(folder, f"images-{number:04}.npz", _sent(rng, number, shape, **changes))
+    blocks = shape[0], shape[1] // 16, shape[2] // 16
+    planes = {name: _plane(rng, blocks, side) for name, side in sides.items()}
+    symbols = rng.uniform(-0.5, 0.5, (*blocks, count)).astype(np.float32)
+    for i, plane in enumerate(list(planes.values())[:2]):
+        symbols[..., i] = means_of(plane, blocks[1])
+    content = planes | {"symbols": symbols, "step": np.float32(step + number)}
+    return _save(folder, f"{kind}-{number:04}.npz", content | changes)
 
 
-def _sent(rng, number, shape, cb=None, count=2, step=40.0, **changes):
-    """What both kinds hold."""
-    n, h, w = shape
-    luma = rng.uniform(0, 255, shape).astype(np.float16)
-    symbols = rng.uniform(-0.5, 0.5, (n, h // 16, w // 16, count)).astype(np.float32)
-    for i, plane in enumerate((luma,) if cb is None else (luma, cb)):
-        symbols[..., i] = means_of(plane, h // 16)
-    return {"luma": luma, "symbols": symbols, "step": np.float32(step + number)} | changes
+def _plane(rng, blocks, side):
+    """Noise about another level in each macroblock."""
+    levels = rng.uniform(0, 200, blocks).repeat(side, axis=1).repeat(side, axis=2)
+    return (levels + rng.uniform(0, 55, levels.shape)).astype(np.float16)
 
 
 def _save(folder, name, content):

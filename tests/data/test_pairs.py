@@ -12,7 +12,7 @@ from PIL import Image
 from deepsteg_jax.data import Share, create_pairs, create_validation, has_validation
 from deepsteg_jax.data.pairs import shuffled_index
 from deepsteg_jax.errors import UserError
-from tests.recordings import write_pictures, write_symbols
+from tests.recordings import write_videos
 
 BATCH = 3
 
@@ -36,9 +36,7 @@ def folders(tmp_path_factory):
         for f in range(length):
             _picture(20 * c + f).save(folder / f"{f:03}.png")
     for number in range(3):
-        write_symbols(root / "recordings", number)
-    for number in range(2):
-        write_pictures(root / "recordings", number)
+        write_videos(root / "recordings", number)
     return root
 
 
@@ -62,7 +60,7 @@ def _config(folders, source: str) -> ConfigDict:
         )
     if source == "recordings":
         path = str(folders / "recordings")
-        fields = {"source": source, "path": path, "validation_path": "", "height": 8, "width": 16}
+        fields = {"source": source, "path": path, "validation_path": "", "height": 16, "width": 32}
         return ConfigDict(fields | {"frames": 3})
     cache = source == "cached images"
     path = str(folders / "images")

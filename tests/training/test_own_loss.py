@@ -13,7 +13,7 @@ import pytest
 from deepsteg_jax import models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training.loop import train
-from tests.recordings import build_listener, listen, write_pictures, write_symbols
+from tests.recordings import build_listener, listen, means_of, write_images, write_videos
 from tests.training.test_loop import _crash_after, _equal, _figures, _lines, _restore, _saved
 
 ROOT = Path(__file__).parents[2]
@@ -21,13 +21,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
-    """Recordings, others of symbols only for validation, and what the first test leaves to the next ones."""
+    """Recordings, others without colour for validation, and what the first test leaves to the next ones."""
     folder = tmp_path_factory.mktemp("recordings")
     for number in range(5):
-        write_symbols(folder / "recordings", number)
+        write_videos(folder / "recordings", number)
     for number in range(2):
-        write_pictures(folder / "recordings", number)
-        write_symbols(folder / "others", number, seed=1)
+        write_images(folder / "others", number, seed=1)
     return SimpleNamespace(folder=folder, whole=folder / "whole", state=None)
 
 
@@ -53,7 +52,7 @@ def whole(listener, kept):
 def test_its_lines_hold_what_the_loss_logs(listener, whole):
     lines = [line for line in _lines(whole.whole) if "loss" in line]
     assert [line["step"] for line in lines] == [2, 4, 6] and _saved(whole.whole) == ["4", "6"]
-    assert all(line["loss"] == pytest.approx(line["symbols"] + line["pictures"], rel=1e-5) for line in lines)
+    assert all(line["loss"] == pytest.approx(line["luma"] + line["cb"], rel=1e-5) for line in lines)
     assert _equal(_restore(listener, whole.whole), whole.state)
 
 
@@ -66,18 +65,17 @@ def test_it_goes_on_to_the_same_bits(listener, whole, tmp_path):
 
 
 def test_validation_keeps_the_best(whole):
-    """Its figures are what the loss logs: here of symbols only, by hand."""
+    """Its figures are what the loss logs: here of luma only, by hand."""
     params = jax.tree.map(np.float64, whole.state.tested)
     found = [line for line in _lines(whole.whole) if "validation_loss" in line]
     assert [line["step"] for line in found] == [0, 2, 4, 6]
-    names = {"step", *(f"validation_{x}" for x in ("loss", "symbols", "mean_step"))}
+    names = {"step", *(f"validation_{x}" for x in ("loss", "luma", "mean_step"))}
     assert all(line.keys() == names for line in found)
     losses, steps = [], []
     for path in sorted((whole.folder / "others").iterdir()):
         recording = np.load(path)
-        frames, symbols = recording["frames"][:2, 8:16, 8:24], recording["symbols"][:2, 1:2, 1:3, 0]
-        means = frames.astype(np.float64).reshape(2, 1, 8, 2, 8).mean((2, 4)) / 256 - 0.5
-        guess = params["reveal"]["slope"][0] * means + params["hide"]["bias"][0]  # tied
+        luma, symbols = recording["luma"][:2, 16:32, 16:48], recording["symbols"][:2, 1:2, 1:3, 0]
+        guess = params["reveal"]["slope"][0] * means_of(luma, 1) + params["hide"]["bias"][0]  # tied
         losses.append(np.mean((guess - symbols) ** 2))
         steps.append(recording["step"])
     assert found[-1]["validation_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
@@ -121,7 +119,7 @@ def test_four_devices_train_as_one(listener, whole, tmp_path):
         assert a == pytest.approx(b, rel=1e-4)
 
 
-@pytest.mark.parametrize("metric", ["symbols", "secret_psnr_db"])
+@pytest.mark.parametrize("metric", ["luma", "secret_psnr_db"])
 def test_its_best_is_that_of_the_least_loss(listener, tmp_path, metric):
     listener.train.best_metric = metric
     with pytest.raises(
