@@ -33,6 +33,11 @@ def in_planes(frames):
     return media.stack([media.from_rgb(frame, "yuv420p") for frame in frames])
 
 
+def in_rgb(planes):
+    """Planes in 4:2:0 as RGB, by BT.601."""
+    return np.stack([media.to_rgb(frame, "yuv420p") for frame in media.unstack(planes)])
+
+
 def save(path, frames, rate=25):
     """Writes a clip, or an image if the suffix is that of one; returns the path."""
     media.write_frames(path, frames, rate)

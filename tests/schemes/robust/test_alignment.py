@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from einops import rearrange
 
 from configs.robust import get_config
 from deepsteg_jax.errors import UserError
@@ -10,59 +11,63 @@ from deepsteg_jax.schemes.robust import alignment, layout, levels, modem
 from tests.synthetic import smooth
 
 KEY, OTHER = bytes(range(32)), bytes(32)
-OVERHEAD = get_config().overhead
-COUNT = 4
-SIZE = 64, 96
+CONFIG = get_config()
+CONFIG.model.update(luma=(1.0,) * 4, chroma=(), features=8, depth=1)
+SIZE, ROWS, COLUMNS = (64, 96), 4, 6
 SPACING = alignment.nearest_spacing(50)
+CARRIERS = symbol_model.carriers_of(CONFIG.model)
+MODEM = modem.Modem(CONFIG.model, None)
+
+
+def _made(key=KEY):
+    return layout.make(key, modem.symbols_of(CONFIG.model, *SIZE), 64, CONFIG.overhead)
 
 
 def _stego(numbers, noise=0.0, spacing=SPACING):
-    symbols = SIZE[0] // 8 * SIZE[1] // 8 * COUNT
-    made = layout.make(KEY, symbols, 64, OVERHEAD)
-    bits = np.random.default_rng(0).integers(0, 2, (len(numbers), symbols, levels.LEVELS), np.uint8)
+    """(layout, frames); RGB, with these numbers."""
+    made = _made()
+    bits = np.random.default_rng(0).integers(0, 2, (len(numbers), made.symbols, levels.LEVELS), np.uint8)
     for line, number in zip(bits, numbers, strict=True):
         line[made.pilots] = made.pilot_bits(number)
-    phases = levels.to_phases(bits).reshape(len(numbers), COUNT, SIZE[0] // 8, SIZE[1] // 8)
-    phases = np.moveaxis(phases, 1, -1)
-    stego = np.asarray(symbol_model.write_symbols(smooth(len(numbers), *SIZE), phases, spacing))
-    stego = stego + np.random.default_rng(1).normal(0, noise, stego.shape)
-    return made, modem.luma_of(np.clip(stego, 0, 255))
+    phases = rearrange(levels.to_phases(bits), "n (k y x) -> n y x k", y=ROWS, x=COLUMNS)
+    cover = smooth(len(numbers), *SIZE)
+    stego = np.asarray(symbol_model.write_symbols(cover, phases, spacing, CARRIERS))
+    return made, np.clip(stego + np.random.default_rng(1).normal(0, noise, stego.shape), 0, 255)
 
 
 REPEATS = [1, 4, 16]
 
 
 def _finder(made):
-    return alignment.Finder(made, COUNT, REPEATS)
+    return alignment.Finder(made, REPEATS)
 
 
-def _found(made, lumas):
-    finder = _finder(made)
-    return [finder.find(finder.read(luma)) for luma in lumas]
+def _pilots(made, frames):
+    return np.stack([MODEM.values(modem.planes_of(frame))[made.pilots] for frame in frames])
 
 
-def _pilots(made, lumas):
-    return np.stack([_finder(made).read(luma) for luma in lumas])
+def _found(made, frames):
+    return list(map(_finder(made).find, _pilots(made, frames)))
 
 
 @pytest.mark.parametrize(
     "numbers", [[0, 1, 2, 3], [0, 2, 3, 7, 20], [5, 6, 6, 6, 9], [700, 701, 703], [0, 0, 40, 88]]
 )
 def test_finds_frames_that_are_left(numbers):
-    made, lumas = _stego(numbers, noise=4)
-    assert _found(made, lumas) == [(number, SPACING) for number in numbers]
+    made, frames = _stego(numbers, noise=4)
+    assert _found(made, frames) == [(number, SPACING) for number in numbers]
 
 
 def test_finds_any_spacing():
     for spacing in alignment.SPACINGS[4::5]:
-        made, lumas = _stego([0, 1], spacing=spacing)
-        assert _found(made, lumas) == [(0, spacing), (1, spacing)]
+        made, frames = _stego([0, 1], spacing=spacing)
+        assert _found(made, frames) == [(0, spacing), (1, spacing)]
 
 
 def test_frames_that_say_nothing_are_passed_over():
-    made, lumas = _stego([3, 4, 5])
-    strange = modem.luma_of(smooth(1, *SIZE, seed=8))
-    assert _found(made, [strange[0], lumas[0], strange[0], lumas[2]]) == [
+    made, frames = _stego([3, 4, 5])
+    strange = smooth(1, *SIZE, seed=8)
+    assert _found(made, [strange[0], frames[0], strange[0], frames[2]]) == [
         None,
         (3, SPACING),
         None,
@@ -71,9 +76,9 @@ def test_frames_that_say_nothing_are_passed_over():
 
 
 def test_another_key_finds_nothing():
-    made, lumas = _stego(range(8))
-    other = layout.make(OTHER, made.symbols, 64, OVERHEAD)
-    assert _found(other, lumas) == [None] * 8
+    made, frames = _stego(range(8))
+    other = _made(OTHER)
+    assert _found(other, frames) == [None] * 8
 
 
 def test_spacings_are_the_nearest():
@@ -89,19 +94,19 @@ def test_impossible_spacings_are_refused(spacing):
 
 @pytest.mark.parametrize("start", [0, 5, 40])
 def test_frames_together_are_found_in_more_noise_than_one(start):
-    made, lumas = _stego(range(start, start + 24), noise=20)
-    assert None in _found(made, lumas[:4])
-    assert _finder(made).find_lost(_pilots(made, lumas)) == (start, SPACING)
+    made, frames = _stego(range(start, start + 24), noise=20)
+    assert None in _found(made, frames[:4])
+    assert _finder(made).find_lost(_pilots(made, frames)) == (start, SPACING)
 
 
 def test_frames_that_show_the_first_of_their_group_are_found_together():
-    made, lumas = _stego([i // 4 * 4 for i in range(24)], noise=20)
-    assert _finder(made).find_lost(_pilots(made, lumas)) == (0, SPACING)
+    made, frames = _stego([i // 4 * 4 for i in range(24)], noise=20)
+    assert _finder(made).find_lost(_pilots(made, frames)) == (0, SPACING)
 
 
 def test_frames_before_the_first_one_do_no_harm():
-    made, lumas = _stego(range(16), noise=4)
-    pilots = _pilots(made, [lumas[0]] * 3 + list(lumas))
+    made, frames = _stego(range(16), noise=4)
+    pilots = _pilots(made, [frames[0]] * 3 + list(frames))
     assert _finder(made).together(pilots, range(-8, 8), alignment.SPACINGS) == (-3, SPACING)
 
 
@@ -109,14 +114,14 @@ def test_frames_before_the_first_one_do_no_harm():
 def test_nothing_is_found_in_frames_that_stand_still(seed):
     """Their errors are alike and must not add up."""
     made, _ = _stego([0])
-    still = modem.luma_of(np.repeat(smooth(1, *SIZE, seed=seed), 32, axis=0))
+    still = np.repeat(smooth(1, *SIZE, seed=seed), 32, axis=0)
     assert _finder(made).find_lost(_pilots(made, still)) is None
 
 
 def test_nothing_is_found_together_where_nothing_is():
-    made, lumas = _stego(range(24))
-    other = layout.make(OTHER, made.symbols, 64, OVERHEAD)
-    assert _finder(other).find_lost(_pilots(other, lumas)) is None
+    made, frames = _stego(range(24))
+    other = _made(OTHER)
+    assert _finder(other).find_lost(_pilots(other, frames)) is None
 
 
 def _alignments(numbers, start=None, first=32, length=8):

@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,8 +11,8 @@ from deepsteg_jax import keys, media, plan
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.base import Metadata, Pair, Settings, Stego
 from deepsteg_jax.schemes.robust import scheme
-from tests.schemes.robust.conftest import PROBE_FRAMES, SHORT_SEGMENT, no_params
-from tests.synthetic import noise, smooth
+from tests.schemes.robust.conftest import PROBE_FRAMES, SHORT_SEGMENT
+from tests.synthetic import in_planes, noise, smooth
 
 KEY = bytes(range(1, 33))
 HEIGHT, WIDTH = 32, 48
@@ -36,13 +37,14 @@ def hide(robust, job, secret, settings=SETTINGS):
     """Hide frames of a secret as a pipeline does; returns the stego and the sender."""
     numbers, stego = robust.pass_numbers(job), []
     cover = smooth(len(job.cover_clock.times), HEIGHT, WIDTH)
+    cover = media.unstack(in_planes(cover) if robust.domain == "planes" else cover)
     with robust.sender(job, [KEY], settings) as hiding:
         for i, frame in enumerate(cover):
             number = numbers[i % len(numbers)]
             shown = np.rot90(secret[number]) if job.fit.turned else secret[number]
             stego += hiding.send(Pair(frame, shown, number))
         stego += hiding.finish()
-    np.testing.assert_array_equal(stego, cover ^ 1)
+    jax.tree.map(np.testing.assert_array_equal, stego, jax.tree.map(lambda x: x ^ 1, cover))
     return stego, hiding
 
 
@@ -245,7 +247,7 @@ def test_how_many_layers_could_be_read(wire, robust, layers, note):
 
 def test_a_side_is_loaded_once_and_only_if_it_is_used(wire):
     loaded = []
-    robust = scheme.RobustScheme(get_config("tiny"), lambda side: loaded.append(side) or no_params())
+    robust = scheme.RobustScheme(get_config("tiny"), lambda side: loaded.append(side) or {})
     assert loaded == []
     for _ in range(2):
         wire.sent.clear()
@@ -259,17 +261,26 @@ def test_a_side_is_loaded_once_and_only_if_it_is_used(wire):
 def test_says_what_it_is_for():
     robust = scheme.RobustScheme(get_config(), None)
     assert (robust.name, robust.purpose, robust.still) == ("robust", "post", False)
-    assert scheme.RobustScheme(get_config("image"), None).still
+    assert (robust.domain, robust.pixel_format, robust.group) == ("planes", "yuv420p", 32)
+    image = scheme.RobustScheme(get_config("image"), None)
+    assert image.still and (image.domain, image.pixel_format, image.group) == ("rgb", None, 1)
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"growth": -1.0}, {"margin": 0.0}, {"margin": 1.1}, {"modulations": ()}, {"modulations": ((10, 1),)}],
+    [
+        {"growth": -1.0},
+        {"margin": 0.0},
+        {"margin": 1.1},
+        {"repeats": ()},
+        {"repeats": (1, 0)},
+        {"repeats": (33,)},
+    ],
 )
 def test_configs_that_make_no_sense_are_refused(change):
     config = get_config()
     config.update(change)
-    with pytest.raises(UserError, match=r"config\.(growth|modulations)"):
+    with pytest.raises(UserError, match=r"config\.(growth|repeats)"):
         scheme.RobustScheme(config, None)
 
 
@@ -286,11 +297,13 @@ def test_larger_and_longer_covers_cost_more():
     assert longer.stego_bytes == 2 * small.stego_bytes > 0
 
 
-def test_complexity_counts_both_networks():
-    config = get_config("tiny")
+@pytest.mark.parametrize("variant", ["", "image"])
+def test_complexity_counts_the_network_once_for_each_side(variant):
+    config = get_config(variant)
+    config.model.update(features=8, depth=1)
     found = scheme.RobustScheme(config, None).complexity(33, 35)
-    assert found["parameters"]["reveal"] > found["parameters"]["hide"] > 0
-    config.model.restoration_features = 16
+    assert found["parameters"]["reveal"] == found["parameters"]["hide"] > 0
+    config.model.features = 16
     wider = scheme.RobustScheme(config, None).complexity(33, 35)["gmac_per_frame"]
     assert wider["hide"] == found["gmac_per_frame"]["hide"] > 0
     assert wider["reveal"] > found["gmac_per_frame"]["reveal"]

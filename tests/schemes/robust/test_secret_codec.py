@@ -1,23 +1,36 @@
-"""A secret in a number of bytes."""
+"""A secret in a number of bytes, by either coder."""
+
+import math
 
 import numpy as np
 import pytest
 
 from deepsteg_jax import media, metrics
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.media import vvc
 from deepsteg_jax.schemes.robust import secret_codec
 from tests.synthetic import smooth
 
-pytestmark = pytest.mark.skipif(
-    not media.has_encoder(secret_codec.CODEC), reason="this build of FFmpeg has no AV1 encoder"
-)
+HAS = {"av1": media.has_encoder(secret_codec.AV1), "vvc": vvc.program() is not None}
+
+pytestmark = pytest.mark.skipif(not any(HAS.values()), reason="there is no encoder of secrets")
 
 
-def test_fits_and_gets_better_with_room():
+@pytest.fixture(params=HAS)
+def coder(request, monkeypatch):
+    """The number of a coder; it is the one that is used."""
+    if not HAS[request.param]:
+        pytest.skip(f"there is no encoder for {request.param}")
+    if request.param == "av1":
+        monkeypatch.setattr(vvc, "program", lambda: None)
+    return list(HAS).index(request.param)
+
+
+def test_fits_and_gets_better_with_room(coder):
     secret, last = smooth(9, 90, 130), 0.0
     for capacity in (400, 1000, 4000):
-        message = secret_codec.encode(secret, capacity)
-        assert len(message) <= capacity
+        message, coding = secret_codec.encode(secret, capacity)
+        assert len(message) <= capacity and message[0] == 16 * coder + coding.size
         shown = secret_codec.decode(message, *secret.shape[:3])
         assert shown.shape == secret.shape and shown.dtype == np.uint8
         assert metrics.mean_psnr(secret, shown) > last
@@ -25,32 +38,83 @@ def test_fits_and_gets_better_with_room():
     assert last > 30
 
 
-def test_a_single_frame():
+def test_a_single_frame(coder):
     secret = smooth(1, 64, 64)
-    shown = secret_codec.decode(secret_codec.encode(secret, 900), 1, 64, 64)
+    shown = secret_codec.decode(secret_codec.encode(secret, 900)[0], 1, 64, 64)
     assert metrics.mean_psnr(secret, shown) > 30
 
 
+def test_the_one_before_tells_where_to_begin(coder):
+    """The same secret in the same bytes needs no search."""
+    secret, tries = smooth(4, 64, 64), []
+    message, coding = secret_codec.encode(secret, 700)
+    made = secret_codec._CODERS[coder]
+
+    def encode(frames, quantiser, rate):
+        tries.append(quantiser)
+        return made.encode(frames, quantiser, rate)
+
+    with pytest.MonkeyPatch.context() as patch:
+        coders = tuple(made._replace(encode=encode) for _ in HAS)
+        patch.setattr(secret_codec, "_CODERS", coders)
+        again, _ = secret_codec.encode(secret, 700, near=coding)
+        assert tries[0] == coding.quantiser and len(again) == len(message)
+        if len(message) > 700 * secret_codec.FILLED + 1:
+            assert tries == [coding.quantiser]
+        tries.clear()
+        other = coding._replace(size=coding.size + 1, quantiser=coding.quantiser + 9)
+        secret_codec.encode(secret, 700, near=other)
+        assert tries[0] == made.usual  # a quantiser of another size says nothing
+
+
 @pytest.mark.parametrize("number", range(len(secret_codec.SIZES)))
-def test_every_size_comes_back_whole(number):
-    secret = smooth(10, 64, 96)
-    message = secret_codec._try_size(secret, number, 10**6, media.FOLDER_RATE)[1]
-    assert message[0] == number
+def test_every_size_comes_back_whole(coder, number):
+    secret, size, made = smooth(10, 64, 96), secret_codec.SIZES[number], secret_codec._CODERS[coder]
+    small = secret_codec._shrink(secret, size, made.side)
+    assert len(small) == -(-10 // size.stride) and not {x % made.side for x in small.shape[1:3]} - {0}
+    message = bytes([16 * coder + number]) + made.encode(small, made.usual, media.FOLDER_RATE)
     assert secret_codec.decode(message, 10, 64, 96).shape == secret.shape
 
 
-def test_too_little_room_is_refused():
+def test_frames_between_are_mixed_from_their_neighbours():
+    small = np.stack([np.full((8, 8, 3), level, np.uint8) for level in (0, 100, 200)])
+    shown = secret_codec._grow(small, secret_codec.Size(0.5, 4), 11, 16, 16)
+    assert shown[:, 0, 0, 0].tolist() == [0, 25, 50, 75, 100, 125, 150, 175, 200, 200, 200]
+
+
+def test_too_little_room_is_refused(coder):
     with pytest.raises(UserError, match="does not fit into 20 bytes"):
         secret_codec.encode(smooth(4, 64, 64), 20)
 
 
-@pytest.mark.parametrize("message", [b"", bytes([99]) + b"x" * 50, bytes(60)])
+@pytest.mark.parametrize(
+    "message", [b"", bytes([99]) + b"x" * 50, bytes([15]) + b"x" * 50, bytes(60), bytes([16]) + bytes(60)]
+)
 def test_damage_is_refused(message):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError) as caught:
         secret_codec.decode(message, 4, 64, 64)
+    assert "\n" not in str(caught.value)
 
 
-def test_the_search_climbs_to_the_best_size():
-    heights = [-np.inf, 1, 3, 5, 4, 2]
-    for start in range(6):
-        assert secret_codec._climb(lambda i: heights[i] if 0 <= i < 6 else -np.inf, start) == 3
+@pytest.mark.parametrize("guess", [0, 30, 63])
+@pytest.mark.parametrize("capacity", [90, 100, 1000, 12_345, 10**6])
+def test_the_search_finds_the_finest_that_fits(guess, capacity):
+    """Or one that fills most of the room, in few steps."""
+    coder, tries = secret_codec._CODERS[0], []
+
+    def coded(quantiser):
+        return bytes(round(20_000 * math.exp(-0.08 * quantiser)) - 30)
+
+    def encode_at(quantiser):
+        tries.append(quantiser)
+        return coded(quantiser)
+
+    found = secret_codec._finest(coder, encode_at, capacity, guess)
+    assert len(tries) == len(set(tries)) <= 8
+    if capacity == 90:  # less than the coarsest has
+        assert found is None
+        return
+    quantiser, stream = found
+    assert len(stream) <= capacity and stream == coded(quantiser)
+    finer = len(coded(quantiser - 1)) > capacity or quantiser == coder.finest
+    assert finer or len(stream) > secret_codec.FILLED * capacity

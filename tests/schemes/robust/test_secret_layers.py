@@ -4,19 +4,21 @@ from fractions import Fraction
 
 import pytest
 
-from deepsteg_jax import media, metrics
+from deepsteg_jax import metrics
 from deepsteg_jax.schemes.robust import secret_codec, secret_layers
 from tests.synthetic import smooth
 
-pytestmark = pytest.mark.skipif(
-    not media.has_encoder(secret_codec.CODEC), reason="this build of FFmpeg lacks SVT-AV1"
-)
+pytestmark = pytest.mark.skipif(not secret_codec.has_encoder(), reason="there is no encoder of secrets")
+
+ROOMS = [300, 0, 700, 1200]
 
 
 def test_layers_refine_or_replace_each_other():
-    secret = smooth(8, 64, 96)
-    messages = secret_layers.encode_layers(secret, [300, 0, 700, 3000], Fraction(25))
-    assert messages[1] == b"" and all(len(m) <= r for m, r in zip(messages, [300, 0, 700, 3000], strict=True))
+    secret = smooth(8, 128, 192)
+    messages = secret_layers.LayerCoder().encode(secret, ROOMS, Fraction(25))
+    assert messages[1] == b"" and all(len(m) <= r for m, r in zip(messages, ROOMS, strict=True))
+    assert [message[:1] for message in messages] == [b"\2", b"", b"\0", b"\1"]
+    assert secret_layers.decode_layer(messages[-1], None, secret.shape) is None
     shown, reached = None, 0.0
     for message in filter(None, messages):
         shown = secret_layers.decode_layer(message, shown, secret.shape)
@@ -28,7 +30,30 @@ def test_layers_refine_or_replace_each_other():
 
 def test_next_to_no_room_holds_a_thumbnail():
     secret = smooth(8, 64, 96) // 2 + 60
-    (message,) = secret_layers.encode_layers(secret, [60], Fraction(25))
+    (message,) = secret_layers.LayerCoder().encode(secret, [60], Fraction(25))
     assert 40 < len(message) <= 60
     shown = secret_layers.decode_layer(message, None, secret.shape)
     assert metrics.mean_psnr(secret, shown) > metrics.mean_psnr(secret, 0 * secret + 128) + 3
+
+
+def test_layers_that_would_not_help_are_empty():
+    """A level picture is whole in the first one."""
+    messages = secret_layers.LayerCoder().encode(0 * smooth(2, 64, 96) + 90, [300, 3000], Fraction(25))
+    assert messages[0] and messages[1] == b""
+
+
+@pytest.mark.parametrize(
+    ("rooms", "kinds"),
+    [
+        ([], []),
+        ([0, -8, 1], [None, None, None]),
+        ([40, 40, 41], [secret_layers._THUMBNAIL, None, secret_layers._THUMBNAIL]),
+        ([599, 600], [secret_layers._THUMBNAIL, secret_layers._REFINEMENT]),
+        ([300, 600, 1000], [secret_layers._THUMBNAIL, secret_layers._WHOLE, secret_layers._REFINEMENT]),
+        # A refinement is no measure of the layer above it.
+        ([1000, 1500, 1800], [secret_layers._WHOLE, secret_layers._REFINEMENT, secret_layers._WHOLE]),
+        ([1000, 0, 900], [secret_layers._WHOLE, None, secret_layers._REFINEMENT]),
+    ],
+)
+def test_the_room_over_the_layer_below_decides_on_the_kind(rooms, kinds):
+    assert secret_layers._kinds(rooms) == kinds

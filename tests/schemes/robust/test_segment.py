@@ -13,14 +13,14 @@ from deepsteg_jax.schemes.robust.layout import COARSE, FINE
 from deepsteg_jax.schemes.robust.segment import Reading, make_format
 
 KEY, OTHER = bytes(range(32)), bytes(32)
-SIZE = 96, 160
+SIZE = 192, 320
 ABOUT = Metadata(100, 60, 8, 8, Fraction(25), False, False, Fraction(1))
-CAPACITIES = 24, 60, 0, 100, 0, 200
-MESSAGES = (b"coarse", b"coarser", b"", b"finer", b"", b"finest" * 20)
+CAPACITIES = 24, 60, 0, 100, 200
+MESSAGES = (b"coarse", b"coarser", b"", b"finer", b"finest" * 20)
 
 
-def _segment(key=KEY, number=3, count=9, repeat=4, salt=b"a salt"):
-    header = Header(salt, 8, count, repeat, CAPACITIES, ABOUT)
+def _segment(key=KEY, number=3, repeat=4, salt=b"a salt"):
+    header = Header(salt, 8, repeat, CAPACITIES, ABOUT)
     return make_format(get_config(), key, *SIZE).segment(number, header)
 
 
@@ -56,7 +56,7 @@ def test_nothing_else_is_changed(segment):
     assert len(symbols) + sum(map(len, coarse)) == len(changed) and not set(symbols) & {
         *np.concatenate(coarse)
     }
-    here = segment.layout
+    here = segment.format.layout
     for i, start in enumerate(segment.starts):
         frame = changed.reshape(len(segment.starts), here.symbols, -1)[i]
         assert not frame[here.pilots].any() and not frame[here.references].any()
@@ -67,9 +67,9 @@ def test_nothing_else_is_changed(segment):
 
 def test_symbols_begin_where_the_header_says(segment):
     assert list(segment.starts) == [0, 4] and segment.first == 96
-    assert segment.filler().shape == (2, 9 * 240, levels.LEVELS)
-    assert _segment(count=4, repeat=1).filler().shape == (8, 4 * 240, levels.LEVELS)
-    assert segment.pilot_phases().shape == (8, len(segment.layout.pilots))
+    assert segment.filler().shape == (2, 6 * 240, levels.LEVELS)
+    assert _segment(repeat=1).filler().shape == (8, 6 * 240, levels.LEVELS)
+    assert segment.pilot_phases().shape == (8, len(segment.format.layout.pilots))
 
 
 def test_key_number_and_salt_decide(segment):
