@@ -90,17 +90,17 @@ def _dictionary() -> bytes:
 
 
 def _units(stream: bytes) -> list[bytes]:
-    """Split a byte stream (H.266, annex B) into NAL units."""
+    """Split a byte stream (H.266, annex B) into NAL units, without their first bytes, which are 0."""
     at, starts = stream.find(_START), []
     while at >= 0:
         starts.append(at)
         at = stream.find(_START, at + len(_START))
     ends = pairwise([*starts, len(stream)])
-    return [stream[a + len(_START) : b].rstrip(b"\0") for a, b in ends]
+    return [stream[a + len(_START) + 1 : b].rstrip(b"\0") for a, b in ends]
 
 
 def _kind(unit: bytes) -> int:
-    return unit[1] >> 3
+    return unit[0] >> 3
 
 
 def _packed(units: list[bytes]) -> bytes:
@@ -115,7 +115,7 @@ def _unpacked(stream: bytes) -> bytes:
     """Invert `_packed`, into a byte stream."""
     first, *pictures = _separate(stream)
     parameters = zlib.decompressobj(wbits=-15, zdict=_dictionary()).decompress(first, 4096)
-    return b"".join(_START + unit for unit in [*_separate(parameters), *pictures])
+    return b"".join(_START + b"\0" + unit for unit in [*_separate(parameters), *pictures])
 
 
 def _joined(parts: list[bytes]) -> bytes:

@@ -17,7 +17,7 @@ from deepsteg_jax.schemes.base import GREY, Metadata, Timed, ranges
 from deepsteg_jax.schemes.robust import alignment, fine, header, levels
 from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT
 from deepsteg_jax.schemes.robust.modem import Modem, planes_of
-from deepsteg_jax.schemes.robust.secret_layers import decode_layer
+from deepsteg_jax.schemes.robust.secret_layers import decode_layer, needs_below
 from deepsteg_jax.schemes.robust.segment import Format, Reading, Segment
 
 _KEPT = 2 * SEGMENT  # frames that are kept of those that were not found again
@@ -198,15 +198,19 @@ class SegmentReceiver:
 
 
 def _shown(messages: Iterable[bytes | None], shape: tuple[int, ...]) -> tuple[np.ndarray | None, int, int]:
-    """Return the finest secret in these messages or None, the number of its layers, and their bytes."""
-    shown, count, payload, unbroken = None, 0, 0, True
-    for message in messages:
-        decoded = None if message is None else decode_layer(message, shown if unbroken else None, shape)
-        if decoded is not None:
-            shown, count, payload, unbroken = decoded, count + 1, payload + len(message), True
-        elif message is None:
-            unbroken = False
-    return shown, count, payload
+    """Return the finest secret in these messages or None, the number of its layers, and their bytes.
+
+    A refinement is of no use without the layer that it refines, the last one before it that is none.
+    """
+    read = list(messages)
+    whole = [i for i, message in enumerate(read) if message and not needs_below(message)]
+    if not whole:
+        return None, 0, 0
+    shown = decode_layer(read[whole[-1]], None, shape)
+    finer = list(takewhile(lambda message: message is not None, read[whole[-1] + 1 :]))
+    if finer:
+        shown = decode_layer(finer[-1], shown, shape)
+    return shown, len(whole) + len(finer), sum(len(message) for message in read if message)
 
 
 class RobustReceiver(base.Receiver):

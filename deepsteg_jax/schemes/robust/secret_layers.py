@@ -15,7 +15,7 @@ from deepsteg_jax.schemes.robust import secret_codec, thumbnail
 from deepsteg_jax.schemes.robust.secret_codec import Coding
 
 KIND_BYTES = 1  # before the coder's message
-MOST_THUMBNAIL = 600  # bytes; with more, a video codec is better
+MOST_THUMBNAIL = 680  # bytes; with more, a video codec is better
 LEAST_GROWTH = 1.8  # capacity over that of the layer below, from which on the secret is coded anew
 _WHOLE, _REFINEMENT, _THUMBNAIL = range(3)  # kinds of layers
 _ENCODERS = 2  # at work together
@@ -43,28 +43,35 @@ class LayerCoder:
         Returns:
             A message for each, not longer than its capacity; empty where there is none or it would not help.
         """
-        kinds = _kinds(capacities)
+        kinds, whole, messages = _kinds(capacities), None, []
         with ThreadPoolExecutor(_ENCODERS) as pool:
-            anew = [
-                pool.submit(self._encode, kind, i, secret, capacity, rate)
+            anew = {
+                i: pool.submit(self._encode, kind, i, secret, capacity, rate)
                 for i, (kind, capacity) in enumerate(zip(kinds, capacities, strict=True))
                 if kind in (_WHOLE, _THUMBNAIL)
-            ]
-            waiting, messages, below, reached = iter(anew), [], None, -np.inf
+            }
             for i, (kind, capacity) in enumerate(zip(kinds, capacities, strict=True)):
-                if kind is None or (kind == _REFINEMENT and below is None):
-                    messages.append(b"")
-                    continue
-                if kind == _REFINEMENT:
-                    missing = np.clip(secret.astype(np.int16) - below + 128, 0, 255).astype(np.uint8)
-                    message = self._encode(kind, i, missing, capacity, rate)
-                else:
-                    message = next(waiting).result()
-                decoded = decode_layer(message, below, secret.shape) if message else None
-                quality = -np.inf if decoded is None else metrics.mean_psnr(secret, decoded)
-                messages.append(message if quality > reached else b"")
-                below, reached = (decoded, quality) if quality > reached else (below, reached)
+                message = b""
+                if i in anew:
+                    message = anew[i].result()
+                    whole = message or whole
+                elif kind == _REFINEMENT and whole:
+                    message = self._refined(i, secret, whole, capacity, rate)
+                messages.append(message)
         return messages
+
+    def _refined(self, layer: int, secret: np.ndarray, whole: bytes, capacity: int, rate: Fraction) -> bytes:
+        """Return the message of what is missing to a layer that holds the secret; empty if it does not help.
+
+        A second refinement is of the same layer, not of the first.
+        """
+        below = decode_layer(whole, None, secret.shape)
+        missing = np.clip(secret.astype(np.int16) - below + 128, 0, 255).astype(np.uint8)
+        message = self._encode(_REFINEMENT, layer, missing, capacity, rate)
+        if not message:
+            return b""
+        refined = decode_layer(message, below, secret.shape)
+        return message if metrics.mean_psnr(secret, refined) > metrics.mean_psnr(secret, below) else b""
 
     def _encode(self, kind: int, layer: int, frames: np.ndarray, capacity: int, rate: Fraction) -> bytes:
         """Return the message of a layer; empty if it does not fit."""
@@ -94,6 +101,11 @@ def _kinds(capacities: list[int]) -> list[int | None]:
         if kinds[-1] in (_WHOLE, _THUMBNAIL):
             below = capacity
     return kinds
+
+
+def needs_below(message: bytes) -> bool:
+    """Return whether a layer is a refinement of the last one below it that is none."""
+    return message[0] == _REFINEMENT
 
 
 def decode_layer(message: bytes, below: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -113,8 +113,8 @@ def _transform(frames: np.ndarray) -> np.ndarray:
 
 
 def _inverse(coefficients: np.ndarray, *lengths: int) -> np.ndarray:
-    shown = coefficients
+    shown = (coefficients @ np.linalg.inv(_COLOURS).T).astype(np.float32)  # first, while they are few
     for axis, length in enumerate(lengths):
-        waves = dct_matrix(length, coefficients.shape[axis]) * np.sqrt(length)
+        waves = (dct_matrix(length, coefficients.shape[axis]) * np.sqrt(length)).astype(np.float32)
         shown = np.moveaxis(np.tensordot(waves, shown, (0, axis)), 0, axis)
-    return np.round(np.clip(shown @ np.linalg.inv(_COLOURS).T + _GREY, 0, 255)).astype(np.uint8)
+    return np.clip(shown + (_GREY + 0.5), 0, 255).astype(np.uint8)  # rounds, as it cuts off
