@@ -7,9 +7,10 @@ import pytest
 from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import formats
+from deepsteg_jax.media.memory import Clip
 from tests.helpers import names, read_stack, refused
 from tests.media.clips import packets_at, write
-from tests.synthetic import film, noise, smooth
+from tests.synthetic import film, in_planes, in_rgb, noise, smooth
 
 MPEG4 = {"codec": "mpeg4", "pixel_format": "yuv420p"}
 H264 = {"codec": "libx264", "pixel_format": "yuv420p"}
@@ -101,6 +102,135 @@ def test_planes_past_damage(tmp_path):
     with pytest.raises(UserError, match="damaged after frame 2"):
         list(media.read_planes(path))
     assert len(list(media.read_planes(path, damaged))) == 4 and damaged == [2]
+
+
+@pytest.mark.parametrize("of", [in_planes, np.asarray])
+def test_frames_are_put_into_one_and_taken_apart(of):
+    frames = of(smooth(3, 17, 24))
+    apart = media.unstack(frames)
+    assert len(apart) == 3 and type(apart[0]) is type(frames)
+    again = media.stack(apart)
+    assert type(again) is type(frames)
+    for a, b in zip(list(again), list(frames), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (31, 47)])
+def test_rgb_comes_back_from_planes_where_colour_is_smooth(size):
+    y, x = np.mgrid[: size[0], : size[1]]
+    frame = np.stack([100 + x, 90 + y, 120 + (x + y) // 2], axis=-1).astype(np.uint8)
+    planes = media.from_rgb(frame, "yuv420p")
+    assert [plane.shape for plane in planes] == [size, *[(-(-size[0] // 2), -(-size[1] // 2))] * 2]
+    assert np.abs(media.to_rgb(planes, "yuv420p").astype(int) - frame).max() <= 4
+    weights = np.array([65.481, 128.553, 24.966]) / 255  # BT.601, limited range
+    np.testing.assert_allclose(planes.y, 16 + frame @ weights, atol=1.5)
+
+
+def test_rgb_is_made_by_the_tags_of_planes():
+    planes = media.from_rgb(noise(1)[0] // 2 + 60, "yuv444p")
+    usual, bt601, bt709 = (
+        media.to_rgb(planes, "yuv444p", colour).astype(int)
+        for colour in (None, media.BT601, media.BT601._replace(matrix=1))
+    )
+    np.testing.assert_array_equal(usual, bt601)
+    assert np.abs(usual - bt709).max() > 5
+
+
+def _planes(path, **options):
+    return media.stack([frame for frame, _ in media.read_planes(path, **options)])
+
+
+def _same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_any_clip_is_read_as_planes_in_the_format_wanted(tmp_path):
+    """By way of RGB where it has no planes."""
+    frames = smooth(3)
+    wanted, clip = in_planes(frames), Clip("clip", frames)
+    film(tmp_path / "rgb.mkv", frames)
+    (tmp_path / "folder").mkdir()
+    for i, frame in enumerate(frames):
+        media.write_frames(tmp_path / "folder" / f"{i}.png", [frame])
+    for path in (tmp_path / "rgb.mkv", tmp_path / "folder", clip):
+        found = list(media.read_planes(path, pixel_format="yuv420p"))
+        assert _same(media.stack([frame for frame, _ in found]), wanted)
+        assert [time for _, time in found] == [time for _, time in media.read_timed(path)]
+    (image,) = media.read_planes(tmp_path / "folder" / "0.png", pixel_format="yuv420p")
+    assert _same(image.frame, media.unstack(wanted)[0])
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv444p", "yuv422p", "yuv420p10le"])
+def test_other_planes_are_converted_without_rgb(tmp_path, pixel_format):
+    planes = [media.from_rgb(frame, pixel_format) for frame in smooth(3)]
+    path, bits = write(tmp_path / "a.mkv", planes, pixel_format=pixel_format), int(pixel_format[7:-2] or 8)
+    found = _planes(path, pixel_format="yuv420p")
+    assert all(plane.dtype == np.uint8 for plane in found) and found.cb.shape == (3, 16, 24)
+    y = media.stack(planes).y
+    np.testing.assert_allclose(found.y, y / 2 ** (bits - 8), atol=0 if bits == 8 else 1)
+    assert np.abs(found.cb.astype(int) - in_planes(smooth(3)).cb).mean() < 2
+
+
+def test_planes_in_the_format_wanted_stay_as_they_are_unless_by_rgb(tmp_path):
+    path = film(tmp_path / "a.mp4", smooth(3), **H264)
+    own = _planes(path)
+    assert _same(_planes(path, pixel_format="yuv420p"), own)
+    assert _same(_planes(path, pixel_format="yuv420p", by_rgb=True), in_planes(read_stack(path)))
+    film(tmp_path / "j.mkv", smooth(3), codec="mjpeg", pixel_format="yuvj420p")
+    assert _same(_planes(tmp_path / "j.mkv", pixel_format="yuv420p"), _planes(tmp_path / "j.mkv"))
+
+
+@pytest.mark.parametrize("angle", [90, 180])
+def test_converted_planes_are_turned_as_they_are_shown(tmp_path, angle):
+    given = {"codec": "libx264", "pixel_format": "yuv422p"}
+    plain = film(tmp_path / "a.mp4", smooth(1), **given)
+    turned = film(tmp_path / "b.mp4", smooth(1), prepare=lambda s: s.set_display_rotation(angle), **given)
+    before, after = (next(media.read_planes(path, pixel_format="yuv420p")).frame for path in (plain, turned))
+    assert _same(after, [np.rot90(plane, angle // 90) for plane in before])
+
+
+@pytest.mark.parametrize("name", ["out/", "out/%02d.png"])
+def test_a_folder_takes_planes_as_rgb_if_it_need_not_be_exact(tmp_path, name):
+    planes, colour = in_planes(smooth(3)), media.BT601._replace(matrix=1)
+    given = {"pixel_format": "yuv420p", "colour": colour, "lossy": media.Lossy()}
+    media.check_output(f"{tmp_path}/{name}", [], lossy=True, pixel_format="yuv420p")
+    with media.Writer(f"{tmp_path}/{name}", 25, **given) as writer:
+        for frame in media.unstack(planes):
+            writer.write(frame)
+    wanted = [media.to_rgb(frame, "yuv420p", colour) for frame in media.unstack(planes)]
+    np.testing.assert_array_equal(read_stack(tmp_path / "out"), wanted)
+    refused(
+        f"{tmp_path}/more/", "images take RGB only", lambda p: media.Writer(p, 25, pixel_format="yuv420p")
+    )
+
+
+def test_a_clip_in_memory_takes_planes_as_rgb_if_it_need_not_be_exact():
+    planes, clip = in_planes(smooth(3)), Clip("clip")
+    with media.Writer(clip, 25, pixel_format="yuv420p", lossy=media.Lossy()) as writer:
+        for frame in media.unstack(planes):
+            writer.write(frame)
+    np.testing.assert_array_equal(clip.frames, in_rgb(planes))
+    with pytest.raises(ValueError, match="RGB only"):
+        media.Writer(Clip("clip"), 25, pixel_format="yuv420p")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_an_image_takes_planes_as_rgb_if_it_need_not_be_exact(tmp_path, suffix):
+    (frame,) = media.unstack(in_planes(smooth(1, 33, 48)))
+    path = tmp_path / f"a{suffix}"
+    media.check_output(path, [], True, lossy=True, pixel_format="yuv420p")
+    with media.Writer(path, 25, image=True, pixel_format="yuv420p", lossy=media.Lossy(quality=100)) as writer:
+        writer.write(frame)
+    wanted = media.to_rgb(frame, "yuv420p").astype(int)
+    assert np.abs(read_stack(path)[0] - wanted).mean() < (2 if suffix == ".jpg" else 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "only"), [("a.png", True), ("a.jpg", True), ("a/", True), ("a/%d.png", True), ("a.mkv", False)]
+)
+def test_outputs_that_take_rgb_only(tmp_path, name, only):
+    assert media.takes_rgb_only(f"{tmp_path}/{name}") == only
+    assert media.takes_rgb_only(Clip("clip"))
 
 
 def test_clips_without_planes(tmp_path):
