@@ -7,7 +7,7 @@ from PIL import Image
 from deepsteg_jax import media, metrics
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.errors import UserError
-from tests.synthetic import noise, smooth
+from tests.synthetic import in_planes, noise, smooth
 
 CODECS = {codec_run.name: codec_run for codec_run in (*ladder.VIDEO, *ladder.IMAGE)}
 
@@ -85,6 +85,36 @@ def test_all_frames_arrive_at_their_size(name, size):
     errors = np.array([[metrics.psnr(a, b) for a in frames] for b in received.frames])
     assert metrics.mean_psnr(frames, received.frames) > 24
     np.testing.assert_array_equal(errors.argmax(axis=1), range(7))  # in their order
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 47)], ids=str)
+@pytest.mark.parametrize("name", ["C0", "C1", "C2", "C3", "C5", "C10", "C11"])
+def test_planes_arrive_as_planes_of_their_size(name, size):
+    require(CODECS[name])
+    frames = in_planes(film(4, *size))
+    received = ladder.run(CODECS[name], frames)
+    assert isinstance(received.frames, media.Planes) and received.size_bytes > 0
+    for plane, sent in zip(received.frames, frames, strict=True):
+        assert plane.shape == sent.shape and plane.dtype == np.uint8
+        errors = np.abs(plane[:, None].astype(int) - sent[None]).mean((2, 3))
+        assert errors.diagonal().max() < 8 and plane.flags.c_contiguous
+    luma = np.abs(received.frames.y[:, None].astype(int) - frames.y[None]).mean((2, 3))
+    np.testing.assert_array_equal(luma.argmin(axis=1), range(4))  # in their order
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 47)], ids=str)
+def test_planes_in_420_are_exact_without_rgb_between(size):
+    frames = in_planes(noise(3, *size))
+    received = ladder.run(CODECS["C2"], frames).frames
+    for plane, sent in zip(received, frames, strict=True):
+        np.testing.assert_array_equal(plane, sent)
+
+
+def test_rgb_and_planes_of_it_take_the_same_bytes():
+    frames = film()
+    assert (
+        ladder.run(CODECS["C5"], frames).size_bytes == ladder.run(CODECS["C5"], in_planes(frames)).size_bytes
+    )
 
 
 def test_one_frame_goes_through_every_codec():

@@ -37,12 +37,11 @@ def settings(**values) -> ConfigDict:
         pytest.param("onnx", marks=pytest.mark.slow),
     ],
 )
-def test_the_networks_of_symbols(name, tmp_path):
+def test_the_network_of_symbols(name, tmp_path):
     plan = export.read_plan(settings(formats=has(name), frames="2", sizes="48x32"), 4)
     report = export.write(random_scheme("robust"), plan, tmp_path)
-    assert [row["graph"] for row in report["files"]] == ["demodulate", "restore"]
-    demodulate, restore = (row["max_difference"] for row in report["files"])
-    assert demodulate < 1e-4 and restore <= (name != "stablehlo")
+    assert [row["graph"] for row in report["files"]] == ["demodulate"]
+    assert report["files"][0]["max_difference"] < 1e-4
     assert report["files"][0]["outputs"] == dict.fromkeys(("phase", "scale", "lost"), "float32")
 
 

@@ -12,9 +12,10 @@ from configs import invertible, prep_hide_reveal, robust, video
 from deepsteg_jax import models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.export import formats, graphs
+from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes import SCHEMES
 from deepsteg_jax.schemes.base import Scheme
-from tests.synthetic import smooth
+from tests.synthetic import in_planes, smooth
 
 KEY = np.arange(5, 13, dtype=np.uint32) * 0x10325476
 CONFIGS = {
@@ -52,6 +53,13 @@ def pictures(shape):
     """Inputs of every graph but the key and the tables, with any picture as the stego."""
     names = ("cover", "secret", "stego")
     return {name: smooth(*shape, seed=seed) for seed, name in enumerate(names)}
+
+
+def pictures_graph():
+    """A graph whose output is a picture, with its inputs."""
+    scheme, shape = random_scheme("prep_hide_reveal"), (1, 16, 16)
+    inputs = scheme.graph_inputs(*list(pictures(shape).values())[:2], 9)
+    return scheme.graphs(shape, portable=True)[1], inputs
 
 
 def in_a_file(graph, inputs, name, quantisation=""):
@@ -128,6 +136,27 @@ def test_a_secret_whose_coefficients_move_has_no_table():
     np.testing.assert_array_equal(in_a_file(reveal, inputs, "stablehlo")[1], reveal(inputs)[0])
 
 
+@pytest.mark.parametrize(("variant", "planes"), [("", ("y", "cb", "cr")), ("image", ("luma",))])
+def test_the_network_of_symbols_reads_planes_as_the_scheme_does(variant, planes):
+    """Of frames of odd sizes too."""
+    config = robust.get_config(variant)
+    config.model.update(features=8, depth=1)
+    scheme, shape = SCHEMES["robust"](config, random_params(config).__getitem__), (2, 33, 47)
+    inputs = scheme.graph_inputs(smooth(*shape), smooth(*shape), 0)
+    (graph,) = scheme.graphs(shape)
+    assert graph.name == "demodulate" and tuple(graph.inputs) == (*planes, "spacing")
+    assert {name: x.shape for name, x in graph.pick(inputs).items()} == {
+        name: x.shape for name, x in graph.inputs.items()
+    }
+    phase, scale, lost = graph(inputs)
+    cover = in_planes(smooth(*shape)) if config.model.chroma else smooth(*shape)
+    carriers = symbol_model.carriers_of(config.model)
+    wanted = symbol_model.read_phases(cover, config.model.spacing, carriers)
+    assert phase.shape == scale.shape == lost.shape == (2, 2, 2, len(carriers.blocks))
+    assert np.abs(symbol_model.wrap(phase - wanted)).max() < 1e-3
+    assert (scale > 0).all() and (lost > 0).all()
+
+
 def test_a_scheme_may_have_nothing_to_export():
     class Bare(Scheme):
         name, purpose = "bare", "file"
@@ -171,11 +200,10 @@ def test_block_dct_in_other_runtimes(name):
 def test_calibrated_weights_keep_the_range_of_pictures():
     """TFLite's converter cuts pictures at 127 that an int8 model rounds."""
     has("tflite")
-    restore = random_scheme("robust").graphs((1, 16, 16))[1]
-    inputs = {"coded": smooth(1, 16, 16)}
-    wanted = restore(inputs)[0].astype(int)
+    graph, inputs = pictures_graph()
+    wanted = graph(inputs)[0].astype(int)
     assert wanted.max() > 180
-    assert abs(in_a_file(restore, inputs, "tflite", "int8")[1] - wanted).max() < 40
+    assert abs(in_a_file(graph, inputs, "tflite", "int8")[1] - wanted).max() < 40
 
 
 @pytest.mark.slow
@@ -184,8 +212,8 @@ def test_calibration_runs_from_any_folder(folder, tmp_path, monkeypatch):
     """Its child finds itself, and TensorFlow, wherever this process runs."""
     pytest.importorskip("tensorflow")
     monkeypatch.chdir(folder or tmp_path)
-    restore = random_scheme("robust").graphs((1, 16, 16))[1]
-    assert formats.serialise(restore, "tflite", "int8", [{"coded": smooth(1, 16, 16)}] * 2)[4:8] == b"TFL3"
+    graph, inputs = pictures_graph()
+    assert formats.serialise(graph, "tflite", "int8", [graph.pick(inputs)] * 2)[4:8] == b"TFL3"
 
 
 @pytest.mark.slow
