@@ -27,7 +27,7 @@ def build(name, **changes):
 
 
 def test_every_model_is_tested():
-    assert set(models.MODELS) == {*SETTINGS, "robust"}  # which hides symbols: test_robust.py
+    assert set(models.MODELS) == {*SETTINGS, "robust"}  # which hides symbols: test_symbols.py
 
 
 @pytest.mark.parametrize("name", ["", "block-dct", "baluja"])

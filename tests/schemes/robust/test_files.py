@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from configs.robust import get_config
-from deepsteg_jax import commands, keys, loading, media, metrics, pipeline
+from deepsteg_jax import api, commands, keys, loading, media, metrics, pipeline
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.schemes.base import NOTHING, Settings
 from deepsteg_jax.schemes.robust import scheme, secret_codec
@@ -95,6 +95,17 @@ def test_a_folder_takes_rgb_of_which_a_receiver_makes_planes(robust, tmp_path, n
     np.testing.assert_array_equal(read_stack(tmp_path / "stego"), in_rgb(sent))
     _, frames = reveal(robust, tmp_path / "stego", tmp_path / "out.mkv")
     np.testing.assert_array_equal(frames, noise(5, 20, 30))
+
+
+@pytest.mark.parametrize("frames", [np.s_[:], 0])
+def test_arrays_are_rgb_of_planes(robust, frames):
+    """Of a clip and of a picture."""
+    model = api.LoadedModel(robust.config, robust, "robust")
+    cover, secret = smooth(6)[frames], noise(6, 20, 30)[frames]
+    stego = api.hide(model, cover, secret, KEY)
+    sent = jax.tree.map(lambda x: x ^ 1, in_planes(cover.reshape(-1, 32, 48, 3)))
+    np.testing.assert_array_equal(stego, in_rgb(sent)[frames])
+    np.testing.assert_array_equal(api.reveal(model, stego, KEY), secret)
 
 
 def test_planes_of_the_cover_stay_planes(robust, tmp_path):
