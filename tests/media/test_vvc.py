@@ -84,6 +84,6 @@ def test_joined_parts_come_apart(lengths):
     assert len(joined) - sum(lengths) <= sum(1 + (n > 127) + (n > 16_383) for n in lengths)
 
 
-def test_units_begin_after_start_codes_of_either_length():
-    assert vvc._units(b"\0\0\0\1ab\0\0\1c\0d\0\0\0\1e") == [b"ab", b"c\0d", b"e"]
+def test_units_begin_after_start_codes_of_either_length_and_a_byte_that_is_0():
+    assert vvc._units(b"\0\0\0\1\0ab\0\0\1\0c\0d\0\0\0\1\0e") == [b"ab", b"c\0d", b"e"]
     assert vvc._units(b"") == []

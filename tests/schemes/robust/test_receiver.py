@@ -8,6 +8,7 @@ import numpy as np
 from deepsteg_jax import keys, media, metrics
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.schemes.base import Stego
+from deepsteg_jax.schemes.robust import receiver
 from tests.schemes.robust.conftest import ABOUT, KEY, SIZE, reveal
 from tests.synthetic import in_planes, smooth
 
@@ -31,6 +32,30 @@ def test_missing_and_repeated_frames_do_no_harm(parties, hidden):
     )
     assert part.frames.shape == secret.shape
     assert metrics.mean_psnr(secret, part.frames) > 18
+
+
+def test_the_finest_that_can_be_read_is_shown(monkeypatch):
+    """A refinement only on the layer that it refines, and nothing is decoded that is not shown."""
+    decoded = []
+
+    def decode(message, below, shape):
+        decoded.append(message)
+        return message if below is None else below + message
+
+    monkeypatch.setattr(receiver, "decode_layer", decode)
+    monkeypatch.setattr(receiver, "needs_below", lambda message: message.islower())
+    for messages, shown, count, payload in [
+        ([None, None], None, 0, 0),
+        ([b"A", b"B"], b"B", 2, 2),
+        ([b"A", None, b"C"], b"C", 2, 2),
+        ([b"A", b"b", b"c"], b"Ac", 3, 3),
+        ([b"A", b"b", None], b"Ab", 2, 2),
+        ([b"A", None, b"cc"], b"A", 1, 3),
+        ([None, b"b"], None, 0, 0),
+    ]:
+        decoded.clear()
+        assert receiver._shown(messages, ()) == (shown, count, payload)
+        assert len(decoded) <= 2
 
 
 def test_another_key_finds_nothing(parties, hidden):

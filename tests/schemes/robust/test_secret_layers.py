@@ -36,10 +36,14 @@ def test_next_to_no_room_holds_a_thumbnail():
     assert metrics.mean_psnr(secret, shown) > metrics.mean_psnr(secret, 0 * secret + 128) + 3
 
 
-def test_layers_that_would_not_help_are_empty():
-    """A level picture is whole in the first one."""
-    messages = secret_layers.LayerCoder().encode(0 * smooth(2, 64, 96) + 90, [300, 3000], Fraction(25))
+def test_a_refinement_that_would_not_help_is_empty():
+    """A grey picture is whole in the first layer."""
+    messages = secret_layers.LayerCoder().encode(0 * smooth(2, 64, 96) + 128, [700, 1000], Fraction(25))
     assert messages[0] and messages[1] == b""
+
+
+MOST = secret_layers.MOST_THUMBNAIL
+WHOLE, REFINEMENT, THUMBNAIL = secret_layers._WHOLE, secret_layers._REFINEMENT, secret_layers._THUMBNAIL
 
 
 @pytest.mark.parametrize(
@@ -47,13 +51,23 @@ def test_layers_that_would_not_help_are_empty():
     [
         ([], []),
         ([0, -8, 1], [None, None, None]),
-        ([40, 40, 41], [secret_layers._THUMBNAIL, None, secret_layers._THUMBNAIL]),
-        ([599, 600], [secret_layers._THUMBNAIL, secret_layers._REFINEMENT]),
-        ([300, 600, 1000], [secret_layers._THUMBNAIL, secret_layers._WHOLE, secret_layers._REFINEMENT]),
-        # A refinement is no measure of the layer above it.
-        ([1000, 1500, 1800], [secret_layers._WHOLE, secret_layers._REFINEMENT, secret_layers._WHOLE]),
-        ([1000, 0, 900], [secret_layers._WHOLE, None, secret_layers._REFINEMENT]),
+        ([40, 40, 41], [THUMBNAIL, None, THUMBNAIL]),
+        ([MOST - 1, MOST], [THUMBNAIL, REFINEMENT]),
+        ([300, MOST, MOST + 90], [THUMBNAIL, WHOLE, REFINEMENT]),
+        ([1000, 1500, 1800], [WHOLE, REFINEMENT, WHOLE]),  # a refinement is no measure of the one above it
+        ([1000, 0, 900], [WHOLE, None, REFINEMENT]),
     ],
 )
 def test_the_room_over_the_layer_below_decides_on_the_kind(rooms, kinds):
     assert secret_layers._kinds(rooms) == kinds
+
+
+def test_a_second_refinement_is_of_the_same_layer():
+    """So it is of use without the first."""
+    secret = smooth(8, 128, 192)
+    whole, *finer = secret_layers.LayerCoder().encode(secret, [800, 1000, 1400], Fraction(25))
+    assert [secret_layers.needs_below(x) for x in (whole, *finer)] == [False, True, True]
+    below = secret_layers.decode_layer(whole, None, secret.shape)
+    shown = [secret_layers.decode_layer(message, below, secret.shape) for message in finer]
+    reached = [metrics.mean_psnr(secret, frames) for frames in (below, *shown)]
+    assert reached == sorted(reached)
