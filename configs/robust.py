@@ -39,16 +39,16 @@ def get_config(variant: str = "") -> ConfigDict:
     config.repeats = (1, 2, 4, 8, 16)
 
     # Shares of a frame's symbols that are known (pilots, and as many references), and that the header takes.
-    config.overhead = ConfigDict({"pilots": 1 / 40, "header": 0.06})
+    config.overhead = ConfigDict({"pilots": 1 / 40, "header": 0.08})
 
     # Of the layer "fine": coefficients of a luma block in every frame, above those of symbols, and their D.
     config.fine = ConfigDict({"coefficients": 6, "spacing": 6.0})
 
     # From the most robust to the finest: levels of the symbols, share of them, rung that it is to survive.
     config.secret_layers = (
-        ("01", 0.08, "CRF28"),
-        ("01", 0.34, "CRF26"),
-        ("01", 0.58, "CRF24"),
+        ("01", 0.16, "CRF28"),
+        ("01", 0.30, "CRF26"),
+        ("01", 0.54, "CRF24"),
         ("2", 1.0, "CRF18"),
         ("fine", 1.0, "C2"),
     )

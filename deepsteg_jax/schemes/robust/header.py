@@ -51,8 +51,8 @@ def capacity_within(size: int) -> int:
 
 def capacity_for(size: int) -> int:
     """Return `size`, in bytes, rounded up to a capacity that a header can represent."""
-    value = _float_of(size)
-    return _capacity_of(value if _capacity_of(value) >= size else value + 1)
+    below = capacity_within(size)
+    return below if below >= size else capacity_within(below + (_UNIT << (_float_of(size) >> _MANTISSA)))
 
 
 def _float_of(size: int) -> int:
