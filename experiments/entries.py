@@ -28,14 +28,14 @@ class Entry(NamedTuple):
 # The original trains on photographs of 224x224 for days; here on crops of clips that give it more steps.
 _ORIGINAL_ON_CLIPS = {
     "data.source": "clips",
-    "data.height": 32,
-    "data.width": 32,
+    "data.height": 48,
+    "data.width": 48,
     "data.growing": (),
     "data.max_stride": 2,
     "data.cache_height": 256,
     "data.cache_width": 448,
     "data.max_frames": 64,
-    "train.batch_size": 8,  # after steps of two the colour of whole pictures was wrong
+    "train.batch_size": 2,  # eight of 32x32 end at 19.5 / 22.1 dB where these have 24.3 / 20.5
     "shuffle.block_size": 16,
     "channel": (("round", 8),),
     "losses.secret": 1.5,
