@@ -6,8 +6,8 @@ Each file is run by its own runtime (jax.export, LiteRT, ONNX Runtime, all cores
 sample clips that nothing was calibrated on, and JAX runs the whole keyed graph on the same frames in turn;
 times are the fastest of three. What cannot be converted or run stands in the table with the error. Rivals
 without a shipped checkpoint have random parameters of their full size: their sizes, differences and times say
-something, their decibels do not. `restore` of `robust` gets secrets of 32 levels for coded ones. Needs
-the extra `export`. Writes export.json; with --only into what is there already.
+something, their decibels do not. Needs the extra `export`.
+Writes export.json; with --only into what is there already.
 
 Machines are noisy: compare times of one row only.
 """

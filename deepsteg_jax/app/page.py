@@ -30,9 +30,9 @@ QUALITIES = {
         ("More for the secret", 4),
         ("The secret looks best", 5),
     ],
-    POST: [("The cover looks best", 32), ("Balanced", 64), ("The secret survives most", 90)],
+    POST: [("The cover looks best", 32), ("Balanced", 42), ("The secret looks best", 60)],
 }
-BALANCED = {FILE: 3, POST: 64}
+BALANCED = {FILE: 3, POST: 42}
 SIZES = [("Small (640 pixels)", 640), ("Medium (1280 pixels)", 1280), ("As it is", 0)]
 PARTS = ("cover", "stego", "secret", "revealed")
 _HERE = Path(__file__).parent
