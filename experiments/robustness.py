@@ -81,7 +81,7 @@ def pairs_of(settings: ConfigDict, count: int | None) -> Iterator[Pair]:
         cover, secret = evaluation.prepare(path, settings), evaluation.prepare(following, settings)
         frames = min(len(cover), len(secret))
         names, secret, planes = (path.name, following.name), np.stack(secret[:frames]), None
-        if settings.frames > 1:
+        if not media.probe(path).is_image:
             planes = media.stack([media.from_rgb(frame, PLANES) for frame in cover[:frames]])
             cover = media.unstack(rgb_of(planes))
         yield Pair(names, np.stack(cover[:frames]), secret, planes)
