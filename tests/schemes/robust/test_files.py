@@ -254,7 +254,7 @@ def shipped(variant=""):
 @needs_encoders
 @pytest.mark.slow
 def test_a_clip_survives_coding_again_and_the_loss_of_frames(tmp_path):
-    cover = (smooth(32, 128, 192) // 2 + 50 + noise(32, 128, 192, high=16)).astype(np.uint8)
+    cover = (smooth(32, 192, 288) // 2 + 50 + noise(32, 192, 288, high=16)).astype(np.uint8)
     secret, robust = smooth(32, 72, 96, seed=3), shipped()
     save(tmp_path / "cover.mkv", cover)
     save(tmp_path / "secret.mkv", secret)

@@ -37,8 +37,8 @@ def test_next_to_no_room_holds_a_thumbnail():
 
 
 def test_a_refinement_that_would_not_help_is_empty():
-    """A grey picture is whole in the first layer."""
-    messages = secret_layers.LayerCoder().encode(0 * smooth(2, 64, 96) + 128, [700, 1000], Fraction(25))
+    """A black picture is whole in the first layer."""
+    messages = secret_layers.LayerCoder().encode(0 * smooth(2, 64, 96), [700, 1000], Fraction(25))
     assert messages[0] and messages[1] == b""
 
 
