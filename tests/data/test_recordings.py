@@ -4,10 +4,13 @@ from contextlib import closing
 from functools import partial
 from itertools import islice
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs.robust import get_config
+from deepsteg_jax import models
 from deepsteg_jax.data import create_pairs, create_validation, has_validation
 from deepsteg_jax.data.recordings import KINDS, read_recording
 from deepsteg_jax.errors import UserError
@@ -127,6 +130,18 @@ def test_symbols_may_be_kept_in_16_bits(tmp_path):
     (batch,) = _take(_config(tmp_path, frames=2, height=32, width=32), 1)
     assert batch["symbols"].dtype == batch["step"].dtype == np.float32
     assert np.array_equal(batch["symbols"][0], symbols) and batch["step"].tolist() == [50] * BATCH
+
+
+@pytest.mark.parametrize(
+    ("variant", "write", "count"), [("tiny", write_videos, 6), ("image", write_images, 4 * 14)]
+)
+def test_the_model_of_symbols_learns_from_examples(tmp_path, variant, write, count):
+    config = get_config(variant)
+    config.model.update(features=8, depth=1)
+    write(tmp_path, 0, count=count)
+    model, (batch,) = models.build(config.model), _take(_config(tmp_path), 1)
+    loss, logs = jax.jit(model.loss)(jax.jit(model.init)(jax.random.key(0)), batch)
+    assert np.isfinite(loss) and logs["bits_per_symbol"] < 1  # noise
 
 
 # --- validation -----------------------------------------------------------------------------------
