@@ -187,6 +187,12 @@ def digital(found: dict[str, dict]) -> str:
     return table(["tuned to", *names], ([codec, *settings.values()] for codec, settings in found.items()))
 
 
+def linking(found: dict[str, dict]) -> str:
+    """How far stegos of one key, and of two, are from chance."""
+    lines = ([stage, *(f"{value:.1f}" for value in scores.values())] for stage, scores in found.items())
+    return table(["deviations from chance", "one key, mean", "least", "two keys, most"], lines)
+
+
 SUMMARY = ("block_dct D=3", "robust", "lsb_codec ternary", "invertible", "prep_hide_reveal")
 SUMMARY_PUBLISHED = ("HiNet 2021, 8-bit", "LF-VSN 2023")
 
@@ -525,6 +531,7 @@ TABLES = {
     "visibility seen": Table("visibility_val", visibility),
     "visibility unseen": Table("visibility_left_out", visibility),
     "digital": Table("digital", digital),
+    "linking": Table("linking", linking),
     "ablation": Table("ablation", ablation),
     "side information": Table("side_information", side_information),
     "channels": Table("channels", channels),

@@ -6,7 +6,7 @@ secret -> thumbnail or video in as many bytes, layer by layer -> sealed -> error
 
 import os
 from collections.abc import Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ GROWTH_CODEC = "CRF24"  # codec run that compares the stego's bits with the cove
 LEAST_CAPACITY = 20  # bytes; layers of less are left out
 STILL_SALTS = 12  # tried for a single frame, which is quick
 _ROOMY = 0.6  # share of the permitted bits below which fewer frames may share symbols again
-_CODECS = 2  # at work together
+_POOL = ThreadPoolExecutor(2, "codec run")
 
 
 class Sent(NamedTuple):
@@ -72,8 +72,8 @@ def _demodulated(modem: Modem, sent: Sent, frames: Frames) -> np.ndarray:
 class _Received:
     """A segment as received through codec runs, with the coarser layers known."""
 
-    def __init__(self, sent: Sent, modem: Modem, pool: Executor):
-        self.sent, self._pool, self._rate = sent, pool, sent.segment.header.metadata.rate
+    def __init__(self, sent: Sent, modem: Modem):
+        self.sent, self._rate = sent, sent.segment.header.metadata.rate
         self._running: dict[str, Future] = {}
         self._demodulated = cache(lambda name: _demodulated(modem, sent, self.through(name).frames))
 
@@ -86,7 +86,7 @@ class _Received:
         """Let these codec runs begin."""
         for name in names:
             if name not in self._running:
-                run = self._pool.submit(ladder.run, ladder.named(name), self.sent.stego, self._rate)
+                run = _POOL.submit(ladder.run, ladder.named(name), self.sent.stego, self._rate)
                 self._running[name] = run
 
     def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +114,6 @@ class SegmentSender:
         self._spacing = alignment.nearest_spacing(config.model.spacing)
         self._growth, self._margin = config.growth, config.margin
         self._coder, self._at = LayerCoder(), 0
-        self._pool = ThreadPoolExecutor(_CODECS)
 
     def send(self, number: int, cover: Frames, secret: np.ndarray, metadata: Metadata) -> Sent:
         """Hide segment `number`.
@@ -194,9 +193,7 @@ class SegmentSender:
 
     def _filled(self, number: int, cover: Frames, plain: Header, repeat: int) -> _Received:
         segment = self._format.segment(number, plain._replace(repeat=repeat))
-        return _Received(
-            self._send(segment, cover, Modulation(self._spacing, repeat)), self._modem, self._pool
-        )
+        return _Received(self._send(segment, cover, Modulation(self._spacing, repeat)), self._modem)
 
     def _capacities(self, received: _Received) -> list[int]:
         """Return the bytes that each layer can carry through its codec run, found by sending these bits."""
@@ -216,7 +213,7 @@ class SegmentSender:
         """
         best, most = None, -1
         for sent in salted:
-            received = _Received(sent, self._modem, self._pool)
+            received = _Received(sent, self._modem)
             capacities = sent.segment.header.capacities
             coarse = [
                 i for i, layer in enumerate(self._format.layers) if layer.levels == COARSE and capacities[i]
