@@ -222,7 +222,7 @@ def test_an_image_takes_planes_as_rgb_if_it_need_not_be_exact(tmp_path, suffix):
     with media.Writer(path, 25, image=True, pixel_format="yuv420p", lossy=media.Lossy(quality=100)) as writer:
         writer.write(frame)
     wanted = media.to_rgb(frame, "yuv420p").astype(int)
-    assert np.abs(read_stack(path)[0] - wanted).mean() < (2 if suffix == ".jpg" else 1e-9)
+    assert np.abs(read_stack(path)[0] - wanted).mean() < (8 if suffix == ".jpg" else 1e-9)
 
 
 @pytest.mark.parametrize(
