@@ -134,6 +134,10 @@ def _open_kinds(config: ConfigDict) -> dict[str, list[Recording]]:
     if not any(paths.values()):
         names = " and no ".join(f"{kind}-*.npz" for kind in KINDS)
         raise UserError(f"data.path: no {names} in {folder}")
+    if all(paths.values()):
+        raise UserError(
+            f"data.path: {folder} has recordings of {' and '.join(KINDS)}: give each its own folder"
+        )
     return {kind: _open_kind(found, KINDS[kind], folder, config) for kind, found in paths.items() if found}
 
 

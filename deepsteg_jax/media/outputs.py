@@ -38,7 +38,7 @@ def check_output(
     else:
         if target.is_dir():
             raise UserError(f"{shown(target)} is a folder: give the name of a file to write")
-        row = check_suffix(target, image, lossy, pixel_format)
+        row = check_suffix(target, image, lossy, RGB if image and lossy else pixel_format)
         if size is not None and not image:
             check_size(target, row.coding(pixel_format, None), *size)
     if not target.parent.is_dir():

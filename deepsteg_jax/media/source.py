@@ -172,9 +172,7 @@ def read_planes(
 
 def _planes(path: Path, picture: av.VideoFrame, pixel_format: str | None) -> Planes:
     if pixel_format not in (None, plain_name(picture.format.name)):
-        quarters = picture.rotation
-        picture = picture.reformat(format=pixel_format)
-        return Planes(*(np.rot90(plane, round(quarters / 90)).copy() for plane in from_picture(picture)))
+        return from_picture(picture.reformat(format=pixel_format))
     if round(picture.rotation / 90) % 2 and len(set(subsampling(picture.format.name))) == 2:
         raise UserError(
             f"{shown(path)} is stored on its side, and planes of half width cannot be turned: turn it first "

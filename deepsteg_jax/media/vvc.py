@@ -8,7 +8,6 @@ out, and parameters are deflated with a dictionary of what VVenC's usually are.
 
 import subprocess
 import zlib
-from fractions import Fraction
 from functools import cache
 from io import BytesIO
 from itertools import pairwise
@@ -45,8 +44,10 @@ def program() -> str | None:
     return path if b"libvvenc" in listed.stdout else None
 
 
-def encode(frames: np.ndarray, quantiser: int, rate: Fraction) -> bytes:
+def encode(frames: np.ndarray, quantiser: int) -> bytes:
     """Encode frames, uint8 RGB [n, h, w, 3], sides multiples of SIDE, in 10 bits and 4:2:0, for `decode`.
+
+    No rate is said: at a constant quantiser it would only change how often frames refer to no other.
 
     Raises:
         UserError: `program` is not there, or it failed.
@@ -54,7 +55,7 @@ def encode(frames: np.ndarray, quantiser: int, rate: Fraction) -> bytes:
     if program() is None:
         raise UserError("there is no VVC encoder: pip install imageio-ffmpeg")
     height, width = frames.shape[1:3]
-    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
+    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "25", "-i", "-"]
     coding = ["-c:v", "libvvenc", "-pix_fmt", "yuv420p10le", "-preset", "faster", "-qp", str(quantiser)]
     coding += ["-qpa", "0", "-vvenc-params", _PARAMETERS, "-f", "vvc", "-"]
     done = subprocess.run(

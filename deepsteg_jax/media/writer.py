@@ -88,7 +88,7 @@ class Writer:
         elif sequence:
             self._sink = _SequenceSink(check_sequence(path, RGB if lossy else pixel_format), self._path)
         else:
-            row = check_suffix(self._path, image, lossy is not None, pixel_format)
+            row = check_suffix(self._path, image, lossy is not None, RGB if image and lossy else pixel_format)
             if image:
                 self._sink = _ImageSink(self._path, lossy)
             else:

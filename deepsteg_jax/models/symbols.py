@@ -81,7 +81,7 @@ def make_carriers(luma: tuple[float, ...], chroma: tuple[float, ...], skip: int 
 
 def carriers_of(config: ConfigDict) -> Carriers:
     """Return the carriers of a config's section `model`."""
-    return make_carriers(config.luma, config.chroma)
+    return make_carriers(tuple(config.luma), tuple(config.chroma))
 
 
 def wrap(x):
@@ -229,7 +229,7 @@ def write_repeated(
     return jax.tree.map(moved, cover, means, written)
 
 
-def group_means(frames: Frames, repeat: int) -> Frames:
+def group_means(frames: Frames, repeat: int) -> Any:
     """Average each group of frames that share symbols, [n, ...] to [ceil(n / repeat), ...]."""
 
     def means(x):

@@ -237,6 +237,9 @@ def test_pickles_are_not_opened(tmp_path):
 def test_nothing_to_read(tmp_path):
     assert "no folder" in _complaint(tmp_path / "absent")
     assert f"no videos-*.npz and no images-*.npz in {tmp_path}" in _complaint(tmp_path)
+    write_images(tmp_path / "both", 0)
+    write_videos(tmp_path / "both", 0)
+    assert "has recordings of videos and images" in _complaint(tmp_path / "both")
     (tmp_path / "images-0001.npz").write_bytes(b"")
     text = f"none of the 1 files in {tmp_path} can be used; the first is {tmp_path}/images-0001.npz"
     assert text in _complaint(tmp_path)  # not as if there were none

@@ -16,14 +16,14 @@ needs_encoder = pytest.mark.skipif(vvc.program() is None, reason="there is no ff
 @pytest.fixture(scope="module")
 def stream():
     """Four coded frames."""
-    return vvc.encode(smooth(4, 64, 96) // 2 + 60, 32, Fraction(25))
+    return vvc.encode(smooth(4, 64, 96) // 2 + 60, 32)
 
 
 @needs_encoder
 @pytest.mark.parametrize(("size", "count"), [((64, 96), 4), ((136, 200), 1)])
 def test_frames_come_back_in_order(size, count):
     frames = smooth(count, *size) // 2 + 60
-    decoded = np.stack(vvc.decode(vvc.encode(frames, 32, Fraction(25))))
+    decoded = np.stack(vvc.decode(vvc.encode(frames, 32)))
     assert decoded.shape == frames.shape and decoded.dtype == np.uint8
     assert metrics.mean_psnr(frames, decoded) > 30
     errors = [[metrics.psnr(a, b) for a in frames] for b in decoded]
@@ -34,13 +34,13 @@ def test_frames_come_back_in_order(size, count):
 @pytest.mark.parametrize("rate", [Fraction(24), Fraction(30000, 1001), Fraction(50)])
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 64, 96), (8, 720, 1280)])
 def test_parameters_take_few_bytes(rate, count, height, width):
-    stream = vvc.encode(np.full((count, height, width, 3), 90, np.uint8), vvc.COARSEST, rate)
+    stream = vvc.encode(np.full((count, height, width, 3), 90, np.uint8), vvc.COARSEST)
     assert len(vvc._separate(stream)[0]) < 60
 
 
 @needs_encoder
 def test_a_coarser_quantiser_takes_fewer_bytes(stream):
-    coarse = vvc.encode(smooth(4, 64, 96) // 2 + 60, vvc.COARSEST, Fraction(25))
+    coarse = vvc.encode(smooth(4, 64, 96) // 2 + 60, vvc.COARSEST)
     assert len(coarse) < len(stream) / 2 and len(vvc.decode(coarse)) == 4
 
 
@@ -66,14 +66,14 @@ def _refused(stream):
 @needs_encoder
 def test_frames_that_cannot_be_coded_are_one_line():
     with pytest.raises(UserError, match="the VVC encoder failed: ") as caught:
-        vvc.encode(smooth(1, 2, 2), 32, Fraction(25))
+        vvc.encode(smooth(1, 2, 2), 32)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_encoder_is_one_line(monkeypatch):
     monkeypatch.setattr(vvc, "program", lambda: None)
     with pytest.raises(UserError, match="pip install imageio-ffmpeg"):
-        vvc.encode(smooth(1, 64, 64), 32, Fraction(25))
+        vvc.encode(smooth(1, 64, 64), 32)
 
 
 @pytest.mark.parametrize("lengths", [[], [0], [1, 127, 128, 0, 16_383, 16_384], [3, 70_000]])

@@ -66,13 +66,18 @@ def _encode_av1(frames: np.ndarray, quantiser: int, rate: Fraction) -> bytes:
     return media.compress(frames, AV1, "yuv420p", options, rate, CONTAINER)
 
 
+def _encode_vvc(frames: np.ndarray, quantiser: int, rate: Fraction) -> bytes:
+    del rate
+    return vvc.encode(frames, quantiser)
+
+
 def _decode_av1(stream: bytes) -> list[np.ndarray]:
     return media.decompress(stream, CONTAINER)
 
 
 _CODERS = (
     Coder(_encode_av1, _decode_av1, 2, 12, 45, 63, 0.065),
-    Coder(vvc.encode, vvc.decode, vvc.SIDE, 22, 40, vvc.COARSEST, 0.08),
+    Coder(_encode_vvc, vvc.decode, vvc.SIDE, 22, 40, vvc.COARSEST, 0.08),
 )
 
 
@@ -148,7 +153,7 @@ def _finest(
 
 
 def _multiple(length: float, side: int) -> int:
-    return max(side, side * round(length / side))
+    return max(2 * side, side * round(length / side))
 
 
 def _resized(frames, height, width):
