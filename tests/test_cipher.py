@@ -111,6 +111,7 @@ def random_scatters(rows, columns, count):
     return np.stack(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns"), [(3, 4), (1, 7), (5, 5)])
 def test_scatters_are_uniform(rows, columns):
     """Chi-square of where each index is taken from."""

@@ -1,5 +1,7 @@
 """`robust`: symbols are exact without a codec, networks learn from records, calibration finds factors."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,13 @@ from deepsteg_jax.models import symbols as symbol_model
 from tests.synthetic import noise, smooth
 
 CONFIG = get_config("tiny").model
+
+
+@functools.cache
+def _fresh():
+    """(model, its parameters)."""
+    model = models.build(CONFIG)
+    return model, jax.jit(model.init)(jax.random.key(0))
 
 
 def _symbols(frames, height, width, count=4, seed=0):
@@ -68,13 +77,13 @@ def test_some_symbols_alone_are_written():
 
 
 def test_fewer_sent_symbols_are_all_that_counts():
-    model, batch = models.build(CONFIG), _batch()
-    params = model.init(jax.random.key(0))
+    (model, params), batch = _fresh(), _batch()
+    loss = jax.jit(model.loss)
     batch["count"] = np.full(1, 4, np.int32)
-    whole = model.loss(params, batch)[1]["bits_per_symbol"]
+    whole = loss(params, batch)[1]["bits_per_symbol"]
     batch["symbols"] = batch["symbols"].copy()
     batch["symbols"][..., 4:] = 0
-    assert model.loss(params, batch)[1]["bits_per_symbol"] == whole
+    assert loss(params, batch)[1]["bits_per_symbol"] == whole
 
 
 def test_what_lies_outside_whole_blocks_stays():
@@ -103,19 +112,18 @@ def test_calibration_finds_the_factor(factor, loss):
 
 
 def test_restoration_starts_as_the_identity_for_any_size():
-    params = models.build(CONFIG).init(jax.random.key(0))["reveal"]["restoration"]
+    params = _fresh()[1]["reveal"]["restoration"]
     for height, width in ((16, 24), (17, 23)):
         coded = jnp.asarray(smooth(3, height, width)[None] / 255, jnp.float32)
         assert np.array_equal(symbol_model.restore(CONFIG, params, coded), coded)
 
 
 def test_hide_and_reveal_take_symbols_for_the_secret():
-    model = models.build(CONFIG)
-    params = model.init(jax.random.key(0))
+    model, params = _fresh()
     cover = smooth(2, 32, 48)[None] / 255
     symbols = _symbols(2, 32, 48, CONFIG.coefficients)[None]
-    stego = model.hide(params["hide"], cover, symbols)
-    phase, scale, lost = model.reveal(params["reveal"], stego)
+    stego = jax.jit(model.hide)(params["hide"], cover, symbols)
+    phase, scale, lost = jax.jit(model.reveal)(params["reveal"], stego)
     assert phase.shape == scale.shape == lost.shape == symbols.shape
     assert np.quantile(np.abs(symbol_model.wrap(phase - symbols)), 0.9) < 0.05
     assert (scale > 0).all() and (lost > 0).all() and (lost < 1).all()
@@ -138,31 +146,38 @@ def _batch(seed=0):
     }
 
 
+@pytest.mark.slow
 def test_learns_from_records():
-    model = models.build(CONFIG)
-    params = model.init(jax.random.key(0))
-    gradient = jax.jit(jax.value_and_grad(lambda p, b: model.loss(model.tie(p), b), has_aux=True))
-    (_, first), _ = gradient(params, _batch())
-    for spacing in range(60):
-        _, slopes = gradient(params, _batch(spacing % 4))
-        params = jax.tree.map(lambda p, g: p - 0.01 * g / (1e-8 + jnp.sqrt(jnp.mean(g**2))), params, slopes)
-    (_, last), _ = gradient(params, _batch())
+    model, params = _fresh()
+
+    @jax.jit
+    def update(params, batch):
+        loss = jax.value_and_grad(lambda p: model.loss(model.tie(p), batch), has_aux=True)
+        (_, figures), slopes = loss(params)
+        move = lambda p, g: p - 0.01 * g / (1e-8 + jnp.sqrt(jnp.mean(g**2)))  # noqa: E731
+        return jax.tree.map(move, params, slopes), figures
+
+    first = update(params, _batch())[1]
+    for number in range(60):
+        params, _ = update(params, _batch(number % 4))
+    last = update(params, _batch())[1]
     assert last["bits_per_symbol"] > first["bits_per_symbol"]
     assert last["secret_psnr_db"] > first["secret_psnr_db"] + 1
     assert set(first) == {"loss", "bits_per_symbol", "secret_psnr_db", "gain_db"}
 
 
 def test_both_sides_have_the_same_reliability_network():
-    model = models.build(CONFIG)
-    params = model.tie(model.init(jax.random.key(1)))
+    model, params = _fresh()
+    params = model.tie(params)
     equal = jax.tree.map(np.array_equal, params["hide"]["reliability"], params["reveal"]["reliability"])
     assert all(jax.tree.leaves(equal))
 
 
+@pytest.mark.slow
 def test_bits_that_a_symbol_carries_grow_with_the_step():
     """Against a noise of fixed size, log2 of the spacing."""
-    model = models.build(CONFIG)
-    params, found = model.init(jax.random.key(0)), []
+    (model, params), found = _fresh(), []
+    loss = jax.jit(model.loss)
     for spacing in (20.0, 40.0, 80.0):
         symbols = _symbols(2, 64, 64, CONFIG.coefficients)
         stego = np.asarray(symbol_model.write_symbols(smooth(2, 64, 64), symbols, spacing))
@@ -170,5 +185,5 @@ def test_bits_that_a_symbol_carries_grow_with_the_step():
         luma = np.asarray(symbol_model.luma_of(jnp.asarray(stego)))[None]
         batch = {"frames": luma, "symbols": symbols[None], "step": np.full(1, spacing, np.float32)}
         batch["count"] = np.full(1, symbols.shape[-1], np.int32)
-        found.append(float(model.loss(params, batch)[1]["bits_per_symbol"]))
+        found.append(float(loss(params, batch)[1]["bits_per_symbol"]))
     assert found[0] < found[1] < found[2]
