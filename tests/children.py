@@ -1,4 +1,4 @@
-"""Trainings by main.py in processes of their own, forked from one that has imported what they need."""
+"""Processes that need not import anything: forks of one that has, such as trainings by main.py."""
 
 import multiprocessing
 import os
@@ -6,8 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["main", "deepsteg_jax.loading", "deepsteg_jax.training.loop", "tests.toy"])
+CONTEXT = multiprocessing.get_context("forkserver")
+# For all tests that start such processes, since a session has one server.
+CONTEXT.set_forkserver_preload(
+    ["main", "deepsteg_jax.loading", "deepsteg_jax.training.loop", "tests.toy", "tests.test_faults"]
+)
 
 
 class Training:
@@ -27,7 +30,7 @@ class Training:
         self._files = [workdir.with_name(f"{workdir.name}-{self._number}.{x}") for x in ("out", "err")]
         flags = ["main.py", "--mode=train", f"--workdir={workdir}", *flags]
         arguments = (flags, environment or {}, self._files, pause_s)
-        self._process = _CONTEXT.Process(target=_train, args=arguments)
+        self._process = CONTEXT.Process(target=_train, args=arguments)
         self._process.start()
 
     @property

@@ -5,7 +5,7 @@ import pytest
 from tests.app.serving import need, serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not longer: it is never quite idle
 def served(tmp_path_factory):
     """(address, process, file of what it printed, folder of its temporary files)."""
     need("gradio", "app")
