@@ -33,7 +33,7 @@ SHAPED = [
 with install_import_hook(SHAPED, "tests.typecheck.check"):
     from deepsteg_jax import losses, metrics, models, steganography  # noqa: F401
     from deepsteg_jax.channels import simulated  # noqa: F401
-    from tests.toy import build_toy
+    from tests.toy import build_toy, get_config
 
 CACHE = Path(__file__).parents[1] / ".cache" / f"jax-{jax.__version__}"
 
@@ -45,6 +45,8 @@ def pytest_configure() -> None:
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_disable_most_optimizations": True,  # halves the time that compiling takes
     }
+    # The older emitters of loops compile in two thirds of the time.
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
     for name, value in settings.items():
         if name.upper() not in os.environ:
             os.environ[name.upper()] = str(value)
@@ -60,48 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def toy(monkeypatch) -> ConfigDict:
     """The config of the model `toy`, registered for one test; without a folder of data."""
     monkeypatch.setitem(models.MODELS, "toy", build_toy)
-    return ConfigDict(
-        {
-            "seed": 3,
-            "deterministic": False,
-            "model": {"name": "toy", "size": 2, "frames": 1},
-            "shuffle": {"moves": "nothing", "cipher": "blocks", "block_size": 4},
-            "channel": (("gaussian_noise", 0.02),),
-            "losses": {"stego": 1.0, "secret": 2.0, "secret_db": 0.01, "penalty": 1.0},
-            "optimizer": {
-                "num_steps": 6,
-                "learning_rate": 0.01,
-                "schedule": "constant",
-                "warmup_steps": 2,
-                "clip_norm": 10.0,
-                "ema_decay": 0.0,
-                "plateau_factor": 0.5,
-                "plateau_patience": 2,
-                "plateau_window": 3,
-            },
-            "train": {
-                "batch_size": 4,
-                "accumulate_steps": 1,
-                "log_every_steps": 2,
-                "picture_every_steps": 100,
-                "save_every_steps": 2,
-                "keep": 2,
-                "validate_every_steps": 2,
-                "best_metric": "loss",
-            },
-            "data": {
-                "source": "images",
-                "path": "",
-                "validation_path": "",
-                "frames": 1,
-                "height": 8,
-                "width": 8,
-                "flip": True,
-                "min_scale": 1.0,
-                "cache": True,
-            },
-        }
-    )
+    return get_config()
 
 
 @pytest.fixture(scope="session")

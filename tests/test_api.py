@@ -54,6 +54,7 @@ def run_modes(folder, config, cover, secret, suffix):
 # --- arrays ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secret_size", [(24, 40), (40, 72), (48, 32)])  # smaller, larger, turned
 def test_arrays_give_the_bits_of_the_modes(model, same_salts, tmp_path, secret_size):
     """Here with a tail of the cover in which the secret comes once more."""
@@ -66,6 +67,7 @@ def test_arrays_give_the_bits_of_the_modes(model, same_salts, tmp_path, secret_s
         assert shown.shape == secret.shape and np.abs(shown.astype(int) - secret).mean() < 3
 
 
+@pytest.mark.slow
 def test_pictures_give_the_bits_of_the_modes(image_model, same_salts, tmp_path):
     cover, secret = noise(1, 32, 48), smooth(1, 80, 60)
     stego, revealed = run_modes(tmp_path, image_model.config, cover, secret, ".png")

@@ -111,10 +111,11 @@ def random_scatters(rows, columns, count):
     return np.stack(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "columns"), [(3, 4), (1, 7), (5, 5)])
 def test_scatters_are_uniform(rows, columns):
     """Chi-square of where each index is taken from."""
-    size, count = rows * columns, 2000
+    size, count = rows * columns, 1000
     found = random_scatters(rows, columns, count).reshape(count, size)
     counts = np.stack([np.bincount(column, minlength=size) for column in found.T])
     chi_square = ((counts - count / size) ** 2 / (count / size)).sum() / (size - 1) ** 2

@@ -56,8 +56,9 @@ def test_kept_activations_of_rematerialised_layers():
 
 
 @pytest.fixture(params=["invertible", "prep_hide_reveal"])
-def case(request):
-    """A model's config and how to build a loss of it."""
+def case(request, monkeypatch):
+    """The config of a model; one of three sizes of kernels is enough."""
+    monkeypatch.setattr(models.prep_hide_reveal, "KERNELS", (3,))
     module = {"invertible": invertible, "prep_hide_reveal": prep_hide_reveal}[request.param]
     return module.get_config("tiny").model
 
@@ -74,12 +75,14 @@ def kept(config, batch):
     return costs.kept_activations(loss, params, *pictures)
 
 
+@pytest.mark.slow
 def test_kept_activations_are_linear_in_the_batch(case):
     one, two, five = (kept(case, batch) for batch in (1, 2, 5))
     assert two > one
     assert five - two == 3 * (two - one)
 
 
+@pytest.mark.slow
 def test_remat_and_bfloat16_keep_less(case):
     plain = kept(case, 2)
     case.remat = True
@@ -94,6 +97,7 @@ def test_parameter_bytes_do_not_grow_with_the_frame(case):
     assert costs.tree_bytes(params) == 4 * sum(costs.parameter_counts(model).values())
 
 
+@pytest.mark.slow
 def test_gmac_is_about_linear_in_pixels(case):
     small, large = (costs.gmac_per_frame(models.build(case), 1, side, side) for side in (32, 64))
     for side in ("hide", "reveal"):  # convolutions are not padded at borders, so a little more than 4

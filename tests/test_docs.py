@@ -188,6 +188,7 @@ def test_commands_are_found_and_wrong_ones_too():
 # --- code -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_library_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cover, secret = noise(4, 32, 48), smooth(4, 24, 40)
@@ -218,6 +219,7 @@ def test_the_added_model_is_short_and_named_everywhere():
     assert all(len(line) <= 110 for block in blocks(page, "python") for line in block.splitlines())
 
 
+@pytest.mark.slow
 def test_the_added_model_trains_hides_and_reveals(tmp_path, monkeypatch):
     """By the real loop and through real files."""
     monkeypatch.setitem(models.MODELS, "checkerboard", added("model").build)

@@ -1,6 +1,5 @@
 """What is left when something fails in the middle of the work: kills, full disks, damaged inputs, races."""
 
-import multiprocessing
 import resource
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 from deepsteg_jax import media, pipeline
 from deepsteg_jax.errors import PartialError, UserError
+from tests.children import CONTEXT
 from tests.helpers import PlainScheme
 from tests.synthetic import noise, save, smooth, tone
 
@@ -91,10 +91,6 @@ def short(tmp_path_factory):
     folder = tmp_path_factory.mktemp("short")
     cover = save(folder / "cover.mkv", noise(20, 64, 96))
     return make_files(folder, cover, tone(folder / "secret.mkv", "pcm_s16le", frames=20, seconds=0.8))
-
-
-CONTEXT = multiprocessing.get_context("forkserver")  # whose processes need not import anything
-CONTEXT.set_forkserver_preload([__name__])
 
 
 def work(connection, mode, files, limit):

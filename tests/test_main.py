@@ -264,6 +264,7 @@ def test_hide_and_reveal_a_video(run, monkeypatch, tmp_path):
     assert names(tmp_path) == ["cover.mkv", "passphrase.txt", "revealed.mkv", "secret.mkv", "stego.mkv"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, suffix, frames, least", [("video", ".mkv", 5, 41.5), ("image", ".png", 1, 38)]
 )
@@ -311,6 +312,7 @@ def arguments(mode, **files):
     return [f"--mode={mode}", *(f"--{name}={path}" for name, path in files.items())]
 
 
+@pytest.mark.slow
 def test_folders_of_images(run, folder):
     assert run(*arguments("hide", output="images/a_%02d.bmp")).code == 0
     assert names(folder / "images") == [f"a_{number:02d}.bmp" for number in range(8)]
@@ -351,6 +353,7 @@ def similarity(a, b):
     return np.mean([structural_similarity(*x, **options, use_sample_covariance=False) for x in both])
 
 
+@pytest.mark.slow
 def test_round_trip(run, tmp_path, monkeypatch):
     cover = save(tmp_path / "a.mkv", noise(7))
     secret = save(tmp_path / "b.mkv", smooth(5, 20, 30, seed=3))
@@ -384,6 +387,7 @@ def test_round_trip(run, tmp_path, monkeypatch):
     assert Image.open(workdir / "comparison.png").size[0] == 5 * 4 * 110
 
 
+@pytest.mark.slow
 def test_round_trip_of_folders_of_images(run, tmp_path):
     for name, frames in (("a", noise(3)), ("b", smooth(3))):
         (tmp_path / name).mkdir()

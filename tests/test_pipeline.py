@@ -208,6 +208,7 @@ def test_damage_stays_in_its_group(side, tmp_path):
     assert (revealed[4:8] != whole[4:8]).any()
 
 
+@pytest.mark.slow
 def test_wrong_key_shows_nothing_of_the_secret(side, tmp_path):
     """Somebody who knows the side information but not the key sees noise."""
     secret = smooth(4, seed=9)

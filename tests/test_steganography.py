@@ -85,6 +85,7 @@ def test_round_trip(moves, cipher):
     assert decibels(clip(2), revealed) > {"cover": 39, "secret": 36.5}[moves]
 
 
+@pytest.mark.slow
 def test_moving_the_cover_costs_nothing():
     _, _, stego, revealed = hidden("cover", "coefficients")
     _, _, plain_stego, plain = hidden("nothing")
@@ -124,6 +125,7 @@ def test_stages_are_in_their_place(moves):
     np.testing.assert_array_equal(scattered, expected[moves])
 
 
+@pytest.mark.slow
 def test_scattered_samples_carry_every_digit():
     """All the way through 8 bits, although half of the samples are turned over, at a size of no blocks."""
     cover, secret = grids(2, (7, 13))

@@ -1,7 +1,8 @@
-"""A model that compiles in no time."""
+"""A model that compiles in no time, and its config, which main.py takes too."""
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from deepsteg_jax.models import Model
 
@@ -21,3 +22,49 @@ def build_toy(config) -> Model:
         return stego @ params["unmix"].sum(0) + params["bias"]
 
     return Model(init, hide, reveal)
+
+
+def get_config() -> ConfigDict:
+    """Return a config of six steps on images; without a folder of data."""
+    return ConfigDict(
+        {
+            "seed": 3,
+            "deterministic": False,
+            "model": {"name": "toy", "size": 2, "frames": 1},
+            "shuffle": {"moves": "nothing", "cipher": "blocks", "block_size": 4},
+            "channel": (("gaussian_noise", 0.02),),
+            "losses": {"stego": 1.0, "secret": 2.0, "secret_db": 0.01, "penalty": 1.0},
+            "optimizer": {
+                "num_steps": 6,
+                "learning_rate": 0.01,
+                "schedule": "constant",
+                "warmup_steps": 2,
+                "clip_norm": 10.0,
+                "ema_decay": 0.0,
+                "plateau_factor": 0.5,
+                "plateau_patience": 2,
+                "plateau_window": 3,
+            },
+            "train": {
+                "batch_size": 4,
+                "accumulate_steps": 1,
+                "log_every_steps": 2,
+                "picture_every_steps": 100,
+                "save_every_steps": 2,
+                "keep": 2,
+                "validate_every_steps": 2,
+                "best_metric": "loss",
+            },
+            "data": {
+                "source": "images",
+                "path": "",
+                "validation_path": "",
+                "frames": 1,
+                "height": 8,
+                "width": 8,
+                "flip": True,
+                "min_scale": 1.0,
+                "cache": True,
+            },
+        }
+    )

@@ -217,6 +217,7 @@ def _iterate(
     damage = (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError)
     options = tf.data.Options()
     options.autotune.enabled = False  # its thread can hold up the end of an iterator for minutes
+    load = tf.autograph.experimental.do_not_convert(load)  # takes a second and finds nothing to convert
     examples = numbers.map(load, num_parallel_calls=os.cpu_count(), deterministic=True)
     try:
         yield from examples.batch(batch_size).prefetch(2).with_options(options).as_numpy_iterator()

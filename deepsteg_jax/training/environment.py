@@ -16,6 +16,11 @@ from deepsteg_jax.training import parallel
 JSON_LINES = "environment.jsonl"
 
 
+def _packages() -> dict[str, str]:
+    found = [distribution.metadata for distribution in metadata.distributions()]  # parsed at each access
+    return dict(sorted((each["Name"], each["Version"]) for each in found))
+
+
 def describe(config: ConfigDict, step: int) -> dict[str, Any]:
     """Describe one start of a run, ready for JSON."""
     return {
@@ -28,7 +33,7 @@ def describe(config: ConfigDict, step: int) -> dict[str, Any]:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": dict(sorted((d.name, d.version) for d in metadata.distributions())),
+        "packages": _packages(),
     }
 
 

@@ -7,8 +7,10 @@ import tempfile
 
 import pytest
 
-pytest.importorskip("gradio", reason="needs the extra app")
-pytest.importorskip("selenium", reason="needs the extra dev")
+from tests.app.serving import need, wait_for
+
+need("gradio", "app")
+need("selenium", "dev")
 
 from selenium import webdriver  # noqa: E402
 from selenium.common.exceptions import WebDriverException  # noqa: E402
@@ -16,8 +18,6 @@ from selenium.webdriver.chrome.options import Options  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-
-from tests.app.serving import wait_for  # noqa: E402
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 _FLAGS = (

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.app.serving import serving
+from tests.app.serving import need, serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # not longer: it is never quite idle
 def served(tmp_path_factory):
     """(address, process, file of what it printed, folder of its temporary files)."""
-    pytest.importorskip("gradio", reason="needs the extra app")
+    need("gradio", "app")
     folder = tmp_path_factory.mktemp("served")
     with serving(folder, "--upload_limit=4") as (address, process, said):
         yield address, process, said, folder

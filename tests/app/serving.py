@@ -1,6 +1,7 @@
 """The page, served by a process of its own."""
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -8,8 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = float(os.environ.get("PATIENCE_S", 120))  # before a test gives up
+
+
+def need(package, extra):
+    """Skip what follows where `package` is not installed; pytest.importorskip takes seconds to import it."""
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs the extra {extra}", allow_module_level=True)
 
 
 @contextlib.contextmanager

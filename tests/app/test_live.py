@@ -3,7 +3,9 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("gradio", reason="needs the extra app")
+from tests.app.serving import need
+
+need("gradio", "app")
 
 from fastapi import FastAPI, WebSocket  # noqa: E402
 from fastapi.testclient import TestClient  # noqa: E402

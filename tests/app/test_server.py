@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytest.importorskip("gradio", reason="needs the extra app")
+from tests.app.serving import need
+
+need("gradio", "app")
 
 from configs import video  # noqa: E402
 from deepsteg_jax import commands  # noqa: E402

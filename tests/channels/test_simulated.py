@@ -131,6 +131,7 @@ def resized(x, key, scale):
     return jax.jit(simulated.build((("resize", scale),)))(key, x)
 
 
+@pytest.mark.slow
 def test_resize_to_all_sizes():
     x = picture(shape=(2, 15, 22, 3))
     np.testing.assert_allclose(resized(x, KEY, 1), simulated.round_to_bits(KEY, x, 8), atol=1e-6)
@@ -201,6 +202,7 @@ def test_one_of_draws_for_each_example():
     assert counts.min() > 8
 
 
+@pytest.mark.slow
 def test_a_mix_of_all_trains():
     mix = (
         ("one_of", (*EACH, ("yuv420", "bt601"), ("jpeg444", 90), ("chain", (("round", 8),)))),

@@ -173,6 +173,7 @@ def test_dead_zone():
     np.testing.assert_allclose(codecs.quantise(2 * x, 2, 1 / 6), [0, 2, -2, 2, 4], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stage",
     [("yuv420", "bt601"), ("jpeg", 95), ("jpeg444", 95), ("video_codec", 24), ("video_crf", (18, 28, 250))],
@@ -244,6 +245,7 @@ def test_p_frames_hold_the_error_of_the_frame_before():
     assert hold(noisy, through_x264(noisy, qp=28)) == pytest.approx(held, abs=0.1)
 
 
+@pytest.mark.slow
 def test_gradient_of_skipped_coefficients_goes_to_the_frame_before():
     x = jnp.asarray(np.repeat(clip(1, 32, 32), 2, axis=0), jnp.float32) / 255
     weights = jnp.asarray(np.random.default_rng(0).normal(0, 1, x.shape), jnp.float32)

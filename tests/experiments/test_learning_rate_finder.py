@@ -112,6 +112,7 @@ def _build_toy(config):
     return models.Model(init, hide, lambda params, stego: stego * params["unmix"])
 
 
+@pytest.mark.slow
 def test_the_real_training_step_with_growing_rates(images, tmp_path, monkeypatch, capsys):
     config = importlib.import_module("configs.image").get_config("tiny")
     config.model = ConfigDict({"name": "toy", "frames": 1})

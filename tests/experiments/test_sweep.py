@@ -1,8 +1,6 @@
 """The sweep with a stand-in for main.py, and one real run."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +30,15 @@ if classes == 13:
 for step in (1,) if classes == 99 and not resumed else (1, steps):
     with (workdir / "training.jsonl").open("a") as lines:
         print(json.dumps({"step": step, "loss": 100 - value, "secret_psnr_db": value}), file=lines)
+"""
+
+MAIN_WITH_TOY = f"""
+import runpy
+from deepsteg_jax import models
+from tests.toy import build_toy
+
+models.MODELS["toy"] = build_toy
+runpy.run_path("{ROOT}/main.py", run_name="__main__")
 """
 
 
@@ -122,17 +129,14 @@ def test_a_folder_without_points(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_sweep_of_one_point(tmp_path):
-    (tmp_path / "images").mkdir()
-    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), np.uint8)):
-        Image.fromarray(pixels).save(tmp_path / f"images/{i}.png")
-    command = [sys.executable, "-m", "experiments.sweep", "--config=configs/image.py:tiny", "--steps=2"]
-    command += [f"--data={tmp_path / 'images'}", f"--workdir={tmp_path / 'sweep'}"]
-    command += ["--grid=optimizer.learning_rate=0.01", "--set", "data.height=16", "data.width=16"]
-    command += ["shuffle.moves=nothing"]  # compiles sooner
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    point = tmp_path / "sweep/optimizer_learning_rate_0_01_seed_0"
+def test_a_real_sweep_of_one_point(image_folder, tmp_path, monkeypatch):
+    (tmp_path / "main.py").write_text(MAIN_WITH_TOY)
+    monkeypatch.setattr(sweep, "MAIN", tmp_path / "main.py")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    options = [f"--config={ROOT}/tests/toy.py", "--steps=2", f"--data={image_folder}"]
+    options += [f"--workdir={tmp_path / 'sweep'}", "--grid=optimizer.learning_rate=0.01"]
+    assert sweep.main([*options, "--set", "train.log_every_steps=1"]) == 0
+    point = tmp_path / "sweep/optimizer_learning_rate_0_01_seed_3"
     assert "trained to step 2" in (point / "output.txt").read_text() and (point / "checkpoints/2").is_dir()
     lines = [json.loads(line) for line in (point / "training.jsonl").open()]
     mean = np.mean([line["secret_psnr_db"] for line in lines if "secret_psnr_db" in line])

@@ -81,6 +81,7 @@ def has(name: str) -> str:
 # --- StableHLO and the cipher --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prep_hide_reveal", "invertible"])
 def test_stablehlo_gives_the_bits_of_jax(name):
     scheme, shape = random_scheme(name), (1, 24, 40)

@@ -76,6 +76,7 @@ def test_flipped_byte_in_a_frame(tmp_path, size):
             assert f"damaged after frame {k}" in message
 
 
+@pytest.mark.slow
 def test_flipped_byte_anywhere_never_changes_frames_in_silence(tmp_path):
     frames = noise(5, 8, 8)
     path = write(tmp_path / "a.mkv", frames)

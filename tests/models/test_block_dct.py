@@ -510,6 +510,7 @@ def two_secrets():
     return unit(np.stack([clip(2, (4, 16, 16)), clip(3, (4, 16, 16), noise=6)]))
 
 
+@pytest.mark.slow
 def test_penalty_gradient_is_its_formula():
     _, params, _, _ = model_of()
     secret = two_secrets()
@@ -544,6 +545,7 @@ def test_penalty_gradient_is_its_formula():
     assert slope == pytest.approx(float(gradient["hide"]["codebook"][entry]), rel=0.03)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_penalty():
     model, params, _, _ = model_of()
     optimiser = optax.adam(3e-2)
@@ -582,6 +584,7 @@ def test_refinement_is_bounded_and_starts_at_nothing():
     assert 1.9 < ratio.max() <= 2.0001
 
 
+@pytest.mark.slow
 def test_secret_loss_trains_the_refinement():
     model, params, _, _ = model_of()
     _, secret, stego, _ = map(unit, example())

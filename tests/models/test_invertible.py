@@ -105,6 +105,7 @@ def test_swap_plan_keeps_the_lowest_frequencies_and_amplifies_the_weakest_most(b
     assert np.all(np.diff(gains) >= 0) and 0 < gains[0] < gains[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block", "stego_db", "secret_db"), [(4, 33, 44), (8, 35, 50)])
 def test_swap_start_hides_smooth_pictures_untrained(block, stego_db, secret_db):
     hide, reveal, params, _ = made("swap", block)
@@ -127,6 +128,7 @@ def test_tie_copies_hide_to_reveal():
         assert hidden.unsafe_buffer_pointer() != revealed.unsafe_buffer_pointer()
 
 
+@pytest.mark.slow
 def test_gradients_of_both_sides_meet_in_tie():
     _, _, params, model = made()
     params = model.tie({**params, "hide": randomised(params["hide"])})
@@ -191,6 +193,7 @@ def test_unknown_start(start):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_overfits_one_batch():
     _, _, params, model = made()
     cover, secret = pictures(1), pictures(2)

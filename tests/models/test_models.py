@@ -83,10 +83,12 @@ def pictures(seed, shape):
     return jnp.asarray(0.5 + 0.3 * np.sin(0.3 * x + 0.2 * y + phases), jnp.float32)
 
 
-def make_params(model, scale):
+@functools.cache
+def make_params(name, scale):
     """Fresh parameters of which no layer is at zero any more, as after training."""
+    model = build(name)
     params, rng = quick(model.init)(jax.random.key(0, impl="rbg")), np.random.default_rng(0)
-    moved = jax.tree.map(lambda x: x + jnp.asarray(rng.normal(0, scale, x.shape), jnp.float32), params)
+    moved = jax.tree.map(lambda x: np.asarray(x) + rng.normal(0, scale, x.shape).astype(np.float32), params)
     return model.tie(moved)
 
 
@@ -112,14 +114,15 @@ def gradient_of(name, **changes):
 
 def results(name, scale, *changes):
     """What `gradient_of` gives with each of these changes, for the same parameters."""
-    params = make_params(build(name), scale)
+    params = make_params(name, scale)
     return [gradient_of(name, **change)(params) for change in changes]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_bfloat16_is_inside_only(name):
     """The same parameters, in float32, so that a checkpoint fits both; and float32 pictures."""
-    settings = {"dtype": "bfloat16"}, {"dtype": "bfloat16", "remat": True}, {"remat": True}
+    settings = {"dtype": "bfloat16"}, {"dtype": "bfloat16", "remat": True}
     plain = jax.eval_shape(build(name).init, jax.random.key(0))
     x = jax.ShapeDtypeStruct((2, 16, 16, 3), np.float32)
     for changes in settings:
@@ -132,6 +135,7 @@ def test_bfloat16_is_inside_only(name):
         assert gradient == plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_bfloat16_is_close_to_float32(name):
     """bfloat16 rounds to 2^-9 of a value; over a few layers that adds up: measured 4e-3 of a picture."""
@@ -142,6 +146,7 @@ def test_bfloat16_is_close_to_float32(name):
         assert error < 0.02 * np.std(picture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["block_dct", "invertible"])
 def test_bfloat16_does_not_touch_what_is_no_network(name):
     """Fresh networks add nothing here, so what is left are the transforms: equal to the bit."""
@@ -159,6 +164,7 @@ def test_unknown_dtype(name, dtype):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_remat_changes_neither_values_nor_gradients(name):
     """But for the order in which sums are compiled, some 1e-7 of the largest."""
@@ -170,6 +176,7 @@ def test_remat_changes_neither_values_nor_gradients(name):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * size, err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_remat_keeps_less_for_the_backward_pass(name):
     """Counted before XLA, which on a CPU removes the recomputation again."""

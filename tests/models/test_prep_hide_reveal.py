@@ -17,6 +17,17 @@ from deepsteg_jax.training.objective import psnr
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles fast
 
 
+KERNELS = prep_hide_reveal.KERNELS
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_kernels():
+    """Two of three sizes of kernels compile sooner."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prep_hide_reveal, "KERNELS", (3, 4))
+        yield
+
+
 def build(features, **fields):
     return models.build(ConfigDict({"name": "prep_hide_reveal", "features": features, **fields}))
 
@@ -43,7 +54,8 @@ def pictures(seed, shape=(16, 16)):
     return jnp.asarray(np.clip(smooth + rng.normal(0, 0.01, smooth.shape), 0, 1), jnp.float32)
 
 
-def test_shapes_of_the_original():
+def test_shapes_of_the_original(monkeypatch):
+    monkeypatch.setattr(prep_hide_reveal, "KERNELS", KERNELS)
     shapes = jax.eval_shape(build(50).init, jax.random.key(0))
     found = {"/".join(name): leaf.shape for name, leaf in flatten_dict(shapes).items()}
     expected = {}
@@ -62,6 +74,7 @@ def test_shapes_of_the_original():
     assert found == expected
 
 
+@pytest.mark.slow
 def test_init_depends_on_the_key_only():
     _, init, params = small()
     jax.tree.map(np.testing.assert_array_equal, params, init(key(0)))
@@ -70,16 +83,18 @@ def test_init_depends_on_the_key_only():
         assert np.any(leaf != other[name]) == (name[-1] == "kernel")
 
 
+@pytest.mark.slow
 def test_delta_init_hands_the_picture_on():
     block = prep_hide_reveal.Block(
         5, 4, jnp.float32, prep_hide_reveal.hand_on(lift=3.0), prep_hide_reveal.hand_on()
     )
     x = pictures(0) - 0.5
-    stacks = block.apply(quick(block.init)(key(0), x), x).reshape(*x.shape[:3], 3, 5)
-    np.testing.assert_allclose(stacks[..., :3], np.repeat((x + 3)[..., None, :], 3, axis=3), atol=1e-5)
+    stacks = quick(block.apply)(quick(block.init)(key(0), x), x).reshape(*x.shape[:3], 2, 5)
+    np.testing.assert_allclose(stacks[..., :3], np.repeat((x + 3)[..., None, :], 2, axis=3), atol=1e-5)
     assert np.std(stacks[..., 3:]) > 1e-3
 
 
+@pytest.mark.slow
 def test_delta_init_starts_at_the_cover():
     model = build(6)
     params, cover, secret = quick(model.init)(key(0)), pictures(1), pictures(2)
@@ -105,6 +120,7 @@ def test_normalise():
     np.testing.assert_allclose(prep_hide_reveal.denormalise(jnp.zeros(3)), mean, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_video_is_frame_by_frame():
     model, _, params = small()
     hide, reveal = quick(model.hide), quick(model.reveal)
@@ -125,6 +141,7 @@ def test_video_is_frame_by_frame():
         np.testing.assert_allclose(changed[1], images[1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_overfits_one_batch():
     model, _, params = small()
     shuffle = ConfigDict({"moves": "secret", "cipher": "blocks", "block_size": 4})

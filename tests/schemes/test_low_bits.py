@@ -183,6 +183,7 @@ def test_indices_depend_on_the_number():
             assert np.mean(one == two) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [12, 17])
 def test_indices_are_uniform(size):
     """Chi-square of where each index goes, over 1000 permutations: its mean over all indices is about 1."""

@@ -52,6 +52,7 @@ def draw(covers):
     return network.draw_pairs(covers, embed, 24, 8, seed=3)
 
 
+@pytest.mark.slow
 def test_it_learns_and_is_restored_from_its_folder(config, covers, draw, tmp_path):
     found = network.train(config, draw, tmp_path)
     again = network.train(config, draw, tmp_path)  # takes no further step

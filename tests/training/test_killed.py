@@ -1,10 +1,7 @@
 """main.py trains, is killed twice, and ends with the same bits as a run that nothing interrupted."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +19,7 @@ from deepsteg_jax.training import checkpoints
 from deepsteg_jax.training.logs import JSON_LINES
 from deepsteg_jax.training.loop import train
 from deepsteg_jax.training.state import create_optimizer, create_state
+from tests.children import Training
 from tests.training.test_loop import _figures, _lines, _saved
 
 pytestmark = pytest.mark.slow
@@ -57,20 +55,16 @@ def _settings(folder) -> dict:
 
 def _start(folder, workdir):
     flags = [f"--config.{name}={value}" for name, value in _settings(folder).items()]
-    command = [sys.executable, "main.py", "--config=configs/video.py:tiny", "--mode=train", *flags]
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*command, f"--workdir={workdir}"], cwd=ROOT, env=env, **pipes)
+    return Training(workdir, f"--config={ROOT}/configs/video.py:tiny", *flags)
 
 
 def _kill_when(condition, child, workdir) -> int:
     """Kill once the condition holds; returns the newest checkpoint."""
     while not condition():
-        assert child.poll() is None, f"main.py ended too early: {child.communicate()}"
+        assert child.code is None, f"main.py ended too early: {child.errors}"
         time.sleep(0.002)
-    child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    child.communicate()
+    child.send(signal.SIGKILL)
+    assert child.finish().code == -signal.SIGKILL
     return _newest(workdir)
 
 
@@ -102,10 +96,9 @@ def killed(tmp_path_factory):
     some_step = np.random.default_rng(0).integers(resumed_at[0] + 11, STEPS - 5)
     reached = lambda: any(step >= some_step for step in _steps_written(parts)[logged:])  # noqa: E731
     resumed_at.append(_kill_when(reached, _start(folder, parts), parts))
-    child = _start(folder, parts)
-    printed, errors = child.communicate()
-    assert child.returncode == 0, errors
-    return Killed(whole, parts, resumed_at, half_saved, printed)
+    child = _start(folder, parts).finish()
+    assert child.code == 0, child.errors
+    return Killed(whole, parts, resumed_at, half_saved, child.printed)
 
 
 @pytest.fixture(scope="module")

@@ -309,6 +309,7 @@ def test_every_line_has_losses_weighted_and_not_psnr_norms_and_speed(config, who
             assert -10 * np.log10(line[f"loss_{side}"]) - 1e-3 <= line[f"{side}_psnr_db"] < 100
 
 
+@pytest.mark.slow
 def test_lines_saves_pictures_and_validation_change_nothing(config, whole, tmp_path):
     config.data.validation_path = config.data.path
     config.train.update(log_every_steps=3, save_every_steps=1, picture_every_steps=2, validate_every_steps=1)
@@ -316,6 +317,7 @@ def test_lines_saves_pictures_and_validation_change_nothing(config, whole, tmp_p
     assert len(_lines(tmp_path)) == 3 + 9 and (tmp_path / "best").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_crashed_goes_on_to_the_same_bits(config, whole, tmp_path):
     """Steps after the last save are done and logged again, with the same figures."""
     for number, saved in ((2, []), (5, ["3"]), (4, ["3", "6"])):
@@ -333,6 +335,7 @@ def test_a_run_that_crashed_goes_on_to_the_same_bits(config, whole, tmp_path):
     assert len(set(rates)) > 2  # so that a schedule that starts afresh would show
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_where_a_shorter_or_stopped_one_ended(config, whole, tmp_path):
     config.optimizer.num_steps = 2
     assert int(train(config, tmp_path).step) == 2
@@ -367,6 +370,7 @@ def test_a_folder_of_another_config_is_left_alone(config, whole, change):
     assert _equal(_restore(config, folder), whole.state)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_keeps_the_last_good_checkpoint(config, tmp_path):
     """A loss is that of the parameters before its step, hence the norm of those after it is looked at."""
     config.optimizer.num_steps = 3

@@ -56,6 +56,7 @@ def test_its_lines_hold_what_the_loss_logs(listener, whole):
     assert _equal(_restore(listener, whole.whole), whole.state)
 
 
+@pytest.mark.slow
 def test_it_goes_on_to_the_same_bits(listener, whole, tmp_path):
     _crash_after(3, listener, tmp_path)
     assert _saved(tmp_path) == ["2"]
@@ -104,7 +105,7 @@ def test_four_devices_train_as_one(listener, whole, tmp_path):
     env = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-c", FOUR_DEVICES, listener.to_json(), str(tmp_path / "four")]

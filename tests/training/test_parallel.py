@@ -137,7 +137,7 @@ def runs(tmp_path_factory):
         env = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
             "PYTHONPATH": str(ROOT),
         }
         command = [sys.executable, "-c", SCRIPT, str(folder), str(devices), str(STEPS)]
