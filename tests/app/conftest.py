@@ -5,7 +5,7 @@ import pytest
 from tests.app.serving import need, serving
 
 
-@pytest.fixture(scope="package")  # not longer: it is never quite idle
+@pytest.fixture(scope="module")  # not longer: an idle server takes a twentieth of a core
 def served(tmp_path_factory):
     """(address, process, file of what it printed, folder of its temporary files)."""
     need("gradio", "app")
