@@ -204,7 +204,7 @@ def summary(rows: list[dict]) -> str:
     lines = []
     for name in SUMMARY:
         runs = through[name.removesuffix(" D=3")]
-        clean = lossless.get(name) or runs["C0"]["mean"]
+        clean = lossless.get(name) or runs["C2"]["mean"]
         figures = clean.get("stego_psnr_db", clean.get("before_psnr_db")), clean["secret_psnr_db"]
         shown = (f"{value:.1f}" for value in (*figures, runs["C6"]["mean"]["secret_psnr_db"]))
         lines.append([f"`{name}`", *shown])
