@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ("fine", 1.0, "C2"),
     )
     config.growth = 2.4  # most that H.264 of the stego may take, in bits of the cover's; 0: no limit
-    config.margin = 0.98  # share that is used of what a layer could carry through its rung
+    config.margin = 0.95  # share that is used of what a layer could carry through its rung
 
     config.optimizer = ConfigDict()
     config.optimizer.num_steps = 6000

@@ -95,17 +95,22 @@ def planes_of(frames: Frames) -> tuple[Array, ...]:
 
 
 def _split(plane: Array, side: int, rows: int, columns: int) -> Array:
-    """Cut [*n, h, w, c] into the blocks of whole macroblocks, [*n, rows, columns, side^2, 64, c]."""
+    """Cut [*n, h, w, c] into the blocks of whole macroblocks, [*n, rows, columns, side^2, 64, c].
+
+    TFLite transposes no more than six axes, so that neighbours which stay together are one.
+    """
+    *n, _, _, c = plane.shape
     h, w = (side * BLOCK * length for length in (rows, columns))
-    form = "... (y r i) (x c j) d -> ... y x (r c) (i j) d"
-    return rearrange(plane[..., :h, :w, :], form, r=side, c=side, i=BLOCK, j=BLOCK)
+    x = plane[..., :h, :w, :].reshape(-1, side, BLOCK, columns, side, BLOCK * c)
+    return x.transpose(0, 3, 1, 4, 2, 5).reshape(*n, rows, columns, side * side, BLOCK * BLOCK, c)
 
 
 def _put(plane: Array, blocks: Array, side: int) -> Array:
     """Invert `_split`; what lies outside whole macroblocks stays as it is in `plane`."""
-    form = "... y x (r c) (i j) d -> ... (y r i) (x c j) d"
-    inner = rearrange(blocks, form, r=side, c=side, i=BLOCK, j=BLOCK)
-    return plane.at[..., : inner.shape[-3], : inner.shape[-2], :].set(inner)
+    *n, rows, columns, _, _, c = blocks.shape
+    h, w = (side * BLOCK * length for length in (rows, columns))
+    x = blocks.reshape(-1, columns, side, side, BLOCK, BLOCK * c).transpose(0, 2, 4, 1, 3, 5)
+    return plane.at[..., :h, :w, :].set(x.reshape(*n, h, w, c))
 
 
 def _channels(frames: Frames) -> tuple[Array, ...]:
@@ -117,9 +122,11 @@ def _channels(frames: Frames) -> tuple[Array, ...]:
 def to_macroblocks(frames: Frames) -> Float32[Array, "*n rows columns blocks 64 c"]:
     """Cut frames into the samples of macroblocks; c: 3 for RGB, whose blocks are those of luma, else 1."""
     parts = _channels(frames)
-    rows, columns = (length // MACROBLOCK for length in parts[0].shape[-3:-1])
+    *n, h, w, c = parts[0].shape
+    rows, columns = h // MACROBLOCK, w // MACROBLOCK
     cut = [_split(part, side, rows, columns) for part, side in zip(parts, _SIDES, strict=False)]
-    return jnp.concatenate(cut, axis=-3)
+    flat = jnp.concatenate([x.reshape(-1, x.shape[-3], BLOCK * BLOCK * c) for x in cut], axis=1)
+    return flat.reshape(*n, rows, columns, -1, BLOCK * BLOCK, c)
 
 
 def from_macroblocks(samples: Float32[Array, "*n rows columns blocks 64 c"], frames: Frames) -> Frames:
@@ -133,7 +140,8 @@ def from_macroblocks(samples: Float32[Array, "*n rows columns blocks 64 c"], fra
 
 
 def _luma(samples: Array) -> Array:
-    return samples @ LUMA if samples.shape[-1] == 3 else samples[..., 0]
+    """Return the samples of macroblocks without channels: [..., c] to [...]."""
+    return samples @ LUMA if samples.shape[-1] == 3 else samples.reshape(samples.shape[:-1])
 
 
 def read_values(frames: Frames, carriers: Carriers) -> Float[Array, "*n rows columns k"]:
@@ -260,7 +268,7 @@ def context(
     Of every block, coefficients and their changes in time as signed logarithms and the energy of three bands
     above them; the phases as points on the circle; and the means of all these over the frame.
     """
-    blocks = to_macroblocks(planes)[..., 0] @ _WAVES.T
+    blocks = _luma(to_macroblocks(planes)) @ _WAVES.T
     order = zigzag(BLOCK)[1:]
     near = blocks[..., order[:CONTEXT]]
     bands = jnp.split(blocks[..., order[CONTEXT:-2]], 3, axis=-1)

@@ -61,7 +61,7 @@ class RobustScheme(Scheme):
         return Cost(
             frames * pixels / _PIXELS_PER_SECOND,
             int(_BYTES + _BYTES_PER_PIXEL * pixels),
-            int((_STILL_BYTES if self.still else _STEGO_BYTES) * frames * pixels),
+            frames * int((_STILL_BYTES if self.still else _STEGO_BYTES) * pixels),
         )
 
     def check(self, info: media.Info) -> None:
