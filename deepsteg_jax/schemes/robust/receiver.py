@@ -210,7 +210,16 @@ def _shown(messages: Iterable[bytes | None], shape: tuple[int, ...]) -> tuple[np
     finer = list(takewhile(lambda message: message is not None, read[whole[-1] + 1 :]))
     if finer:
         shown = decode_layer(finer[-1], shown, shape)
-    return shown, len(whole) + len(finer), sum(len(message) for message in read if message)
+    return shown, _useful(read), sum(len(message) for message in read if message)
+
+
+def _useful(messages: Sequence[bytes | None]) -> int:
+    """Count the layers that show something: a refinement does not where the layer below it is lost."""
+    count, unbroken = 0, False
+    for message in messages:
+        unbroken = message is not None and (unbroken or not needs_below(message))
+        count += unbroken
+    return count
 
 
 class RobustReceiver(base.Receiver):

@@ -45,6 +45,7 @@ def test_the_finest_that_can_be_read_is_shown(monkeypatch):
     monkeypatch.setattr(receiver, "decode_layer", decode)
     monkeypatch.setattr(receiver, "needs_below", lambda message: message.islower())
     for messages, shown, count, payload in [
+        ([b"A", b"b", b"C"], b"C", 3, 3),
         ([None, None], None, 0, 0),
         ([b"A", b"B"], b"B", 2, 2),
         ([b"A", None, b"C"], b"C", 2, 2),
