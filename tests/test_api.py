@@ -1,6 +1,7 @@
 """The library: arrays and files give what the modes give."""
 
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import deepsteg_jax
+from configs import robust
 from configs.video import get_config
 from deepsteg_jax import api, commands, keys, loading, media, models
 from deepsteg_jax.errors import UserError
@@ -195,6 +197,14 @@ def test_every_shipped_checkpoint_has_a_name_and_its_config():
     shipped = {path.name for path in checkpoints.PRETRAINED.iterdir() if path.is_dir()}
     assert shipped == set(api.SHIPPED)
     assert all(loading.config_of(name).checkpoint == name for name in shipped)
+
+
+@pytest.mark.parametrize(("name", "variant"), [("robust", ""), ("robust_image", "image")])
+def test_a_shipped_config_hides_as_the_one_in_configs(name, variant):
+    """What `main.py` hides, `deepsteg` reveals, and the other way round."""
+    shipped, config = (x.to_dict() for x in (loading.config_of(name), robust.get_config(variant)))
+    for section in ("model", "secret_layers", "overhead", "fine", "repeats", "growth", "margin"):
+        assert json.dumps(shipped[section]) == json.dumps(config[section])
 
 
 def test_a_config_is_taken_and_left_as_it_is(model):
