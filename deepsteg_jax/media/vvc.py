@@ -23,7 +23,7 @@ SIDE = 8  # pixels that both sides must be multiples of
 _START = b"\0\0\1"
 _SEQUENCE, _PICTURE = 15, 16  # types of NAL units of parameters (H.266, table 5)
 _PARAMETERS = "AccessUnitDelimiter=0:HrdParametersPresent=0:VuiParametersPresent=0"
-# The end of a sequence's parameters as VVenC 1.13 writes them; other ones would cost 130 bytes more.
+# The end of a sequence's parameters as VVenC writes them here; other ones would cost 130 bytes more.
 _USUAL = bytes.fromhex(
     "a801cdffeb084d958c10209c00ca0c5842183110819220d487a3d5a92f249a92c9116a22f1126a22452444992224d465"
     "9210b5085e10bd5a92f25ea19418b100c5880810810102a102020690810102c408081104040b20808121010640811081"

@@ -239,6 +239,8 @@ def write_repeated(
 
 def group_means(frames: Frames, repeat: int) -> Any:
     """Average each group of frames that share symbols, [n, ...] to [ceil(n / repeat), ...]."""
+    if repeat == 1:
+        return frames
 
     def means(x):
         return jnp.stack([x[i : i + repeat].mean(0) for i in range(0, len(x), repeat)])

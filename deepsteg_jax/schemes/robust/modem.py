@@ -104,13 +104,6 @@ def planes_of(frames: Frames) -> tuple[np.ndarray, ...]:
     return tuple(np.asarray(plane) for plane in symbol_model.planes_of(frames))
 
 
-def repeated_means(planes: tuple[np.ndarray, ...], repeat: int) -> tuple[np.ndarray, ...]:
-    """Average planes [n, ...] over each group of frames that share symbols, [ceil(n / repeat), ...]."""
-    if repeat == 1:
-        return planes
-    return tuple(np.stack([x[i : i + repeat].mean(0) for i in range(0, len(x), repeat)]) for x in planes)
-
-
 def _whole(frames: Frames) -> Frames:
     return jax.tree.map(lambda x: x.astype(jnp.uint8), frames)
 

@@ -91,8 +91,8 @@ def encode(
 ) -> tuple[bytes, Coding]:
     """Return about the best coding of a secret in at most `capacity` bytes, and what it was coded with.
 
-    It has the size that is usually best for so many bytes, or the next one that fits, and the finest
-    quantiser that fills FILLED of them.
+    The size is the one that usually suits so many bytes, or the next smaller one that fits. Of quantisers the
+    first that fits and fills FILLED of the bytes is taken, or else the finest that fits.
 
     Args:
         frames: uint8 [n, h, w, 3].

@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 from deepsteg_jax import media
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models.symbols import Frames
+from deepsteg_jax.models.symbols import Frames, group_means
 from deepsteg_jax.schemes import base
 from deepsteg_jax.schemes.base import Metadata, Pair
 from deepsteg_jax.schemes.robust import alignment, code, header, levels
 from deepsteg_jax.schemes.robust.header import Header
 from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT, Layer
-from deepsteg_jax.schemes.robust.modem import Modem, Modulation, planes_of, repeated_means
+from deepsteg_jax.schemes.robust.modem import Modem, Modulation, planes_of
 from deepsteg_jax.schemes.robust.secret_layers import LayerCoder
 from deepsteg_jax.schemes.robust.segment import OVERHEAD, Format, Reading, Segment
 
@@ -65,7 +65,7 @@ def _read_layer(layer: Layer, symbols, sent: np.ndarray, read: np.ndarray) -> tu
 def _demodulated(modem: Modem, sent: Sent, frames: Frames) -> np.ndarray:
     """Demodulate the symbols of a segment in received frames, see `Modem.read`."""
     references, modulation = sent.segment.format.layout.references, sent.modulation
-    planes = repeated_means(planes_of(frames), modulation.repeat)
+    planes = group_means(planes_of(frames), modulation.repeat)
     return modem.read(planes, modulation.spacing, references, levels.to_phases(sent.bits[:, references]))
 
 
