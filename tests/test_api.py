@@ -160,6 +160,7 @@ def test_robust_arrays_are_those_of_files(tmp_path):
 # --- files ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_give_the_bits_of_the_modes(model, same_salts, tmp_path):
     stego, revealed = run_modes(tmp_path, model.config, noise(10, 32, 48), smooth(6, 24, 40), ".mkv")
     done = []

@@ -178,6 +178,7 @@ def test_kills(long, tmp_path, mode):
     assert any(killed)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_not_in_the_way_of_the_next(long, tmp_path):
     output = tmp_path / "out.mkv"
     driver = Driver("hide", long.cover, long.secret, output)
@@ -344,6 +345,7 @@ def test_output_folder_vanishes(short, tmp_path, mode, output):
     assert names(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["out.mkv", "out/"])
 def test_two_processes_with_one_output(tmp_path, output):
     covers = [noise(100, seed=seed) for seed in range(2)]

@@ -52,6 +52,7 @@ def drop(address, session, path, number=0):
     return ask(address, f"/gradio_api/queue/data?session_hash={session}")[2].decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [
@@ -80,6 +81,7 @@ def test_closed_addresses(served, path):
     assert status in (403, 404) and b"root:" not in body and b"import" not in body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", f"{ROOT}/main.py", "http://127.0.0.1:9/x.png", "https://example.com/x"]
 )
@@ -89,6 +91,7 @@ def test_a_path_that_was_not_uploaded(served, path):
     assert not [p for p in served[3].rglob("*") if p.name in ("passwd", "main.py", "x.png", "x")]
 
 
+@pytest.mark.slow
 def test_visitors_do_not_get_each_others_files(served, tmp_path):
     """Not even the path of the other's upload helps: it has moved, to where only a token leads."""
     address, _, _, folder = served
@@ -106,6 +109,7 @@ def test_visitors_do_not_get_each_others_files(served, tmp_path):
     assert kept.exists()
 
 
+@pytest.mark.slow
 def test_the_limit_of_an_upload(served):
     status, _, _ = upload(served[0], "large.mkv", bytes(2**22 + 1))
     assert status == 413
@@ -115,12 +119,14 @@ def test_the_limit_of_an_upload(served):
     assert not list(served[3].rglob("*large*"))
 
 
+@pytest.mark.slow
 def test_headers(served):
     status, headers, _ = ask(served[0], "/")
     assert status == 200 and "default-src 'self'" in headers["Content-Security-Policy"]
     assert headers["Referrer-Policy"] == "no-referrer" and "server" not in headers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80"])
 def test_other_names_do_not_lead_here(served, host):
     for path in ("/", "/config", "/gradio_api/info"):

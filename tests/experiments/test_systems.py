@@ -18,6 +18,7 @@ def test_information_is_that_of_a_channel_that_adds():
     assert information(rng.uniform(0, 0.5, (100, 1000)) + 7) == pytest.approx(100_000, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not secret_codec.has_encoder(), reason="there is no encoder of secrets")
 def test_robust_hides_in_planes_and_counts_what_arrives():
     """A segment and a short one."""

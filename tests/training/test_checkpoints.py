@@ -233,6 +233,7 @@ def test_the_best_of_steps_that_were_done_again(toy, tmp_path):
     assert (steps, loss) == ([6], 0.5) and _equal(hide, states[6].params["hide"])
 
 
+@pytest.mark.slow
 def test_a_truncated_file_is_harmless_or_one_line(toy, saved, tmp_path):
     """Not every file matters; those that do must not lead to wrong numbers or to a traceback."""
     state, folder = saved

@@ -4,6 +4,7 @@ import logging
 
 import jax
 import numpy as np
+import pytest
 
 from deepsteg_jax import keys, media, metrics
 from deepsteg_jax.channels import ladder
@@ -25,6 +26,7 @@ def test_comes_back_finer_through_better_channels(parties, hidden):
     assert found[1][1] > 26 and found[1][1] > found[0][1] + 1
 
 
+@pytest.mark.slow
 def test_missing_and_repeated_frames_do_no_harm(parties, hidden):
     secret, stego = hidden
     (part,) = reveal(
@@ -67,6 +69,7 @@ def test_a_cover_alone_has_nothing(parties):
     assert reveal(parties, in_planes(smooth(6, *SIZE))) == []
 
 
+@pytest.mark.slow
 def test_a_second_file_compiles_nothing(parties, hidden, caplog, monkeypatch):
     """Programs are kept by the scheme."""
     scheme, stego = parties.scheme, media.unstack(hidden[1])

@@ -62,6 +62,7 @@ def test_the_room_over_the_layer_below_decides_on_the_kind(rooms, kinds):
     assert secret_layers._kinds(rooms) == kinds
 
 
+@pytest.mark.slow
 def test_a_second_refinement_is_of_the_same_layer():
     """So it is of use without the first."""
     secret = smooth(8, 128, 192)

@@ -1,12 +1,14 @@
 """What a sender makes of a cover."""
 
 import numpy as np
+import pytest
 
 from deepsteg_jax.channels import ladder
 from tests.schemes.robust.conftest import ABOUT, FRAMES, KEY, SIZE, load_scheme, reveal
 from tests.synthetic import in_planes, smooth
 
 
+@pytest.mark.slow
 def test_a_cover_that_stands_still_shares_symbols(parties):
     grain = np.random.default_rng(0).integers(0, 24, (1, *SIZE, 3))
     cover = (smooth(1, *SIZE) // 2 + 60 + grain).astype(np.uint8)
