@@ -1,0 +1,1 @@
+"""Hide a file bit for bit by syndrome-trellis codes at content-adaptive costs."""
