@@ -86,6 +86,8 @@ def hide(
     credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
     with scheme.sender(plan, credentials, settings, measured) as sender:
         start, done = time.monotonic(), 0
+        counted = _Counted(progress)
+        sender.progress = counted.ahead
         with (
             closing(read_ahead(pairs, AHEAD)) as stream,
             _stego_writer(scheme, plan, output) as writer,
@@ -93,13 +95,31 @@ def hide(
         ):
             for frames in _sent(sender, stream):
                 put(frames)
-                progress(len(frames))
+                counted.whole(len(frames))
                 done += len(frames)
             _check_carried(plan, done)
         seconds = time.monotonic() - start
         notes = (*_notes(plan, output), *sender.notes)
     count = len(plan.secret_clock.times) if pictures else 0
     return Report(count, info.width, info.height, info.rate, seconds, done, notes)
+
+
+class _Counted:
+    """Tells of every frame once, whether its sender does so during its work or not."""
+
+    def __init__(self, progress: Callable[[int], Any]):
+        """Take what is called with the number of frames just hidden."""
+        self._progress, self._told = progress, 0
+
+    def ahead(self, frames: int) -> None:
+        """Tell of frames that the sender will return."""
+        self._told += frames
+        self._progress(frames)
+
+    def whole(self, frames: int) -> None:
+        """Tell of the rest of the frames that it returned."""
+        self._progress(frames - self._told)
+        self._told = 0
 
 
 def _sent(sender: Sender, pairs: Iterable[tuple[Pair, int]]) -> Iterator[list[tuple[Any, int]]]:

@@ -116,6 +116,9 @@ class Sender(ABC):
     notes: tuple[str, ...] = ()
     """Notes for the user."""
 
+    progress: Callable[[int], Any] = staticmethod(lambda frames: None)
+    """Called during a long `send` with the number of frames just hidden, of those that it will return."""
+
     @abstractmethod
     def send(self, pair: Pair) -> list[Frame]:
         """Take the next frame of the cover; return the frames of the stego that are ready, in order."""

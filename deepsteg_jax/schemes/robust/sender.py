@@ -5,7 +5,7 @@ secret -> thumbnail or video in as many bytes, layer by layer -> sealed -> error
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
@@ -115,7 +115,14 @@ class SegmentSender:
         self._growth, self._margin = config.growth, config.margin
         self._coder, self._at = LayerCoder(), 0
 
-    def send(self, number: int, cover: Frames, secret: np.ndarray, metadata: Metadata) -> Sent:
+    def send(
+        self,
+        number: int,
+        cover: Frames,
+        secret: np.ndarray,
+        metadata: Metadata,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> Sent:
         """Hide segment `number`.
 
         Args:
@@ -123,6 +130,7 @@ class SegmentSender:
             cover: RGB, uint8 [n, h, w, 3], or planes [n, ...], n <= SEGMENT.
             secret: uint8 [n, h', w', 3], of any size.
             metadata: of the secret.
+            progress: called with the share of the work that is done.
 
         Returns:
             The segment with its stego, which is like the cover.
@@ -133,8 +141,11 @@ class SegmentSender:
         layers, length = self._format.layers, len(secret)
         plain = Header(_salt(), length, self._format.repeats[0], (0,) * len(layers), metadata)
         received = self._modulated(number, cover, plain)
+        progress(0.3)
         capacities = self._capacities(received)
+        progress(0.6)
         messages = self._coder.encode(secret, [size - OVERHEAD for size in capacities], metadata.rate)
+        progress(0.9)
         if not any(messages) and not number:  # a short last segment may well be empty
             raise UserError("nothing of the secret fits into this cover: use larger or more frames")
         # A message that does not fill its layer leaves more room to the code, which then corrects more.
@@ -258,7 +269,14 @@ class RobustSender(base.Sender):
 
     def _hide(self) -> list[np.ndarray]:
         cover = media.stack([pair.cover for pair in self._pairs])
-        secret = np.stack([pair.secret for pair in self._pairs])
-        stego = self._segments.send(self._number, cover, secret, self._metadata).stego
+        secret, told = np.stack([pair.secret for pair in self._pairs]), 0
+
+        def tell(share: float) -> None:
+            nonlocal told
+            frames = int(share * len(secret)) - told
+            told += frames
+            self.progress(frames)
+
+        stego = self._segments.send(self._number, cover, secret, self._metadata, tell).stego
         self._pairs, self._number = [], self._number + 1
         return media.unstack(stego)

@@ -78,11 +78,12 @@ def wire(monkeypatch):
         def __init__(self, config, modem, shared):
             wire.master = shared[0]
 
-        def send(self, number, cover, secret, metadata):
+        def send(self, number, cover, secret, metadata, progress):
             assert number == len(wire.sent) and secret.dtype == np.uint8
             for plane in jax.tree.leaves(cover):
                 assert 0 < len(plane) == len(secret) <= SHORT_SEGMENT and plane.dtype == np.uint8
             assert secret.shape[1:] == (metadata.height, metadata.width, 3)
+            progress(0.6)
             wire.sent[number] = secret.copy(), metadata
             return SimpleNamespace(stego=jax.tree.map(lambda x: x ^ 1, cover))
 

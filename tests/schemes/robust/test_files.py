@@ -137,6 +137,13 @@ def test_a_short_cover_is_repeated(robust, tmp_path):
     np.testing.assert_array_equal(reveal(robust, tmp_path / "stego.mp4", tmp_path / "out.mkv")[1], secret)
 
 
+def test_progress_goes_on_within_a_segment(robust, tmp_path):
+    cover, secret = (save(tmp_path / f"{name}.mkv", noise(9)) for name in ("cover", "secret"))
+    told = []
+    pipeline.hide(robust, KEY, cover, secret, tmp_path / "stego.mp4", told.append)
+    assert told == [2, 2, 2, 2, 0, 1]
+
+
 def test_an_odd_cover_goes_into_lossless_formats_only(wire, robust, tmp_path):
     _, cover, secret = clips(tmp_path, 3, 3, (31, 48))
     with pytest.raises(UserError, match=r"48x31; use \.mkv .* crop=48:30"):
