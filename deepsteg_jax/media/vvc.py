@@ -6,6 +6,7 @@ hardly change, which weighs in streams of a kilobyte: here access unit delimiter
 out, and parameters are deflated with a dictionary of what VVenC's usually are.
 """
 
+import logging
 import subprocess
 import zlib
 from functools import cache
@@ -38,10 +39,13 @@ def program() -> str | None:
         from imageio_ffmpeg import get_ffmpeg_exe
 
         path = get_ffmpeg_exe()
-        listed = subprocess.run([path, "-v", "error", "-encoders"], capture_output=True, check=True)
+        listed = subprocess.run([path, "-v", "info", "-encoders"], capture_output=True, check=True)
     except (ImportError, RuntimeError, OSError, subprocess.CalledProcessError):
         return None
-    return path if b"libvvenc" in listed.stdout else None
+    if b"libvvenc" not in listed.stdout:
+        return None
+    logging.getLogger(__name__).info("VVC by %s", listed.stderr.decode(errors="replace").partition("\n")[0])
+    return path
 
 
 def encode(frames: np.ndarray, quantiser: int) -> bytes:
