@@ -3,7 +3,8 @@
 Filler, Judas and Fridrich, "Minimizing additive distortion in steganography using syndrome-trellis codes",
 IEEE TIFS 2011, over GF(3) instead of GF(2): a sample carries its value mod 3, a change of -1 or +1 reaches
 every other symbol, and the message is the syndrome of all symbols under a banded parity-check matrix. The
-search for the cheapest changes (Viterbi) runs over 3^height states in independent lanes.
+search for the cheapest changes (Viterbi) runs over 3^height states in independent lanes. Samples come in a
+keyed order: it hides the message, and spreads cheap and forbidden samples over all lanes.
 """
 
 from __future__ import annotations

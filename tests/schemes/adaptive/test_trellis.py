@@ -77,6 +77,13 @@ def test_both_directions_are_taken_alike():
     assert abs(changes.sum()) < 4 * np.sqrt(np.abs(changes).sum())
 
 
+def test_first_samples_of_the_lanes_may_be_forbidden():
+    layout, symbols, costs, message = make(2000, 0.4, 8)
+    assert layout.width == 4
+    costs[: 4 * layout.lanes] = np.inf
+    assert trellis.embed(layout, symbols, costs, message)[1]
+
+
 def test_too_many_forbidden_changes_are_told():
     layout, symbols, costs, message = make(2000, 0.4, 3)
     assert not trellis.embed(layout, symbols, forbid(symbols, costs, 0.95, 3), message)[1]
@@ -95,7 +102,12 @@ def test_scale_of_the_costs_does_not_matter():
     np.testing.assert_array_equal(once, again)
 
 
-def test_other_bits_change_the_syndrome_of_few_trits():
+def test_what_symbols_carry_stays_the_same_over_versions():
+    bits = np.asarray(trellis.extract(trellis.layout(200, 38, 3), np.arange(200) ** 2))
+    assert int("".join(map(str, bits)), 2) == 0x1F5F901BF2
+
+
+def test_a_sample_matters_to_few_groups_of_bits():
     layout, symbols, _, _ = make(2000, 0.1, 6)
     message = np.asarray(trellis.extract(layout, symbols))
     symbols[1000] += 1
