@@ -21,16 +21,18 @@ from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.pipeline import Report
 from deepsteg_jax.schemes.base import Purpose, Scheme
 
-SHIPPED = ("video", "image", "robust", "robust_image")
+SHIPPED = ("video", "image", "adaptive", "robust", "robust_image")
 """The names of the shipped checkpoints."""
 
 random_key = keys.random_key
 
-PURPOSES = {"pixels": "file", "robust": "post"}
+PURPOSES = {"adaptive": "file", "pixels": "live", "robust": "post"}
 """The purpose that each scheme serves."""
 
+_EXACT = "survives exact copies only: send it as a file, no messenger and no upload that re-encodes"
 SURVIVES = {
-    "file": "survives exact copies only: send it as a file, no messenger and no upload that re-encodes",
+    "file": _EXACT,
+    "live": _EXACT,
     "post": "survives re-encoding at the same size",
 }
 """The channels that a stego survives, by purpose."""
@@ -145,7 +147,7 @@ def _array(clip: Clip) -> NDArray[np.uint8]:
     return clip.frames[0] if clip.is_image else np.stack(clip.frames)
 
 
-def _ignore(frames: int) -> None:
+def _ignore(told: Any) -> None:
     pass
 
 
@@ -226,20 +228,22 @@ def hide_file(
     changes: Mapping[str, Any] | None = None,
     loop_cover: bool = False,
     progress: Progress = _ignore,
+    announce: Callable[[str], Any] = _ignore,
 ) -> Report:
     """Hide a file in a file with the shipped model that suits, as `deepsteg hide` does.
 
     Args:
         cover: path of a clip or an image.
-        secret: the same.
+        secret: the same, or for "file" any file.
         output: path of the stego.
         key: a passphrase, or 32 bytes from `random_key` or a key file.
         purpose: "file" for exact copies, "post" for re-encoding, "live" for the fastest; None: by the
             suffix of `output`, .mp4, .mov and .jpg are for posting.
-        scheme: "pixels" or "robust" in place of the one that suits the purpose.
+        scheme: "adaptive", "pixels" or "robust" in place of the one that suits the purpose.
         changes: values for fields of the config.
         loop_cover: repeat a cover that is shorter than the secret.
         progress: called with the number of frames just hidden.
+        announce: called before the work with a line about the secret's treatment, or an empty one.
 
     Returns:
         The report; its last note says what the stego survives.
@@ -250,7 +254,7 @@ def hide_file(
     cover, secret = (sample_clips.resolve(fspath(path)) for path in (cover, secret))
     made = _suitable(cover, fspath(output), purpose, scheme, changes)
     settings = loading.settings_of(made.config, loop_cover)
-    report = pipeline.hide(made, _checked(key), cover, secret, fspath(output), progress, settings)
+    report = pipeline.hide(made, _checked(key), cover, secret, fspath(output), progress, settings, announce)
     return report._replace(notes=(*report.notes, SURVIVES[made.purpose]))
 
 
@@ -295,12 +299,12 @@ def describe(path: str | PathLike, purpose: Purpose | None = None) -> str:
         f"{path}: {info.width}x{info.height}, {frames} frames"
         + ("" if info.is_image else f", {seconds:.1f} s")
     ]
-    lines.append(f"holds a secret of up to {info.width}x{info.height}, as long as itself")
     for name in [purpose] if purpose else ["file", "post"]:
         made = _shipped.scheme(_shipped.for_cover(info, name))
         cost = made.cost(info.height, info.width, frames)
         lines.append(
-            f"--for {name} ({made.name}): about {_duration(cost.seconds)} on two cores, "
+            f"--for {name} ({made.name}): holds {made.capacity(info, frames)}; about "
+            f"{_duration(cost.seconds)} on two cores, "
             f"{cost.memory_bytes / 2**30:.1f} GiB of memory, a stego of {cost.stego_bytes / 2**20:.1f} MiB; "
             f"{SURVIVES[made.purpose]}"
         )

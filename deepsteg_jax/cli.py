@@ -90,7 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_hide(commands: Any) -> None:
     hide = _add(commands, "hide", _hide, "hide a secret in a cover")
     hide.add_argument("cover", metavar="COVER", help="the video or picture that everybody may see")
-    hide.add_argument("secret", metavar="SECRET", help="the video or picture to hide")
+    hide.add_argument("secret", metavar="SECRET", help="the video, picture or other file to hide")
     hide.add_argument("-o", "--output", metavar="STEGO", required=True, help="what to write")
     _add_purpose(hide)
     hide.add_argument("--scheme", metavar="NAME", help="how to hide, in place of what --for chooses")
@@ -197,7 +197,7 @@ def _hide(options: argparse.Namespace) -> None:
     from deepsteg_jax import media, sample_clips
 
     inputs = [sample_clips.resolve(path) for path in (options.cover, options.secret)]
-    info, _ = (media.probe(path) for path in inputs)  # before the passphrase is asked for
+    info = media.probe(inputs[0])  # before the passphrase is asked for
     media.check_output(options.output, inputs, info.is_image, lossy=True)
     key = _read_key(options, confirm=True)
 
@@ -214,15 +214,21 @@ def _hide(options: argparse.Namespace) -> None:
             changes=options.changes,
             loop_cover=options.loop_cover,
             progress=bar.update,
+            announce=_announce,
         )
     print(f"{options.output}: {report.summary()}")
+
+
+def _announce(line: str) -> None:
+    if line:
+        print(line, file=sys.stderr)
 
 
 def _reveal(options: argparse.Namespace) -> None:
     from deepsteg_jax import media
 
     info = media.probe(options.stego, [])
-    media.check_output(options.output, (options.stego,), info.is_image, lossy=True)
+    media.check_place(options.output, (options.stego,))
     key = _read_key(options)
 
     from deepsteg_jax import api

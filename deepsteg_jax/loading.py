@@ -4,7 +4,6 @@ import ctypes
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -49,8 +48,11 @@ def load(config: ConfigDict) -> Scheme:
     use_compilation_cache()
     _return_large_buffers()
     checkpoints.locate(config.checkpoint)
-    model = models.build(config.model)
-    restore = partial(checkpoints.restore_params, config.checkpoint, model, config.model)
+
+    def restore(side: str) -> Any:
+        model = models.build(config.model)
+        return checkpoints.restore_params(config.checkpoint, model, config.model, side)
+
     try:
         return SCHEMES.get(config.model.name, SCHEMES["pixels"])(config, restore)
     except (AttributeError, KeyError) as error:
@@ -113,7 +115,9 @@ class Shipped:
             info: the stego's.
             exact: whether its format keeps every sample.
         """
-        exactly = ["image", "video"] if info.is_image else ["video", "image"]
+        exactly = ["image", "video", "adaptive"] if info.is_image else ["video", "image", "adaptive"]
+        if media.has_planes(info.pixel_format) and not info.is_image:
+            exactly = ["adaptive"]  # which works in planes
         surviving = ["robust_image", "robust"] if info.is_image else ["robust"]
         return exactly + surviving if exact else surviving + exactly
 
@@ -121,6 +125,8 @@ class Shipped:
 def _name(purpose: Purpose, is_image: bool) -> str:
     if purpose == "post":
         return "robust_image" if is_image else "robust"
+    if purpose == "file":
+        return "adaptive"
     return "image" if is_image else "video"
 
 

@@ -1,5 +1,7 @@
 """Hide and reveal whole files with any scheme, as streams: memory is bounded by the frame size."""
 
+import os
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -56,6 +58,7 @@ def hide(
     output: Any,
     progress: Callable[[int], Any],
     settings: Settings = DEFAULTS,
+    announce: Callable[[str], Any] = lambda line: None,
 ) -> Report:
     """Hide a video in a video or an image in an image, or a file in either, file to file.
 
@@ -71,13 +74,17 @@ def hide(
         output: path of the stego.
         progress: called with the number of frames just hidden.
         settings: see `Settings`.
+        announce: called before the work with the sender's announcement, which may be empty.
 
     Raises:
         UserError: bad input; nothing is left under the output's name.
     """
-    pictures, read = scheme.accepts == "pictures", _reader(scheme, output)
-    plan = make_plan(cover, secret, settings.align, settings.loop_cover) if pictures else None
-    plan = plan or make_plan_for_bytes(cover, secret)
+    pictures = scheme.accepts == "pictures"
+    if pictures:
+        plan = make_plan(cover, secret, settings.align, settings.loop_cover)
+    else:
+        plan = make_plan_for_bytes(cover, secret, settings.loop_cover)
+    read = _reader(scheme, plan.cover, output)
     info, inputs = plan.cover, (cover, *secret) if isinstance(secret, tuple) else (cover, secret)
     scheme.check(info)
     check_output(scheme, output, info, inputs)
@@ -85,6 +92,7 @@ def hide(
     pairs = _paired(scheme, plan, read) if pictures else _unpaired(plan, read)
     credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
     with scheme.sender(plan, credentials, settings, measured) as sender:
+        announce(sender.announcement)
         start, done = time.monotonic(), 0
         counted = _Counted(progress)
         sender.progress = counted.ahead
@@ -135,17 +143,26 @@ def _sent(sender: Sender, pairs: Iterable[tuple[Pair, int]]) -> Iterator[list[tu
 def check_output(scheme: Scheme, output: Any, info: media.Info, inputs: Sequence[Any]) -> None:
     """Raise UserError unless `output` can take a stego of a cover like `info`."""
     survives, size = scheme.lossy is not None, (info.width, info.height)
-    kind = {} if scheme.domain == "rgb" else {"pixel_format": scheme.pixel_format or info.pixel_format}
+    planes = _in_planes(scheme, info, output)
+    kind = {"pixel_format": scheme.pixel_format or info.pixel_format} if planes else {}
     size = size if survives or kind else None
     media.check_output(output, inputs, info.is_image, lossy=survives, size=size, **kind)
 
 
-def _reader(scheme: Scheme, output: Any = None) -> Callable:
-    """Return what reads frames with their times in the scheme's domain.
+def _in_planes(scheme: Scheme, info: media.Info, output: Any = None) -> bool:
+    """Return whether a scheme works in the planes of a file like `info`, for an `output` if it hides."""
+    if scheme.domain != "own":
+        return scheme.domain == "planes"
+    taken = output is None or not media.takes_rgb_only(output)
+    return media.has_planes(info.pixel_format) and not info.is_image and taken
+
+
+def _reader(scheme: Scheme, info: media.Info, output: Any = None) -> Callable:
+    """Return what reads frames of a file like `info` with their times in the scheme's domain.
 
     Where an `output` takes RGB only, planes are made of RGB, as a receiver will make them.
     """
-    if scheme.domain == "rgb":
+    if not _in_planes(scheme, info, output):
         return media.read_timed
     by_rgb = output is not None and media.takes_rgb_only(output)
     return partial(media.read_planes, pixel_format=scheme.pixel_format, by_rgb=by_rgb)
@@ -200,7 +217,7 @@ def _stego_writer(scheme: Scheme, plan: Plan, output: Any) -> media.Writer:
 
 def _planes(scheme: Scheme, info: media.Info, output: Any) -> dict[str, Any]:
     """Return how planes are written, for a scheme that works in them."""
-    if scheme.domain == "rgb":
+    if not _in_planes(scheme, info, output):
         return {}
     own = media.has_planes(info.pixel_format) and not media.takes_rgb_only(output)
     colour = info.colour if own else media.BT601
@@ -258,7 +275,7 @@ def reveal(
         damaged.clear()
         if found.read:
             progress(found.read)
-        frames = islice(_frames(scheme, stego, damaged), found.read, None)
+        frames = islice(_frames(scheme, info, stego, damaged), found.read, None)
         with closing(read_ahead(frames, AHEAD)) as stream, _opened(receiver, scheme, output, info) as writer:
             pieces = _received(receiver, stream, progress)
             with write_behind(writer.write_all, 2) as put:
@@ -293,14 +310,14 @@ def find(
     """
     deriver = keys.Deriver(credential)
     for scheme in schemes:
-        opened = Stego(info, partial(_frames, scheme, stego, damaged))
+        opened = Stego(info, partial(_frames, scheme, info, stego, damaged))
         if found := scheme.probe(opened, deriver):
             return scheme, found
     raise UserError(NOTHING)
 
 
-def _frames(scheme: Scheme, stego: Any, damaged: list[int]) -> Iterator[Any]:
-    return (timed.frame for timed in _reader(scheme)(stego, damaged))
+def _frames(scheme: Scheme, info: media.Info, stego: Any, damaged: list[int]) -> Iterator[Any]:
+    return (timed.frame for timed in _reader(scheme, info)(stego, damaged))
 
 
 def _received(receiver: Receiver, frames: Iterator[Any], progress: Callable) -> Iterator[list]:
@@ -316,7 +333,7 @@ def _received(receiver: Receiver, frames: Iterator[Any], progress: Callable) -> 
 def _opened(receiver: Receiver, scheme: Scheme, output: Any, info: media.Info) -> Any:
     """Open the output for the secret."""
     if scheme.accepts == "bytes":
-        return _FileWriter(output)
+        return _FileWriter(output, receiver)
     secret = receiver.metadata
     rate, tick = (media.FOLDER_RATE, 1 / secret.rate) if secret.timed else (secret.rate, None)
     options = {"time_base": tick, "aspect": secret.aspect, "image": info.is_image, "lossy": REVEALED}
@@ -345,11 +362,16 @@ class _PictureWriter:
 
 
 class _FileWriter:
-    """Writes a secret that is a file, to a temporary name, renamed when complete."""
+    """Writes a secret that is a file, to a temporary name, renamed when complete.
 
-    def __init__(self, path: Any):
-        self._path = Path(path)
-        self._part = self._path.with_name(f".{self._path.name}.part")
+    In a folder it gets its own name. One that the sender coded to fit is coded again as `path` says.
+    """
+
+    def __init__(self, path: Any, receiver: Receiver):
+        self._path, self._receiver = Path(path), receiver
+        self._own_name = str(path).endswith(os.sep) or self._path.is_dir()
+        folder = self._path if self._own_name else self._path.parent
+        self._part = folder / f".{self._path.name}.{os.getpid()}.part"
 
     def write_all(self, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
@@ -359,12 +381,60 @@ class _FileWriter:
         pass
 
     def __enter__(self) -> "_FileWriter":
+        self._part.parent.mkdir(exist_ok=True)
         self._file = self._part.open("wb")
         return self
 
     def __exit__(self, kind: type | None, *rest: object) -> None:
         self._file.close()
-        if kind is None:
-            self._part.replace(self._path)
-        else:
+        try:
+            if kind is None:
+                self._place()
+        finally:
             self._part.unlink(missing_ok=True)
+
+    def _place(self) -> None:
+        receiver, name = self._receiver, safe_name(self._receiver.file_name)
+        path = self._path / name if self._own_name else self._path
+        if self._own_name and path.exists():
+            raise UserError(f"{path} exists already: give -o another folder, or a name of its own")
+        if receiver.coded and path.suffix.lower() != Path(name).suffix:
+            recode(self._part, path)
+        else:
+            self._part.replace(path)
+        receiver.notes = (*receiver.notes, *_kind_notes(receiver, path, name))
+
+
+def _kind_notes(receiver: Receiver, path: Path, name: str) -> Iterator[str]:
+    """Yield what a file is where its name does not tell."""
+    if path.name == name and path.parent != Path(name):
+        yield f"written to {path}"
+    elif not receiver.coded and Path(name).suffix.lower() != path.suffix.lower():
+        yield f"it is a {Path(name).suffix or 'file without a suffix'}: its own name is {name}"
+
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices of Windows
+
+
+def safe_name(name: str) -> str:
+    """Return a sender's file name without folders, control characters and names of devices."""
+    name = re.split(r"[/\\:]", name)[-1]
+    name = "".join(c for c in name if c.isprintable() and c not in '<>"|?*').strip(" .")
+    return "revealed" if not name or _RESERVED.fullmatch(name) else name
+
+
+def recode(source: Path, output: Path) -> None:
+    """Code a video or picture anew, in the format of the output's name, with its sound."""
+    info = media.probe(source)
+    still = not media.is_video(output)
+    with media.Writer(
+        output,
+        info.rate,
+        time_base=info.time_base,
+        aspect=info.aspect,
+        tracks_from=source if info.tracks and not still else None,
+        image=still,
+        lossy=REVEALED,
+    ) as writer:
+        for frame, time in media.read_timed(source):
+            writer.write(frame, time)

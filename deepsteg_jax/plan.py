@@ -192,12 +192,14 @@ def make_plan(cover: Any, secret: Any, align: str = "time", loop_cover: bool = F
     return Plan(cover, secret, cover_info, cover_clock, secret_info, secret_clock, laid, fitted)
 
 
-def make_plan_for_bytes(cover: Any, secret: Any) -> Plan:
+def make_plan_for_bytes(cover: Any, secret: Any, loop_cover: bool = False) -> Plan:
     """Plan to hide a file as it is in all frames of a cover, both paths.
 
     Raises:
-        UserError: bad input.
+        UserError: bad input, or the cover is to be repeated.
     """
+    if loop_cover:
+        raise UserError("a cover is repeated for pictures only: give a longer cover")
     info = media.probe(cover)
     times = clock(media.frame_times(cover, decode=False), info.time_base, info.rate)
     everything = Schedule(np.zeros(len(times.times), int), 1)

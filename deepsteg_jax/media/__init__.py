@@ -6,10 +6,21 @@ package. A new file format is a row of `formats` and, if nothing codes it yet, a
 
 from deepsteg_jax.media.codecs import BT601, RGB, Colour, Lossy, has_encoder
 from deepsteg_jax.media.coding import coded_size, compress, decompress, recompress
+from deepsteg_jax.media.fitting import code_to_size
 from deepsteg_jax.media.formats import is_exact, is_playable, is_training_image, is_video
 from deepsteg_jax.media.images import FOLDER_RATE, decode_jpeg, encode_jpeg, is_sequence, save_small
-from deepsteg_jax.media.outputs import check_output, takes_rgb_only
-from deepsteg_jax.media.planes import Planes, TimedPlanes, from_rgb, has_planes, stack, to_rgb, unstack
+from deepsteg_jax.media.outputs import check_output, check_place, takes_rgb_only
+from deepsteg_jax.media.planes import (
+    Planes,
+    TimedPlanes,
+    from_rgb,
+    has_planes,
+    sample_bits,
+    stack,
+    subsampling,
+    to_rgb,
+    unstack,
+)
 from deepsteg_jax.media.sound import Sound, encode_sound, is_sound
 from deepsteg_jax.media.source import (
     Info,
@@ -39,6 +50,8 @@ __all__ = [
     "TimedPlanes",
     "Writer",
     "check_output",
+    "check_place",
+    "code_to_size",
     "coded_size",
     "compress",
     "decode_jpeg",
@@ -61,9 +74,11 @@ __all__ = [
     "read_timed",
     "recompress",
     "resize",
+    "sample_bits",
     "save_small",
     "size_of",
     "stack",
+    "subsampling",
     "takes_rgb_only",
     "to_rgb",
     "unstack",

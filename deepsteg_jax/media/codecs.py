@@ -137,6 +137,27 @@ class H264:
         return container.add_stream("libx264", rate=rate, options=dict(self._options))
 
 
+class Small:
+    """AV1, or where there is much room H.264 in 4:4:4, both in 10 bits: few bytes at a quality."""
+
+    exact, is_playable = (), False
+    colour = BT601
+    any_size, smallest, finest_tick = False, 16, Fraction(0)
+    aspect = "stream"
+    slopes = {"libsvtav1": 0.065, "libx264": 0.1155}  # of the logarithm of the bytes, by rate factor
+    ranges = {"libsvtav1": (4, 63), "libx264": (1, 51)}  # of rate factors
+
+    def __init__(self, codec: str, crf: int):
+        """Take the encoder, a key of `slopes`, and its rate factor."""
+        self.codec, self._crf = codec, crf
+        self.pixel_format = "yuv444p10le" if codec == "libx264" else "yuv420p10le"
+
+    def open(self, container: "av.container.OutputContainer", rate: Fraction) -> "av.VideoStream":
+        """See `Coding`."""
+        own = {"preset": "medium"} if self.codec == "libx264" else {"preset": "6", "svtav1-params": "lp=2"}
+        return container.add_stream(self.codec, rate=rate, options={"crf": str(self._crf), **own})
+
+
 def encoder_tag(codec: str) -> str:
     """Return how the ffmpeg program tags a stream from an encoder, so that ours does not stand out."""
     return "Lavc{}.{}.{} {}".format(*av.library_versions["libavcodec"], codec)

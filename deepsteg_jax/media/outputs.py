@@ -41,6 +41,12 @@ def check_output(
         row = check_suffix(target, image, lossy, RGB if image and lossy else pixel_format)
         if size is not None and not image:
             check_size(target, row.coding(pixel_format, None), *size)
+    check_place(target, inputs)
+
+
+def check_place(path: str | Path, inputs: Iterable[str | Path | Clip] = ()) -> None:
+    """Raise UserError unless a file, or a new folder, of that name can be written and is none of `inputs`."""
+    target = Path(path)
     if not target.parent.is_dir():
         raise UserError(
             f"{shown(target)} cannot be written: the folder {shown(target.parent)} does not exist"

@@ -34,6 +34,11 @@ def has_planes(pixel_format: str) -> bool:
     return plain_name(pixel_format) in PLANES
 
 
+def sample_bits(pixel_format: str) -> int:
+    """Return the bits of a sample."""
+    return av.VideoFormat(pixel_format).components[0].bits
+
+
 def subsampling(pixel_format: str) -> tuple[int, int]:
     """Return the width and height of the pixels that share a sample of colour."""
     chroma = av.VideoFormat(pixel_format, 4, 4).components[1]

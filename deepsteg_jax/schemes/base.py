@@ -116,6 +116,9 @@ class Sender(ABC):
     notes: tuple[str, ...] = ()
     """Notes for the user."""
 
+    announcement = ""
+    """The treatment of the secret, for the user before the work."""
+
     progress: Callable[[int], Any] = staticmethod(lambda frames: None)
     """Called during a long `send` with the number of frames just hidden, of those that it will return."""
 
@@ -142,6 +145,11 @@ class Receiver(ABC):
     received = 0  # frames of the stego
     written = 0  # frames of the secret that it has given
     notes: tuple[str, ...] = ()
+    file_name = ""
+    """The secret's own, where it is a file, as the sender's machine had it: not to be trusted."""
+
+    coded = False
+    """Whether the secret was coded anew to fit, into a matroska file."""
 
     @property
     @abstractmethod
@@ -185,7 +193,9 @@ class Scheme(ABC):
     purpose: Purpose
     """"file": survives exact copies; "post": survives codecs; "live": frame by frame."""
 
-    domain: Literal["rgb", "planes"] = "rgb"
+    domain: Literal["rgb", "planes", "own"] = "rgb"
+    """The frames that it works on: RGB, planes, or those of the two that the file has."""
+
     pixel_format: str | None = None
     """The format of its planes, to which all others are converted; None: the cover's own."""
 
@@ -205,6 +215,10 @@ class Scheme(ABC):
     @abstractmethod
     def cost(self, height: int, width: int, frames: int) -> Cost:
         """Predict what hiding in a cover of this size takes."""
+
+    def capacity(self, info: media.Info, frames: int) -> str:
+        """Return, in words, the most that a cover like `info` of so many frames holds."""
+        return f"a secret of up to {info.width}x{info.height}, as long as itself"
 
     def check(self, info: media.Info) -> None:  # noqa: B027
         """Raise UserError where a cover cannot carry anything, before any work."""

@@ -51,7 +51,7 @@ _STEGO_BYTES_PER_PIXEL = 1.1  # FFV1 with noise in its low bits
 class PixelScheme(Scheme):
     """A model of pictures with its parameters, those of the hide side loaded when they are first used."""
 
-    name, purpose = "pixels", "file"
+    name, purpose = "pixels", "live"
 
     def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
         """Take the config and `load_params`, which gives the parameters of "hide" or "reveal".

@@ -1,0 +1,100 @@
+"""Code a video or picture anew, as finely as a number of bytes permits."""
+
+import math
+from pathlib import Path
+
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.media import formats
+from deepsteg_jax.media.codecs import Small, has_encoder
+from deepsteg_jax.media.images import shown
+from deepsteg_jax.media.sound import Sound, encode_sound
+from deepsteg_jax.media.source import Info, frame_times, probe, read_timed, resize
+from deepsteg_jax.media.video_file import VideoFile
+
+_RICH = 0.3  # bits per pixel from which on colour at full size is worth its bits
+_SCALES = ((0.012, 1.0), (0.005, 0.75), (0.0016, 0.5), (0.0, 0.25))  # from how many bits per pixel on
+_FILLED = 0.95  # share of the room from which on a coding is fine enough
+_USUAL = {"libsvtav1": 35, "libx264": 20}  # rate factors to begin with
+_SOUND_SHARE = 0.15  # of the room, at most
+_LEAST_SOUND = 6_000  # bits per second, the least of Opus
+
+
+def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> str:
+    """Code a video or picture into a matroska file, as finely as fits.
+
+    Args:
+        path: of the video or picture.
+        output: .mkv, to be written.
+        room: bytes.
+        sound_bit_rate: of its sound, bits per second, or less where that takes more than 15 % of the room; 0
+            leaves it out.
+
+    Returns:
+        The coding, in words.
+
+    Raises:
+        UserError: it cannot be read, or does not fit at any quality.
+    """
+    info, times = probe(path), frame_times(path, decode=False)
+    seconds = float((times[-1] - times[0]) * info.time_base) + 1 / float(info.rate)
+    most = min(sound_bit_rate, int(_SOUND_SHARE * 8 * room / seconds))
+    sound = encode_sound(path, most) if info.tracks and most >= _LEAST_SOUND else None
+    try:
+        pixels = len(times) * info.width * info.height
+        left = room - (sound.size if sound else 0)
+        codec, (width, height) = _coding_for(info, 8 * left / pixels)
+        if not _write_finest(path, output, room, sound, info, codec, (width, height)):
+            raise UserError(
+                f"{shown(path)} does not fit into {room:,} bytes at any quality: cut or shrink it"
+            )
+    finally:
+        if sound is not None:
+            sound.file.close()
+    named = "AV1" if codec == "libsvtav1" else "H.264 4:4:4"
+    rate = f" at {8 * output.stat().st_size / seconds / 1000:,.0f} kbit/s" if len(times) > 1 else ""
+    silent = "" if sound or not info.tracks else ", without its sound"
+    return f"{named}{rate}, {width}x{height}{silent}"
+
+
+def _coding_for(info: Info, bits: float) -> tuple[str, tuple[int, int]]:
+    """Return codec, and width and height, for this many bits per pixel."""
+    rich = bits > _RICH or not has_encoder("libsvtav1")
+    scale = next(scale for least, scale in _SCALES if bits >= least or not least)
+    sides = (max(Small.smallest, 2 * round(side * scale / 2)) for side in (info.width, info.height))
+    return "libx264" if rich else "libsvtav1", tuple(sides)
+
+
+def _write_finest(path, output, room, sound, info, codec, size) -> bool:
+    """Write the finest coding that fits, or nearly; False if none does.
+
+    The logarithm of the number of bytes falls about linearly with the rate factor, which tells where to look.
+    """
+    trial, (low, high), guess = output.with_stem("trial"), Small.ranges[codec], _USUAL[codec]
+    while low <= high:
+        guess = min(max(guess, low), high)
+        _encode(path, trial, sound, info, Small(codec, guess), size)
+        share = trial.stat().st_size / room
+        if share <= 1:
+            trial.replace(output)
+            high = guess - 1
+            if share > _FILLED:
+                break
+        else:
+            low = guess + 1
+        ahead = math.log(share) / Small.slopes[codec]
+        guess += math.ceil(ahead) if ahead > 0 else math.floor(min(ahead, -1))
+    return output.exists()
+
+
+def _encode(path, output, sound: Sound | None, info: Info, coding: Small, size) -> None:
+    clock = info.rate, info.time_base
+    file = VideoFile(output, formats.find(output), coding, coding.colour, clock, info.aspect, None)
+    try:
+        for frame, time in read_timed(path):
+            file.write(resize(frame, *size), time)
+        if sound is not None:
+            sound.file.seek(0)
+            file.add_sound(sound)
+        file.finish()
+    finally:
+        file.discard()

@@ -1,0 +1,120 @@
+"""Embed bytes in the samples of one frame, in the order that a key gives, where changes cost least."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from deepsteg_jax.media import Planes
+from deepsteg_jax.schemes import low_bits
+from deepsteg_jax.schemes.adaptive import costs, trellis
+
+Samples = tuple[np.ndarray, ...]  # the planes of a frame, uint8 or uint16 [h, w] each
+
+
+class Pricing(NamedTuple):
+    """The choices of the sender that `costs.changes` knows."""
+
+    highest: int = 255  # value of a sample
+    chroma: float = 1.0  # factor of all planes but the first of `Planes`
+    still: float = 1.0  # factor of samples that stand still
+
+
+def planes_of(frame: np.ndarray | Planes, still: bool) -> Samples:
+    """Return the planes of a frame, one only of a `still` image in RGB that is grey.
+
+    Its channels have to stay equal: else anybody sees that they were changed.
+    """
+    if isinstance(frame, Planes):
+        return tuple(frame)
+    if still and (frame == frame[..., :1]).all():
+        return (frame[..., 0],)
+    return tuple(np.ascontiguousarray(frame[..., i]) for i in range(3))
+
+
+def frame_of(planes: Samples, like: np.ndarray | Planes) -> np.ndarray | Planes:
+    """Invert `planes_of`."""
+    if isinstance(like, Planes):
+        return Planes(*planes)
+    return np.stack(planes * 3 if len(planes) == 1 else planes, axis=-1)
+
+
+def keyed_order(key: bytes, number: int, count: int) -> np.ndarray:
+    """Return the order, int32 [count], in which frame `number` of a key holder uses its samples."""
+    return low_bits.choose_indices(key, number, count, count).astype(np.int32)
+
+
+def embed(
+    planes: Samples,
+    neighbours: tuple[Samples, ...],
+    order: np.ndarray,
+    taken: np.ndarray,
+    data: bytes,
+    height: int,
+    pricing: Pricing,
+) -> Samples | None:
+    """Embed bytes in a frame.
+
+    Args:
+        planes: of the cover.
+        neighbours: planes of the frames before and after it, where there are such.
+        order: of all its samples, see `keyed_order`.
+        taken: int, indices of samples that must stay as they are.
+        data: the bytes.
+        height: constraint height of the trellis.
+        pricing: for the costs.
+
+    Returns:
+        The planes of the stego; None where too few samples can be changed.
+    """
+    bits = np.unpackbits(np.frombuffer(data, np.uint8))
+    layout = trellis.layout(len(order), len(bits), height)
+    free = np.ones(len(order), bool)
+    free[taken] = False
+    changed, met = _embed(layout, pricing, planes, neighbours, order, free, bits)
+    return tuple(map(np.asarray, changed)) if met else None
+
+
+def extract(planes: Samples, order: np.ndarray, count: int, height: int) -> bytes:
+    """Return the `count` bytes that `embed` put there; random ones where nothing was."""
+    layout = trellis.layout(len(order), 8 * count, height)
+    return np.packbits(np.asarray(_extract(layout, planes, order))).tobytes()
+
+
+def fits(samples: int, count: int) -> bool:
+    """Return whether that many bytes can be embedded in a frame of `samples` samples at all."""
+    try:
+        return bool(trellis.layout(samples, 8 * count))
+    except ValueError:
+        return False
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _embed(layout, pricing: Pricing, planes, neighbours, order, free, message):
+    priced = [_priced(pricing, i, planes, neighbours) for i in range(len(planes))]
+    priced = jnp.where(free[:, None], jnp.concatenate(priced), jnp.inf)
+    samples = _flat(planes)
+    changes, met = trellis.embed(layout, samples[order], priced[order], message)
+    samples = samples.at[order].add(changes, unique_indices=True)
+    ends = np.cumsum([plane.size for plane in planes])[:-1]
+    parts = zip(jnp.split(samples, ends), planes, strict=True)
+    return tuple(part.reshape(plane.shape).astype(plane.dtype) for part, plane in parts), met
+
+
+def _priced(pricing: Pricing, i: int, planes, neighbours) -> jax.Array:
+    """Return the costs of one plane, [samples, 2]."""
+    weight = pricing.chroma if i and len({plane.shape for plane in planes}) > 1 else 1.0
+    beside = tuple(near[i] for near in neighbours)
+    found = costs.changes(planes[i], beside, highest=pricing.highest, weight=weight, still=pricing.still)
+    return found.reshape(-1, 2)
+
+
+@partial(jax.jit, static_argnums=0)
+def _extract(layout, planes, order):
+    return trellis.extract(layout, _flat(planes)[order])
+
+
+def _flat(planes) -> jax.Array:
+    return jnp.concatenate([plane.reshape(-1).astype(jnp.int32) for plane in planes])

@@ -1,0 +1,336 @@
+"""The scheme `adaptive`: a secret's own file, or one coded to fit, where changes of +-1 are noticed least.
+
+secret -> bytes -> a sealed chunk for each frame -> trellis code at HILL costs, in keyed order, in the cover's
+own planes. Every frame of the cover carries the same number of bytes, so that nothing tells where it ends.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from ml_collections import ConfigDict
+
+from deepsteg_jax import keys, media
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.plan import Plan
+from deepsteg_jax.schemes import payload
+from deepsteg_jax.schemes.adaptive import embedding, header
+from deepsteg_jax.schemes.adaptive.embedding import Pricing
+from deepsteg_jax.schemes.adaptive.header import TAG_BYTES, Header
+from deepsteg_jax.schemes.base import (
+    Cost,
+    Found,
+    Frame,
+    Metadata,
+    Pair,
+    Receiver,
+    Scheme,
+    Sender,
+    Settings,
+    Stego,
+    ranges,
+)
+
+MOST_RATE = 0.5  # bits per sample
+_WORKERS = 2  # frames that are embedded at once
+_STEPS = 16  # sizes of chunks in an octave: each size takes seconds to compile, once
+
+# Measured on two cores, file to file, at 0.1 bit per sample.
+_SECONDS_PER_SAMPLE = 1e-6
+_BYTES_PER_SAMPLE, _BYTES = 160, 600e6  # memory: of a sample of one frame, and of the process
+_STEGO_BYTES_PER_SAMPLE = 0.35  # lossless H.264
+
+
+class AdaptiveScheme(Scheme):
+    """Embeds by syndrome-trellis codes; nothing of it is trained."""
+
+    name, purpose, domain, accepts = "adaptive", "file", "own", "bytes"
+
+    def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
+        """Take the whole config; there are no parameters to load.
+
+        Raises:
+            UserError: a field makes no sense.
+        """
+        del load_params
+        self.config = config
+        if not 0 < config.payload.rate <= MOST_RATE:
+            raise UserError(
+                f"config.payload.rate must be more than 0 and at most {MOST_RATE} bits per sample"
+            )
+        if config.model.height not in range(3, 11):
+            raise UserError("config.model.height must be 3 to 10")
+        if min(config.model.chroma, config.model.still) <= 0:
+            raise UserError("config.model.chroma and still must be more than 0")
+
+    def cost(self, height: int, width: int, frames: int) -> Cost:
+        """Predict from figures measured with 4:2:0."""
+        samples = 1.5 * height * width
+        return Cost(
+            _SECONDS_PER_SAMPLE * samples * frames,
+            int(_BYTES + _BYTES_PER_SAMPLE * samples),
+            int(_STEGO_BYTES_PER_SAMPLE * samples * frames),
+        )
+
+    def room(self, samples: int, frames: int) -> int:
+        """Return the bytes that frames of that many samples carry at the config's rate."""
+        return frames * max(0, int(self.config.payload.rate * samples) // 8 - TAG_BYTES)
+
+    def capacity(self, info: media.Info, frames: int) -> str:
+        """Return the largest file that fits as it is."""
+        samples = 3 * info.width * info.height
+        if media.has_planes(info.pixel_format) and not info.is_image:
+            across, down = media.subsampling(info.pixel_format)
+            samples = info.width * info.height + 2 * -(-info.width // across) * -(-info.height // down)
+        rate = self.config.payload.rate
+        return f"any file of up to {self.room(samples, frames) / 1000:,.0f} kB, at {rate:g} bit per sample"
+
+    def check(self, info: media.Info) -> None:
+        """Raise UserError unless frames of this size hold header and chunks."""
+        if "gray" in info.pixel_format and not info.is_image:
+            raise UserError(
+                "a grey video has no planes to write: convert the cover first (-pix_fmt yuv420p of ffmpeg)"
+            )
+        if info.width * info.height < header.LEAST_SAMPLES or min(info.width, info.height) < 16:
+            raise UserError(f"the cover, {info.width}x{info.height}, is too small: it needs 64x64 pixels")
+
+    def measure(self, cover: Iterable[Frame]) -> Frame:
+        """Return the first frame, which tells the number of samples."""
+        return next(iter(cover))
+
+    def sender(
+        self, plan: Plan, credentials: Sequence[keys.Credential], settings: Settings, measured: Any = None
+    ) -> "AdaptiveSender":
+        """Make the sender of one stego, see `Scheme.sender`."""
+        (credential,) = credentials
+        return AdaptiveSender(self, plan, credential, settings, measured)
+
+    def probe(self, stego: Stego, deriver: keys.Deriver) -> Found | None:
+        """Open the header in the first two frames: one derivation, a second one where that is damaged."""
+        for frame, _ in zip(stego.frames(), range(header.FRAMES), strict=False):
+            found = header.read(embedding.planes_of(frame, stego.info.is_image), deriver)
+            if found:
+                about = _metadata(stego.info, found.frames)
+                return Found(about, (found, deriver(found.salt), stego.info.is_image))
+        return None
+
+    def receiver(self, found: Found) -> "AdaptiveReceiver":
+        """Make the receiver of what `probe` found."""
+        return AdaptiveReceiver(found.metadata, *found.state)
+
+
+def _metadata(info: media.Info, frames: int) -> Metadata:
+    return Metadata(info.width, info.height, frames, frames, info.rate, False, False, Fraction(1))
+
+
+class _Chunks:
+    """Seals and opens the chunk of each frame."""
+
+    def __init__(self, master: bytes):
+        self._sealer = ChaCha20Poly1305(keys.subkey(master, "adaptive chunks"))
+        self._order_key = keys.subkey(master, "adaptive order")
+
+    def order(self, number: int, samples: int) -> np.ndarray:
+        return embedding.keyed_order(self._order_key, number, samples)
+
+    def seal(self, number: int, chunk: bytes) -> bytes:
+        return self._sealer.encrypt(number.to_bytes(12, "little"), chunk, None)
+
+    def open(self, number: int, sealed: bytes) -> bytes | None:
+        try:
+            return self._sealer.decrypt(number.to_bytes(12, "little"), sealed, None)
+        except InvalidTag:
+            return None
+
+
+class AdaptiveSender(Sender):
+    """Hides bytes, a chunk in each frame."""
+
+    def __init__(
+        self, scheme: AdaptiveScheme, plan: Plan, credential: keys.Credential, settings: Settings, first
+    ):
+        """Prepare the secret, and code it where it does not fit.
+
+        Raises:
+            UserError: it does not fit, or the cover has no frames.
+        """
+        self._still, self._frames = plan.cover.is_image, len(plan.cover_clock.times)
+        model, highest = scheme.config.model, _highest(first, plan.cover.pixel_format)
+        self._pricing = Pricing(highest, float(model.chroma), float(model.still))
+        self._files, self._pool = ExitStack(), ThreadPoolExecutor(_WORKERS, "embed")
+        samples = sum(plane.size for plane in embedding.planes_of(first, self._still))
+        room = scheme.room(samples, self._frames)
+        self._payload = payload.prepare(Path(plan.secret_path), room, settings.sound_bit_rate, self._files)
+        chunk = _rounded(-(-self._payload.size // self._frames), room // self._frames)
+        self._rest = self._payload.name
+        self._salts = [keys.random_key()[: keys.SALT_BYTES] for _ in range(header.FRAMES)]
+        self._masters = [keys.derive_key(credential, salt) for salt in self._salts]
+        self._chunks = _Chunks(self._masters[0])
+        self._header = Header(
+            self._payload.coded,
+            model.height,
+            self._frames,
+            chunk,
+            self._payload.size,
+            self._payload.digest,
+            self._salts[0],
+        )
+        rate = 8 * (chunk + TAG_BYTES) / samples
+        self.announcement = f"{self._payload.note}; {rate:.3f} bit per sample"
+        self.notes = (self.announcement,)
+        self._waiting: list[Frame] = []  # the frame before, the next one to embed, and the one after it
+        self._number, self._running = 0, deque()
+
+    def send(self, pair: Pair) -> list[Frame]:
+        """Take the next frame of the cover; see `Sender.send`."""
+        self._waiting.append(pair.cover)
+        if len(self._waiting) == 1:
+            return []
+        self._start(len(self._waiting) - 2)
+        del self._waiting[:-2]
+        return self._ready(2 * _WORKERS)
+
+    def finish(self) -> list[Frame]:
+        """Return the rest of the stego."""
+        if self._waiting:
+            self._start(len(self._waiting) - 1)
+        return self._ready(0)
+
+    def _start(self, i: int) -> None:
+        """Let the embedding in waiting frame `i` begin."""
+        beside = self._waiting[max(i - 1, 0) : i] + self._waiting[i + 1 : i + 2]
+        if self._number < self._frames:
+            sealed = self._chunks.seal(self._number, self._take(self._header.chunk_bytes))
+            job = self._pool.submit(self._embed, self._number, self._waiting[i], beside, sealed)
+        else:  # a cover that has more frames than it promised
+            job = Future()
+            job.set_result(self._waiting[i])
+        self._running.append(job)
+        self._number += 1
+
+    def _ready(self, most: int) -> list[Frame]:
+        """Return frames that are done, or that are more than may be running."""
+        done = []
+        while self._running and (len(self._running) > most or self._running[0].done()):
+            done.append(self._running.popleft().result())
+        return done
+
+    def _take(self, count: int) -> bytes:
+        """Return the next bytes: the name, the file, then random ones."""
+        data = self._rest[:count]
+        self._rest = self._rest[count:]
+        data += self._payload.file.read(count - len(data))
+        while len(data) < count:
+            data += keys.random_key()
+        return data[:count]
+
+    def _embed(self, number: int, cover: Frame, beside: list[Frame], sealed: bytes) -> Frame:
+        planes = embedding.planes_of(cover, self._still)
+        taken = np.zeros(0, np.int64)
+        neighbours = tuple(embedding.planes_of(frame, self._still) for frame in beside)
+        if number < header.FRAMES:
+            planes, taken = header.embed(planes, self._salts[number], self._masters[number], self._header)
+        order = self._chunks.order(number, sum(plane.size for plane in planes))
+        stego = embedding.embed(planes, neighbours, order, taken, sealed, self._header.height, self._pricing)
+        if stego is None:
+            raise UserError(
+                f"frame {number + 1} of the cover has too few samples that can be changed: take another cover"
+            )
+        return embedding.frame_of(stego, cover)
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop the work and remove temporary files."""
+        self._pool.shutdown(cancel_futures=True)
+        self._files.close()
+
+
+def _highest(frame: Frame, pixel_format: str) -> int:
+    """Return the largest value of a sample."""
+    planes = frame if isinstance(frame, media.Planes) else (frame,)
+    return 255 if planes[0].dtype == np.uint8 else 2 ** media.sample_bits(pixel_format) - 1
+
+
+def _rounded(chunk: int, most: int) -> int:
+    """Return the next one of few sizes, at most the largest that there is room for."""
+    size = 1.0
+    while round(size) < chunk:
+        size *= 2 ** (1 / _STEPS)
+    return min(round(size), most)
+
+
+class AdaptiveReceiver(Receiver):
+    """Reveals bytes, chunk by chunk; lost ones are zeros."""
+
+    def __init__(self, metadata: Metadata, found: Header, master: bytes, still: bool):
+        """Take what `AdaptiveScheme.probe` found."""
+        self.metadata, self._header, self._still = metadata, found, still
+        self._chunks, self._digest = _Chunks(master), hashlib.sha256()
+        self._lost: list[int] = []
+        self._left, self._start = found.size, b""
+        self.coded = found.coded
+        self.notes = ("coded to fit by the sender" if found.coded else "the secret's own file, bit for bit",)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all chunks with something of the secret have come."""
+        return not self._left
+
+    def receive(self, frame: Frame) -> list[bytes]:
+        """Take the next frame of the stego; return the part of the secret in it."""
+        number, size = self.received, self._header.chunk_bytes
+        self.received += 1
+        planes = embedding.planes_of(frame, self._still)
+        order = self._chunks.order(number, sum(plane.size for plane in planes))
+        chunk = None
+        if embedding.fits(len(order), size + TAG_BYTES):
+            sealed = embedding.extract(planes, order, size + TAG_BYTES, self._header.height)
+            chunk = self._chunks.open(number, sealed)
+        if chunk is None:
+            self._lost.append(number)
+            chunk = bytes(size)
+        chunk = chunk[: self._left]
+        self._left -= len(chunk)
+        self._digest.update(chunk)
+        return self._without_name(chunk)
+
+    def _without_name(self, data: bytes) -> list[bytes]:
+        """Keep back the name at the beginning."""
+        if self._start is not None:
+            self._start += data
+            end = 1 + (self._start[0] if self._start else 0)
+            if len(self._start) < end and self._left:
+                return []
+            self.file_name = self._start[1:end].decode("utf-8", "replace")
+            data, self._start = self._start[end:], None
+        self.written += len(data)
+        return [data] if data else []
+
+    def finish(self) -> list[bytes]:
+        """See `Receiver.finish`."""
+        return []
+
+    def complaint(self, stego: str, output: str, damaged: Sequence[int]) -> str | None:
+        """See `Receiver.complaint`."""
+        if self._left:
+            whole = self._header.size
+            return (
+                f"{stego} is cut short: {output} has the first {self.written:,} of about {whole:,} bytes; "
+                "get a complete copy of it"
+            )
+        if self._lost:
+            plural = "s" if len(self._lost) > 1 else ""
+            return (
+                f"{stego} was changed in frame{plural} {ranges([number + 1 for number in self._lost])}: "
+                f"{output} has zeros for what was in there; get an intact copy of it"
+            )
+        if self._digest.digest() != self._header.digest:
+            return f"{output} is not what was hidden: get an intact copy of {stego}"
+        return None

@@ -1,0 +1,86 @@
+"""A secret as bytes: its own file where that fits, else coded anew to the room that there is."""
+
+import hashlib
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, NamedTuple
+
+from deepsteg_jax import media
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.media.temporary import temporary_files
+
+NAME_BYTES = 255  # of a file's name, at most
+_BLOCK = 2**20
+
+
+class Payload(NamedTuple):
+    """The bytes that travel, to be read once."""
+
+    name: bytes  # of the file, after its length in one byte
+    file: BinaryIO
+    size: int  # bytes, with the name
+    digest: bytes  # SHA-256 of both
+    coded: bool
+    note: str  # for the user: which of the two, and how fine
+
+
+def _packed_name(path: Path) -> bytes:
+    """Return a name's length and the name; long ones keep their end."""
+    name = path.name.encode("utf-8", "surrogateescape")[-NAME_BYTES:]
+    return bytes([len(name)]) + name
+
+
+def prepare(path: Path, room: int, sound_bit_rate: int, open_files: ExitStack) -> Payload:
+    """Prepare a secret of any kind to travel in at most `room` bytes.
+
+    Args:
+        path: of the secret.
+        room: bytes.
+        sound_bit_rate: of a video's sound where that has to be coded, bits per second; 0 leaves it out.
+        open_files: closes what is returned, and removes temporary files.
+
+    Raises:
+        UserError: it does not fit, and is no picture or video that could be coded.
+    """
+    try:
+        size = path.stat().st_size
+        if len(_packed_name(path)) + size <= room:
+            file = open_files.enter_context(path.open("rb"))
+            return _payload(path, file, False, f"its own file travels, {_kilobytes(size)}, bit for bit")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    with temporary_files():
+        folder = Path(open_files.enter_context(TemporaryDirectory()))
+    coded, described = _coded(path, size, room, sound_bit_rate, folder)
+    file = open_files.enter_context(coded.open("rb"))
+    note = f"its file of {_kilobytes(size)} does not fit into {_kilobytes(room)}, so it is coded: {described}"
+    return _payload(coded, file, True, note)
+
+
+def _payload(path: Path, file: BinaryIO, coded: bool, note: str) -> Payload:
+    name = _packed_name(path)
+    digest, size = hashlib.sha256(name), len(name)
+    while block := file.read(_BLOCK):
+        digest.update(block)
+        size += len(block)
+    file.seek(0)
+    return Payload(name, file, size, digest.digest(), coded, note)
+
+
+def _coded(path: Path, size: int, room: int, sound_bit_rate: int, folder: Path) -> tuple[Path, str]:
+    """Code a picture or video as finely as fits; return the file and its description."""
+    output = folder / f"{path.stem[:100]}.mkv"
+    room -= len(_packed_name(output))
+    try:
+        media.probe(path)
+    except UserError:
+        raise UserError(
+            f"{path} has {_kilobytes(size)} and {_kilobytes(max(room, 0))} fit: take a longer or larger "
+            "cover, or more of it with --config.payload.rate, which is found sooner"
+        ) from None
+    return output, media.code_to_size(path, output, room, sound_bit_rate)
+
+
+def _kilobytes(size: int) -> str:
+    return f"{size / 1000:,.1f} kB"
