@@ -9,8 +9,10 @@ fit at `payload.rate` is coded anew, if it is a picture or video.
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
-    """Return the config."""
+def get_config(variant: str = "") -> ConfigDict:
+    """Return the config; there are no variants."""
+    if variant:
+        raise ValueError(f"configs/adaptive.py has no variants, not {variant!r}")
     config = ConfigDict()
     config.checkpoint = "adaptive"  # holds this config and nothing else
 

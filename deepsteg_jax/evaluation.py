@@ -19,6 +19,7 @@ from deepsteg_jax.pipeline import DEFAULTS
 from deepsteg_jax.schemes.base import GREY, Scheme, Settings
 
 WORKERS = 2
+_PLANES = "yuv420p"
 PERCEPTUAL_EVERY = 5  # SSIMULACRA2 takes ten times as long as the rest: of one frame in five
 
 
@@ -182,8 +183,18 @@ def _ignore(frames: int) -> None:
     pass
 
 
+def _write_planes(path: Path, frames: list[np.ndarray]) -> None:
+    with media.Writer(path, media.FOLDER_RATE, pixel_format=_PLANES, colour=media.BT601) as writer:
+        for frame in frames:
+            writer.write(media.from_rgb(frame, _PLANES))
+
+
 def evaluate_folder(
-    run: Callable[[Files], dict[str, float]], settings: ConfigDict, workdir: Path, progress=iter
+    run: Callable[[Files], dict[str, float]],
+    settings: ConfigDict,
+    workdir: Path,
+    progress=iter,
+    in_planes: bool = False,
 ) -> tuple[list[dict], list]:
     """Hide item i + 1 in item i of a folder, all through files written and read back.
 
@@ -194,6 +205,7 @@ def evaluate_folder(
             pictures.
         workdir: where the files of one pair at a time lie.
         progress: wraps the list of items, for a progress bar.
+        in_planes: clips that are covers are written in 4:2:0, as videos come, in place of RGB.
 
     Returns:
         (one dict per pair, rows for `plots.comparison`).
@@ -204,9 +216,10 @@ def evaluate_folder(
             following = items[(i + 1) % len(items)]
             cover, secret = prepare(path, settings), prepare(following, settings)
             count = min(len(cover), len(secret))
-            suffix = ".png" if media.probe(path).is_image else ".mkv"
+            still = media.probe(path).is_image
+            suffix = ".png" if still else ".mkv"
             files = Files(*(Path(folder) / f"{name}{suffix}" for name in Files._fields))
-            media.write_frames(files.cover, cover[:count])
+            (_write_planes if in_planes and not still else media.write_frames)(files.cover, cover[:count])
             media.write_frames(files.secret, secret[:count])
             figures = {**run(files), **measure(files, perceptual=settings.perceptual)}
             figures["stego_bytes"] = files.stego.stat().st_size

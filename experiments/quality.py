@@ -7,6 +7,7 @@ Items are sorted by name and item i + 1 is hidden in item i, through files writt
 frames 5..34 at 448x256 (protocol Q1), of images the 256x256 centre crop. RGB, 8-bit; mean over frames of
 per-frame dB, then over items. Rows:
 
+    adaptive         at several rates; the secret is coded to fit, covers are in 4:2:0
     block_dct        the shipped checkpoint at several steps D, and with the other settings of the shuffle
     lsb_codec        the baseline: x264's bytes in the low digits (no network, no training)
     the others       networks of train_entries.py, where --trained holds them
@@ -38,6 +39,7 @@ SHUFFLES = (  # besides the default
     ("secret", "coefficients"),
     ("secret", "blocks"),
 )
+RATES = (0.05, 0.1, 0.4)  # of adaptive, bits per sample
 MODULI = {2: "1 LSB", 3: "ternary", 5: "mod 5"}
 
 
@@ -45,11 +47,13 @@ def learned_row(config: ConfigDict, settings: ConfigDict, workdir: Path, progres
     """Measures one network: (figures, pictures); its cost is that of the bare model."""
     scheme = loading.load(config)
     run = partial(evaluation.hide_and_reveal, scheme)
-    items, pictures = evaluation.evaluate_folder(run, settings, workdir, progress)
+    items, pictures = evaluation.evaluate_folder(
+        run, settings, workdir, progress, in_planes=scheme.domain == "own"
+    )
     gmac, counts = scheme.complexity(settings.height, settings.width).values()
     return {
         "model": config.model.to_dict(),
-        "shuffle": config.shuffle.to_dict(),
+        **{name: config[name].to_dict() for name in ("shuffle", "payload") if name in config},
         "checkpoint": Path(config.checkpoint).name,
         "gmac": sum(gmac.values()),
         "parameters": sum(counts.values()) / 1e6,
@@ -89,6 +93,8 @@ def rows_of(kind: str, settings: ConfigDict, trained: Path | None) -> dict[str, 
     """Every row by its name: a function of (workdir, progress)."""
     ours = ENTRIES["block_dct" if kind == "clips" else "block_dct_image"]
     configs = {f"block_dct D={step}": learned_config(ours, None, model__modulus=step) for step in STEPS}
+    for rate in RATES:
+        configs[f"adaptive {rate}"] = learned_config(Entry("adaptive"), None, payload__rate=rate)
     for moves, cipher in SHUFFLES:
         name = f"block_dct D=3, shuffle moves {moves}"
         name += "" if moves == "nothing" else f" by {cipher}"

@@ -48,7 +48,10 @@ def run(config: ConfigDict, options: Options) -> dict:
     evaluation.list_items(settings.path)  # complains before the model is loaded
     scheme = loading.load(config)
     run_pair = partial(evaluation.hide_and_reveal, scheme, settings=loading.settings_of(config))
-    results, rows = evaluation.evaluate_folder(run_pair, settings, workdir, partial(tqdm, desc="evaluate"))
+    progress = partial(tqdm, desc="evaluate")
+    results, rows = evaluation.evaluate_folder(
+        run_pair, settings, workdir, progress, in_planes=scheme.domain == "own"
+    )
     report = {
         "model": config.model.to_dict(),
         "checkpoint": config.checkpoint,
