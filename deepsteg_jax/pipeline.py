@@ -302,7 +302,7 @@ def check_revealed(
 def find(
     schemes: Sequence[Scheme], credential: keys.Credential, stego: Any, info: media.Info, damaged: list[int]
 ) -> tuple[Scheme, Found]:
-    """Find the scheme that hid something for this key; at most four derivations of a key.
+    """Find the scheme that hid something for this key; at most six derivations of a key.
 
     Raises:
         UserError: one and the same line for a wrong passphrase, another checkpoint, nothing hidden, a recoded

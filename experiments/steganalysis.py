@@ -31,10 +31,11 @@ from PIL import Image
 
 from deepsteg_jax import metrics
 from deepsteg_jax.plots import plt
+from deepsteg_jax.schemes.adaptive.embedding import Pricing, embed, keyed_order
 from deepsteg_jax.steganalysis import ensemble, features, network, scores
 from experiments import common
 from experiments.baselines import embedding
-from experiments.entries import ENTRIES, file_name
+from experiments.entries import ENTRIES, Entry, file_name
 from experiments.quality import learned_config
 from experiments.systems import KEY, Context, learned_system
 
@@ -74,6 +75,7 @@ def families(trained: Path | None) -> list[Family]:
     found = [
         Family("lsb", {f"LSB matching {payload}": payload for payload in PAYLOADS}),
         Family("hill", {f"HILL {payload}": payload for payload in PAYLOADS}, 500),
+        Family("adaptive", {f"adaptive {payload}": payload for payload in PAYLOADS}, 500),
         Family("suniward", {f"S-UNIWARD {payload}": payload for payload in PAYLOADS}, 200),
         Family("block_dct_image", {"block_dct D=3": 3}),
         Family("block_dct_image", {f"block_dct D={modulus}": modulus for modulus in (2, 4, 5)}, 200),
@@ -106,10 +108,21 @@ def central(frame: np.ndarray, side: int) -> np.ndarray:
 
 
 def embed_planes(
-    method: str, payloads: Iterable[float], planes: list[np.ndarray], seed: tuple[int, ...]
+    method: str,
+    payloads: Iterable[float],
+    planes: list[np.ndarray],
+    seed: tuple[int, ...],
+    neighbours: tuple[list[np.ndarray], ...] = (),
 ) -> Iterator[list[np.ndarray]]:
-    """Embeds every payload in all planes, each sample on average as much."""
+    """Embeds every payload in all planes, each sample on average as much, or `adaptive` where it costs least.
+
+    `neighbours`: the planes of the frames before and after.
+    """
     rng = np.random.default_rng(seed)
+    if method == "adaptive":
+        for payload in payloads:
+            yield embed_adaptive(payload, planes, rng, neighbours)
+        return
     if method == "lsb":
         for payload in payloads:
             yield [embedding.lsb_matching(plane, payload, rng) for plane in planes]
@@ -117,6 +130,16 @@ def embed_planes(
     costs = [embedding.costs(method, plane) for plane in planes]
     for payload in payloads:
         yield [embedding.embed(*pair, payload, rng) for pair in zip(planes, costs, strict=True)]
+
+
+def embed_adaptive(payload: float, planes: list[np.ndarray], rng, neighbours=()) -> list[np.ndarray]:
+    """Embeds random bytes as the scheme `adaptive` does, with its usual settings."""
+    settings, samples = Entry("adaptive").load().model, sum(plane.size for plane in planes)
+    pricing = Pricing(chroma=settings.chroma, still=settings.still)
+    order = keyed_order(rng.bytes(32), 0, samples)
+    data = rng.bytes(round(payload * samples) // 8)
+    beside, taken = tuple(map(tuple, neighbours)), np.zeros(0, int)
+    return list(embed(tuple(planes), beside, order, taken, data, settings.height, pricing))
 
 
 def hide_photos(entry: str, modulus: float, covers: np.ndarray, trained: Path | None) -> np.ndarray:
@@ -187,7 +210,7 @@ def make_photos(store: Store, covers: np.ndarray, trained: Path | None, pool, on
     for family in families(trained):
         rows = [name for name in family.rows if not store.has(name) and (not only or name in only)]
         own = covers[: family.photos]
-        if rows and family.method in ("lsb", "hill", "suniward"):
+        if rows and family.method in ("lsb", "hill", "adaptive", "suniward"):
             work = partial(simulate, family.method, tuple(family.rows[name] for name in rows))
             items = list(pool.map(work, own, range(len(own)), chunksize=8))
             for i, name in enumerate(rows):

@@ -48,8 +48,10 @@ from experiments.systems import KEY, Context, learned_system, robust_system
 FIRST_FRAME = 5
 FOLDS = 4
 POOLED = (1, 3, 10, 30)
-PAYLOADS = (0.1, 0.4)
-PLANE_ROWS = {"LSB matching": "lsb", "HILL": "hill"}
+PAYLOADS = (0.05, 0.1, 0.4)
+PLANE_ROWS = {"LSB matching": "lsb", "HILL": "hill", "adaptive": "adaptive"}
+# Columns of the features of `FEATURES`; those of luma come first in SPAM.
+DETECTORS = {"luma": ("spam", slice(686)), "spam": ("spam", slice(None)), "srm": ("srm", slice(None))}
 # Rows whose covers are not the row "cover", and the row of those.
 COVERS = {"block_dct D=3": "cover, RGB", "robust, x264 CRF 23": "cover, x264 CRF 23"}
 SHARES = (0.05, 0.4)  # payloads of the tests that need no training
@@ -94,7 +96,8 @@ def extract_clip(number: int, clip: Clip) -> dict[str, dict]:
     found = {"cover": [extract(planes) for planes in clip.planes], "cover, RGB": []}
     for title, method in PLANE_ROWS.items():
         for i, planes in enumerate(clip.planes):
-            stegos = embed_planes(method, PAYLOADS, planes, (SEED, number, i))
+            beside = tuple(clip.planes[max(i - 1, 0) : i] + clip.planes[i + 1 : i + 2])
+            stegos = embed_planes(method, PAYLOADS, planes, (SEED, number, i), beside)
             for payload, stego in zip(PAYLOADS, stegos, strict=True):
                 found.setdefault(f"{title} {payload}", []).append(extract(stego))
     found["cover, RGB"] = [extract(planes_of(frame)) for frame in clip.frames]
@@ -176,8 +179,8 @@ def measure_clips(arguments) -> dict:
     rows = []
     for name in filter(store.has, names):
         stego, cover = store.read(name), store.read(COVERS.get(name, "cover"))
-        for detector in FEATURES:
-            both = cover[detector][: len(stego[detector])], stego[detector]
+        for detector, (features, columns) in DETECTORS.items():
+            both = [x[features][: len(stego[features]), ..., columns] for x in (cover, stego)]
             rows += [{"row": name, "detector": detector} | found for found in judge(*both)]
             print(name, detector, *(f"{row['accuracy']:.3f}" for row in rows[-len(POOLED) :]), flush=True)
     return {"clips": len(clips), "folds": FOLDS, "seed": SEED, "rows": rows}
