@@ -253,8 +253,9 @@ def collect(rows: dict[str, Row], codecs: list[CodecRun], cells: Cells, names: l
                 cover = cells.read(COVER, codec, item, frames, {})
                 if stego and cover:
                     items.append(item_figures(stego, cover))
-            if items:
-                title = {"entry": name, "codec": codec.name, "title": codec.title}
+            if items:  # rows for one codec run each are one entry
+                entry = name.removesuffix(f" for {row.codec}")
+                title = {"entry": entry, "codec": codec.name, "title": codec.title}
                 results.append(
                     {**title, "mean": evaluation.mean_of(items), **quotients(items), "items": items}
                 )

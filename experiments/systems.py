@@ -24,7 +24,6 @@ from deepsteg_jax.schemes.base import GREY, Metadata
 from deepsteg_jax.schemes.robust import secret_codec
 from deepsteg_jax.schemes.robust.layout import SEGMENT
 from deepsteg_jax.training import checkpoints
-from experiments import common
 from experiments.baselines import digital, lsb_codec
 from experiments.entries import ENTRIES, Entry
 from experiments.quality import learned_config
@@ -34,7 +33,7 @@ KEY = keys.key_words(bytes(range(32)))
 ROBUST_STEPS = {"clips": (None, 32.0, 58.7), "images": (None, 40.0)}
 SHIPPED = {"clips": "block_dct", "images": "block_dct_image"}
 PHASE_BINS = 64
-TUNED = "digital tuned"  # first words of the names of its rows, one for each codec
+ONE_LAYER_FOR = ("C5", "C6", "CRF26", "CRF28", "C7", "C10", "C8-vp9", "C8-av1")
 
 
 class Context(NamedTuple):
@@ -191,22 +190,27 @@ def _part(frames: Frames, first: int) -> Frames:
 
 
 def robust_rows(kind: str, trained: Path | None) -> dict[str, Row]:
-    """`robust` at its own step D and at others; the same checkpoint."""
+    """`robust` at its own D and at others, and with all symbols in one layer for one codec run.
+
+    The latter has the carriers, the codec of the secret and the code of `robust`, without its layers.
+    """
     own = trained / "robust" if trained else None
-    rows = {}
-    for step in ROBUST_STEPS[kind]:
+    configs = {}
+    for spacing in ROBUST_STEPS[kind]:
         config = Entry("robust", "image" if kind == "images" else "").load()
-        config.model.spacing = step or config.model.spacing
+        config.model.spacing = spacing or config.model.spacing
         config.checkpoint = str(own) if own and own.is_dir() else config.checkpoint
+        configs[f"robust, D = {spacing:.0f}" if spacing else "robust"] = config, None
+    for codec in ONE_LAYER_FOR if kind == "clips" else ():
+        config = configs["robust"][0].copy_and_resolve_references()
+        config.secret_layers = (("01", 1.0, codec),)
+        configs[f"robust, one layer for {codec}"] = config, codec
+    rows = {}
+    for name, (config, codec) in configs.items():
         with suppress(UserError):  # no parameters
-            settings = {"model": config.model.to_dict(), "secret_layers": config.secret_layers}
-            settings |= {
-                "margin": config.margin,
-                "growth": config.growth,
-                "checkpoint": checkpoint_title(config),
-            }
-            name = f"robust, D = {step:.0f}" if step else "robust"
-            rows[name] = Row(settings, cache(partial(robust_system, config)))
+            settings = {field: config[field] for field in ("secret_layers", "margin", "growth")}
+            settings |= {"model": config.model.to_dict(), "checkpoint": checkpoint_title(config)}
+            rows[name] = Row(settings, cache(partial(robust_system, config)), codec)
     return rows
 
 
@@ -238,15 +242,7 @@ def rows_of(kind: str, trained: Path | None) -> dict[str, Row]:
     rows = robust_rows(kind, trained) | learned_rows(kind, trained)
     for modulus, title in {2: "1 LSB", 3: "ternary"}.items():
         rows[f"lsb_codec {title}"] = Row({"modulus": modulus}, cache(partial(lsb_system, modulus)))
-    return rows | (digital_rows() if kind == "clips" else {})
-
-
-def digital_rows() -> dict[str, Row]:
-    """The digital baseline with its usual settings, and with those that `tune_digital` chose for a codec."""
-    tuned = common.read_json(common.RESULTS / "digital.json", {})
-    chosen = {"digital": (digital.Settings(), None)}
-    chosen |= {f"{TUNED} to {codec}": (digital.Settings(**found), codec) for codec, found in tuned.items()}
-    return {
-        name: Row(settings._asdict(), cache(partial(digital_system, settings)), codec)
-        for name, (settings, codec) in chosen.items()
-    }
+    if kind == "clips":
+        usual = digital.Settings()
+        rows["digital"] = Row(usual._asdict(), cache(partial(digital_system, usual)))
+    return rows

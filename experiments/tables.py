@@ -181,12 +181,6 @@ def visibility(results: list[dict]) -> str:
     return table(["", *titles_of(VISIBILITY)], lines)
 
 
-def digital(found: dict[str, dict]) -> str:
-    """The settings that the digital baseline is tuned to, by codec."""
-    names = list(next(iter(found.values())))
-    return table(["tuned to", *names], ([codec, *settings.values()] for codec, settings in found.items()))
-
-
 def linking(found: dict[str, dict]) -> str:
     """How far stegos of one key, and of two, are from chance."""
     lines = ([stage, *(f"{value:.1f}" for value in scores.values())] for stage, scores in found.items())
@@ -530,7 +524,6 @@ TABLES = {
     "robustness images": Table("robustness_images", partial(robustness, codec="C9-75")),
     "visibility seen": Table("visibility_val", visibility),
     "visibility unseen": Table("visibility_left_out", visibility),
-    "digital": Table("digital", digital),
     "linking": Table("linking", linking),
     "ablation": Table("ablation", ablation),
     "side information": Table("side_information", side_information),
