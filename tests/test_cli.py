@@ -130,12 +130,13 @@ def test_hide(run, calls, folder):
         "video.secret": "",
         "a": (1, 2),
     }
-    assert named == {"purpose": "post", "scheme": "robust", "loop_cover": True}
+    assert named == {"purpose": "post", "scheme": "robust", "loop_cover": True, "announce": cli.announce}
 
 
 def test_the_suffix_chooses_where_nothing_is_said(run, calls, folder):
     assert run(*HIDE)[0] == 0
-    assert calls[0][1] == {"purpose": None, "scheme": None, "changes": {}, "loop_cover": False}
+    named = {"purpose": None, "scheme": None, "changes": {}, "loop_cover": False, "announce": cli.announce}
+    assert calls[0][1] == named
 
 
 def test_reveal(run, calls, folder):

@@ -14,6 +14,7 @@ from deepsteg_jax.media.video_file import VideoFile
 _RICH = 0.3  # bits per pixel from which on colour at full size is worth its bits
 _SCALES = ((0.012, 1.0), (0.005, 0.75), (0.0016, 0.5), (0.0, 0.25))  # from how many bits per pixel on
 _FILLED = 0.95  # share of the room from which on a coding is fine enough
+_LEAST = 500  # bytes of a matroska file with a picture
 _USUAL = {"libsvtav1": 35, "libx264": 20}  # rate factors to begin with
 _SOUND_SHARE = 0.15  # of the room, at most
 _LEAST_SOUND = 6_000  # bits per second, the least of Opus
@@ -36,6 +37,9 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
         UserError: it cannot be read, or does not fit at any quality.
     """
     info, times = probe(path), frame_times(path, decode=False)
+    too_large = UserError(f"{shown(path)} does not fit into {room:,} bytes at any quality: cut or shrink it")
+    if room < _LEAST:
+        raise too_large
     seconds = float((times[-1] - times[0]) * info.time_base) + 1 / float(info.rate)
     most = min(sound_bit_rate, int(_SOUND_SHARE * 8 * room / seconds))
     sound = encode_sound(path, most) if info.tracks and most >= _LEAST_SOUND else None
@@ -44,9 +48,7 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
         left = room - (sound.size if sound else 0)
         codec, (width, height) = _coding_for(info, 8 * left / pixels)
         if not _write_finest(path, output, room, sound, info, codec, (width, height)):
-            raise UserError(
-                f"{shown(path)} does not fit into {room:,} bytes at any quality: cut or shrink it"
-            )
+            raise too_large
     finally:
         if sound is not None:
             sound.file.close()
