@@ -3,7 +3,11 @@
 A class has the attributes of `Coding` and `open`, which adds its stream to a container.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import av
@@ -178,3 +182,25 @@ def check_encoder(codec: str) -> None:
     """Raise UserError unless `has_encoder`."""
     if not has_encoder(codec):
         raise UserError(f"this build of FFmpeg cannot encode with {codec}: install PyAV from its wheel")
+
+
+@contextmanager
+def opening() -> Iterator[None]:
+    """Let an encoder opened in this context be quiet, and not change how threads are scheduled.
+
+    For root, SVT-AV1 makes its threads, and the one that opens it with all that this one starts later,
+    real-time threads of the highest priority: two encoders at once then bring a machine to a standstill.
+    """
+    os.environ.setdefault("SVT_LOG", "1")  # FFmpeg's log level does not reach SVT-AV1
+    threads = Path("/proc/self/task")
+    if not threads.is_dir():  # not Linux, where it does no such thing
+        yield
+        return
+    usual = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in threads.iterdir():
+            with suppress(OSError):  # it has ended
+                if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
+                    os.sched_setscheduler(int(thread.name), *usual)

@@ -17,6 +17,7 @@ _FILLED = 0.95  # share of the room from which on a coding is fine enough
 _LEAST = 500  # bytes of a matroska file with a picture
 _USUAL = {"libsvtav1": 35, "libx264": 20}  # rate factors to begin with
 _SOUND_SHARE = 0.15  # of the room, at most
+_OVERSHOOT = 1.25  # by Opus of its rate, at most
 _LEAST_SOUND = 6_000  # bits per second, the least of Opus
 
 
@@ -41,8 +42,8 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
     if room < _LEAST:
         raise too_large
     seconds = float((times[-1] - times[0]) * info.time_base) + 1 / float(info.rate)
-    most = min(sound_bit_rate, int(_SOUND_SHARE * 8 * room / seconds))
-    sound = encode_sound(path, most) if info.tracks and most >= _LEAST_SOUND else None
+    most = min(sound_bit_rate, _SOUND_SHARE * 8 * room / seconds)
+    sound = _sound(path, most, seconds) if info.tracks else None
     try:
         pixels = len(times) * info.width * info.height
         left = room - (sound.size if sound else 0)
@@ -56,6 +57,17 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
     rate = f" at {8 * output.stat().st_size / seconds / 1000:,.0f} kbit/s" if len(times) > 1 else ""
     silent = "" if sound or not info.tracks else ", without its sound"
     return f"{named}{rate}, {width}x{height}{silent}"
+
+
+def _sound(path: Path, bit_rate: float, seconds: float) -> Sound | None:
+    """Return the sound, coded again if its rate is higher than it may be; None: none, or no room."""
+    if bit_rate < _LEAST_SOUND:
+        return None
+    sound = encode_sound(path, int(bit_rate))
+    if sound and 8 * sound.size > _OVERSHOOT * bit_rate * seconds:
+        sound.file.close()
+        sound = encode_sound(path, int(bit_rate), copy=False)
+    return sound
 
 
 def _coding_for(info: Info, bits: float) -> tuple[str, tuple[int, int]]:

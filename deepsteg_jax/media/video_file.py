@@ -10,7 +10,7 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import images
-from deepsteg_jax.media.codecs import RGB, Coding, Colour, encoder_tag
+from deepsteg_jax.media.codecs import RGB, Coding, Colour, encoder_tag, opening
 from deepsteg_jax.media.container import url
 from deepsteg_jax.media.damage import ERRORS, is_cut
 from deepsteg_jax.media.formats import Format
@@ -101,7 +101,8 @@ class VideoFile:
         if self._tracks_from is not None:
             self._tracks = Tracks(*self._tracks_from, self._container, stream, self._row.tracks)
         try:
-            self._container.start_encoding()
+            with opening():
+                self._container.start_encoding()
         except (*ERRORS, ValueError) as error:
             if self._tracks and not isinstance(error, OSError):
                 raise UserError(self._tracks.refusal()) from error
@@ -165,7 +166,7 @@ def _join(video: Path, sound: Sound, output: Path, row: Format) -> None:
     """Copy a video and a sound track into one file, in step."""
     with av.open(url(video)) as pictures, _create(output, row) as container:
         source = pictures.streams.video[0]
-        stream = container.add_stream_from_template(source)
+        stream = container.add_stream_from_template(source, opaque=True)  # a decoder has no encoder
         stream.time_base, stream.disposition = source.time_base, source.disposition
         with SoundTrack(sound, container) as track:
             for packet in pictures.demux(source):
