@@ -303,7 +303,7 @@ def check_revealed(
 def find(
     schemes: Sequence[Scheme], credential: keys.Credential, stego: Any, info: media.Info, damaged: list[int]
 ) -> tuple[Scheme, Found]:
-    """Find the scheme that hid something for this key; at most four derivations of a key.
+    """Find the scheme that hid something for this key; at most five derivations of a key, six to find one.
 
     Raises:
         UserError: one and the same line for a wrong passphrase, another checkpoint, nothing hidden, a recoded

@@ -1,6 +1,7 @@
 """Code a video or picture anew, as finely as a number of bytes permits."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from deepsteg_jax.errors import UserError
@@ -47,8 +48,10 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
     try:
         pixels = len(times) * info.width * info.height
         left = room - (sound.size if sound else 0)
-        codec, (width, height) = _coding_for(info, 8 * left / pixels)
-        if not _write_finest(path, output, room, sound, info, codec, (width, height)):
+        for codec, (width, height) in _codings(info, 8 * left / pixels):
+            if _write_finest(path, output, room, sound, info, codec, (width, height)):
+                break
+        else:
             raise too_large
     finally:
         if sound is not None:
@@ -70,12 +73,19 @@ def _sound(path: Path, bit_rate: float, seconds: float) -> Sound | None:
     return sound
 
 
-def _coding_for(info: Info, bits: float) -> tuple[str, tuple[int, int]]:
-    """Return codec, and width and height, for this many bits per pixel."""
-    rich = bits > _RICH or not has_encoder("libsvtav1")
-    scale = next(scale for least, scale in _SCALES if bits >= least or not least)
-    sides = (max(Small.smallest, 2 * round(side * scale / 2)) for side in (info.width, info.height))
-    return "libx264" if rich else "libsvtav1", tuple(sides)
+def _codings(info: Info, bits: float) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield codec, and width and height, for this many bits per pixel, then for fewer."""
+    av1 = has_encoder("libsvtav1")
+    first = next(i for i, (least, _) in enumerate(_SCALES) if bits >= least or not least)
+    sizes = [_scaled(info, scale) for _, scale in _SCALES[first:]]
+    if bits > _RICH and av1:
+        yield "libx264", sizes[0]
+    yield from (("libsvtav1" if av1 else "libx264", size) for size in sizes)
+
+
+def _scaled(info: Info, scale: float) -> tuple[int, int]:
+    width, height = (max(Small.smallest, 2 * round(side * scale / 2)) for side in (info.width, info.height))
+    return width, height
 
 
 def _write_finest(path, output, room, sound, info, codec, size) -> bool:

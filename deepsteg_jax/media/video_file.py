@@ -1,6 +1,7 @@
 """A video file that grows frame by frame, with sound and subtitles in step."""
 
 import secrets
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,8 @@ from deepsteg_jax.media.outputs import check_aspect, check_size
 from deepsteg_jax.media.planes import Planes, to_picture
 from deepsteg_jax.media.sound import Sound
 from deepsteg_jax.media.tracks import Loop, SoundTrack, Tracks
+
+_REORDERED = 1000  # ticks by which the first frame is decoded before it is shown
 
 
 def part_path(path: Path) -> Path:
@@ -169,9 +172,18 @@ def _join(video: Path, sound: Sound, output: Path, row: Format) -> None:
         stream = container.add_stream_from_template(source, opaque=True)  # a decoder has no encoder
         stream.time_base, stream.disposition = source.time_base, source.disposition
         with SoundTrack(sound, container) as track:
-            for packet in pictures.demux(source):
-                if packet.dts is not None:
-                    track.copy_until(packet.pts * packet.time_base)
-                    packet.stream = stream
-                    container.mux(packet)
+            for packet in _with_decoding_times(pictures.demux(source)):
+                track.copy_until(packet.pts * packet.time_base)
+                packet.stream = stream
+                container.mux(packet)
             track.copy_until(None)
+
+
+def _with_decoding_times(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+    """Yield packets; matroska does not tell when the first ones are decoded where frames are reordered."""
+    last = None
+    for packet in packets:
+        if packet.size:
+            last = packet.pts - _REORDERED if last is None else last + 1
+            last = packet.dts = last if packet.dts is None else packet.dts
+            yield packet
