@@ -158,8 +158,8 @@ class Small:
 
     def open(self, container: "av.container.OutputContainer", rate: Fraction) -> "av.VideoStream":
         """See `Coding`."""
-        # x264 by itself gives half a decibel for grain, which this many bits keep anyway; the stream is to note
-        # frames per second, not ticks.
+        # x264 by itself gives half a decibel for grain, which this many bits keep anyway, and notes ticks in
+        # its stream where frames per second are wanted.
         h264 = {"preset": "medium", "tune": "psnr", "x264-params": "force-cfr=1"}
         av1 = {"preset": "6", "svtav1-params": "lp=2"}
         own = h264 if self.codec == "libx264" else av1
