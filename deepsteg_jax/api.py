@@ -262,8 +262,18 @@ def hide_file(
     cover, secret = (sample_clips.resolve(fspath(path)) for path in (cover, secret))
     made = _suitable(cover, fspath(output), purpose, scheme, changes)
     settings = loading.settings_of(made.config, loop_cover)
+    if made.accepts == "pictures":
+        _check_picture(secret)
     report = pipeline.hide(made, _checked(key), cover, secret, fspath(output), progress, settings, announce)
     return report._replace(notes=(*report.notes, SURVIVES[made.purpose]))
+
+
+def _check_picture(secret: str) -> None:
+    media.check_readable(secret)
+    try:
+        media.probe(secret)
+    except UserError as error:
+        raise UserError(f"{error}; --for file hides any other") from None
 
 
 def reveal_file(

@@ -14,6 +14,7 @@ import av
 
 from deepsteg_jax.errors import UserError
 
+GREY = "gray"
 RGB = "rgb24"  # FFmpeg's names of formats of pixels; all others here are planes of Y, Cb, Cr
 _EIGHT_BITS = ("yuv420p", "yuv422p", "yuv444p")
 PLANES = tuple(f"{name}{bits}" for bits in ("", "10le", "12le", "14le", "16le") for name in _EIGHT_BITS)

@@ -87,12 +87,12 @@ class AdaptiveScheme(Scheme):
 
     def capacity(self, info: media.Info, frames: int) -> str:
         """Return the largest file that fits as it is."""
-        samples = 3 * info.width * info.height
+        samples = info.width * info.height * (1 if info.pixel_format == "gray" else 3)
         if media.has_planes(info.pixel_format) and not info.is_image:
             across, down = media.subsampling(info.pixel_format)
             samples = info.width * info.height + 2 * -(-info.width // across) * -(-info.height // down)
         rate = self.config.payload.rate
-        return f"any file of up to {self.room(samples, frames) / 1000:,.0f} kB, at {rate:g} bit per sample"
+        return f"any file of up to {self.room(samples, frames) / 1000:,.1f} kB, at {rate:g} bit per sample"
 
     def check(self, info: media.Info) -> None:
         """Raise UserError unless frames of this size hold header and chunks."""

@@ -388,4 +388,4 @@ def test_a_cover_with_too_many_forbidden_samples_is_one_line(tmp_path, monkeypat
 def test_the_room_is_what_the_line_about_a_cover_says():
     info = media.Info(64, 64, FRAMES, Fraction(25), False, pixel_format="yuv420p")
     assert make_scheme(0.2).room(6144, FRAMES) == FRAMES * (153 - header.TAG_BYTES)
-    assert make_scheme(0.2).capacity(info, FRAMES) == "any file of up to 1 kB, at 0.2 bit per sample"
+    assert make_scheme(0.2).capacity(info, FRAMES) == "any file of up to 0.8 kB, at 0.2 bit per sample"
