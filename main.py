@@ -33,7 +33,9 @@ flags.DEFINE_string(
     None,
     "hide: the video or image that everybody may see; live: also 0, 1, ... for a camera, or rtsp://, http://.",
 )
-flags.DEFINE_string("secret", None, "hide, live: the video or image to be hidden.")
+flags.DEFINE_string(
+    "secret", None, "hide, live: the video or image to be hidden; hide with configs/adaptive.py: any file."
+)
 flags.DEFINE_string("stego", None, "reveal: the video or image with the secret inside.")
 flags.DEFINE_string("input", None, "enhance: the video or image to be enhanced.")
 flags.DEFINE_string(
@@ -41,7 +43,8 @@ flags.DEFINE_string(
     None,
     "hide, reveal: what to write, .mkv, .nut or .webm for video, .png for an image, a folder or "
     "frame_%05d.png for images; "
-    "hide with configs/robust.py: .mp4 and .jpg too; "
+    "hide with configs/robust.py: .mp4 and .jpg too; with configs/adaptive.py: .mp4 too, "
+    "and reveal a folder DIR/ for a file under its own name; "
     "keygen: the key file; export: a folder; "
     "enhance: as reveal; live: a video, .mkv or .mp4, in place of the window.",
 )

@@ -60,7 +60,7 @@ def load(
     """Load a model, ready to hide and reveal.
 
     Args:
-        model: the name of a shipped checkpoint ("video", "image", "robust" or "robust_image"), a folder that
+        model: the name of a shipped checkpoint (one of `SHIPPED`), a folder that
             `--mode train` wrote, or a config.
         changes: values for fields of the config, such as {"model.modulus": 4}.
 
@@ -101,6 +101,7 @@ def hide(model: LoadedModel, cover: ArrayLike, secret: ArrayLike, key: Credentia
         UserError: the arrays or the key are not of this kind, the cover has fewer frames than the secret, or
             frames are too small.
     """
+    _check_pictures(model)
     stego = Clip("the stego array")
     clips = _clip("array", cover), _clip("array", secret)
     pipeline.hide(model.scheme, _checked(key), *clips, stego, _ignore, loading.settings_of(model.config))
@@ -125,12 +126,18 @@ def reveal(model: LoadedModel, stego: ArrayLike, key: Credential) -> NDArray[np.
         UserError: one and the same line for a wrong key, another model, nothing hidden, or lossy recoding;
             others for arrays or keys that are not of this kind.
     """
+    _check_pictures(model)
     revealed = Clip("the revealed array")
     try:
         pipeline.reveal([model.scheme], _checked(key), _clip("the stego array", stego), revealed, _ignore)
     except PartialError as error:
         warnings.warn(str(error), stacklevel=2)
     return _array(revealed)
+
+
+def _check_pictures(model: LoadedModel) -> None:
+    if model.scheme.accepts == "bytes":
+        raise UserError(f"the model {model.name} hides files: give them to hide_video and reveal_video")
 
 
 def _clip(name: str, frames: ArrayLike) -> Clip:
@@ -168,7 +175,8 @@ def hide_video(
     Args:
         model: from `load`.
         cover: path of a clip, or "sample:bikes.mp4" for one of the sample package.
-        secret: the same; it keeps its own size, rate, length and sound where the model can carry them.
+        secret: the same; it keeps its own size, rate, length and sound where the model can carry them. With
+            the model "adaptive" any file.
         output: path of the stego, in a lossless format (.mkv, .nut, .png, ...); .mp4 and .jpg with a robust
             model.
         key: what the receiver must have: a passphrase, or 32 bytes from `random_key` or a key file.
@@ -198,7 +206,7 @@ def reveal_video(
     Args:
         model: from `load`; the model that hid it.
         stego: path of a clip.
-        output: path of the revealed secret, in a lossless format.
+        output: path of the revealed secret, in a lossless format; of one that is a file a folder will do.
         key: the sender's.
         progress: called with the number of frames just read.
 
@@ -254,8 +262,18 @@ def hide_file(
     cover, secret = (sample_clips.resolve(fspath(path)) for path in (cover, secret))
     made = _suitable(cover, fspath(output), purpose, scheme, changes)
     settings = loading.settings_of(made.config, loop_cover)
+    if made.accepts == "pictures":
+        _check_picture(secret)
     report = pipeline.hide(made, _checked(key), cover, secret, fspath(output), progress, settings, announce)
     return report._replace(notes=(*report.notes, SURVIVES[made.purpose]))
+
+
+def _check_picture(secret: str) -> None:
+    media.check_readable(secret)
+    try:
+        media.probe(secret)
+    except UserError as error:
+        raise UserError(f"{error}; --for file hides any other") from None
 
 
 def reveal_file(
@@ -265,7 +283,7 @@ def reveal_file(
 
     Args:
         stego: path of a clip or an image.
-        output: path of the secret.
+        output: path of the secret; a folder for one that is a file, which has its own name there.
         key: the sender's.
         progress: called with the number of frames just read.
 

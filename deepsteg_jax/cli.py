@@ -57,6 +57,14 @@ def exit_code(program: str, job: Callable[[], Any]) -> int:
     return DONE
 
 
+def announce(line: str) -> None:
+    """Print what is known of a job before its work, unless that is nothing."""
+    from tqdm import tqdm
+
+    if line:
+        tqdm.write(line, file=sys.stderr)  # above the progress bar
+
+
 # --- the command line -----------------------------------------------------------------------------
 
 
@@ -102,7 +110,9 @@ def _add_hide(commands: Any) -> None:
 def _add_reveal(commands: Any) -> None:
     reveal = _add(commands, "reveal", _reveal, "reveal the secret of a stego")
     reveal.add_argument("stego", metavar="STEGO", help="the video or picture with a secret in it")
-    reveal.add_argument("-o", "--output", metavar="REVEALED", required=True, help="what to write")
+    reveal.add_argument(
+        "-o", "--output", metavar="REVEALED", required=True, help="what to write; DIR/: by its own name"
+    )
     _add_key(reveal)
 
 
@@ -198,6 +208,7 @@ def _hide(options: argparse.Namespace) -> None:
 
     inputs = [sample_clips.resolve(path) for path in (options.cover, options.secret)]
     info = media.probe(inputs[0])  # before the passphrase is asked for
+    media.check_readable(inputs[1])
     media.check_output(options.output, inputs, info.is_image, lossy=True)
     key = _read_key(options, confirm=True)
 
@@ -214,14 +225,9 @@ def _hide(options: argparse.Namespace) -> None:
             changes=options.changes,
             loop_cover=options.loop_cover,
             progress=bar.update,
-            announce=_announce,
+            announce=announce,
         )
     print(f"{options.output}: {report.summary()}")
-
-
-def _announce(line: str) -> None:
-    if line:
-        print(line, file=sys.stderr)
 
 
 def _reveal(options: argparse.Namespace) -> None:

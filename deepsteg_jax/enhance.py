@@ -201,6 +201,15 @@ def enhance_file(
     return count
 
 
+def _check_picture(path: Path) -> None:
+    try:
+        media.probe(path)
+    except UserError:
+        raise UserError(
+            "the secret is a file that cannot be enhanced: reveal it without --enhance_revealed"
+        ) from None
+
+
 def after(reveal: Callable, settings: ConfigDict) -> Callable:
     """Return `reveal`, enhancing the frames that it writes.
 
@@ -225,6 +234,7 @@ def after(reveal: Callable, settings: ConfigDict) -> Callable:
                 report = reveal(credential, stego, plain, progress)
             except PartialError as error:  # the readable part is written
                 partial_error = PartialError(str(error).replace(str(plain), str(output)))
+            _check_picture(plain)
             start = time.monotonic()
             enhance_file(plain, output, settings, lambda frames: None)
             if partial_error:

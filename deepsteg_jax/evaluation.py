@@ -37,16 +37,24 @@ def read_together(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield the hidden frames side by side; the secret is scaled as it was hidden.
 
+    One that went as a file has its own size, to which the revealed one is scaled.
+
     `numbers`, which never fall, are those of the secret's frames that the revealed ones show; by default one
     after the other.
     """
     cover_info, secret_info = media.probe(files.cover), media.probe(files.secret)
+    fitted = plan.fitted_size(secret_info, cover_info.width, cover_info.height)
     streams = {
         "revealed": media.read_frames(files.revealed),
         "cover": media.read_frames(files.cover),
         "stego": media.read_frames(files.stego),
         "secret": plan.read_fitted(files.secret, secret_info, cover_info.width, cover_info.height),
     }
+    revealed = media.probe(files.revealed)
+    if (revealed.width, revealed.height) != fitted:  # it went as a file, of any size
+        own = secret_info.width, secret_info.height
+        streams["revealed"] = media.read_frames(files.revealed, 0, None, *own)
+        streams["secret"] = media.read_frames(files.secret)
     if numbers is not None:
         streams["secret"] = (frame for _, frame in plan.picked(streams["secret"], numbers))
     for together in islice(zip(*streams.values(), strict=False), frames):

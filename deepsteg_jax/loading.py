@@ -115,10 +115,10 @@ class Shipped:
             info: the stego's.
             exact: whether its format keeps every sample.
         """
-        exactly = ["image", "video", "adaptive"] if info.is_image else ["video", "image", "adaptive"]
-        if media.has_planes(info.pixel_format) and not info.is_image:
-            exactly = ["adaptive"]  # which works in planes
         surviving = ["robust_image", "robust"] if info.is_image else ["robust"]
+        if media.has_planes(info.pixel_format) and not info.is_image:
+            return ["adaptive", *surviving]  # which work in planes; two frames tell the first one
+        exactly = ["image", "video", "adaptive"] if info.is_image else ["video", "image", "adaptive"]
         return exactly + surviving if exact else surviving + exactly
 
 

@@ -2,10 +2,11 @@
 
 import os
 import re
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -281,11 +282,11 @@ def reveal(
             with write_behind(writer.write_all, 2) as put:
                 for piece in pieces:
                     put(piece)
-            if not receiver.written:
+            if not (receiver.written or receiver.complete):
                 raise UserError(f"{stego} is cut short in its first frames: get a complete copy of it")
             writer.add_sound(receiver.sound())
         seconds = time.monotonic() - start + probed
-        if complaint := receiver.complaint(str(stego), str(output), damaged):
+        if complaint := receiver.complaint(str(stego), str(writer.path), damaged):
             raise PartialError(complaint)
         secret = receiver.metadata
         count = receiver.written if scheme.accepts == "pictures" else 0
@@ -302,7 +303,7 @@ def check_revealed(
 def find(
     schemes: Sequence[Scheme], credential: keys.Credential, stego: Any, info: media.Info, damaged: list[int]
 ) -> tuple[Scheme, Found]:
-    """Find the scheme that hid something for this key; at most six derivations of a key.
+    """Find the scheme that hid something for this key; at most five derivations of a key, six to find one.
 
     Raises:
         UserError: one and the same line for a wrong passphrase, another checkpoint, nothing hidden, a recoded
@@ -337,14 +338,14 @@ def _opened(receiver: Receiver, scheme: Scheme, output: Any, info: media.Info) -
     secret = receiver.metadata
     rate, tick = (media.FOLDER_RATE, 1 / secret.rate) if secret.timed else (secret.rate, None)
     options = {"time_base": tick, "aspect": secret.aspect, "image": info.is_image, "lossy": REVEALED}
-    return _PictureWriter(media.Writer(output, rate, **options))
+    return _PictureWriter(output, media.Writer(output, rate, **options))
 
 
 class _PictureWriter:
     """Writes the frames of a secret."""
 
-    def __init__(self, writer: media.Writer):
-        self._writer = writer
+    def __init__(self, path: Any, writer: media.Writer):
+        self.path, self._writer = path, writer
 
     def write_all(self, pieces: Sequence[Any]) -> None:
         _write_all(self._writer, pieces)
@@ -368,73 +369,103 @@ class _FileWriter:
     """
 
     def __init__(self, path: Any, receiver: Receiver):
-        self._path, self._receiver = Path(path), receiver
-        self._own_name = str(path).endswith(os.sep) or self._path.is_dir()
-        folder = self._path if self._own_name else self._path.parent
-        self._part = folder / f".{self._path.name}.{os.getpid()}.part"
+        self.path, self._receiver = Path(path), receiver
+        self._in_folder = str(path).endswith(os.sep) or self.path.is_dir()
+        self._file, self._made = None, False
 
     def write_all(self, pieces: Sequence[bytes]) -> None:
-        for piece in pieces:
-            self._file.write(piece)
+        with media.writing(self.path):
+            self._open()
+            for piece in pieces:
+                self._file.write(piece)
 
     def add_sound(self, sound: None) -> None:
         pass
 
     def __enter__(self) -> "_FileWriter":
-        self._part.parent.mkdir(exist_ok=True)
-        self._file = self._part.open("wb")
         return self
 
     def __exit__(self, kind: type | None, *rest: object) -> None:
-        self._file.close()
+        if kind is None:
+            self.write_all([])
+        if self._file is None:
+            return
         try:
-            if kind is None:
-                self._place()
+            with media.writing(self.path):
+                self._file.close()
+                if kind is None:
+                    self._place()
         finally:
             self._part.unlink(missing_ok=True)
+            if self._made and not self.path.exists():
+                self.path.parent.rmdir()
+
+    def _open(self) -> None:
+        """Open a temporary file, once; the receiver knows the secret's name by now."""
+        if self._file is not None:
+            return
+        folder = self.path if self._in_folder else self.path.parent
+        if self._in_folder:
+            self.path = self.path / safe_name(self._receiver.file_name)
+            self._check_free()
+            self._made = not folder.exists()
+            folder.mkdir(exist_ok=True)
+        self._part = folder / f".{secrets.token_hex(4)}.part"
+        self._file = self._part.open("xb")
+
+    def _check_free(self) -> None:
+        if self._in_folder and os.path.lexists(self.path):
+            raise UserError(f"{self.path} exists already: give -o another folder, or a name of its own")
 
     def _place(self) -> None:
         receiver, name = self._receiver, safe_name(self._receiver.file_name)
-        path = self._path / name if self._own_name else self._path
-        if self._own_name and path.exists():
-            raise UserError(f"{path} exists already: give -o another folder, or a name of its own")
-        if receiver.coded and path.suffix.lower() != Path(name).suffix:
-            recode(self._part, path)
-        else:
-            self._part.replace(path)
-        receiver.notes = (*receiver.notes, *_kind_notes(receiver, path, name))
+        self._check_free()
+        recoded = receiver.coded and self.path.suffix.lower() != Path(name).suffix
+        recoded = recoded and recode(self._part, self.path)
+        if not recoded:
+            self._part.replace(self.path)
+        receiver.notes = (*receiver.notes, *self._notes(name, recoded))
+
+    def _notes(self, name: str, recoded: bool) -> Iterator[str]:
+        """Yield what the file is where its name does not tell."""
+        if self._in_folder:
+            yield f"written to {self.path}"
+        elif not recoded and self.path.suffix.lower() != Path(name).suffix.lower():
+            yield f"it is a {Path(name).suffix or 'file without a suffix'}: its own name is {name}"
 
 
-def _kind_notes(receiver: Receiver, path: Path, name: str) -> Iterator[str]:
-    """Yield what a file is where its name does not tell."""
-    if path.name == name and path.parent != Path(name):
-        yield f"written to {path}"
-    elif not receiver.coded and Path(name).suffix.lower() != path.suffix.lower():
-        yield f"it is a {Path(name).suffix or 'file without a suffix'}: its own name is {name}"
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\..*)?", re.IGNORECASE)
+"""The devices of Windows."""
 
-
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices of Windows
+_LONGEST_NAME = 200  # bytes
 
 
 def safe_name(name: str) -> str:
-    """Return a sender's file name without folders, control characters and names of devices."""
+    """Return a sender's file name without folders, control characters and names of devices, not too long."""
     name = re.split(r"[/\\:]", name)[-1]
-    name = "".join(c for c in name if c.isprintable() and c not in '<>"|?*').strip(" .")
-    return "revealed" if not name or _RESERVED.fullmatch(name) else name
+    name = "".join(c for c in name if c.isprintable() and c not in '<>"|?*')
+    name = name.encode()[-_LONGEST_NAME:].decode("utf-8", "ignore").strip(" .")
+    if _RESERVED.fullmatch(name):
+        name = f"revealed{Path(name).suffix}"
+    return name or "revealed"
 
 
-def recode(source: Path, output: Path) -> None:
-    """Code a video or picture anew, in the format of the output's name, with its sound."""
-    info = media.probe(source)
-    still = not media.is_video(output)
-    with media.Writer(
-        output,
-        info.rate,
-        time_base=info.time_base,
-        aspect=info.aspect,
-        tracks_from=source if info.tracks and not still else None,
-        image=still,
-        lossy=REVEALED,
-    ) as writer:
-        for frame, time in media.read_timed(source):
-            writer.write(frame, time)
+def recode(source: Path, output: Path) -> bool:
+    """Code a video or picture anew, in the format of the output's name, with its sound; False: impossible."""
+    with suppress(UserError):  # no format for it, or too damaged
+        info, still = media.probe(source, []), not media.is_video(output)
+        if still and len(media.frame_times(source, decode=False)) > 1:
+            return False
+        with media.Writer(
+            output,
+            info.rate,
+            time_base=info.time_base,
+            aspect=info.aspect,
+            tracks_from=source if info.tracks and not still else None,
+            image=still,
+            lossy=REVEALED,
+        ) as writer:
+            for frame, time in media.read_timed(source, []):
+                writer.write(frame, time)
+        return True
+    return False

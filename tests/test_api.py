@@ -12,14 +12,15 @@ import pytest
 from PIL import Image
 
 import deepsteg_jax
-from configs import robust
+from configs import adaptive, robust
 from configs.video import get_config
 from deepsteg_jax import api, commands, keys, loading, media, models
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.schemes.base import NOTHING
 from deepsteg_jax.schemes.robust import secret_codec
 from deepsteg_jax.training import checkpoints
 from tests.helpers import read_stack
-from tests.synthetic import noise, save, smooth
+from tests.synthetic import film, noise, save, smooth
 
 ROOT = Path(__file__).parent.parent
 KEY = bytes(range(32))
@@ -191,6 +192,92 @@ def test_files_that_are_wrong_are_one_line_and_leave_nothing(model, tmp_path):
     assert deepsteg_jax.hide_video(model, short, long, output, KEY, loop_cover=True).frames == 6
 
 
+# --- files, whatever hides in them ----------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A cover in planes and a secret; what hides has a low trellis, which compiles soon."""
+    film(tmp_path / "cover.mp4", noise(3, 64, 64, low=60, high=190), codec="libx264", pixel_format="yuv420p")
+    (tmp_path / "secret.txt").write_bytes(bytes(range(100)))
+    return tmp_path
+
+
+LOW = {"model.height": 3}
+
+
+def test_a_file_in_a_file(files):
+    told, cover, stego = [], files / "cover.mp4", files / "stego.mp4"
+    given = {"purpose": "file", "changes": LOW, "announce": told.append}
+    report = api.hide_file(cover, files / "secret.txt", stego, KEY, **given)
+    assert told == [report.notes[0]] and "bit for bit" in told[0] and report.notes[-1] == api.SURVIVES["file"]
+    report = api.reveal_file(stego, f"{files}/out/", KEY)
+    assert (files / "out/secret.txt").read_bytes() == bytes(range(100))
+    assert report.notes[-1] == f"written to {files}/out/secret.txt"
+    wrong = {}
+    for name, key in ((stego, OTHER), (cover, KEY)):
+        with pytest.raises(UserError) as caught:
+            api.pipeline.reveal([deepsteg_jax.load("adaptive").scheme], key, name, files / "no.txt", len)
+        wrong[name] = str(caught.value)
+    assert set(wrong.values()) == {NOTHING} and not (files / "no.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "purpose", "scheme", "name"),
+    [
+        ("stego.mkv", None, None, "adaptive"),
+        ("stego.mp4", None, None, "robust"),
+        ("stego.mp4", "file", None, "adaptive"),
+        ("stego.mkv", "live", None, "pixels"),
+        ("stego.mkv", "file", "pixels", "pixels"),
+        ("stego.mp4", None, "adaptive", "adaptive"),
+    ],
+)
+def test_which_scheme_hides(files, output, purpose, scheme, name):
+    assert api._suitable(files / "cover.mp4", output, purpose, scheme, None).name == name
+
+
+def test_which_schemes_may_have_hidden():
+    planes = media.Info(64, 64, 1, 25, False, pixel_format="yuv420p")
+    in_rgb = planes._replace(pixel_format=media.RGB)
+    shipped = loading.Shipped()
+    for exact in (True, False):
+        assert shipped.for_stego(planes, exact) == ["adaptive", "robust"]
+    assert shipped.for_stego(in_rgb, True) == ["video", "image", "adaptive", "robust"]
+    assert shipped.for_stego(in_rgb._replace(is_image=True), False)[0] == "robust_image"
+
+
+def test_a_file_is_described_by_what_it_holds(files):
+    line = api.describe(files / "cover.mp4", "file").splitlines()[1]
+    assert line.startswith(
+        "--for file (adaptive): holds any file of up to 0.2 kB, at 0.1 bit per sample; about "
+    )
+    assert line.endswith(api.SURVIVES["file"])
+
+
+def test_a_grey_picture_holds_a_third(tmp_path):
+    grey = np.repeat(noise(1, 128, 128)[..., :1], 3, axis=3)
+    lines = [
+        api.describe(save(tmp_path / f"{i}.png", x), "file") for i, x in enumerate((grey, noise(1, 128, 128)))
+    ]
+    assert ["of up to 0.2 kB" in lines[0], "of up to 0.6 kB" in lines[1]] == [True, True]
+
+
+def test_a_file_that_is_to_be_posted_is_one_line(files):
+    with pytest.raises(UserError, match=r"secret.txt is not a video .*; --for file hides any other"):
+        api.hide_file(files / "cover.mp4", files / "secret.txt", files / "stego.mp4", KEY)
+
+
+def test_arrays_hide_in_pictures_only():
+    model = deepsteg_jax.load("adaptive")
+    for run in (
+        lambda: deepsteg_jax.hide(model, GOOD, GOOD, KEY),
+        lambda: deepsteg_jax.reveal(model, GOOD, KEY),
+    ):
+        with pytest.raises(UserError, match="the model adaptive hides files: give them to hide_video"):
+            run()
+
+
 # --- load -----------------------------------------------------------------------------------------
 
 
@@ -206,6 +293,11 @@ def test_a_shipped_config_hides_as_the_one_in_configs(name, variant):
     shipped, config = (x.to_dict() for x in (loading.config_of(name), robust.get_config(variant)))
     for section in ("model", "secret_layers", "overhead", "fine", "repeats", "growth", "margin"):
         assert json.dumps(shipped[section]) == json.dumps(config[section])
+
+
+def test_the_shipped_config_of_files_is_the_one_in_configs():
+    shipped, config = (x.to_dict() for x in (loading.config_of("adaptive"), adaptive.get_config()))
+    assert json.dumps(shipped, sort_keys=True) == json.dumps(config, sort_keys=True)
 
 
 def test_a_config_is_taken_and_left_as_it_is(model):

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 import deepsteg_jax
-from deepsteg_jax import api, cli, commands, keys
+from deepsteg_jax import api, cli, commands, keys, media
 from deepsteg_jax.errors import PartialError, UserError
-from tests.synthetic import noise, save
+from tests.synthetic import film, noise, save
 
 ROOT = Path(__file__).parent.parent
 HIDE = ("hide", "cover.mkv", "secret.mkv", "-o", "out.mp4")
+LOW = "--config.model.height"  # of the trellis, which then compiles soon
 REVEAL = ("reveal", "stego.mkv", "-o", "out.mkv")
 
 
@@ -130,12 +131,13 @@ def test_hide(run, calls, folder):
         "video.secret": "",
         "a": (1, 2),
     }
-    assert named == {"purpose": "post", "scheme": "robust", "loop_cover": True}
+    assert named == {"purpose": "post", "scheme": "robust", "loop_cover": True, "announce": cli.announce}
 
 
 def test_the_suffix_chooses_where_nothing_is_said(run, calls, folder):
     assert run(*HIDE)[0] == 0
-    assert calls[0][1] == {"purpose": None, "scheme": None, "changes": {}, "loop_cover": False}
+    named = {"purpose": None, "scheme": None, "changes": {}, "loop_cover": False, "announce": cli.announce}
+    assert calls[0][1] == named
 
 
 def test_reveal(run, calls, folder):
@@ -198,6 +200,33 @@ def test_a_signal_unwinds_the_job(run, number):
     with pytest.raises(SystemExit) as end:
         cli.exit_code("deepsteg", job)
     assert end.value.code == 128 + number and unwound == [number]
+
+
+def test_a_file_through_the_command_line(run, tmp_path, monkeypatch):
+    """Exit codes and lines of the whole way; the header is out of reach of the change."""
+    monkeypatch.chdir(tmp_path)
+    film("cover.mp4", noise(4, 64, 64, low=60, high=190), codec="libx264", pixel_format="yuv420p")
+    Path("secret.pdf").write_bytes(bytes(range(120)))
+    code, out, err = run("hide", "cover.mp4", "secret.pdf", "-o", "stego.mp4", "--for=file", f"{LOW}=3")
+    assert code == 0 and out.startswith("stego.mp4: 4 frames of 64x64, ")
+    assert "its own file travels, 0.1 kB, bit for bit; 0.0" in err
+    code, out, err = run("reveal", "stego.mp4", "-o", "out.mkv")
+    assert code == 0 and "it is a .pdf: its own name is secret.pdf" in out
+    assert Path("out.mkv").read_bytes() == bytes(range(120))
+    for output in ("out/", "out"):
+        code, _, err = run("reveal", "stego.mp4", "-o", output)
+        assert code == (output == "out") and Path("out/secret.pdf").exists()
+    assert err.splitlines()[-1].startswith("deepsteg: out/secret.pdf exists already: ")
+    planes = [timed.frame for timed in media.read_planes("stego.mp4")]
+    planes[2] = planes[2]._replace(y=planes[2].y ^ 1)
+    with media.Writer("changed.mkv", 25, pixel_format="yuv420p") as writer:
+        for frame in planes:
+            writer.write(frame)
+    code, out, err = run("reveal", "changed.mkv", "-o", "part.pdf")
+    assert (code, out) == (3, "") and "changed.mkv was changed in frame 3: part.pdf has zeros" in err
+    assert Path("part.pdf").stat().st_size == 120
+    code, out, err = run("hide", "cover.mp4", "stego.mp4", "-o", "new.mp4", "--for=file")
+    assert code == 1 and "at any quality" in err and not Path("new.mp4").exists()
 
 
 # --- keygen, app ----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from deepsteg_jax.schemes.base import NOTHING
 from deepsteg_jax.training import checkpoints
 from deepsteg_jax.training.state import create_optimizer, create_state
 from tests.helpers import read_stack
-from tests.synthetic import noise, save, smooth, tone
+from tests.synthetic import film, noise, save, smooth, tone
 
 ROOT = Path(__file__).parent.parent
 VIDEO, TINY = "--config=configs/video.py", f"--config={ROOT}/configs/video.py:tiny"
@@ -109,7 +109,7 @@ def loaded_once():
     kept, load = {}, loading.load
 
     def load_once(config):
-        key = config.checkpoint, config.model.to_json(), config.shuffle.to_json()
+        key = config.checkpoint, *(str(config.get(name)) for name in ("model", "shuffle", "payload"))
         kept[key] = kept[key] if key in kept else load(config)
         return kept[key]
 
@@ -310,6 +310,73 @@ REVEAL_FILES = {"stego": "stego.mkv", "output": "out.mkv"}
 def arguments(mode, **files):
     files = {**(HIDE_FILES if mode == "hide" else REVEAL_FILES), **files}
     return [f"--mode={mode}", *(f"--{name}={path}" for name, path in files.items())]
+
+
+# --- files in files -------------------------------------------------------------------------------
+
+ADAPTIVE = (f"--config={ROOT}/configs/adaptive.py", "--config.model.height=3")
+
+
+@pytest.fixture
+def cover(tmp_path):
+    """Four frames in 4:2:0."""
+    frames = noise(4, 64, 64, low=60, high=190)
+    return film(tmp_path / "cover.mp4", frames, codec="libx264", pixel_format="yuv420p")
+
+
+def test_hide_and_reveal_a_file(call, cover, tmp_path):
+    (tmp_path / "notes.txt").write_bytes(bytes(range(100)))
+    files = f"--cover={cover}", f"--secret={tmp_path}/notes.txt", f"--output={tmp_path}/stego.mp4"
+    hidden = call(*ADAPTIVE, "--mode=hide", *files)
+    assert hidden.code == 0 and "its own file travels, 0.1 kB, bit for bit" in hidden.err
+    for output, note in (("out/", "written to"), ("out.mkv", "it is a .txt: its own name is notes.txt")):
+        given = f"--stego={tmp_path}/stego.mp4", f"--output={tmp_path}/{output}"
+        shown = call(*ADAPTIVE, "--mode=reveal", *given)
+        assert shown.code == 0 and note in shown.out
+    assert (tmp_path / "out/notes.txt").read_bytes() == bytes(range(100))
+    wrong = call(*ADAPTIVE, "--mode=reveal", "--enhance_revealed", *given)
+    assert wrong.code == 1 and wrong.line.startswith("main.py: the secret is a file that cannot be enhanced")
+
+
+def test_modes_without_sense_for_a_scheme_of_files(call, cover, tmp_path):
+    (tmp_path / "notes.txt").write_text("no video")
+    for mode, given, words in (
+        ("train", (), "nothing of adaptive is trained"),
+        ("export", (f"--workdir={tmp_path}/export",), "the scheme adaptive has nothing to export"),
+        (
+            "live",
+            (f"--cover={cover}", f"--secret={cover}", f"--output={tmp_path}/live.mkv"),
+            "hides files and",
+        ),
+        ("roundtrip", (f"--config.video.secret={tmp_path}/notes.txt",), "notes.txt is not a video or image"),
+    ):
+        result = call(*ADAPTIVE, f"--mode={mode}", *given)
+        assert result.code == 1 and words in result.line and "Traceback" not in result.err
+    assert not (tmp_path / "live.mkv").exists()
+
+
+@pytest.mark.slow
+def test_a_round_trip_and_an_evaluation_of_files(call, cover, tmp_path):
+    """Coded to fit, and in another size than the cover's."""
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for i in range(2):
+        save(clips / f"{i}.mkv", smooth(6, 96, 80, seed=i))
+    secret, rate = f"--config.video.secret={clips}/0.mkv", "--config.payload.rate=0.5"
+    trip = call(*ADAPTIVE, f"--workdir={tmp_path}/trip", f"--config.video.cover={cover}", secret, rate)
+    assert trip.code == 0, trip.err
+    assert "so it is coded: " in trip.err and "so it is coded: " in trip.out
+    figures = json.loads((tmp_path / "trip/metrics.json").read_text())
+    assert figures["frames"] == 4 and figures["stego_psnr_db"] > 50 and figures["secret_psnr_db"] > 25
+    size = "--config.evaluate.height=96", "--config.evaluate.width=80", "--config.evaluate.first_frame=0"
+    given = f"--config.evaluate.path={clips}", f"--workdir={tmp_path}/evaluation", *size, rate
+    done = call(*ADAPTIVE, "--mode=evaluate", *given)
+    assert done.code == 0, done.err
+    mean = json.loads((tmp_path / "evaluation/evaluation.json").read_text())["mean"]
+    assert mean["stego_psnr_db"] > 50 and mean["secret_psnr_db"] > 30 and mean["wrong_key_psnr_db"] < 20
+
+
+# --- pictures -------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from deepsteg_jax.errors import PartialError, UserError
 TITLE = "deepsteg"
 POLL_S, HUSH_S = 0.3, 0.1
 LEAST_PASSPHRASE = 8  # characters, below which the page warns
-FILE, POST = "file", "post"
+FILE, POST = "live", "post"
 PURPOSES = [
     ("Stay as it is: best pictures, a large file that no app or site may change", FILE),
     ("Be sent or posted: survives being coded again; coarser pictures, no sound, slower", POST),

@@ -100,7 +100,7 @@ def within(info: media.Info, longest: int, even: bool) -> tuple[int, int]:
 class Choice(NamedTuple):
     """The choices of the Hide tab."""
 
-    purpose: Purpose = "file"
+    purpose: Purpose = "live"
     quality: float = 3  # D
     longest: int = 0  # pixels that the cover's longest side is scaled down to; 0: none
     loop_cover: bool = False

@@ -11,7 +11,7 @@ from deepsteg_jax.commands import settings
 from deepsteg_jax.errors import UserError
 
 _MODEL = {"checkpoint", "model", "shuffle"}
-_SCHEME = _MODEL | {"secret_layers", "repeats", "overhead", "fine", "growth", "margin"}
+_SCHEME = _MODEL | {"secret_layers", "repeats", "overhead", "fine", "growth", "margin", "payload"}
 _TRAINING = {"seed", "deterministic", "channel", "losses", "optimizer", "train", "data"}
 # The sections of the config that each mode uses; training saves those of the scheme in its checkpoints.
 SECTIONS = {

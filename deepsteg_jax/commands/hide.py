@@ -13,15 +13,19 @@ def run(config: ConfigDict, options: Options) -> None:
         UserError: see `pipeline.hide`; also a missing passphrase or key.
     """
     from deepsteg_jax import loading, pipeline
+    from deepsteg_jax.cli import announce
     from deepsteg_jax.commands.common import progress_bar
 
     cover, secret = sample_clips.resolve(options.cover), sample_clips.resolve(options.secret)
     info = media.probe(cover)
-    media.probe(secret)
+    media.check_readable(secret)
     scheme = loading.load(config)
+    if scheme.accepts == "pictures":
+        media.probe(secret)
     pipeline.check_output(scheme, options.output, info, (cover, secret))
     credential = keys.read_credential(options.passphrase_file, options.key_file, confirm=True)
     settings = loading.settings_of(config, options.loop_cover)
     with progress_bar("hide", None if options.loop_cover else info.frames) as bar:
-        report = pipeline.hide(scheme, credential, cover, secret, options.output, bar.update, settings)
+        files = cover, secret, options.output
+        report = pipeline.hide(scheme, credential, *files, bar.update, settings, announce)
     print(f"{options.output}: {report.summary()}")

@@ -17,10 +17,14 @@ def run(config: ConfigDict, options: Options) -> None:
     from deepsteg_jax.commands.common import progress_bar, revealer
 
     info = media.probe(options.stego, [])
-    pipeline.check_revealed(options.output, info, (options.stego,))
+    scheme = loading.load(config)
+    if scheme.accepts == "pictures":
+        pipeline.check_revealed(options.output, info, (options.stego,))
+    else:
+        media.check_place(options.output, (options.stego,))
     credential = keys.read_credential(options.passphrase_file, options.key_file)
 
-    reveal = revealer(loading.load(config), options.enhance if options.enhance_revealed else None)
+    reveal = revealer(scheme, options.enhance if options.enhance_revealed else None)
     with progress_bar("reveal") as bar:
         report = reveal(credential, options.stego, options.output, bar.update)
     print(f"{options.output}: {report.summary()}")

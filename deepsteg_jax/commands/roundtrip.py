@@ -57,10 +57,12 @@ def run(config: ConfigDict, options: Options) -> None:
     workdir = make_workdir(options)
 
     from deepsteg_jax import evaluation, loading, pipeline, plots
+    from deepsteg_jax.cli import announce
     from deepsteg_jax.commands.common import command, progress_bar, revealer
     from deepsteg_jax.report import write_roundtrip
 
     scheme = loading.load(config)
+    media.probe(secret)  # a round trip is measured in pictures
     exact, lossy = (".png", ".jpg") if info.is_image else (".mkv", ".mp4")
     stego, revealed = workdir / f"stego{lossy if scheme.lossy else exact}", workdir / f"revealed{exact}"
     for output in (stego, revealed):
@@ -71,14 +73,16 @@ def run(config: ConfigDict, options: Options) -> None:
     settings = loading.settings_of(config)
     enhancement = options.enhance if options.enhance_revealed else None
     with progress_bar("hide", info.frames) as bar:
-        hidden = pipeline.hide(scheme, key, cover, secret, stego, bar.update, settings)
-    with progress_bar("reveal", hidden.frames) as bar:
+        hidden = pipeline.hide(scheme, key, cover, secret, stego, bar.update, settings, announce)
+    with progress_bar("reveal", hidden.processed) as bar:
         shown = revealer(scheme, enhancement)(key, stego, revealed, bar.update)
     files = evaluation.Files(cover, stego, secret, revealed)
-    numbers = scheme.shown_numbers(make_plan(cover, secret, settings.align, settings.loop_cover))
-    with progress_bar("measure", hidden.frames) as bar:
+    numbers = None
+    if scheme.accepts == "pictures":
+        numbers = scheme.shown_numbers(make_plan(cover, secret, settings.align, settings.loop_cover))
+    with progress_bar("measure", hidden.frames or None) as bar:
         per_frame = evaluation.measure_frames(files, bar.update, numbers=numbers)
-    rows = evaluation.picked_frames(files, 3, hidden.frames, numbers)
+    rows = evaluation.picked_frames(files, 3, len(per_frame), numbers)
     plots.comparison(workdir / "comparison.png", rows)
     figures = {
         **evaluation.mean_of_frames(files, per_frame),

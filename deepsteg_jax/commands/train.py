@@ -7,6 +7,7 @@ import threading
 from ml_collections import ConfigDict
 
 from deepsteg_jax.commands import Options, make_workdir
+from deepsteg_jax.errors import UserError
 
 # Excludes operations that add up in any order, and autotuning, which picks kernels by the clock.
 GPU_DETERMINISM = "--xla_gpu_deterministic_ops=true"
@@ -18,7 +19,12 @@ def run(config: ConfigDict, options: Options) -> None:
     SIGTERM, which clusters send before they take a machine away, ends the training after the step that is
     running: the state is saved and the exit code is 0. The same command goes on from there. With several
     processes a SIGTERM to one of them ends all at the same step.
+
+    Raises:
+        UserError: the config has nothing to train.
     """
+    if "optimizer" not in config:
+        raise UserError(f"nothing of {config.model.name} is trained: use another config")
     workdir = make_workdir(options)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())  # JAX takes it over in several processes

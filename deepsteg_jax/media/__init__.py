@@ -6,6 +6,7 @@ package. A new file format is a row of `formats` and, if nothing codes it yet, a
 
 from deepsteg_jax.media.codecs import BT601, RGB, Colour, Lossy, has_encoder
 from deepsteg_jax.media.coding import coded_size, compress, decompress, recompress
+from deepsteg_jax.media.container import existing as check_readable
 from deepsteg_jax.media.fitting import code_to_size
 from deepsteg_jax.media.formats import is_exact, is_playable, is_training_image, is_video
 from deepsteg_jax.media.images import FOLDER_RATE, decode_jpeg, encode_jpeg, is_sequence, save_small
@@ -34,7 +35,7 @@ from deepsteg_jax.media.source import (
     size_of,
 )
 from deepsteg_jax.media.tracks import Loop
-from deepsteg_jax.media.writer import Writer, write_frames
+from deepsteg_jax.media.writer import Writer, write_frames, writing
 
 __all__ = [
     "BT601",
@@ -51,6 +52,7 @@ __all__ = [
     "Writer",
     "check_output",
     "check_place",
+    "check_readable",
     "code_to_size",
     "coded_size",
     "compress",
@@ -83,4 +85,5 @@ __all__ = [
     "to_rgb",
     "unstack",
     "write_frames",
+    "writing",
 ]

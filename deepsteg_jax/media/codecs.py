@@ -3,13 +3,18 @@
 A class has the attributes of `Coding` and `open`, which adds its stream to a container.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import av
 
 from deepsteg_jax.errors import UserError
 
+GREY = "gray"
 RGB = "rgb24"  # FFmpeg's names of formats of pixels; all others here are planes of Y, Cb, Cr
 _EIGHT_BITS = ("yuv420p", "yuv422p", "yuv444p")
 PLANES = tuple(f"{name}{bits}" for bits in ("", "10le", "12le", "14le", "16le") for name in _EIGHT_BITS)
@@ -154,8 +159,10 @@ class Small:
 
     def open(self, container: "av.container.OutputContainer", rate: Fraction) -> "av.VideoStream":
         """See `Coding`."""
-        # x264 by itself gives half a decibel for grain, which this many bits keep anyway.
-        h264, av1 = {"preset": "medium", "tune": "psnr"}, {"preset": "6", "svtav1-params": "lp=2"}
+        # x264 by itself gives half a decibel for grain, which this many bits keep anyway, and notes ticks in
+        # its stream where frames per second are wanted.
+        h264 = {"preset": "medium", "tune": "psnr", "x264-params": "force-cfr=1"}
+        av1 = {"preset": "6", "svtav1-params": "lp=2"}
         own = h264 if self.codec == "libx264" else av1
         return container.add_stream(self.codec, rate=rate, options={"crf": str(self._crf), **own})
 
@@ -178,3 +185,25 @@ def check_encoder(codec: str) -> None:
     """Raise UserError unless `has_encoder`."""
     if not has_encoder(codec):
         raise UserError(f"this build of FFmpeg cannot encode with {codec}: install PyAV from its wheel")
+
+
+@contextmanager
+def opening() -> Iterator[None]:
+    """Let an encoder opened in this context be quiet, and not change how threads are scheduled.
+
+    For root, SVT-AV1 makes its threads, and the one that opens it with all that this one starts later,
+    real-time threads of the highest priority: two encoders at once then bring a machine to a standstill.
+    """
+    os.environ.setdefault("SVT_LOG", "1")  # FFmpeg's log level does not reach SVT-AV1
+    threads = Path("/proc/self/task")
+    if not threads.is_dir():  # not Linux, where it does no such thing
+        yield
+        return
+    usual = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in threads.iterdir():
+            with suppress(OSError):  # it has ended
+                if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
+                    os.sched_setscheduler(int(thread.name), *usual)

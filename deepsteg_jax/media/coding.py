@@ -1,17 +1,14 @@
 """Encode and decode frames in memory, for measurements and for secrets."""
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from fractions import Fraction
 from io import BytesIO
-from pathlib import Path
 
 import av
 import numpy as np
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.media.codecs import check_encoder
+from deepsteg_jax.media.codecs import check_encoder, opening
 from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.images import FOLDER_RATE
 from deepsteg_jax.media.planes import Planes, from_picture, to_picture
@@ -117,7 +114,6 @@ def _encode(
     container: str,
 ) -> bytes:
     check_encoder(codec)
-    os.environ.setdefault("SVT_LOG", "1")  # FFmpeg's log level does not reach SVT-AV1
     buffer = BytesIO()
     with av.open(buffer, "w", format=container) as file:
         stream = None
@@ -126,7 +122,7 @@ def _encode(
                 stream = file.add_stream(codec, rate=rate, options=options)
                 stream.height, stream.width = picture.height, picture.width
                 stream.pix_fmt = pixel_format
-                with _usual_priorities():
+                with opening():
                     file.start_encoding()
             picture = picture.reformat(format=pixel_format)
             picture.pts, picture.time_base = number, 1 / rate
@@ -134,24 +130,3 @@ def _encode(
             file.mux(stream.encode(picture))
         file.mux(stream.encode(None))
     return buffer.getvalue()
-
-
-@contextmanager
-def _usual_priorities() -> Iterator[None]:
-    """Let no encoder opened in this context change how threads are scheduled.
-
-    For root, SVT-AV1 makes its threads, and the one that opens it with all that this one starts later,
-    real-time threads of the highest priority: two encoders at once then bring a machine to a standstill.
-    """
-    threads = Path("/proc/self/task")
-    if not threads.is_dir():  # not Linux, where it does no such thing
-        yield
-        return
-    usual = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        yield
-    finally:
-        for thread in threads.iterdir():
-            with suppress(OSError):  # it has ended
-                if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
-                    os.sched_setscheduler(int(thread.name), *usual)

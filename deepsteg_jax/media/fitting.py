@@ -1,6 +1,7 @@
 """Code a video or picture anew, as finely as a number of bytes permits."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 from deepsteg_jax.errors import UserError
@@ -14,8 +15,10 @@ from deepsteg_jax.media.video_file import VideoFile
 _RICH = 0.3  # bits per pixel from which on colour at full size is worth its bits
 _SCALES = ((0.012, 1.0), (0.005, 0.75), (0.0016, 0.5), (0.0, 0.25))  # from how many bits per pixel on
 _FILLED = 0.95  # share of the room from which on a coding is fine enough
+_LEAST = 500  # bytes of a matroska file with a picture
 _USUAL = {"libsvtav1": 35, "libx264": 20}  # rate factors to begin with
 _SOUND_SHARE = 0.15  # of the room, at most
+_OVERSHOOT = 1.25  # by Opus of its rate, at most
 _LEAST_SOUND = 6_000  # bits per second, the least of Opus
 
 
@@ -36,17 +39,20 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
         UserError: it cannot be read, or does not fit at any quality.
     """
     info, times = probe(path), frame_times(path, decode=False)
+    too_large = UserError(f"{shown(path)} does not fit into {room:,} bytes at any quality: cut or shrink it")
+    if room < _LEAST:
+        raise too_large
     seconds = float((times[-1] - times[0]) * info.time_base) + 1 / float(info.rate)
-    most = min(sound_bit_rate, int(_SOUND_SHARE * 8 * room / seconds))
-    sound = encode_sound(path, most) if info.tracks and most >= _LEAST_SOUND else None
+    most = min(sound_bit_rate, _SOUND_SHARE * 8 * room / seconds)
+    sound = _sound(path, most, seconds) if info.tracks else None
     try:
         pixels = len(times) * info.width * info.height
         left = room - (sound.size if sound else 0)
-        codec, (width, height) = _coding_for(info, 8 * left / pixels)
-        if not _write_finest(path, output, room, sound, info, codec, (width, height)):
-            raise UserError(
-                f"{shown(path)} does not fit into {room:,} bytes at any quality: cut or shrink it"
-            )
+        for codec, (width, height) in _codings(info, 8 * left / pixels):
+            if _write_finest(path, output, room, sound, info, codec, (width, height)):
+                break
+        else:
+            raise too_large
     finally:
         if sound is not None:
             sound.file.close()
@@ -56,12 +62,30 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
     return f"{named}{rate}, {width}x{height}{silent}"
 
 
-def _coding_for(info: Info, bits: float) -> tuple[str, tuple[int, int]]:
-    """Return codec, and width and height, for this many bits per pixel."""
-    rich = bits > _RICH or not has_encoder("libsvtav1")
-    scale = next(scale for least, scale in _SCALES if bits >= least or not least)
-    sides = (max(Small.smallest, 2 * round(side * scale / 2)) for side in (info.width, info.height))
-    return "libx264" if rich else "libsvtav1", tuple(sides)
+def _sound(path: Path, bit_rate: float, seconds: float) -> Sound | None:
+    """Return the sound, coded again if its rate is higher than it may be; None: none, or no room."""
+    if bit_rate < _LEAST_SOUND:
+        return None
+    sound = encode_sound(path, int(bit_rate))
+    if sound and 8 * sound.size > _OVERSHOOT * bit_rate * seconds:
+        sound.file.close()
+        sound = encode_sound(path, int(bit_rate), copy=False)
+    return sound
+
+
+def _codings(info: Info, bits: float) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield codec, and width and height, for this many bits per pixel, then for fewer."""
+    av1 = has_encoder("libsvtav1")
+    first = next(i for i, (least, _) in enumerate(_SCALES) if bits >= least or not least)
+    sizes = [_scaled(info, scale) for _, scale in _SCALES[first:]]
+    if bits > _RICH and av1:
+        yield "libx264", sizes[0]
+    yield from (("libsvtav1" if av1 else "libx264", size) for size in sizes)
+
+
+def _scaled(info: Info, scale: float) -> tuple[int, int]:
+    width, height = (max(Small.smallest, 2 * round(side * scale / 2)) for side in (info.width, info.height))
+    return width, height
 
 
 def _write_finest(path, output, room, sound, info, codec, size) -> bool:

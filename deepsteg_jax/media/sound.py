@@ -27,12 +27,13 @@ class Sound(NamedTuple):
     start: int  # when the first sample sounds, in samples after the first frame
 
 
-def encode_sound(path: str | Path, bit_rate: int) -> Sound | None:
+def encode_sound(path: str | Path, bit_rate: int, copy: bool = True) -> Sound | None:
     """Encode the first sound track of a video as Opus; one that is Opus already is copied packet by packet.
 
     Args:
         path: the clip.
         bit_rate: of sound encoded here, bits per second; more than two channels are mixed down to two.
+        copy: False encodes Opus again.
 
     Returns:
         None where there is no sound.
@@ -51,7 +52,7 @@ def encode_sound(path: str | Path, bit_rate: int) -> Sound | None:
         file = TemporaryFile()  # noqa: SIM115, the caller closes it
         with _complaining(path, file):
             with av.open(file, "w", format="ogg", options=dict(_OGG_OPTIONS)) as output:
-                if track.codec_context.name in ("opus", "libopus"):
+                if track.codec_context.name in ("opus", "libopus") and copy:
                     first = _copy_opus(container, track, output)
                 else:
                     first = _encode_opus(container, track, output, bit_rate)

@@ -17,7 +17,7 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import images
-from deepsteg_jax.media.codecs import RGB, Colour
+from deepsteg_jax.media.codecs import GREY, RGB, Colour
 from deepsteg_jax.media.container import existing, opened
 from deepsteg_jax.media.damage import ERRORS, Ffv1Check, decode_all, is_cut, past_damage, up_to_damage
 from deepsteg_jax.media.images import FOLDER_RATE, is_image, is_sequence, list_sequence, shown
@@ -47,7 +47,7 @@ class Info(NamedTuple):
     time_base: Fraction = 1 / FOLDER_RATE  # seconds of a tick
     aspect: Fraction | None = None  # of a pixel, width over height; None: square, or not said
     tracks: int = 0  # of sound and subtitles
-    pixel_format: str = RGB  # of the file, as FFmpeg calls it
+    pixel_format: str = RGB  # of the file, as FFmpeg calls it; of images "gray" if they are, else RGB
     colour: Colour = Colour()  # that its numbers stand for
 
 
@@ -68,8 +68,9 @@ def probe(path: str | Path | Clip, damaged: list[int] | None = None) -> Info:
         height, width = path.frames[0].shape[:2]
         return Info(width, height, len(path.frames), FOLDER_RATE, path.is_image)
     if found := _still_images(path):
-        height, width = images.load(found[0]).shape[:2]
-        return Info(width, height, len(found), FOLDER_RATE, not is_sequence(path))
+        first, still = images.load(found[0]), not is_sequence(path)
+        info = Info(first.shape[1], first.shape[0], len(found), FOLDER_RATE, still)
+        return info._replace(pixel_format=GREY) if still and (first == first[..., :1]).all() else info
     frame = next(_decoded(path, damaged))
     if frame.interlaced_frame:
         raise UserError(f"{shown(path)} is interlaced: deinterlace it first (ffmpeg -vf bwdif)")

@@ -1,6 +1,7 @@
 """A video file that grows frame by frame, with sound and subtitles in step."""
 
 import secrets
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import images
-from deepsteg_jax.media.codecs import RGB, Coding, Colour, encoder_tag
+from deepsteg_jax.media.codecs import RGB, Coding, Colour, encoder_tag, opening
 from deepsteg_jax.media.container import url
 from deepsteg_jax.media.damage import ERRORS, is_cut
 from deepsteg_jax.media.formats import Format
@@ -18,6 +19,8 @@ from deepsteg_jax.media.outputs import check_aspect, check_size
 from deepsteg_jax.media.planes import Planes, to_picture
 from deepsteg_jax.media.sound import Sound
 from deepsteg_jax.media.tracks import Loop, SoundTrack, Tracks
+
+_REORDERED = 1000  # ticks by which the first frame is decoded before it is shown
 
 
 def part_path(path: Path) -> Path:
@@ -101,7 +104,8 @@ class VideoFile:
         if self._tracks_from is not None:
             self._tracks = Tracks(*self._tracks_from, self._container, stream, self._row.tracks)
         try:
-            self._container.start_encoding()
+            with opening():
+                self._container.start_encoding()
         except (*ERRORS, ValueError) as error:
             if self._tracks and not isinstance(error, OSError):
                 raise UserError(self._tracks.refusal()) from error
@@ -165,12 +169,21 @@ def _join(video: Path, sound: Sound, output: Path, row: Format) -> None:
     """Copy a video and a sound track into one file, in step."""
     with av.open(url(video)) as pictures, _create(output, row) as container:
         source = pictures.streams.video[0]
-        stream = container.add_stream_from_template(source)
+        stream = container.add_stream_from_template(source, opaque=True)  # a decoder has no encoder
         stream.time_base, stream.disposition = source.time_base, source.disposition
         with SoundTrack(sound, container) as track:
-            for packet in pictures.demux(source):
-                if packet.dts is not None:
-                    track.copy_until(packet.pts * packet.time_base)
-                    packet.stream = stream
-                    container.mux(packet)
+            for packet in _with_decoding_times(pictures.demux(source)):
+                track.copy_until(packet.pts * packet.time_base)
+                packet.stream = stream
+                container.mux(packet)
             track.copy_until(None)
+
+
+def _with_decoding_times(packets: Iterable[av.Packet]) -> Iterator[av.Packet]:
+    """Yield packets; matroska does not tell when the first ones are decoded where frames are reordered."""
+    last = None
+    for packet in packets:
+        if packet.size:
+            last = packet.pts - _REORDERED if last is None else last + 1
+            last = packet.dts = last if packet.dts is None else packet.dts
+            yield packet

@@ -121,7 +121,7 @@ class Writer:
         time = time if self._last is None else max(time, self._last + 1)
         if self._converts:
             frame = planes.to_rgb(frame, self._pixel_format, self._colour)
-        with _writing(self._path):
+        with writing(self._path):
             self._sink.write(frame, time)
         self._count, self._last = self._count + 1, time
 
@@ -137,7 +137,7 @@ class Writer:
 
     def add_sound(self, sound: Sound) -> None:
         """Put a track of sound beside the finished video; into a folder of images as `sound.opus`."""
-        with _writing(self._path):
+        with writing(self._path):
             self._sink.add_sound(sound)
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -151,12 +151,12 @@ class Writer:
     def _finish(self) -> None:
         if not self._count:
             raise UserError(f"{shown(self._path)} was not written: there are no frames to put into it")
-        with _writing(self._path):
+        with writing(self._path):
             self._sink.finish()
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn errors of the disk into UserErrors about `path`."""
     try:
         yield

@@ -270,10 +270,11 @@ class Scheme(ABC):
         """Return the two parties of a live session, sender and receiver.
 
         Raises:
-            UserError: it hides too many frames at once to be live.
+            UserError: it hides files, or too many frames at once to be live.
         """
+        reason = "hides files" if self.accepts == "bytes" else "needs seconds of frames at once"
         raise UserError(
-            f"the scheme {self.name} needs seconds of frames at once and is too slow to be live: "
+            f"the scheme {self.name} {reason} and cannot be live: "
             "use configs/image.py or configs/video.py live"
         )
 

@@ -17,7 +17,7 @@ _BLOCK = 2**20
 class Payload(NamedTuple):
     """The bytes that travel, to be read once."""
 
-    name: bytes  # of the file, after its length in one byte
+    name: bytes  # of the file
     file: BinaryIO
     size: int  # bytes, with the name
     digest: bytes  # SHA-256 of both
@@ -26,9 +26,8 @@ class Payload(NamedTuple):
 
 
 def _packed_name(path: Path) -> bytes:
-    """Return a name's length and the name; long ones keep their end."""
-    name = path.name.encode("utf-8", "surrogateescape")[-NAME_BYTES:]
-    return bytes([len(name)]) + name
+    """Return a name; a long one keeps its end."""
+    return path.name.encode("utf-8", "surrogateescape")[-NAME_BYTES:]
 
 
 def prepare(path: Path, room: int, sound_bit_rate: int, open_files: ExitStack) -> Payload:
@@ -41,45 +40,47 @@ def prepare(path: Path, room: int, sound_bit_rate: int, open_files: ExitStack) -
         open_files: closes what is returned, and removes temporary files.
 
     Raises:
-        UserError: it does not fit, and is no picture or video that could be coded.
+        UserError: it cannot be read, or does not fit and is no picture or video that could be coded.
     """
-    try:
+    media.check_readable(path)
+    if path.is_file():
         size = path.stat().st_size
         if len(_packed_name(path)) + size <= room:
-            file = open_files.enter_context(path.open("rb"))
-            return _payload(path, file, False, f"its own file travels, {_kilobytes(size)}, bit for bit")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+            return _payload(path, False, f"its own file travels, {_kilobytes(size)}, bit for bit", open_files)
+        _check_codable(path, size, room)
+        reason = f"its file of {_kilobytes(size)} does not fit into {_kilobytes(room)}, so it is coded"
+    else:
+        reason = f"its images are coded to fit into {_kilobytes(room)}"
     with temporary_files():
         folder = Path(open_files.enter_context(TemporaryDirectory()))
-    coded, described = _coded(path, size, room, sound_bit_rate, folder)
-    file = open_files.enter_context(coded.open("rb"))
-    note = f"its file of {_kilobytes(size)} does not fit into {_kilobytes(room)}, so it is coded: {described}"
-    return _payload(coded, file, True, note)
+        output = folder / f"{path.stem[:50]}.mkv"
+        described = media.code_to_size(path, output, room - len(_packed_name(output)), sound_bit_rate)
+    return _payload(output, True, f"{reason}: {described}", open_files)
 
 
-def _payload(path: Path, file: BinaryIO, coded: bool, note: str) -> Payload:
+def _payload(path: Path, coded: bool, note: str, open_files: ExitStack) -> Payload:
     name = _packed_name(path)
     digest, size = hashlib.sha256(name), len(name)
-    while block := file.read(_BLOCK):
-        digest.update(block)
-        size += len(block)
+    try:
+        file = open_files.enter_context(path.open("rb"))
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            size += len(block)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     file.seek(0)
     return Payload(name, file, size, digest.digest(), coded, note)
 
 
-def _coded(path: Path, size: int, room: int, sound_bit_rate: int, folder: Path) -> tuple[Path, str]:
-    """Code a picture or video as finely as fits; return the file and its description."""
-    output = folder / f"{path.stem[:100]}.mkv"
-    room -= len(_packed_name(output))
+def _check_codable(path: Path, size: int, room: int) -> None:
+    """Raise UserError unless a file that does not fit is a picture or video."""
     try:
         media.probe(path)
     except UserError:
         raise UserError(
-            f"{path} has {_kilobytes(size)} and {_kilobytes(max(room, 0))} fit: take a longer or larger "
-            "cover, or more of it with --config.payload.rate, which is found sooner"
+            f"{path} has {_kilobytes(size)} and {_kilobytes(room)} fit: take a longer or larger cover, "
+            "or more of it with --config.payload.rate, which is found sooner"
         ) from None
-    return output, media.code_to_size(path, output, room, sound_bit_rate)
 
 
 def _kilobytes(size: int) -> str:

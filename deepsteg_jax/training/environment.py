@@ -26,8 +26,8 @@ def describe(config: ConfigDict, step: int) -> dict[str, Any]:
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": step,
-        "seed": config.seed,
-        "deterministic": config.deterministic,
+        "seed": config.get("seed"),
+        "deterministic": config.get("deterministic"),
         **revision(Path(__file__).parents[2]),
         **parallel.describe_devices(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),

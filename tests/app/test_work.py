@@ -15,7 +15,7 @@ from deepsteg_jax.training import checkpoints
 from tests.helpers import PlainScheme, read_stack
 from tests.synthetic import Sound, film, hiss, noise, save, smooth
 
-SHIPPED = ("video", "image", "robust", "robust_image")
+SHIPPED = ("video", "image", "adaptive", "robust", "robust_image")
 CLIP = media.Info(48, 32, 1, Fraction(25), False)
 KEY = bytes(range(32))  # quicker than a passphrase
 PICTURE = CLIP._replace(is_image=True)
@@ -126,9 +126,9 @@ def test_quality_changes_a_copy_and_only_models_that_have_one(fits):
     given = invertible.get_config()
     given.checkpoint = "image"
     schemes = work.Schemes(given)
-    assert schemes.hiding(PICTURE, "file", 5) is schemes.scheme("image")
-    assert schemes.hiding(CLIP, "file", 5).config.model.modulus == 5
-    assert schemes.hiding(CLIP, "file", 3) is schemes.scheme("video")
+    assert schemes.hiding(PICTURE, "live", 5) is schemes.scheme("image")
+    assert schemes.hiding(CLIP, "live", 5).config.model.modulus == 5
+    assert schemes.hiding(CLIP, "live", 3) is schemes.scheme("video")
     assert schemes.scheme("video").config.model.modulus == 3
     spacing = schemes.hiding(CLIP, "post", 32).config.model.spacing
     assert spacing == 32 and isinstance(spacing, float)
@@ -137,11 +137,11 @@ def test_quality_changes_a_copy_and_only_models_that_have_one(fits):
 def test_schemes_are_kept_and_not_without_end(fits, monkeypatch):
     monkeypatch.setattr(work, "KEPT", 2)
     schemes = work.Schemes(video.get_config())
-    first = schemes.hiding(CLIP, "file", 2)
-    assert schemes.hiding(CLIP, "file", 2) is first
+    first = schemes.hiding(CLIP, "live", 2)
+    assert schemes.hiding(CLIP, "live", 2) is first
     for modulus in (4, 5):
-        schemes.hiding(CLIP, "file", modulus)
-    assert schemes.hiding(CLIP, "file", 2) is not first
+        schemes.hiding(CLIP, "live", modulus)
+    assert schemes.hiding(CLIP, "live", 2) is not first
 
 
 # --- hide and reveal --------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_odd_sides_are_made_even_for_h264_and_a_cover_repeats(desk, schemes, set
     assert settings[0].sound_bit_rate == 64_000 and settings[0].loop_cover
 
 
-@pytest.mark.parametrize(("purpose", "suffix"), [("file", ".png"), ("post", ".jpg")])
+@pytest.mark.parametrize(("purpose", "suffix"), [("live", ".png"), ("post", ".jpg")])
 def test_pictures(desk, schemes, purpose, suffix):
     cover, secret = (put(desk, f"{i}.png", smooth(1, 33, 49, seed=i)) for i in range(2))
     hidden = ran(work.hide, desk, schemes, cover, secret, KEY, work.Choice(purpose))
@@ -201,8 +201,8 @@ def test_reveal_finds_the_scheme(desk, schemes, probed, stego, monkeypatch):
     stages = []
     monkeypatch.setattr(Job, "stage", lambda job, name, total=None: stages.append(name))
     revealed = ran(work.reveal, desk, schemes, stego, KEY)
-    assert probed == ["video", "image", "robust"]
-    assert stages[:4] == ["Looking at the file", "Revealing", "Looking further", "Looking further"]
+    assert probed == ["video", "image", "adaptive", "robust"]
+    assert stages[:5] == ["Looking at the file", "Revealing", *["Looking further"] * 3]
     assert revealed.watched.suffix == ".mp4" and revealed.report.frames == 8
     np.testing.assert_array_equal(read_stack(revealed.revealed), noise(8) & 0xF0)
 
@@ -211,7 +211,7 @@ def test_nothing_to_reveal_leaves_nothing(desk, schemes, probed, stego):
     before = sorted(stego.parent.parent.iterdir())
     with pytest.raises(UserError, match="no hidden video"):
         ran(work.reveal, desk, schemes, stego, bytes(32))
-    assert probed == ["video", "image", "robust"]
+    assert probed == ["video", "image", "adaptive", "robust"]
     assert sorted(stego.parent.parent.iterdir()) == before
 
 

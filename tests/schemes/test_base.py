@@ -1,7 +1,10 @@
 """The interface is wide enough: bytes in the cover's own planes, two keys, a pass over the whole cover."""
 
+import errno
+import os
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,8 +60,6 @@ def test_a_file_comes_back_bit_for_bit(tmp_path, cover, size):
     for old, new in zip(before, after, strict=True):
         assert np.abs(old[0].astype(int) - new[0]).max() <= 1  # luma by one level, chroma not at all
         assert all(np.array_equal(a, b) for a, b in zip(old[1:], new[1:], strict=True))
-    if not size:
-        return
     shown = pipeline.reveal([PlaneScheme()], KEY, stego, output, quiet)
     assert output.read_bytes() == secret.read_bytes()
     assert shown.processed <= COUNT
@@ -99,6 +100,95 @@ def test_a_failure_leaves_nothing(tmp_path, cover):
     with pytest.raises(RuntimeError, match="terminal"):
         pipeline.reveal([PlaneScheme()], KEY, stego, tmp_path / "out.bin", fail)
     assert names(tmp_path) == before
+
+
+class Named(PlaneScheme):
+    """Gives the secret a name, which a sender may have chosen freely."""
+
+    def __init__(self, name):
+        self.file_name = name
+
+    def receiver(self, found):
+        receiver = super().receiver(found)
+        receiver.file_name = self.file_name
+        return receiver
+
+
+@pytest.fixture
+def reveal_into(tmp_path, cover):
+    """reveal_into(output, name) -> report; the secret are 100 bytes."""
+    hide(cover, write_secret(tmp_path, 100), tmp_path / "stego.mkv")
+
+    def reveal(output, name="report.pdf"):
+        return pipeline.reveal([Named(name)], KEY, tmp_path / "stego.mkv", output, quiet)
+
+    return reveal
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("report.pdf", "report.pdf"),
+        ("../../x", "x"),
+        ("/etc/passwd", "passwd"),
+        ("C:\\Windows\\a.ini", "a.ini"),
+        ("con.txt", "revealed.txt"),
+        ("NUL", "revealed"),
+        ("com\u00b2.tar.gz", "revealed.gz"),
+        ("", "revealed"),
+        ("..", "revealed"),
+        (" .profile ", "profile"),
+        ("a\nb\x1b[2J\u202egnp.exe", "ab[2Jgnp.exe"),
+        ("what?*.txt", "what.txt"),
+        ("\N{PARTY POPPER}.png", "\N{PARTY POPPER}.png"),
+        ("x" * 300, "x" * 200),
+        ("\u00e4" * 300 + ".txt", "\u00e4" * 98 + ".txt"),
+    ],
+)
+def test_a_file_gets_its_own_name_in_a_folder_made_safe(tmp_path, reveal_into, name, safe):
+    report = reveal_into(f"{tmp_path}/out/", name)
+    assert names(tmp_path / "out") == [safe] and f"written to {tmp_path / 'out' / safe}" in report.notes
+    assert (tmp_path / "out" / safe).read_bytes() == (tmp_path / "secret0.bin").read_bytes()
+
+
+def test_nothing_in_a_folder_is_overwritten(tmp_path, reveal_into):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/report.pdf").symlink_to("nowhere")
+    with pytest.raises(UserError, match="report.pdf exists already: give -o another folder"):
+        reveal_into(tmp_path / "out")
+    assert names(tmp_path / "out") == ["report.pdf"] and names(tmp_path)[-1] == "stego.mkv"
+
+
+@pytest.mark.parametrize(
+    ("output", "notes"),
+    [("out.pdf", []), ("out.txt", ["it is a .pdf: its own name is report.pdf"])],
+)
+def test_a_file_that_gets_another_suffix_is_said_to_be_what_it_is(tmp_path, reveal_into, output, notes):
+    (tmp_path / output).write_bytes(b"an older one")
+    assert list(reveal_into(tmp_path / output).notes) == notes
+    assert (tmp_path / output).read_bytes() == (tmp_path / "secret0.bin").read_bytes()
+
+
+@pytest.mark.parametrize("output", ["out.bin", "out/"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, reveal_into, monkeypatch, output):
+    before, usual = names(tmp_path), Path.open
+    monkeypatch.setattr(Path, "open", lambda path, mode: Full(path) if mode == "xb" else usual(path, mode))
+    with pytest.raises(UserError, match="cannot be written: No space left on device") as caught:
+        reveal_into(f"{tmp_path}/{output}")
+    assert "\n" not in str(caught.value) and names(tmp_path) == before
+
+
+class Full:
+    """A file on a full disk."""
+
+    def __init__(self, path):
+        path.touch()
+
+    def write(self, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def close(self):
+        pass
 
 
 def test_the_whole_cover_is_measured_before_the_first_frame_is_sent(tmp_path, cover):

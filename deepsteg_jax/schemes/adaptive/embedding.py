@@ -83,10 +83,10 @@ def extract(planes: Samples, order: np.ndarray, count: int, height: int) -> byte
     return np.packbits(np.asarray(_extract(layout, planes, order))).tobytes()
 
 
-def fits(samples: int, count: int) -> bool:
+def fits(samples: int, count: int, height: int) -> bool:
     """Return whether that many bytes can be embedded in a frame of `samples` samples at all."""
     try:
-        return bool(trellis.layout(samples, 8 * count))
+        return bool(trellis.layout(samples, 8 * count, height))
     except ValueError:
         return False
 

@@ -23,18 +23,21 @@ TAG_BYTES = 16
 DIGEST_BYTES = 32
 LEAST_SAMPLES = 4096  # of a frame, for salt, header and something of the secret
 _AREA = 4224  # public samples from which the key picks those of the header, at most
-_HEADER = struct.Struct("<BBBIIQ32s16s")
+_HEADER = struct.Struct("<BBBBBIIQ32s16s")
+HEIGHTS = range(3, 11)  # of the trellis
 _TABLE = low_bits.parity_table(1)  # the lowest bit; moves by 1 change it
 
 
 class Header(NamedTuple):
     """The knowledge that a receiver needs besides the key."""
 
+    number: int  # of the frame that this copy lies in
     coded: bool  # the secret was coded to fit; else it is its own file
     height: int  # constraint height of the trellis
+    name_bytes: int  # of the secret's name, which lies before it
     frames: int  # that carry it
     chunk_bytes: int  # of the secret in each of them
-    size: int  # bytes of the secret, its name before it included
+    size: int  # bytes of the secret, with its name
     digest: bytes  # SHA-256 of these
     salt: bytes  # of the master key
 
@@ -69,7 +72,7 @@ def embed(planes: Samples, salt: bytes, master: bytes, header: Header) -> tuple[
     Returns:
         The planes, and the indices of all samples that carry something now.
     """
-    packed = _HEADER.pack(VERSION, header.coded, *header[1:])
+    packed = _HEADER.pack(VERSION, *header)
     samples = np.concatenate([plane.ravel() for plane in planes])
     low = (samples & 255).astype(np.uint8)
     salt_at, area = _public(len(low))
@@ -90,7 +93,9 @@ def read(planes: Samples, deriver: keys.Deriver) -> Header | None:
     master = deriver(low_bits.read(low, salt_at, keys.SALT_BYTES, _TABLE))
     sealed = low_bits.read(low, _picked(master, area), _HEADER.size + TAG_BYTES, _TABLE)
     try:
-        version, coded, *rest = _HEADER.unpack(_sealer(master).decrypt(bytes(12), sealed, None))
+        version, *fields = _HEADER.unpack(_sealer(master).decrypt(bytes(12), sealed, None))
     except InvalidTag:
         return None
-    return Header(bool(coded), *rest) if version == VERSION else None
+    header = Header(*fields)
+    known = version == VERSION and header.height in HEIGHTS
+    return header._replace(coded=bool(header.coded)) if known else None

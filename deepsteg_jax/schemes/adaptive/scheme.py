@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ class AdaptiveScheme(Scheme):
             raise UserError(
                 f"config.payload.rate must be more than 0 and at most {MOST_RATE} bits per sample"
             )
-        if config.model.height not in range(3, 11):
+        if config.model.height not in header.HEIGHTS:
             raise UserError("config.model.height must be 3 to 10")
         if min(config.model.chroma, config.model.still) <= 0:
             raise UserError("config.model.chroma and still must be more than 0")
@@ -86,12 +87,12 @@ class AdaptiveScheme(Scheme):
 
     def capacity(self, info: media.Info, frames: int) -> str:
         """Return the largest file that fits as it is."""
-        samples = 3 * info.width * info.height
+        samples = info.width * info.height * (1 if info.pixel_format == "gray" else 3)
         if media.has_planes(info.pixel_format) and not info.is_image:
             across, down = media.subsampling(info.pixel_format)
             samples = info.width * info.height + 2 * -(-info.width // across) * -(-info.height // down)
         rate = self.config.payload.rate
-        return f"any file of up to {self.room(samples, frames) / 1000:,.0f} kB, at {rate:g} bit per sample"
+        return f"any file of up to {self.room(samples, frames) / 1000:,.1f} kB, at {rate:g} bit per sample"
 
     def check(self, info: media.Info) -> None:
         """Raise UserError unless frames of this size hold header and chunks."""
@@ -115,11 +116,12 @@ class AdaptiveScheme(Scheme):
 
     def probe(self, stego: Stego, deriver: keys.Deriver) -> Found | None:
         """Open the header in the first two frames: one derivation, a second one where that is damaged."""
-        for frame, _ in zip(stego.frames(), range(header.FRAMES), strict=False):
+        for at, frame in enumerate(islice(stego.frames(), header.FRAMES)):
             found = header.read(embedding.planes_of(frame, stego.info.is_image), deriver)
             if found:
                 about = _metadata(stego.info, found.frames)
-                return Found(about, (found, deriver(found.salt), stego.info.is_image))
+                missing = found.number - at  # frames at the start
+                return Found(about, (found, missing, deriver(found.salt), stego.info.is_image))
         return None
 
     def receiver(self, found: Found) -> "AdaptiveReceiver":
@@ -165,18 +167,24 @@ class AdaptiveSender(Sender):
         self._still, self._frames = plan.cover.is_image, len(plan.cover_clock.times)
         model, highest = scheme.config.model, _highest(first, plan.cover.pixel_format)
         self._pricing = Pricing(highest, float(model.chroma), float(model.still))
-        self._files, self._pool = ExitStack(), ThreadPoolExecutor(_WORKERS, "embed")
         samples = sum(plane.size for plane in embedding.planes_of(first, self._still))
         room = scheme.room(samples, self._frames)
-        self._payload = payload.prepare(Path(plan.secret_path), room, settings.sound_bit_rate, self._files)
+        with ExitStack() as files:
+            self._payload = payload.prepare(Path(plan.secret_path), room, settings.sound_bit_rate, files)
+            if self._payload.size > room:
+                raise UserError(f"{plan.secret_path} changed while it was read: start again")
+            self._files = files.pop_all()
+        self._pool = ThreadPoolExecutor(_WORKERS, "embed")
         chunk = _rounded(-(-self._payload.size // self._frames), room // self._frames)
         self._rest = self._payload.name
         self._salts = [keys.random_key()[: keys.SALT_BYTES] for _ in range(header.FRAMES)]
         self._masters = [keys.derive_key(credential, salt) for salt in self._salts]
         self._chunks = _Chunks(self._masters[0])
         self._header = Header(
+            0,
             self._payload.coded,
             model.height,
+            len(self._payload.name),
             self._frames,
             chunk,
             self._payload.size,
@@ -207,6 +215,7 @@ class AdaptiveSender(Sender):
     def _start(self, i: int) -> None:
         """Let the embedding in waiting frame `i` begin."""
         beside = self._waiting[max(i - 1, 0) : i] + self._waiting[i + 1 : i + 2]
+        beside *= 2 // max(len(beside), 1)  # the ends have one; the same program serves them
         if self._number < self._frames:
             sealed = self._chunks.seal(self._number, self._take(self._header.chunk_bytes))
             job = self._pool.submit(self._embed, self._number, self._waiting[i], beside, sealed)
@@ -237,7 +246,8 @@ class AdaptiveSender(Sender):
         taken = np.zeros(0, np.int64)
         neighbours = tuple(embedding.planes_of(frame, self._still) for frame in beside)
         if number < header.FRAMES:
-            planes, taken = header.embed(planes, self._salts[number], self._masters[number], self._header)
+            copy = self._header._replace(number=number)
+            planes, taken = header.embed(planes, self._salts[number], self._masters[number], copy)
         order = self._chunks.order(number, sum(plane.size for plane in planes))
         stego = embedding.embed(planes, neighbours, order, taken, sealed, self._header.height, self._pricing)
         if stego is None:
@@ -269,12 +279,12 @@ def _rounded(chunk: int, most: int) -> int:
 class AdaptiveReceiver(Receiver):
     """Reveals bytes, chunk by chunk; lost ones are zeros."""
 
-    def __init__(self, metadata: Metadata, found: Header, master: bytes, still: bool):
+    def __init__(self, metadata: Metadata, found: Header, missing: int, master: bytes, still: bool):
         """Take what `AdaptiveScheme.probe` found."""
-        self.metadata, self._header, self._still = metadata, found, still
+        self.metadata, self._header, self._missing, self._still = metadata, found, missing, still
         self._chunks, self._digest = _Chunks(master), hashlib.sha256()
-        self._lost: list[int] = []
-        self._left, self._start = found.size, b""
+        self._at, self._lost = 0, []  # number of the next chunk; of those that did not arrive
+        self._left, self._name = found.size, b""
         self.coded = found.coded
         self.notes = ("coded to fit by the sender" if found.coded else "the secret's own file, bit for bit",)
 
@@ -285,33 +295,38 @@ class AdaptiveReceiver(Receiver):
 
     def receive(self, frame: Frame) -> list[bytes]:
         """Take the next frame of the stego; return the part of the secret in it."""
-        number, size = self.received, self._header.chunk_bytes
+        number = self.received + self._missing
         self.received += 1
-        planes = embedding.planes_of(frame, self._still)
-        order = self._chunks.order(number, sum(plane.size for plane in planes))
-        chunk = None
-        if embedding.fits(len(order), size + TAG_BYTES):
-            sealed = embedding.extract(planes, order, size + TAG_BYTES, self._header.height)
-            chunk = self._chunks.open(number, sealed)
+        gone = [self._take(None) for _ in range(self._at, number)]
+        if number < 0:
+            return []
+        data = b"".join([*gone, self._take(self._open(frame, number))])
+        return [data] if data else []
+
+    def _open(self, frame: Frame, number: int) -> bytes | None:
+        """Return the chunk in a frame; None if it was changed."""
+        planes, size = embedding.planes_of(frame, self._still), self._header.chunk_bytes + TAG_BYTES
+        samples, height = sum(plane.size for plane in planes), self._header.height
+        if not embedding.fits(samples, size, height):
+            return None
+        order = self._chunks.order(number, samples)
+        return self._chunks.open(number, embedding.extract(planes, order, size, height))
+
+    def _take(self, chunk: bytes | None) -> bytes:
+        """Take the next chunk, None if it is lost; return what there is of the file in it."""
         if chunk is None:
-            self._lost.append(number)
-            chunk = bytes(size)
+            self._lost.append(self._at)
+            chunk = bytes(min(self._header.chunk_bytes, self._left))
+        self._at += 1
         chunk = chunk[: self._left]
         self._left -= len(chunk)
         self._digest.update(chunk)
-        return self._without_name(chunk)
-
-    def _without_name(self, data: bytes) -> list[bytes]:
-        """Keep back the name at the beginning."""
-        if self._start is not None:
-            self._start += data
-            end = 1 + (self._start[0] if self._start else 0)
-            if len(self._start) < end and self._left:
-                return []
-            self.file_name = self._start[1:end].decode("utf-8", "replace")
-            data, self._start = self._start[end:], None
-        self.written += len(data)
-        return [data] if data else []
+        in_name = self._header.name_bytes - len(self._name)
+        self._name += chunk[:in_name]
+        if len(self._name) == self._header.name_bytes:
+            self.file_name = self._name.decode("utf-8", "ignore")
+        self.written += len(chunk[in_name:])
+        return chunk[in_name:]
 
     def finish(self) -> list[bytes]:
         """See `Receiver.finish`."""
@@ -319,18 +334,17 @@ class AdaptiveReceiver(Receiver):
 
     def complaint(self, stego: str, output: str, damaged: Sequence[int]) -> str | None:
         """See `Receiver.complaint`."""
+        changed = [number + 1 for number in self._lost]
+        in_frames = f"was changed in frame{'s' if len(changed) > 1 else ''} {ranges(changed)}"
         if self._left:
-            whole = self._header.size
+            whole = self._header.size - self._header.name_bytes
+            also = f" and {in_frames}, of which it has zeros" if changed else ""
             return (
-                f"{stego} is cut short: {output} has the first {self.written:,} of about {whole:,} bytes; "
+                f"{stego} is cut short{also}: {output} has the first {self.written:,} of {whole:,} bytes; "
                 "get a complete copy of it"
             )
-        if self._lost:
-            plural = "s" if len(self._lost) > 1 else ""
-            return (
-                f"{stego} was changed in frame{plural} {ranges([number + 1 for number in self._lost])}: "
-                f"{output} has zeros for what was in there; get an intact copy of it"
-            )
+        if changed:
+            return f"{stego} {in_frames}: {output} has zeros for what was in there; get an intact copy of it"
         if self._digest.digest() != self._header.digest:
             return f"{output} is not what was hidden: get an intact copy of {stego}"
         return None
