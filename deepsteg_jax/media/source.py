@@ -164,11 +164,20 @@ def read_planes(
         with opened(path) as (_, stream):
             own = has_planes(stream.codec_context.pix_fmt or "")
     if own:
-        pictures = _with_times(_decoded(path, damaged))
-        return (TimedPlanes(_planes(path, picture, pixel_format), time) for picture, time in pictures)
+        return _video_planes(path, pixel_format, damaged)
     if pixel_format is None:
         raise UserError(wrong)
     return (TimedPlanes(from_rgb(frame, pixel_format), time) for frame, time in read_timed(path, damaged))
+
+
+def _video_planes(path: Path, pixel_format: str | None, damaged: list[int] | None) -> Iterator[TimedPlanes]:
+    native = None
+    for picture, time in _with_times(_decoded(path, damaged)):
+        kind = pixel_format or plain_name(picture.format.name)
+        native = native or (picture.width, picture.height, kind)
+        if (picture.width, picture.height, kind) != native:  # it changes inside the clip
+            picture = picture.reformat(*native, interpolation="BICUBIC")
+        yield TimedPlanes(_planes(path, picture, pixel_format), time)
 
 
 def _planes(path: Path, picture: av.VideoFrame, pixel_format: str | None) -> Planes:

@@ -251,3 +251,13 @@ def test_planes_must_fit(tmp_path):
         with pytest.raises(ValueError, match="frame"):
             write(tmp_path / "a.mkv", [good, bad], pixel_format="yuv420p")
     assert names(tmp_path) == []
+
+
+def test_planes_keep_the_size_of_the_first_frame(tmp_path):
+    data = b""
+    for i, size in enumerate(((64, 96), (32, 48))):
+        path = film(tmp_path / f"{i}.ts", smooth(3, *size), codec="libx264", pixel_format="yuv420p")
+        data += path.read_bytes()
+    (tmp_path / "both.ts").write_bytes(data)
+    frames = [timed.frame for timed in media.read_planes(tmp_path / "both.ts")]
+    assert len(frames) == 6 and {frame.y.shape for frame in frames} == {(64, 96)}
