@@ -23,7 +23,7 @@ TAG_BYTES = 16
 DIGEST_BYTES = 32
 LEAST_SAMPLES = 4096  # of a frame, for salt, header and something of the secret
 _AREA = 4224  # public samples from which the key picks those of the header, at most
-_HEADER = struct.Struct("<BBBBBIIQ32s16s")
+_HEADER = struct.Struct("<BBBBIIQ32s16s")
 HEIGHTS = range(3, 11)  # of the trellis
 _TABLE = low_bits.parity_table(1)  # the lowest bit; moves by 1 change it
 
@@ -31,7 +31,6 @@ _TABLE = low_bits.parity_table(1)  # the lowest bit; moves by 1 change it
 class Header(NamedTuple):
     """The knowledge that a receiver needs besides the key."""
 
-    number: int  # of the frame that this copy lies in
     coded: bool  # the secret was coded to fit; else it is its own file
     height: int  # constraint height of the trellis
     name_bytes: int  # of the secret's name, which lies before it

@@ -42,6 +42,7 @@ from deepsteg_jax.schemes.base import (
 
 MOST_RATE = 0.5  # bits per sample
 _WORKERS = 2  # frames that are embedded at once
+_MOST_MISSING = 4  # frames in a row that a receiver does without
 _STEPS = 16  # sizes of chunks in an octave: each size takes seconds to compile, once
 
 # Measured on two cores, file to file, at 0.1 bit per sample.
@@ -116,12 +117,11 @@ class AdaptiveScheme(Scheme):
 
     def probe(self, stego: Stego, deriver: keys.Deriver) -> Found | None:
         """Open the header in the first two frames: one derivation, a second one where that is damaged."""
-        for at, frame in enumerate(islice(stego.frames(), header.FRAMES)):
+        for frame in islice(stego.frames(), header.FRAMES):
             found = header.read(embedding.planes_of(frame, stego.info.is_image), deriver)
             if found:
                 about = _metadata(stego.info, found.frames)
-                missing = found.number - at  # frames at the start
-                return Found(about, (found, missing, deriver(found.salt), stego.info.is_image))
+                return Found(about, (found, deriver(found.salt), stego.info.is_image))
         return None
 
     def receiver(self, found: Found) -> "AdaptiveReceiver":
@@ -181,7 +181,6 @@ class AdaptiveSender(Sender):
         self._masters = [keys.derive_key(credential, salt) for salt in self._salts]
         self._chunks = _Chunks(self._masters[0])
         self._header = Header(
-            0,
             self._payload.coded,
             model.height,
             len(self._payload.name),
@@ -246,8 +245,7 @@ class AdaptiveSender(Sender):
         taken = np.zeros(0, np.int64)
         neighbours = tuple(embedding.planes_of(frame, self._still) for frame in beside)
         if number < header.FRAMES:
-            copy = self._header._replace(number=number)
-            planes, taken = header.embed(planes, self._salts[number], self._masters[number], copy)
+            planes, taken = header.embed(planes, self._salts[number], self._masters[number], self._header)
         order = self._chunks.order(number, sum(plane.size for plane in planes))
         stego = embedding.embed(planes, neighbours, order, taken, sealed, self._header.height, self._pricing)
         if stego is None:
@@ -279,9 +277,9 @@ def _rounded(chunk: int, most: int) -> int:
 class AdaptiveReceiver(Receiver):
     """Reveals bytes, chunk by chunk; lost ones are zeros."""
 
-    def __init__(self, metadata: Metadata, found: Header, missing: int, master: bytes, still: bool):
+    def __init__(self, metadata: Metadata, found: Header, master: bytes, still: bool):
         """Take what `AdaptiveScheme.probe` found."""
-        self.metadata, self._header, self._missing, self._still = metadata, found, missing, still
+        self.metadata, self._header, self._still = metadata, found, still
         self._chunks, self._digest = _Chunks(master), hashlib.sha256()
         self._at, self._lost = 0, []  # number of the next chunk; of those that did not arrive
         self._left, self._name = found.size, b""
@@ -295,12 +293,12 @@ class AdaptiveReceiver(Receiver):
 
     def receive(self, frame: Frame) -> list[bytes]:
         """Take the next frame of the stego; return the part of the secret in it."""
-        number = self.received + self._missing
         self.received += 1
-        gone = [self._take(None) for _ in range(self._at, number)]
-        if number < 0:
-            return []
-        data = b"".join([*gone, self._take(self._open(frame, number))])
+        numbers = range(self._at, self._at + 1 + _MOST_MISSING)
+        opened = ((number, self._open(frame, number)) for number in numbers)
+        number, chunk = next((found for found in opened if found[1] is not None), (self._at, None))
+        missing = [self._take(None) for _ in range(self._at, number)]  # frames
+        data = b"".join([*missing, self._take(chunk)])
         return [data] if data else []
 
     def _open(self, frame: Frame, number: int) -> bytes | None:

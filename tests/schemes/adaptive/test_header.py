@@ -6,7 +6,7 @@ from deepsteg_jax.schemes.adaptive import header
 from tests.schemes.adaptive.conftest import KEY
 
 SALT, MASTER = bytes(range(16)), keys.derive_key(KEY, bytes(range(16)))
-HEADER = header.Header(1, True, 6, 9, 250, 1234, 300_000, bytes(range(32)), SALT)
+HEADER = header.Header(True, 6, 9, 250, 1234, 300_000, bytes(range(32)), SALT)
 
 
 def planes(highest=255, seed=0):

@@ -180,9 +180,12 @@ def test_one_changed_sample_costs_its_chunk_and_is_named(tmp_path, hidden, numbe
     assert data == expected and f"was changed in frame {number + 1}:" in line
 
 
-def test_a_stego_without_its_first_frame_gives_the_rest(tmp_path, hidden):
-    data, line = part(tmp_path, hidden.stego[1:])
-    assert data == bytes(start(1)) + SECRET[start(1) :] and "was changed in frame 1:" in line
+@pytest.mark.parametrize(("first", "last", "named"), [(0, 0, "frame 1"), (2, 3, "frames 3-4")])
+def test_missing_frames_cost_themselves(tmp_path, hidden, first, last, named):
+    data, line = part(tmp_path, [*hidden.stego[:first], *hidden.stego[last + 1 :]])
+    lost = slice(start(first), start(last + 1))
+    assert data == SECRET[: lost.start] + bytes(lost.stop - lost.start) + SECRET[lost.stop :]
+    assert f"was changed in {named}:" in line
 
 
 def test_a_stego_that_is_cut_gives_what_arrived(tmp_path, hidden):
