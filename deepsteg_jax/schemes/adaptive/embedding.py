@@ -22,23 +22,35 @@ class Pricing(NamedTuple):
     still: float = 1.0  # factor of samples that stand still
 
 
-def planes_of(frame: np.ndarray | Planes, still: bool) -> Samples:
-    """Return the planes of a frame, one only of a `still` image in RGB that is grey.
+def planes_of(frame: np.ndarray | Planes) -> Samples:
+    """Return the planes that are embedded in: all of Y, Cb and Cr, of RGB the green one.
 
-    Its channels have to stay equal: else anybody sees that they were changed.
+    Red and blue then move along (`frame_of`). Differences of colours are smooth in most pictures: of photos
+    with changes in one channel at a time a rich model finds 85 %, of these 52 %, at the same payload.
     """
-    if isinstance(frame, Planes):
-        return tuple(frame)
-    if still and (frame == frame[..., :1]).all():
-        return (frame[..., 0],)
-    return tuple(np.ascontiguousarray(frame[..., i]) for i in range(3))
+    return tuple(frame) if isinstance(frame, Planes) else (np.ascontiguousarray(frame[..., 1]),)
 
 
-def frame_of(planes: Samples, like: np.ndarray | Planes) -> np.ndarray | Planes:
-    """Invert `planes_of`."""
-    if isinstance(like, Planes):
+def frame_of(planes: Samples, cover: np.ndarray | Planes) -> np.ndarray | Planes:
+    """Return the stego with these planes."""
+    if isinstance(cover, Planes):
         return Planes(*planes)
-    return np.stack(planes * 3 if len(planes) == 1 else planes, axis=-1)
+    moved = planes[0].astype(np.int16) - cover[..., 1]
+    return np.clip(cover + moved[..., None], 0, 255).astype(np.uint8)
+
+
+def free_of(frame: np.ndarray | Planes) -> np.ndarray:
+    """Return which samples of `planes_of` the other channels let change by -1 and by +1, bool [n, 2]."""
+    if isinstance(frame, Planes):
+        return np.ones((sum(plane.size for plane in frame), 2), bool)
+    return np.stack([frame.min(-1) > 0, frame.max(-1) < 255], -1).reshape(-1, 2)
+
+
+def sample_count(frame: np.ndarray | Planes) -> int:
+    """Count the samples of a frame that payloads are measured by; grey RGB has one for each pixel."""
+    if isinstance(frame, Planes):
+        return sum(plane.size for plane in frame)
+    return frame[..., 0].size if (frame == frame[..., :1]).all() else frame.size
 
 
 def keyed_order(key: bytes, number: int, count: int) -> np.ndarray:
@@ -50,7 +62,7 @@ def embed(
     planes: Samples,
     neighbours: tuple[Samples, ...],
     order: np.ndarray,
-    taken: np.ndarray,
+    free: np.ndarray,
     data: bytes,
     height: int,
     pricing: Pricing,
@@ -61,7 +73,7 @@ def embed(
         planes: of the cover.
         neighbours: planes of the frames before and after it, where there are such.
         order: of all its samples, see `keyed_order`.
-        taken: int, indices of samples that must stay as they are.
+        free: bool [samples, 2], which of them may change by -1 and by +1.
         data: the bytes.
         height: constraint height of the trellis.
         pricing: for the costs.
@@ -71,8 +83,6 @@ def embed(
     """
     bits = np.unpackbits(np.frombuffer(data, np.uint8))
     layout = trellis.layout(len(order), len(bits), height)
-    free = np.ones(len(order), bool)
-    free[taken] = False
     changed, met = _embed(layout, pricing, planes, neighbours, order, free, bits)
     return tuple(map(np.asarray, changed)) if met else None
 
@@ -94,7 +104,7 @@ def fits(samples: int, count: int, height: int) -> bool:
 @partial(jax.jit, static_argnums=(0, 1))
 def _embed(layout, pricing: Pricing, planes, neighbours, order, free, message):
     priced = [_priced(pricing, i, planes, neighbours) for i in range(len(planes))]
-    priced = jnp.where(free[:, None], jnp.concatenate(priced), jnp.inf)
+    priced = jnp.where(free, jnp.concatenate(priced), jnp.inf)
     samples = _flat(planes)
     changes, met = trellis.embed(layout, samples[order], priced[order], message)
     samples = samples.at[order].add(changes, unique_indices=True)
@@ -105,7 +115,7 @@ def _embed(layout, pricing: Pricing, planes, neighbours, order, free, message):
 
 def _priced(pricing: Pricing, i: int, planes, neighbours) -> jax.Array:
     """Return the costs of one plane, [samples, 2]."""
-    weight = pricing.chroma if i and len({plane.shape for plane in planes}) > 1 else 1.0
+    weight = pricing.chroma if i else 1.0
     beside = tuple(near[i] for near in neighbours)
     found = costs.changes(planes[i], beside, highest=pricing.highest, weight=weight, still=pricing.still)
     return found.reshape(-1, 2)

@@ -41,6 +41,7 @@ from deepsteg_jax.schemes.base import (
 )
 
 MOST_RATE = 0.5  # bits per sample
+DENSEST = 0.6  # bits per sample that is embedded in
 _WORKERS = 2  # frames that are embedded at once
 _MOST_MISSING = 4  # frames in a row that a receiver does without
 _STEPS = 16  # sizes of chunks in an octave: each size takes seconds to compile, once
@@ -82,25 +83,29 @@ class AdaptiveScheme(Scheme):
             int(_STEGO_BYTES_PER_SAMPLE * samples * frames),
         )
 
-    def room(self, samples: int, frames: int) -> int:
-        """Return the bytes that frames of that many samples carry at the config's rate."""
-        return frames * max(0, int(self.config.payload.rate * samples) // 8 - TAG_BYTES)
+    def room(self, samples: int, embedded: int, frames: int) -> int:
+        """Return the bytes that frames carry at the config's rate.
+
+        Args:
+            samples: of a frame.
+            embedded: those of them that are embedded in, which have a limit of their own.
+            frames: number of frames.
+        """
+        bits = min(self.config.payload.rate * samples, DENSEST * embedded)
+        return frames * max(0, int(bits) // 8 - TAG_BYTES)
 
     def capacity(self, info: media.Info, frames: int) -> str:
         """Return the largest file that fits as it is."""
-        samples = info.width * info.height * (1 if info.pixel_format == "gray" else 3)
+        embedded = info.width * info.height
+        samples = embedded * (1 if info.pixel_format == "gray" else 3)
         if media.has_planes(info.pixel_format) and not info.is_image:
             across, down = media.subsampling(info.pixel_format)
-            samples = info.width * info.height + 2 * -(-info.width // across) * -(-info.height // down)
-        rate = self.config.payload.rate
-        return f"any file of up to {self.room(samples, frames) / 1000:,.1f} kB, at {rate:g} bit per sample"
+            samples = embedded = embedded + 2 * -(-info.width // across) * -(-info.height // down)
+        rate, room = self.config.payload.rate, self.room(samples, embedded, frames)
+        return f"any file of up to {room / 1000:,.1f} kB, at {rate:g} bit per sample"
 
     def check(self, info: media.Info) -> None:
         """Raise UserError unless frames of this size hold header and chunks."""
-        if "gray" in info.pixel_format and not info.is_image:
-            raise UserError(
-                "a grey video has no planes to write: convert the cover first (-pix_fmt yuv420p of ffmpeg)"
-            )
         if info.width * info.height < header.LEAST_SAMPLES or min(info.width, info.height) < 16:
             raise UserError(f"the cover, {info.width}x{info.height}, is too small: it needs 64x64 pixels")
 
@@ -118,10 +123,10 @@ class AdaptiveScheme(Scheme):
     def probe(self, stego: Stego, deriver: keys.Deriver) -> Found | None:
         """Open the header in the first two frames: one derivation, a second one where that is damaged."""
         for frame in islice(stego.frames(), header.FRAMES):
-            found = header.read(embedding.planes_of(frame, stego.info.is_image), deriver)
+            found = header.read(embedding.planes_of(frame), deriver)
             if found:
                 about = _metadata(stego.info, found.frames)
-                return Found(about, (found, deriver(found.salt), stego.info.is_image))
+                return Found(about, (found, deriver(found.salt)))
         return None
 
     def receiver(self, found: Found) -> "AdaptiveReceiver":
@@ -164,11 +169,11 @@ class AdaptiveSender(Sender):
         Raises:
             UserError: it does not fit, or the cover has no frames.
         """
-        self._still, self._frames = plan.cover.is_image, len(plan.cover_clock.times)
+        self._frames = len(plan.cover_clock.times)
         model, highest = scheme.config.model, _highest(first, plan.cover.pixel_format)
         self._pricing = Pricing(highest, float(model.chroma), float(model.still))
-        samples = sum(plane.size for plane in embedding.planes_of(first, self._still))
-        room = scheme.room(samples, self._frames)
+        samples = embedding.sample_count(first)
+        room = scheme.room(samples, len(embedding.free_of(first)), self._frames)
         with ExitStack() as files:
             self._payload = payload.prepare(Path(plan.secret_path), room, settings.sound_bit_rate, files)
             if self._payload.size > room:
@@ -241,13 +246,13 @@ class AdaptiveSender(Sender):
         return data[:count]
 
     def _embed(self, number: int, cover: Frame, beside: list[Frame], sealed: bytes) -> Frame:
-        planes = embedding.planes_of(cover, self._still)
-        taken = np.zeros(0, np.int64)
-        neighbours = tuple(embedding.planes_of(frame, self._still) for frame in beside)
+        planes, free = embedding.planes_of(cover), embedding.free_of(cover)
+        neighbours = tuple(embedding.planes_of(frame) for frame in beside)
         if number < header.FRAMES:
             planes, taken = header.embed(planes, self._salts[number], self._masters[number], self._header)
-        order = self._chunks.order(number, sum(plane.size for plane in planes))
-        stego = embedding.embed(planes, neighbours, order, taken, sealed, self._header.height, self._pricing)
+            free[taken] = False
+        order = self._chunks.order(number, len(free))
+        stego = embedding.embed(planes, neighbours, order, free, sealed, self._header.height, self._pricing)
         if stego is None:
             raise UserError(
                 f"frame {number + 1} of the cover has too few samples that can be changed: take another cover"
@@ -277,9 +282,9 @@ def _rounded(chunk: int, most: int) -> int:
 class AdaptiveReceiver(Receiver):
     """Reveals bytes, chunk by chunk; lost ones are zeros."""
 
-    def __init__(self, metadata: Metadata, found: Header, master: bytes, still: bool):
+    def __init__(self, metadata: Metadata, found: Header, master: bytes):
         """Take what `AdaptiveScheme.probe` found."""
-        self.metadata, self._header, self._still = metadata, found, still
+        self.metadata, self._header = metadata, found
         self._chunks, self._digest = _Chunks(master), hashlib.sha256()
         self._at, self._lost = 0, []  # number of the next chunk; of those that did not arrive
         self._left, self._name = found.size, b""
@@ -303,7 +308,7 @@ class AdaptiveReceiver(Receiver):
 
     def _open(self, frame: Frame, number: int) -> bytes | None:
         """Return the chunk in a frame; None if it was changed."""
-        planes, size = embedding.planes_of(frame, self._still), self._header.chunk_bytes + TAG_BYTES
+        planes, size = embedding.planes_of(frame), self._header.chunk_bytes + TAG_BYTES
         samples, height = sum(plane.size for plane in planes), self._header.height
         if not embedding.fits(samples, size, height):
             return None

@@ -12,8 +12,9 @@ NOTHING = np.zeros(0, int)
 
 def embed(planes, taken=NOTHING, highest=255, neighbours=(), **pricing):
     order = embedding.keyed_order(KEY, 0, sum(plane.size for plane in planes))
-    price = Pricing(highest, **pricing)
-    return embedding.embed(planes, neighbours, order, taken, DATA, 3, price), order
+    free = np.ones((len(order), 2), bool)
+    free[taken] = False
+    return embedding.embed(planes, neighbours, order, free, DATA, 3, Pricing(highest, **pricing)), order
 
 
 def changes(stego, cover):
@@ -64,13 +65,22 @@ def test_orders_differ_by_key_and_frame():
     assert len(set(map(tuple, orders))) == 3
 
 
-def test_grey_images_have_one_plane_and_stay_grey():
-    grey = np.repeat(frames(1)[0][..., :1], 3, axis=2)
-    (plane,) = embedding.planes_of(grey, still=True)
-    assert np.array_equal(embedding.frame_of((plane,), grey), grey)
-    for frame, still in ((grey, False), (frames(1)[0], True)):
-        planes = embedding.planes_of(frame, still)
-        assert len(planes) == 3 and np.array_equal(embedding.frame_of(planes, frame), frame)
+def test_channels_of_rgb_move_together():
+    cover = frames(1)[0].copy()
+    cover[:4, :, 0], cover[4:8, :, 2] = 255, 0  # red and blue are at their ends
+    planes, free = embedding.planes_of(cover), embedding.free_of(cover)
+    order = embedding.keyed_order(KEY, 0, len(free))
+    found = embedding.embed(planes, (), order, free, DATA, 3, embedding.Pricing())
+    stego = embedding.frame_of(found, cover)
+    moves = stego.astype(int) - cover
+    assert (moves == moves[..., :1]).all() and set(np.unique(moves)) == {-1, 0, 1}
+    assert embedding.extract(embedding.planes_of(stego), order, len(DATA), 3) == DATA
+
+
+def test_samples_of_grey_pictures_are_pixels():
+    colour = frames(1)[0]
+    assert embedding.sample_count(colour) == colour.size
+    assert embedding.sample_count(np.repeat(colour[..., :1], 3, axis=2)) == colour[..., 0].size
 
 
 def test_what_fits():

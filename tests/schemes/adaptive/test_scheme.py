@@ -14,7 +14,7 @@ import pytest
 from configs.adaptive import get_config
 from deepsteg_jax import keys, loading, media, pipeline
 from deepsteg_jax.errors import PartialError, UserError
-from deepsteg_jax.schemes.adaptive import header
+from deepsteg_jax.schemes.adaptive import embedding, header
 from deepsteg_jax.schemes.adaptive.scheme import AdaptiveScheme
 from deepsteg_jax.schemes.base import NOTHING, Stego
 from tests.helpers import names
@@ -61,8 +61,11 @@ def test_a_file_comes_back_bit_for_bit_from_the_cover_s_own_planes(
 ):
     cover = film(tmp_path / "cover.mkv", frames(), codec=codec, pixel_format=pixel_format)
     scheme, info = make_scheme(rate), media.probe(cover)
-    samples = differences(*[next(pipeline._reader(scheme, info)(cover)).frame] * 2).size
-    secret = np.random.default_rng(0).bytes(scheme.room(samples, FRAMES) - len("secret"))  # all that fits
+    first = next(pipeline._reader(scheme, info)(cover)).frame
+    samples, embedded = embedding.sample_count(first), len(embedding.free_of(first))
+    secret = np.random.default_rng(0).bytes(
+        scheme.room(samples, embedded, FRAMES) - len("secret")
+    )  # all that fits
     (tmp_path / "secret").write_bytes(secret)
     report = hide(cover, tmp_path / "secret", tmp_path / f"stego{suffix}", scheme)
     assert float(re.search(r"([.\d]+) bit per sample", report.summary())[1]) == pytest.approx(
@@ -390,5 +393,5 @@ def test_a_cover_with_too_many_forbidden_samples_is_one_line(tmp_path, monkeypat
 
 def test_the_room_is_what_the_line_about_a_cover_says():
     info = media.Info(64, 64, FRAMES, Fraction(25), False, pixel_format="yuv420p")
-    assert make_scheme(0.2).room(6144, FRAMES) == FRAMES * (153 - header.TAG_BYTES)
+    assert make_scheme(0.2).room(6144, 6144, FRAMES) == FRAMES * (153 - header.TAG_BYTES)
     assert make_scheme(0.2).capacity(info, FRAMES) == "any file of up to 0.8 kB, at 0.2 bit per sample"
