@@ -175,7 +175,8 @@ def measure_clips(arguments) -> dict:
     clips, store = list(read_clips(arguments.clips)), Store(arguments.workdir / "clips")
     with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as pool:
         make_rows(store, clips, arguments.robust, pool)
-    names = [f"{title} {payload}" for title in PLANE_ROWS for payload in PAYLOADS] + list(COVERS)
+    names = [f"{title} {payload}" for title in PLANE_ROWS for payload in PAYLOADS]
+    names += ["robust", *COVERS]
     rows = []
     for name in filter(store.has, names):
         stego, cover = store.read(name), store.read(COVERS.get(name, "cover"))
