@@ -206,9 +206,19 @@ def reveal(job: Job, desk: Desk, schemes: Schemes, stego: Path, passphrase: str)
             report = pipeline.reveal(tried, passphrase, str(stego), str(revealed), job.progress)
         except PartialError as error:
             report = error
+        _check_picture(revealed)
         watched = _watched(job, made, revealed)
         made.keep()
         return Revealed(revealed, watched, report)
+
+
+def _check_picture(revealed: Path) -> None:
+    try:
+        media.probe(revealed, [])
+    except UserError:
+        raise UserError(
+            "the secret is a file and no video or image, which this page cannot show: use deepsteg reveal"
+        ) from None
 
 
 def _tried(job: Job, schemes: Schemes, info: media.Info, stego: Path) -> Iterator[Scheme]:

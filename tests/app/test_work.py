@@ -1,4 +1,5 @@
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,6 +213,14 @@ def test_nothing_to_reveal_leaves_nothing(desk, schemes, probed, stego):
     with pytest.raises(UserError, match="no hidden video"):
         ran(work.reveal, desk, schemes, stego, bytes(32))
     assert probed == ["video", "image", "adaptive", "robust"]
+    assert sorted(stego.parent.parent.iterdir()) == before
+
+
+def test_a_secret_that_the_page_cannot_show_is_one_line(desk, schemes, stego, monkeypatch):
+    monkeypatch.setattr(pipeline, "reveal", lambda *given: Path(given[3]).write_bytes(b"%PDF-1.7"))
+    before = sorted(stego.parent.parent.iterdir())
+    with pytest.raises(UserError, match="the secret is a file and no video or image"):
+        ran(work.reveal, desk, schemes, stego, KEY)
     assert sorted(stego.parent.parent.iterdir()) == before
 
 
