@@ -50,6 +50,12 @@ def _public(samples: int) -> tuple[np.ndarray, np.ndarray]:
     return chosen[:salt_bits], chosen[salt_bits:]
 
 
+def sample_count(samples: int) -> int:
+    """Count those of a frame's samples that hold salt and header."""
+    area = min(_AREA, samples // 4)
+    return 8 * keys.SALT_BYTES + low_bits.samples_needed(_HEADER.size + TAG_BYTES, area)
+
+
 def _picked(master: bytes, area: np.ndarray) -> np.ndarray:
     needed = low_bits.samples_needed(_HEADER.size + TAG_BYTES, len(area))
     return area[low_bits.choose_indices(keys.subkey(master, "adaptive places"), 0, needed, len(area))]

@@ -91,7 +91,10 @@ class AdaptiveScheme(Scheme):
             embedded: those of them that are embedded in, which have a limit of their own.
             frames: number of frames.
         """
-        bits = min(self.config.payload.rate * samples, DENSEST * embedded)
+        if embedded < header.LEAST_SAMPLES:
+            return 0
+        left = embedded - header.sample_count(embedded)
+        bits = min(self.config.payload.rate * samples, DENSEST * left)
         return frames * max(0, int(bits) // 8 - TAG_BYTES)
 
     def capacity(self, info: media.Info, frames: int) -> str:

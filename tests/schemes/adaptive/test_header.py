@@ -30,7 +30,7 @@ def test_saturated_samples_change_by_one_and_only_where_told(value):
     stego, taken = header.embed(cover, SALT, MASTER, HEADER)
     change = np.concatenate([(a.astype(int) - b).ravel() for a, b in zip(stego, cover, strict=True)])
     assert set(np.abs(change)) == {0, 1} and len(set(taken)) == len(taken)
-    assert set(np.flatnonzero(change)) <= set(taken)
+    assert set(np.flatnonzero(change)) <= set(taken) and len(taken) == header.sample_count(len(change))
     assert {plane.dtype for plane in stego} == {np.dtype(np.uint16)}
     assert header.read(stego, keys.Deriver(KEY)) == HEADER
 
