@@ -506,8 +506,8 @@ def steganalysis_risk(found: dict) -> str:
         best = (max((r for r in rows if r["frames"] == n), key=lambda r: r["accuracy"]) for n in (1, 30))
         parts.append(" and ".join(percent(row) for row in best) + f" at {rate}")
     return (
-        "The best detector tells `adaptive` from untouched video, in percent of single frames and of 30 averaged "
-        f"ones (50: a guess): {', '.join(parts)} bit per sample."
+        "The best detector tells `adaptive` from untouched video, in percent of single frames and of 30 "
+        f"averaged ones (50: a guess): {', '.join(parts)} bit per sample."
     )
 
 
