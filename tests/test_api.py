@@ -250,7 +250,8 @@ def test_which_schemes_may_have_hidden():
 def test_a_file_is_described_by_what_it_holds(files):
     line = api.describe(files / "cover.mp4", "file").splitlines()[1]
     assert line.startswith(
-        "--for file (adaptive): holds any file of up to 0.2 kB, at 0.1 bit per sample; about "
+        "--for file (adaptive): holds any file of up to 0.2 kB, at 0.1 bit per sample, "
+        "found in about 60 % of frames (50: a guess); about "
     )
     assert line.endswith(api.SURVIVES["file"])
 
