@@ -46,8 +46,8 @@ _WORKERS = 2  # frames that are embedded at once
 _MOST_MISSING = 4  # frames in a row that a receiver does without
 _STEPS = 16  # sizes of chunks in an octave: each size takes seconds to compile, once
 
-# Frames of 4:2:0, in percent, that the best detector of experiments/results/steganalysis.md tells from untouched
-# ones (50: a guess), by bits per sample.
+# Frames of 4:2:0, in percent, that the best detector of experiments/results/steganalysis.md tells from
+# untouched ones (50: a guess), by bits per sample.
 _FOUND = ((0.0, 50), (0.05, 53), (0.1, 60), (0.4, 82), (0.5, 85))
 
 # Measured on two cores, file to file, at 0.1 bit per sample.
