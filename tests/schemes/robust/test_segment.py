@@ -15,13 +15,20 @@ from deepsteg_jax.schemes.robust.segment import Reading, make_format
 KEY, OTHER = bytes(range(32)), bytes(32)
 SIZE = 192, 320
 ABOUT = Metadata(100, 60, 8, 8, Fraction(25), False, False, Fraction(1))
+LAYERS = *((("01", 1 / 3, "CRF28"),) * 3), ("2", 1.0, "CRF18"), ("fine", 1.0, "C2")
 CAPACITIES = 24, 60, 0, 100, 200
 MESSAGES = (b"coarse", b"coarser", b"", b"finer", b"finest" * 20)
 
 
+def _config():
+    config = get_config()
+    config.secret_layers = LAYERS
+    return config
+
+
 def _segment(key=KEY, number=3, repeat=4, salt=b"a salt"):
     header = Header(salt, 8, repeat, CAPACITIES, ABOUT)
-    return make_format(get_config(), key, *SIZE).segment(number, header)
+    return make_format(_config(), key, *SIZE).segment(number, header)
 
 
 def _sure(bits):
@@ -84,13 +91,12 @@ def test_key_number_and_salt_decide(segment):
 def test_known_levels_tell_finer_ones():
     bits = np.random.default_rng(0).integers(0, 2, (500, levels.LEVELS), np.uint8)
     read = levels.to_phases(bits).astype(float), np.full(500, 0.01), np.full(500, 1e-3)
-    layers = get_config().secret_layers
     symbols = np.arange(500)
     reading = Reading(*read)
     wrong = Reading(*read)
     reading.know(COARSE, symbols, bits[:, :2])
     wrong.know(COARSE, symbols, 1 - bits[:, :2])
-    layer = make_format(get_config(), KEY, *SIZE).layers[3]
-    assert layer.levels == (2,) and layers[3][0] == "2"
+    layer = make_format(_config(), KEY, *SIZE).layers[3]
+    assert layer.levels == (2,)
     assert levels.information(reading.llr(layer, symbols), bits[:, 2]) > 0.9
     assert levels.information(wrong.llr(layer, symbols), bits[:, 2]) < 0.5
