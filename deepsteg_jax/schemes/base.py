@@ -217,7 +217,7 @@ class Scheme(ABC):
         """Predict what hiding in a cover of this size takes."""
 
     def capacity(self, info: media.Info, frames: int) -> str:
-        """Return, in words, the most that a cover like `info` of so many frames holds."""
+        """Say what a cover like `info`, with this number of frames, can hold."""
         return f"a secret of up to {info.width}x{info.height}, as long as itself"
 
     def check(self, info: media.Info) -> None:  # noqa: B027

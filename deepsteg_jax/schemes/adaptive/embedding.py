@@ -1,6 +1,7 @@
 """Embed bytes in the samples of one frame, in the order that a key gives, where changes cost least."""
 
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -26,7 +27,7 @@ def planes_of(frame: np.ndarray | Planes) -> Samples:
     """Return the planes that are embedded in: all of Y, Cb and Cr, of RGB the green one.
 
     Red and blue then move along (`frame_of`). Differences of colours are smooth in most pictures: of photos
-    with changes in one channel at a time a rich model finds 85 %, of these 52 %, at the same payload.
+    with changes in one channel at a time a rich model finds 84 %, of these 55 %, at 0.1 bit per sample.
     """
     return tuple(frame) if isinstance(frame, Planes) else (np.ascontiguousarray(frame[..., 1]),)
 
@@ -51,6 +52,13 @@ def sample_count(frame: np.ndarray | Planes) -> int:
     if isinstance(frame, Planes):
         return sum(plane.size for plane in frame)
     return frame[..., 0].size if (frame == frame[..., :1]).all() else frame.size
+
+
+def planes_like(planes: Samples, samples: np.ndarray | jax.Array) -> Samples:
+    """Return flat samples, one plane after the other, in the shapes and types of `planes`."""
+    ends = pairwise(np.cumsum([0, *(plane.size for plane in planes)]))
+    parts = zip(planes, ends, strict=True)
+    return tuple(samples[a:b].reshape(plane.shape).astype(plane.dtype) for plane, (a, b) in parts)
 
 
 def keyed_order(key: bytes, number: int, count: int) -> np.ndarray:
@@ -108,9 +116,7 @@ def _embed(layout, pricing: Pricing, planes, neighbours, order, free, message):
     samples = _flat(planes)
     changes, met = trellis.embed(layout, samples[order], priced[order], message)
     samples = samples.at[order].add(changes, unique_indices=True)
-    ends = np.cumsum([plane.size for plane in planes])[:-1]
-    parts = zip(jnp.split(samples, ends), planes, strict=True)
-    return tuple(part.reshape(plane.shape).astype(plane.dtype) for part, plane in parts), met
+    return planes_like(planes, samples), met
 
 
 def _priced(pricing: Pricing, i: int, planes, neighbours) -> jax.Array:

@@ -15,12 +15,11 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from deepsteg_jax import keys
 from deepsteg_jax.schemes import low_bits
-from deepsteg_jax.schemes.adaptive.embedding import Samples
+from deepsteg_jax.schemes.adaptive.embedding import Samples, planes_like
 
 VERSION = 1  # of the format
 FRAMES = 2  # that hold salt and header
 TAG_BYTES = 16
-DIGEST_BYTES = 32
 LEAST_SAMPLES = 4096  # of a frame, for salt, header and something of the secret
 _AREA = 4224  # public samples from which the key picks those of the header, at most
 _HEADER = struct.Struct("<BBBBIIQ32s16s")
@@ -84,9 +83,8 @@ def embed(planes: Samples, salt: bytes, master: bytes, header: Header) -> tuple[
     header_at = _picked(master, area)
     for indices, data in (salt_at, salt), (header_at, _sealer(master).encrypt(bytes(12), packed, None)):
         low_bits.write(low, low.copy(), indices, data, 1, _TABLE)
-    parts = np.split(samples & ~np.array(255, samples.dtype) | low, np.cumsum([p.size for p in planes])[:-1])
-    written = tuple(part.reshape(plane.shape) for part, plane in zip(parts, planes, strict=True))
-    return written, np.concatenate([salt_at, header_at])
+    written = samples & ~np.array(255, samples.dtype) | low
+    return planes_like(planes, written), np.concatenate([salt_at, header_at])
 
 
 def read(planes: Samples, deriver: keys.Deriver) -> Header | None:

@@ -91,8 +91,8 @@ def encode(
 ) -> tuple[bytes, Coding]:
     """Return about the best coding of a secret in at most `capacity` bytes, and what it was coded with.
 
-    The size is the one that usually suits so many bytes, or the next smaller one that fits. Of quantisers the
-    first that fits and fills FILLED of the bytes is taken, or else the finest that fits.
+    Try the size that usually suits the capacity, then smaller ones. Take the first quantiser that fits and
+    fills FILLED of the bytes, or else the finest that fits.
 
     Args:
         frames: uint8 [n, h, w, 3].
