@@ -1,6 +1,5 @@
 """Code a video or picture anew, as finely as a number of bytes permits."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import formats
 from deepsteg_jax.media.codecs import Small, has_encoder
 from deepsteg_jax.media.images import shown
+from deepsteg_jax.media.search import finest
 from deepsteg_jax.media.sound import Sound, encode_sound
 from deepsteg_jax.media.source import Info, frame_times, probe, read_timed, resize
 from deepsteg_jax.media.video_file import VideoFile
@@ -89,25 +89,18 @@ def _scaled(info: Info, scale: float) -> tuple[int, int]:
 
 
 def _write_finest(path, output, room, sound, info, codec, size) -> bool:
-    """Write the finest coding that fits, or nearly; False if none does.
+    """Write the finest coding that fits, or nearly; False if none does."""
+    trial = output.with_stem("trial")
 
-    The logarithm of the number of bytes falls about linearly with the rate factor, which tells where to look.
-    """
-    trial, (low, high), guess = output.with_stem("trial"), Small.ranges[codec], _USUAL[codec]
-    while low <= high:
-        guess = min(max(guess, low), high)
-        _encode(path, trial, sound, info, Small(codec, guess), size)
-        share = trial.stat().st_size / room
-        if share <= 1:
+    def size_at(crf: int) -> int:
+        _encode(path, trial, sound, info, Small(codec, crf), size)
+        taken = trial.stat().st_size
+        if taken <= room:
             trial.replace(output)
-            high = guess - 1
-            if share > _FILLED:
-                break
-        else:
-            low = guess + 1
-        ahead = math.log(share) / Small.slopes[codec]
-        guess += math.ceil(ahead) if ahead > 0 else math.floor(min(ahead, -1))
-    return output.exists()
+        return taken
+
+    found = finest(size_at, room, _USUAL[codec], Small.ranges[codec], Small.slopes[codec], _FILLED)
+    return found is not None
 
 
 def _encode(path, output, sound: Sound | None, info: Info, coding: Small, size) -> None:

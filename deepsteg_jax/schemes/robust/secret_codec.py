@@ -10,6 +10,7 @@ import numpy as np
 from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import vvc
+from deepsteg_jax.media.search import finest
 
 AV1, CONTAINER = "libsvtav1", "obu"  # a bare stream: no container's bytes
 PRESET = 6  # of SVT-AV1
@@ -133,23 +134,15 @@ def decode(message: bytes, count: int, height: int, width: int) -> np.ndarray:
 def _finest(
     coder: Coder, encode_at: Callable[[int], bytes], capacity: int, guess: int
 ) -> tuple[int, bytes] | None:
-    """Return (quantiser, bytes) of the finest coding that fits, or nearly; None if none does.
+    """Return (quantiser, bytes) of the finest coding that fits, or nearly; None if none does."""
+    coded: dict[int, bytes] = {}
 
-    The logarithm of the number of bytes falls about linearly with the quantiser, which tells where to look.
-    """
-    best, low, high = None, coder.finest, coder.coarsest
-    while low <= high:
-        guess = min(max(guess, low), high)
-        coded = encode_at(guess)
-        if len(coded) <= capacity:
-            best, high = (guess, coded), guess - 1
-            if len(coded) > FILLED * capacity:
-                break
-        else:
-            low = guess + 1
-        ahead = math.log(max(len(coded), 1) / max(capacity, 1)) / coder.slope
-        guess += math.ceil(ahead) if ahead > 0 else math.floor(min(ahead, -1))
-    return best
+    def size_at(quantiser: int) -> int:
+        coded[quantiser] = encode_at(quantiser)
+        return len(coded[quantiser])
+
+    found = finest(size_at, capacity, guess, (coder.finest, coder.coarsest), coder.slope, FILLED)
+    return None if found is None else (found, coded[found])
 
 
 def _multiple(length: float, side: int) -> int:
