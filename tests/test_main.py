@@ -314,7 +314,7 @@ def arguments(mode, **files):
 
 # --- files in files -------------------------------------------------------------------------------
 
-ADAPTIVE = (f"--config={ROOT}/configs/adaptive.py", "--config.model.height=3")
+ADAPTIVE = (f"--config={ROOT}/configs/adaptive.py", "--config.model.height=4")
 
 
 @pytest.fixture

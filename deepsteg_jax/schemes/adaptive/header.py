@@ -23,7 +23,7 @@ TAG_BYTES = 16
 LEAST_SAMPLES = 4096  # of a frame, for salt, header and something of the secret
 _AREA = 4224  # public samples from which the key picks those of the header, at most
 _HEADER = struct.Struct("<BBBBIIQ32s16s")
-HEIGHTS = range(3, 11)  # of the trellis
+HEIGHTS = range(4, 11)  # of the trellis; with 3, one frame in 200 cannot be embedded in at the densest
 _TABLE = low_bits.parity_table(1)  # the lowest bit; moves by 1 change it
 
 

@@ -74,7 +74,7 @@ class AdaptiveScheme(Scheme):
                 f"config.payload.rate must be more than 0 and at most {MOST_RATE} bits per sample"
             )
         if config.model.height not in header.HEIGHTS:
-            raise UserError("config.model.height must be 3 to 10")
+            raise UserError("config.model.height must be 4 to 10")
         if min(config.model.chroma, config.model.still) <= 0:
             raise UserError("config.model.chroma and still must be more than 0")
 

@@ -15,7 +15,7 @@ FRAMES, SIDE = 6, 64
 SECRET = np.random.default_rng(1).bytes(700)
 
 
-def make_scheme(rate=0.2, height=3):
+def make_scheme(rate=0.2, height=4):
     """The scheme with a low trellis, which compiles and runs soon."""
     config = get_config()
     config.payload.rate, config.model.height = rate, height
