@@ -10,6 +10,7 @@ The salt is random and new for every video, so no two videos share a key.
 import getpass
 import os
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,8 @@ def derive_key(credential: Credential, salt: bytes) -> bytes:
 
     Args:
         credential: a passphrase goes through Argon2id (RFC 9106, second recommended option: 3 passes over
-            64 MiB in 4 lanes, about 0.1 s), the bytes of a key file through HKDF-SHA256 (RFC 5869).
+            64 MiB in 4 lanes, about 0.1 s), in Unicode's composed form NFC, since keyboards differ; the bytes
+            of a key file through HKDF-SHA256 (RFC 5869).
         salt: the video's, 16 bytes.
 
     Returns:
@@ -142,7 +144,7 @@ def derive_key(credential: Credential, salt: bytes) -> bytes:
     if isinstance(credential, bytes):
         return HKDF(hashes.SHA256(), KEY_BYTES, salt, b"deepsteg key file").derive(credential)
     argon = Argon2id(salt=salt, length=KEY_BYTES, iterations=3, lanes=4, memory_cost=2**16)
-    return argon.derive(credential.encode("utf-8"))
+    return argon.derive(unicodedata.normalize("NFC", credential).encode("utf-8"))
 
 
 class Deriver:

@@ -370,7 +370,7 @@ class _FileWriter:
 
     def __init__(self, path: Any, receiver: Receiver):
         self.path, self._receiver = Path(path), receiver
-        self._in_folder = str(path).endswith(os.sep) or self.path.is_dir()
+        self._in_folder = media.is_folder(path)
         self._file, self._made = None, False
 
     def write_all(self, pieces: Sequence[bytes]) -> None:
@@ -404,7 +404,7 @@ class _FileWriter:
         """Open a temporary file, once; the receiver knows the secret's name by now."""
         if self._file is not None:
             return
-        folder = self.path if self._in_folder else self.path.parent
+        folder = self.path if self._in_folder else media.destination(self.path).parent
         if self._in_folder:
             self.path = self.path / safe_name(self._receiver.file_name)
             self._check_free()
@@ -423,7 +423,7 @@ class _FileWriter:
         recoded = receiver.coded and self.path.suffix.lower() != Path(name).suffix
         recoded = recoded and recode(self._part, self.path)
         if not recoded:
-            self._part.replace(self.path)
+            self._part.replace(media.destination(self.path))
         receiver.notes = (*receiver.notes, *self._notes(name, recoded))
 
     def _notes(self, name: str, recoded: bool) -> Iterator[str]:

@@ -243,6 +243,15 @@ def test_key_of_a_passphrase_is_argon2id(passphrase):
     assert keys.derive_key(passphrase, bytes(16)) != keys.derive_key(passphrase, salt)
 
 
+@pytest.mark.parametrize(
+    "composed, decomposed", [("\u00fc\u00e9", "u\u0308e\u0301"), ("\uac00", "\u1100\u1161")]
+)
+def test_both_unicode_forms_of_a_passphrase_open(composed, decomposed):
+    """macOS types the one, Windows and Linux the other."""
+    assert keys.derive_key(composed, bytes(16)) == keys.derive_key(decomposed, bytes(16))
+    assert keys.derive_key("u", bytes(16)) != keys.derive_key("\u00fc", bytes(16))
+
+
 def test_argon2id_is_that_of_the_rfc():
     """RFC 9106, section 5.3: what the other tests compare with is Argon2id as published."""
     argon = Argon2id(

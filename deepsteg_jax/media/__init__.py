@@ -9,8 +9,15 @@ from deepsteg_jax.media.coding import coded_size, compress, decompress, recompre
 from deepsteg_jax.media.container import existing as check_readable
 from deepsteg_jax.media.fitting import code_to_size
 from deepsteg_jax.media.formats import is_exact, is_playable, is_training_image, is_video
-from deepsteg_jax.media.images import FOLDER_RATE, decode_jpeg, encode_jpeg, is_sequence, save_small
-from deepsteg_jax.media.outputs import check_output, check_place, takes_rgb_only
+from deepsteg_jax.media.images import (
+    FOLDER_RATE,
+    decode_jpeg,
+    encode_jpeg,
+    is_folder,
+    is_sequence,
+    save_small,
+)
+from deepsteg_jax.media.outputs import check_output, check_place, destination, takes_rgb_only
 from deepsteg_jax.media.planes import (
     Planes,
     TimedPlanes,
@@ -58,6 +65,7 @@ __all__ = [
     "compress",
     "decode_jpeg",
     "decompress",
+    "destination",
     "encode_jpeg",
     "encode_sound",
     "frame_times",
@@ -65,6 +73,7 @@ __all__ = [
     "has_encoder",
     "has_planes",
     "is_exact",
+    "is_folder",
     "is_playable",
     "is_sequence",
     "is_sound",

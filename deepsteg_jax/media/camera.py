@@ -14,6 +14,7 @@ from deepsteg_jax.media import source as clips
 from deepsteg_jax.media.images import shown
 
 TIMEOUT_MS = 10_000
+_PROTOCOLS = "http,https,tls,tcp,udp,rtp,rtsp,rtsps,rtmp,rtmps,srt,crypto,httpproxy"  # none opens a file
 
 
 class Captured(NamedTuple):
@@ -31,6 +32,13 @@ def is_camera(source: str) -> bool:
 def is_url(source: str) -> bool:
     """Return whether a source is the address of a stream."""
     return "://" in source
+
+
+def _check_address(source: str) -> None:
+    if source.partition("://")[0].lower() not in _PROTOCOLS.split(","):
+        raise UserError(
+            f"{_name(source)} is no address of a stream: give rtsp:// or http://, or a file's name"
+        )
 
 
 def read(source: str, width: int, height: int) -> Iterator[Captured]:
@@ -110,6 +118,10 @@ def _open(source: str, width: int, height: int):
     if is_camera(source):
         capture = cv2.VideoCapture(int(source))
     else:
+        _check_address(source)
+        # A playlist from there must not open files here. RTSP by TCP is OpenCV's own default.
+        options = f"rtsp_transport;tcp|protocol_whitelist;{_PROTOCOLS}"
+        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", options)
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
         capture = cv2.VideoCapture(source, cv2.CAP_FFMPEG, limits)
     if not capture.isOpened():

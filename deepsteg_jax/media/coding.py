@@ -9,6 +9,7 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media.codecs import check_encoder, opening
+from deepsteg_jax.media.container import open_bytes
 from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.images import FOLDER_RATE
 from deepsteg_jax.media.planes import Planes, from_picture, to_picture
@@ -50,7 +51,7 @@ def recompress(
     Arguments and errors are those of `compress`; also UserError if the file is damaged.
     """
     try:
-        with av.open(BytesIO(data)) as file:
+        with open_bytes(BytesIO(data)) as file:
             return _encode(file.decode(video=0), codec, pixel_format, options, rate, "matroska")
     except (*ERRORS, IndexError) as error:
         raise UserError("the coded video is damaged: get an intact copy of it") from error
@@ -63,7 +64,7 @@ def decompress(data: bytes, container: str | None = None, samples: str = "rgb24"
     nothing can be decoded; damage that FFmpeg conceals goes unnoticed.
     """
     try:
-        with av.open(BytesIO(data), format=container) as file:
+        with open_bytes(BytesIO(data), container) as file:
             frames = [_samples_of(frame, samples) for frame in file.decode(video=0)]
     except (*ERRORS, IndexError) as error:
         raise UserError("the coded video is damaged: get an intact copy of it") from error
@@ -101,7 +102,7 @@ def _uint16_of(plane) -> np.ndarray:
 
 def coded_size(data: bytes) -> int:
     """Count the bytes of the coded pictures in a video file in memory, without those of its container."""
-    with av.open(BytesIO(data)) as file:
+    with open_bytes(BytesIO(data)) as file:
         return sum(packet.size for packet in file.demux(video=0))
 
 

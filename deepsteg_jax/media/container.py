@@ -3,18 +3,23 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import images
 from deepsteg_jax.media.damage import ERRORS, is_cut
-from deepsteg_jax.media.images import is_pattern, shown
+from deepsteg_jax.media.images import is_kind, is_pattern, shown
 from deepsteg_jax.media.memory import Clip
 
 _TEXT_CODECS = ("ansi", "xbin", "bintext", "idf")  # FFmpeg draws a text file as a video
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC: the cover picture of a song
+_NO_FILE = 1  # AVFMT_NOFILE: the demuxer opens what it reads by itself, as devices and streams do
+_OPEN_OTHERS = {"hls", "applehttp", "dash", "concat", "sdp", "imf", "vobsub", "webm_dash_manifest"}
+_TEXT_BYTES = 512  # at a file's start that tell text from all else
 
 
 def existing(path: str | Path | Clip) -> str | Path | Clip:
@@ -22,7 +27,7 @@ def existing(path: str | Path | Clip) -> str | Path | Clip:
     if isinstance(path, Clip) or is_pattern(path):
         return path
     path = Path(path)
-    if not path.exists():
+    if not is_kind(path):
         raise UserError(f"{shown(path)} does not exist: check the name")
     if not path.is_dir() and not path.is_file():
         raise UserError(f"{shown(path)} is a pipe or device: give a file or a folder")
@@ -48,12 +53,48 @@ def opened(path: Path) -> Iterator[tuple]:
 def open_input(path: Path) -> "av.container.InputContainer":
     """Open a media file; raise UserError if it is none."""
     try:
-        # A playlist must not fetch anything.
-        return av.open(url(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
+        return av.open(url(path), metadata_errors="replace", options=_only_itself("file"))
     except (*ERRORS, ValueError) as error:
-        cut = path.is_file() and is_cut(path)
-        reason = "is cut short" if cut else "is not a video or image, or is damaged at its start"
-        raise UserError(f"{shown(path)} {reason}: give a complete video or image file") from error
+        raise UserError(f"{shown(path)} {_fault(path)}: give a complete video or image file") from error
+
+
+def open_bytes(file: BinaryIO, format_name: str | None = None) -> "av.container.InputContainer":
+    """Open media in memory; `format_name` is FFmpeg's, where the bytes do not say it themselves."""
+    return av.open(file, format=format_name, options=_only_itself("none"))
+
+
+def _only_itself(protocol: str) -> dict[str, str]:
+    """Return options that keep FFmpeg from opening any other file, as a playlist would have it do."""
+    return {"protocol_whitelist": protocol, "format_whitelist": safe_formats(), "pattern_type": "none"}
+
+
+@cache
+def safe_formats() -> str:
+    """List the demuxers that read one file only; image2 does with its patterns off."""
+    names = {"image2"}
+    for name in av.formats_available:
+        try:
+            reader = av.format.ContainerFormat(name, "r")
+        except ValueError:  # only written
+            continue
+        if not reader.flags & _NO_FILE and not _OPEN_OTHERS & set(name.split(",")):
+            names.add(name)
+    return ",".join(sorted(names))
+
+
+def _fault(path: Path) -> str:
+    """Say what is wrong with a file that cannot be opened."""
+    if not path.is_file():
+        return "is not a video or image"
+    with path.open("rb") as file:
+        start = file.read(_TEXT_BYTES)
+    if not start:
+        return "is empty"
+    if is_cut(path):
+        return "is cut short"
+    if all(byte >= 32 or byte in b"\t\r\n" for byte in start):
+        return "is text, perhaps a playlist, which is not followed"
+    return "is not a video or image, or is damaged at its start"
 
 
 def video_stream(container: "av.container.InputContainer") -> "av.VideoStream | None":

@@ -7,11 +7,12 @@ Frames are uint8 RGB arrays [h, w, 3].
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -24,6 +25,22 @@ DEFAULT_PATTERN = "frame_%05d.png"
 LARGEST = 2**26  # pixels of a frame: more than 8K video has
 
 _READ = {row.suffix: row.name for row in formats.FORMATS if row.kind == formats.IMAGE and row.name}
+_NOT_READ = {row.suffix for row in formats.FORMATS if row.kind == formats.IMAGE} - set(_READ)
+_NOT_READ |= {
+    ".heif",
+    ".hif",
+    ".jxl",
+    ".jpe",
+    ".jfif",
+    ".tga",
+    ".exr",
+    ".hdr",
+    ".psd",
+    ".svg",
+    ".pgm",
+    ".pbm",
+}
+_NOT_READ |= {".pnm", ".pcx", ".ico", ".j2k", ".jpx", ".dpx", ".qoi", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 _FORMATS = sorted(set(_READ.values()))  # Pillow would also open MPEG streams
 # A damaged PNG can ask for more memory than there is.
 _ERRORS = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
@@ -35,14 +52,27 @@ def shown(path: str | Path) -> str:
     return " ".join(str(path).split("\n"))
 
 
+def is_kind(path: str | Path, kind: Callable[[int], bool] = bool) -> bool:
+    """Return whether a path exists and is of a kind, by its mode; False for a name too long."""
+    with suppress(OSError, ValueError):
+        return kind(Path(path).stat().st_mode)
+    return False
+
+
 def is_pattern(path: str | Path) -> bool:
-    """Return whether a path names a sequence of images, such as `frame_%05d.png`."""
-    return _NUMBER.search(Path(path).name) is not None
+    """Return whether a path names a sequence of images, such as `frame_%05d.png`, and no file or video."""
+    named = _NUMBER.search(Path(path).name) is not None
+    return named and not formats.is_video(path) and not is_kind(path, S_ISREG)
 
 
 def is_sequence(path: str | Path) -> bool:
     """Return whether a path is a folder or a pattern, to read from or to write to."""
-    return is_pattern(path) or str(path).endswith(os.sep) or Path(path).is_dir()
+    return is_pattern(path) or is_folder(path)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether a path is a folder, or is written like one."""
+    return str(path).endswith(tuple(filter(None, (os.sep, os.altsep)))) or is_kind(path, S_ISDIR)
 
 
 def is_image(path: Path) -> bool:
@@ -93,8 +123,14 @@ def list_sequence(path: str | Path) -> list[Path]:
         numbered = sorted((int(m[1]), p) for p in folder if (m := name.fullmatch(p.name)) and p.is_file())
         found, advice = [p for _, p in numbered], "no files have such names"
     else:
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _READ and p.is_file())
+        files = sorted(p for p in path.iterdir() if not p.name.startswith(".") and p.is_file())
+        found = [p for p in files if p.suffix.lower() in _READ]
         advice = "it is a folder without images"
+        if other := [p for p in files if p.suffix.lower() in _NOT_READ]:
+            raise UserError(
+                f"{shown(other[0])} is a picture of a kind that is not read in a folder: convert it to .png, "
+                "or take it away"
+            )
     if not found:
         raise UserError(f"{shown(path)} cannot be read, {advice}: give a video, an image or images")
     return found
@@ -167,8 +203,8 @@ def place_folder(part: Path, folder: Path) -> None:
 
 def remove(part: Path) -> None:
     """Remove an unfinished file or folder."""
-    if part.is_dir():
-        shutil.rmtree(part, ignore_errors=True)
-    else:
-        with suppress(OSError):
+    with suppress(OSError):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
             part.unlink()

@@ -1,14 +1,17 @@
 """Checks of outputs: every reason to refuse one, before any work starts."""
 
+import errno
 import os
+import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import formats
 from deepsteg_jax.media.codecs import RGB, Coding
-from deepsteg_jax.media.images import is_pattern, is_sequence, shown
+from deepsteg_jax.media.images import is_folder, is_pattern, is_sequence, shown
 from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.media.planes import subsampling
 
@@ -31,12 +34,12 @@ def check_output(
     """
     if isinstance(path, Clip):
         return
-    path = Path(path) if not str(path).endswith(os.sep) else f"{Path(path)}{os.sep}"
     target = Path(path)
+    _check_name(target)
     if is_sequence(path) and not image:
         target = check_sequence(path, RGB if lossy else pixel_format)
     else:
-        if target.is_dir():
+        if is_folder(path):
             raise UserError(f"{shown(target)} is a folder: give the name of a file to write")
         row = check_suffix(target, image, lossy, RGB if image and lossy else pixel_format)
         if size is not None and not image:
@@ -46,7 +49,8 @@ def check_output(
 
 def check_place(path: str | Path, inputs: Iterable[str | Path | Clip] = ()) -> None:
     """Raise UserError unless a file, or a new folder, of that name can be written and is none of `inputs`."""
-    target = Path(path)
+    _check_name(Path(path))
+    target = destination(path)
     if not target.parent.is_dir():
         raise UserError(
             f"{shown(target)} cannot be written: the folder {shown(target.parent)} does not exist"
@@ -55,8 +59,31 @@ def check_place(path: str | Path, inputs: Iterable[str | Path | Clip] = ()) -> N
         raise UserError(
             f"{shown(target)} cannot be written: no permission in the folder {shown(target.parent)}"
         )
+    if target.is_symlink() or not (target.is_file() or target.is_dir() or not target.exists()):
+        raise UserError(f"{shown(target)} is a pipe, a device or a broken link: give the name of a file")
     if any(_same_file(target, Path(other)) for other in inputs):
         raise UserError(f"{shown(target)} is also an input: give the output another name")
+
+
+def _check_name(path: Path) -> None:
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{shown(path)} cannot be written: the name is too long") from error
+
+
+def destination(path: str | Path) -> Path:
+    """Return what is written for a path: the file or folder that a link leads to, else the path itself."""
+    with suppress(OSError):  # the name is too long
+        if Path(path).is_symlink():
+            return Path(os.path.realpath(path))  # to a file that need not be there yet
+    return Path(path)
+
+
+def part_path(path: Path) -> Path:
+    """Return a new temporary name beside `path`, for a file that is renamed to it when complete."""
+    return path.with_name(f".{secrets.token_hex(4)}.part")  # short: `path` may be as long as names can be
 
 
 def takes_rgb_only(path: str | Path | Clip) -> bool:

@@ -1,6 +1,5 @@
 """A video file that grows frame by frame, with sound and subtitles in step."""
 
-import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -15,17 +14,12 @@ from deepsteg_jax.media.codecs import RGB, Coding, Colour, encoder_tag, opening
 from deepsteg_jax.media.container import url
 from deepsteg_jax.media.damage import ERRORS, is_cut
 from deepsteg_jax.media.formats import Format
-from deepsteg_jax.media.outputs import check_aspect, check_size
+from deepsteg_jax.media.outputs import check_aspect, check_size, destination, part_path
 from deepsteg_jax.media.planes import Planes, to_picture
 from deepsteg_jax.media.sound import Sound
 from deepsteg_jax.media.tracks import Loop, SoundTrack, Tracks
 
 _REORDERED = 1000  # ticks by which the first frame is decoded before it is shown
-
-
-def part_path(path: Path) -> Path:
-    """Return a new temporary name beside `path`, for a file that is renamed to it when complete."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
 class VideoFile:
@@ -53,7 +47,9 @@ class VideoFile:
             tracks: the file whose sound and subtitles to copy, and their repetitions.
         """
         check_aspect(path, coding, aspect)
-        self._part, self._path, self._row = part_path(path), path, row
+        self._path, self._row = path, row
+        self._goal = destination(path)
+        self._part = part_path(self._goal)
         self._aspect, self._tracks_from = aspect, tracks
         self._coding, self._colour = coding, colour
         self._rate, self._time_base = clock
@@ -121,7 +117,7 @@ class VideoFile:
     def add_sound(self, sound: Sound) -> None:
         """Put a track of sound beside the pictures, which are complete."""
         self._close()
-        whole = part_path(self._path)
+        whole = part_path(self._goal)
         try:
             _join(self._part, sound, whole, self._row)
             whole.replace(self._part)
@@ -134,7 +130,7 @@ class VideoFile:
             self._close()
         if is_cut(self._part):  # a full disk that nobody reported
             raise OSError("the disk took only a part of it")
-        self._part.replace(self._path)
+        self._part.replace(self._goal)
 
     def discard(self) -> None:
         """Close open files and remove an unfinished one."""

@@ -13,11 +13,11 @@ from deepsteg_jax.media.codecs import RGB, Colour, Lossy
 from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.images import FOLDER_RATE, is_pattern, is_sequence, shown
 from deepsteg_jax.media.memory import Clip
-from deepsteg_jax.media.outputs import check_sequence, check_suffix, takes_rgb_only
+from deepsteg_jax.media.outputs import check_sequence, check_suffix, destination, part_path, takes_rgb_only
 from deepsteg_jax.media.planes import Planes
 from deepsteg_jax.media.sound import Sound
 from deepsteg_jax.media.tracks import Loop
-from deepsteg_jax.media.video_file import VideoFile, part_path
+from deepsteg_jax.media.video_file import VideoFile
 
 
 def write_frames(
@@ -188,7 +188,8 @@ class _ImageSink:
     """One still image."""
 
     def __init__(self, path: Path, lossy: Lossy | None):
-        self._part, self._path = part_path(path), path
+        self._path, self._goal = path, destination(path)
+        self._part = part_path(self._goal)
         self._quality = lossy and lossy.quality
 
     def write(self, frame: np.ndarray, time: int) -> None:
@@ -198,7 +199,7 @@ class _ImageSink:
         raise UserError(f"{shown(self._path)} is an image and takes no sound: write a video")
 
     def finish(self) -> None:
-        self._part.replace(self._path)
+        self._part.replace(self._goal)
 
     def discard(self) -> None:
         images.remove(self._part)
@@ -208,9 +209,9 @@ class _SequenceSink:
     """A folder of still images, written beside it and renamed at the end."""
 
     def __init__(self, folder: Path, path: Path):
-        self._folder = folder
+        self._folder = destination(folder)
         self._name = path.name if is_pattern(path) else images.DEFAULT_PATTERN
-        self._part = part_path(folder)
+        self._part = part_path(self._folder)
         self._count = 0
 
     def write(self, frame: np.ndarray, time: int) -> None:

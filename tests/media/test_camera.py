@@ -131,6 +131,26 @@ def test_what_cannot_be_opened_is_said_in_one_line(source, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("name", ["file:///{0}", "concat://{0}", "FILE://{0}", "subfile://{0}"])
+def test_an_address_opens_no_file(tmp_path, name):
+    pytest.importorskip("cv2", reason="needs OpenCV")
+    path = save(tmp_path / "clip.mkv", smooth(2))
+    with pytest.raises(UserError, match="no address of a stream"):
+        camera.read(name.format(path), 48, 32)
+
+
+@pytest.mark.parametrize("kind", ["m3u8", "ffconcat"])
+def test_a_playlist_from_elsewhere_opens_no_file(tmp_path, address, kind):
+    path = save(tmp_path / "clip.mkv", smooth(2))
+    lists = {
+        "m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{path}\n#EXT-X-ENDLIST\n",
+        "ffconcat": f"ffconcat version 1.0\nfile file:{path}\n",
+    }
+    (tmp_path / f"list.{kind}").write_text(lists[kind])
+    with pytest.raises(UserError, match="cannot be opened|no frames"):
+        camera.read(f"{address}/list.{kind}", 48, 32)
+
+
 def test_sources_are_told_apart():
     assert camera.is_camera("0") and camera.is_camera("12") and not camera.is_camera("0.mp4")
     assert camera.is_url("rtsp://host/path") and not camera.is_url("sample:bikes.mp4")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import images
-from tests.helpers import names
+from tests.helpers import names, refused
 from tests.synthetic import noise
 
 
@@ -19,6 +19,8 @@ from tests.synthetic import noise
         ("a/%03d", True, True),
         ("%5d.png", False, False),  # blanks in names are no pattern
         ("100%.png", False, False),
+        ("100%done.mp4", False, False),  # a video is no sequence
+        ("%03d.MKV", False, False),
         ("%s.png", False, False),
         ("%03d/a.png", False, False),
         ("a.png", False, False),
@@ -49,6 +51,33 @@ def test_a_pattern_is_sorted_by_number_and_a_folder_by_name(tmp_path):
 
     assert found(tmp_path / "f%d.png") == found(tmp_path / "f%04d.png") == ["f0008.png", "f9.png", "f10.png"]
     assert found(tmp_path) == ["f.png", "f0008.png", "f1.bmp", "f10.png", "f9.png", "xf1.png"]
+
+
+def test_an_image_of_that_name_is_no_pattern(tmp_path):
+    images.save(tmp_path / "100%done.png", noise(1, 4, 5)[0], "a.png")
+    assert not images.is_sequence(tmp_path / "100%done.png")
+
+
+def test_hidden_files_of_a_folder_are_no_frames(tmp_path):
+    """macOS puts one beside every file on a disk that it did not format."""
+    for name in ("a.png", "b.png"):
+        images.save(tmp_path / name, noise(1, 4, 5)[0], "a.png")
+        (tmp_path / f"._{name}").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "._c.heic").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "notes.txt").touch()
+    assert [path.name for path in images.list_sequence(tmp_path)] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("name", ["b.HEIC", "b.avif", "b.heif", "b.tga", "b.gif"])
+def test_a_picture_of_a_folder_that_is_not_read_is_named(tmp_path, name):
+    for good in ("a.png", "c.png"):
+        images.save(tmp_path / good, noise(1, 4, 5)[0], "a.png")
+    (tmp_path / name).touch()
+    refused(
+        tmp_path / name,
+        f"{name} is a picture of a kind that is not read in a folder: convert it to .png",
+        lambda path: images.list_sequence(path.parent),
+    )
 
 
 def test_special_characters_of_a_pattern_are_plain(tmp_path):

@@ -107,3 +107,67 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
 def test_the_writer_refuses_them_too(tmp_path, name, frames, given, words):
     refused(tmp_path / name, words, lambda path: write(path, frames, **given))
     assert names(tmp_path) == []
+
+
+LINKED = [("a.mkv", noise(2), {}), ("a.mp4", noise(2), {"lossy": media.Lossy()}), ("a.png", noise(1), IMAGE)]
+
+
+@pytest.mark.parametrize("name, frames, given", LINKED)
+@pytest.mark.parametrize("there", [True, False])
+def test_the_target_of_a_link_is_written(tmp_path, name, frames, given, there):
+    for folder in ("there", "here"):
+        (tmp_path / folder).mkdir()
+    target = tmp_path / "there" / f"target{name[1:]}"
+    if there:
+        target.write_bytes(b"before")
+    link = tmp_path / "here" / name
+    link.symlink_to(f"../there/target{name[1:]}")
+    media.check_output(link, [], given == IMAGE, "lossy" in given)
+    write(link, frames, **given)
+    assert link.is_symlink() and not target.is_symlink()
+    assert media.probe(target).width == 48 and names(tmp_path / "here") == [name]
+    assert names(tmp_path / "there") == [target.name]
+
+
+def test_the_target_of_a_link_to_a_folder_is_written(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    write(f"{tmp_path}/link/", noise(2))
+    assert (tmp_path / "link").is_symlink() and len(names(tmp_path / "target")) == 2
+
+
+def test_devices_and_links_to_themselves_are_not_replaced(tmp_path):
+    (tmp_path / "null.mkv").symlink_to(os.devnull)
+    (tmp_path / "loop.mkv").symlink_to("loop.mkv")
+    for name in ("null.mkv", "loop.mkv"):
+        for check in (media.check_output, media.check_place):
+            with pytest.raises(UserError, match="a pipe, a device or a broken link"):
+                check(tmp_path / name)
+
+
+@pytest.mark.parametrize("name, frames, given", [*LINKED, ("a/", noise(2), {})])
+def test_names_as_long_as_names_can_be(tmp_path, name, frames, given):
+    suffix = name[1:]
+    long = "é" * 120 + "a" * (15 - len(suffix.rstrip("/"))) + suffix
+    assert len(long.rstrip("/").encode()) == 255
+    media.check_output(f"{tmp_path}/{long}", [], given == IMAGE, "lossy" in given)
+    write(f"{tmp_path}/{long}", frames, **given)
+    assert names(tmp_path) == [long.rstrip("/")]
+
+
+@pytest.mark.parametrize("name", [f"{'a' * 252}.mkv", f"{'a' * 256}/", f"{'a' * 256}/%d.png"])
+def test_names_that_are_too_long(tmp_path, name):
+    with pytest.raises(UserError, match="too long|does not exist") as caught:
+        media.check_output(f"{tmp_path}/{name}")
+    assert "\n" not in str(caught.value)
+
+
+def test_cleaning_up_does_not_hide_the_first_error(tmp_path, monkeypatch):
+    def broken(*_):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ZeroDivisionError), media.Writer(tmp_path / "a.mkv", 25) as writer:
+        writer.write(noise(1)[0])
+        monkeypatch.setattr("pathlib.Path.is_dir", broken)
+        monkeypatch.setattr("pathlib.Path.unlink", broken)
+        1 / 0  # noqa: B018

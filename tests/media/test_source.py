@@ -10,7 +10,7 @@ from PIL import Image
 
 from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.media import images, source
+from deepsteg_jax.media import container, images, source
 from tests.helpers import read_stack, refused
 from tests.media.clips import write
 from tests.synthetic import film, noise, packets, smooth
@@ -263,7 +263,64 @@ def test_a_playlist_fetches_nothing(tmp_path, kind):
         }
         path = tmp_path / f"a.{kind}"
         path.write_text(texts[kind])
-        refused(path, "give a complete video or image file")
+        refused(path, "is text, perhaps a playlist, which is not followed: give a complete video")
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()
+
+
+PLAYLISTS = {
+    "m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{0}\n#EXT-X-ENDLIST\n",
+    "m3u8 of a map": '#EXTM3U\n#EXT-X-MAP:URI="{0}"\n#EXTINF:9,\n{0}\n#EXT-X-ENDLIST\n',
+    "ffconcat": "ffconcat version 1.0\nfile {0}\n",
+    "mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT1S"><Period><AdaptationSet contentType="video"><Representation id="0" '
+    'bandwidth="1"><BaseURL>{0}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    "idx": "# VobSub index file, v7 (do not modify this line!)\nid: en, index: 0\n",
+}
+
+
+@pytest.mark.parametrize("suffix", [".m3u8", ".mp4", ".ts", ".ffconcat", ".mpd", ".png", ""])
+@pytest.mark.parametrize("kind", PLAYLISTS)
+def test_a_playlist_of_videos_that_are_there_is_not_followed(tmp_path, kind, suffix):
+    film(tmp_path / "other.ts", smooth(6), **LOSSY)
+    for name in ("other.ts", str(tmp_path / "other.ts")):
+        path = tmp_path / f"list{suffix}"
+        path.write_text(PLAYLISTS[kind].format(name))
+        for read in (media.probe, read_stack, media.frame_times):
+            refused(path, "not followed|damaged after frame 0", read)
+        with pytest.raises(UserError, match="damaged"):
+            media.decompress(path.read_bytes())
+
+
+def test_formats_that_open_other_files_are_never_tried():
+    """Playlists of a kind that no suffix and no first line gives away are among them."""
+    allowed = set(container.safe_formats().split(","))
+    assert not allowed & {
+        "hls",
+        "concat",
+        "dash",
+        "sdp",
+        "rtsp",
+        "rtp",
+        "vobsub",
+        "webm_dash_manifest",
+        "lavfi",
+    }
+    assert {"matroska", "mov", "mp4", "avi", "mpegts", "nut", "asf", "flv", "ogg", "mxf", "gif"} <= allowed
+
+
+def test_a_pattern_in_the_name_of_a_video_is_no_pattern(tmp_path):
+    for name in ("100%done.mkv", "%03d.mkv", "a%d.MP4"):
+        path = write(tmp_path / name, smooth(3), lossy=media.Lossy())
+        assert media.probe(path).frames == len(read_stack(path)) == 3
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".png", ".jpg", ""])
+def test_empty_files_are_called_so(tmp_path, suffix):
+    (tmp_path / f"a{suffix}").touch()
+    refused(tmp_path / f"a{suffix}", "is empty: give a complete video or image file")
+
+
+def test_a_name_that_is_too_long_does_not_exist(tmp_path):
+    refused(tmp_path / f"{'a' * 300}.mkv", "does not exist")
