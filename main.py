@@ -6,13 +6,16 @@ Three modes have settings of their own: --live.FIELD, --enhance.FIELD and --expo
 This file only turns flags into a call of one mode; all logic is in the package.
 """
 
+import shlex
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from deepsteg_jax import commands
-from deepsteg_jax.cli import USAGE, exit_code, fail
+from deepsteg_jax.cli import DONE, USAGE, exit_code, fail
 
 NEEDED = {
     "hide": ("cover", "secret", "output"),
@@ -25,6 +28,7 @@ NEEDED = {
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "The config, for example configs/video.py.", lock_config=True)
 flags.DEFINE_enum("mode", "roundtrip", commands.MODES, "What to do.")
+flags.DEFINE_bool("print_config", False, "Print all fields and settings that the mode uses, and end.")
 flags.DEFINE_string(
     "workdir", None, "Folder for what roundtrip, train, evaluate and export write. Default: runs/CONFIG."
 )
@@ -95,6 +99,29 @@ def _refuse_unused() -> None:
             raise flags.Error(f"--mode {mode} does not use --{name}.{next(iter(fields))}")
 
 
+def _print_config() -> None:
+    """Print the fields and settings that the mode uses, each as a flag, ready for a shell."""
+    fields = {"config": FLAGS.config.to_dict()}  # with references between fields resolved
+    fields["config"] = {x: y for x, y in fields["config"].items() if x in commands.SECTIONS[FLAGS.mode]}
+    fields |= {name: FLAGS[name].value.to_dict() for name in commands.SETTINGS if name == FLAGS.mode}
+    for name, value in _leaves(fields):
+        print(f"--{name}={_quote(str(value))}")
+
+
+def _quote(text: str) -> str:
+    """Quote for a shell; tuples hold single quotes, which `shlex.quote` makes unreadable."""
+    return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)
+
+
+def _leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (name with dots, value) of each leaf of nested dictionaries."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
 def _parse(argv: list[str]) -> commands.Options:
     """Parses the flags; raises `flags.Error` for every mistake in them."""
     try:
@@ -113,7 +140,7 @@ def _parse(argv: list[str]) -> commands.Options:
         raise flags.Error(f"the config file {name!r} cannot be read")
     _refuse_unused()
     missing = [name for name in NEEDED.get(FLAGS.mode, ()) if not FLAGS[name].value]
-    if missing:
+    if missing and not FLAGS.print_config:
         raise flags.Error(f"--mode {FLAGS.mode} needs {' and '.join('--' + name for name in missing)}")
     name = config_flags.get_config_filename(FLAGS["config"]).rpartition("/")[2].partition(".py")[0]
     workdir = FLAGS.workdir or f"runs/{name}"
@@ -130,6 +157,9 @@ def main(argv: list[str]) -> int:
         return 0
     except flags.Error as error:
         return fail("main.py", f"{error}; see --help", USAGE)
+    if FLAGS.print_config:
+        _print_config()
+        return DONE
     return exit_code("main.py", lambda: commands.load(FLAGS.mode).run(FLAGS.config, options))
 
 

@@ -59,6 +59,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.picture_every_steps = 1000
     config.train.save_every_steps = 500
     config.train.keep = 2
+    config.train.profile_steps = 0
     config.train.validate_every_steps = 500
     config.train.best_metric = "loss"
 

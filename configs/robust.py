@@ -70,6 +70,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.log_every_steps = 100
     config.train.save_every_steps = 200
     config.train.keep = 2
+    config.train.profile_steps = 0
     config.train.validate_every_steps = 500
     config.train.best_metric = "loss"
 

@@ -59,6 +59,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.picture_every_steps = 1000
     config.train.save_every_steps = 500
     config.train.keep = 2  # newest checkpoints
+    config.train.profile_steps = 0  # traced for TensorBoard; 0: none
     config.train.validate_every_steps = 500
     config.train.best_metric = "loss"  # keeps the best in best/: loss, stego_psnr_db or secret_psnr_db
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def forget():
         if name.partition(".")[0] in ("config", *commands.SETTINGS) and "." in name:
             delattr(flags.FLAGS, name)
     sys.modules.pop("config_config", None)  # the config file that was read before
-    for name in ("config", "mode", *commands.Options._fields):
+    for name in ("config", "mode", "print_config", *commands.Options._fields):
         if name not in commands.SETTINGS:  # they are defined anew
             flags.FLAGS[name].unparse()
 
@@ -227,6 +228,16 @@ def test_flags_reach_the_mode(call, monkeypatch):
     assert (two.coordinator, two.num_processes, two.process_id) == ("here:1", 2, 0)
     assert (three.enhance.steps, three.enhance.strength) == ("sharpen", 2.0)
     assert (four.enhance_revealed, four.enhance.strength, four.enhance.steps) == (True, 3.0, "denoise")
+
+
+def test_the_printed_config_is_a_command_line_for_the_same_config(call, monkeypatch):
+    robust = f"--config={ROOT}/configs/robust.py"
+    first = call(robust, "--mode=train", "--print_config", "--config.train.batch_size=4")
+    assert first.code == 0 and first.err == "" and "--config.train.batch_size=4\n" in first.out
+    assert "video" not in first.out and "evaluate" not in first.out  # which training does not use
+    assert call(robust, "--mode=train", "--print_config", *shlex.split(first.out)).out == first.out
+    live = call(TINY, "--mode=live", "--print_config", "--live.width=64")  # needs no files
+    assert live.code == 0 and live.out.endswith("--live.panels='stego revealed'\n--live.width=64\n")
 
 
 # --- hide and reveal ------------------------------------------------------------------------------

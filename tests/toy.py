@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
                 "keep": 2,
                 "validate_every_steps": 2,
                 "best_metric": "loss",
+                "profile_steps": 0,
             },
             "data": {
                 "source": "images",

@@ -2,15 +2,21 @@
 
 import os
 import signal
+import socket
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ml_collections import ConfigDict
 
+from deepsteg_jax.cli import announce
 from deepsteg_jax.commands import Options, make_workdir
 from deepsteg_jax.errors import UserError
 
 # Excludes operations that add up in any order, and autotuning, which picks kernels by the clock.
 GPU_DETERMINISM = "--xla_gpu_deterministic_ops=true"
+INTERRUPTED = 128 + signal.SIGINT  # exit code
 
 
 def run(config: ConfigDict, options: Options) -> None:
@@ -18,7 +24,8 @@ def run(config: ConfigDict, options: Options) -> None:
 
     SIGTERM, which clusters send before they take a machine away, ends the training after the step that is
     running: the state is saved and the exit code is 0. The same command goes on from there. With several
-    processes a SIGTERM to one of them ends all at the same step.
+    processes a SIGTERM to one of them ends all at the same step. Ctrl-C does the same, with exit code 130; a
+    second one ends the process at once.
 
     Raises:
         UserError: the config has nothing to train.
@@ -39,10 +46,43 @@ def run(config: ConfigDict, options: Options) -> None:
 
     from deepsteg_jax.training.loop import train
 
-    step = int(train(config, workdir, stop.is_set).step)
-    if parallel.process_index():
-        return
-    if step < config.optimizer.num_steps:
-        print(f"stopped and saved at step {step} of {config.optimizer.num_steps}; the same command goes on")
-    else:
-        print(f"trained to step {step}; use it with --config.checkpoint={workdir}")
+    with _watching_for_ctrl_c() as interrupted:
+        step = int(train(config, workdir, stop.is_set).step)
+    if not parallel.process_index():
+        steps = config.optimizer.num_steps
+        if step < steps:
+            print(f"stopped and saved at step {step} of {steps}; the same command goes on")
+        else:
+            print(f"trained to step {step}; use it with --config.checkpoint={workdir}")
+    if interrupted.is_set():
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _watching_for_ctrl_c() -> Iterator[threading.Event]:
+    """Have the first Ctrl-C act as SIGTERM does, and the second end this process; yields whether one came.
+
+    A thread listens, since handlers in Python wait until a running step or compilation returns.
+    """
+    interrupted, (reader, writer) = threading.Event(), socket.socketpair()
+
+    def listen() -> None:
+        while numbers := reader.recv(1):
+            if numbers[0] != signal.SIGINT:
+                continue
+            if interrupted.is_set():
+                os._exit(INTERRUPTED)  # half a save is not taken for a checkpoint
+            interrupted.set()
+            announce("Ctrl-C: saves after the running step and ends; a second one ends at once")
+            signal.raise_signal(signal.SIGTERM)
+
+    writer.setblocking(False)
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    signal.set_wakeup_fd(writer.fileno())
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        yield interrupted
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, before)
+        writer.close()

@@ -50,7 +50,7 @@ def open_clips(config: ConfigDict, train: bool) -> Source:
         raise UserError(f"data.path: no video files and no folders of frames in {folder}")
     clips = _decode_all(paths, folder, config, train)
     size = sum(len(c) // config.frames for c in clips) if train else len(clips)
-    return Source(size, _make_load(clips, config))
+    return Source(size, _make_load(clips, config), f"{len(clips):,} clips")
 
 
 def _check(config: ConfigDict) -> None:

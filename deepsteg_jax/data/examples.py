@@ -30,10 +30,12 @@ class Source(NamedTuple):
         load: graph function from an int64 index in [0, size) and Draws to an example: a uint8 tensor
             [h, w, 3], or [t, h, w, 3] for more than one frame; of recordings a dictionary of tensors. It has
             no state and no randomness of its own.
+        found: what it was made of, such as "33 clips".
     """
 
     size: int
     load: Callable[[tf.Tensor, Draws], tf.Tensor | dict[str, tf.Tensor]]
+    found: str
 
 
 def random_draws(key: int, number: tf.Tensor) -> Draws:

@@ -60,7 +60,7 @@ def open_imagenet(config: ConfigDict, train: bool) -> Source:
         example = features.deserialize_example(data, decoders=skip)
         return decode_crop(example["image"], config, draws)
 
-    return Source(len(records.offset), load)
+    return Source(len(records.offset), load, f"{len(records.offset):,} photos")
 
 
 def _prepare(data_dir: str) -> tfds.core.DatasetBuilder:

@@ -74,7 +74,7 @@ def _open_files(paths: list[Path], folder: Path, config: ConfigDict) -> Source:
     def load(index: tf.Tensor, draws: Draws) -> tf.Tensor:
         return decode_crop(tf.io.read_file(names[index]), config, draws)
 
-    return Source(len(good), load)
+    return Source(len(good), load, f"{len(good):,} images")
 
 
 def _has_signature(path: Path) -> bool:
@@ -101,7 +101,7 @@ def _open_cached(paths: list[Path], folder: Path, config: ConfigDict) -> Source:
         part = tf.numpy_function(cut, [index, window], tf.uint8, stateful=False)
         return finish(tf.ensure_shape(part, [None, None, 3]), config, draws)
 
-    return Source(len(pictures), load)
+    return Source(len(pictures), load, f"{len(pictures):,} images")
 
 
 def _decode_file(path: Path) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -47,7 +47,13 @@ def section(config: ConfigDict) -> ConfigDict:
 
 
 def create_pairs(
-    config: ConfigDict, *, seed: int, batch_size: int, start_step: int = 0, share: Share = WHOLE
+    config: ConfigDict,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    share: Share = WHOLE,
+    announce: Callable[[str], Any] = lambda line: None,
 ) -> Iterator[Batch]:
     """Create an endless iterator of batches of covers and secrets, or of recordings, for training.
 
@@ -66,6 +72,7 @@ def create_pairs(
         batch_size: pairs in a batch, over all processes.
         start_step: the first step to yield.
         share: which part of every batch to yield.
+        announce: called once with a line that tells the data found.
 
     Returns:
         An iterator of {"cover": ..., "secret": ...}, both uint8: [b, h, w, 3] if `config.frames` is 1, else
@@ -79,7 +86,7 @@ def create_pairs(
     stages = [stage for stage in _stages(config) if stage[0] > start_step]
     begins = [start_step, *(end for end, _ in stages)]
     batches = (
-        _stage(crops, begin, end, seed, batch_size, share)
+        _stage(crops, begin, end, seed, batch_size, share, announce if begin == start_step else None)
         for begin, (end, crops) in zip(begins, stages, strict=False)
     )
     return _one_after_the_other(next(batches), batches)  # the first now, so that bad data are refused here
@@ -102,9 +109,18 @@ def _stages(config: ConfigDict) -> list[tuple[int, ConfigDict]]:
 
 
 def _stage(
-    config: ConfigDict, first: int, end: int, seed: int, batch_size: int, share: Share
+    config: ConfigDict,
+    first: int,
+    end: int,
+    seed: int,
+    batch_size: int,
+    share: Share,
+    announce: Callable[[str], Any] | None,
 ) -> Iterator[Batch]:
     streams = _open_streams(config, True)
+    if announce:
+        found = dict.fromkeys(source.found for source in streams if source)
+        announce(f"data: {' and '.join(found)} in {config.path or 'the default folder'}")
     keys = [_stream_keys(seed, stream) for stream in range(len(streams))]
 
     def load(local: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -192,7 +208,7 @@ def _named(name: str, source: Source, shift: int) -> Source:
     def load(index: tf.Tensor, draws: Draws) -> dict[str, tf.Tensor]:
         return {name: source.load((index + shift) % source.size, draws)}
 
-    return Source(source.size, load)
+    return Source(source.size, load, source.found)
 
 
 def _stream_keys(seed: int, stream: int) -> tuple[int, int]:

@@ -93,7 +93,7 @@ def _make_source(files: list[Recording], entries: dict[str, Entry], config: Conf
         shaped = [tf.ensure_shape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
         return dict(zip(entries, shaped, strict=True))
 
-    return Source(len(files), load)
+    return Source(len(files), load, f"{len(files):,} recordings")
 
 
 def _choose_corner(size: tf.Tensor, config: ConfigDict, draws: Draws) -> tf.Tensor:

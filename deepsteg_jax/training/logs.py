@@ -12,11 +12,14 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 JSON_LINES = "training.jsonl"
-SHOWN = ("loss", "stego_psnr_db", "secret_psnr_db", "bits_per_symbol")  # of training and of validation
+SHOWN = ("loss", "stego_psnr_db", "secret_psnr_db", "bits_per_symbol", "images_per_s")  # and of validation
 
 
 class Log:
     """The log that a training reports to; this one keeps nothing, as all processes but the first have it."""
+
+    def say(self, line: str) -> None:
+        """Take a line for whoever watches."""
 
     def advance(self) -> None:
         """Move on by one step."""
@@ -38,10 +41,26 @@ class TrainingLog(Log):
         self._json = (workdir / JSON_LINES).open("a", encoding="utf-8")
         self._board = SummaryWriter(str(workdir / "tensorboard"))
         self._bar = tqdm(initial=first_step, total=num_steps, unit="step", disable=not sys.stderr.isatty())
+        self._total, self._step, self._timed = num_steps, first_step, None
+
+    def say(self, line: str) -> None:
+        """Print a line, above the progress bar if there is one."""
+        with tqdm.external_write_mode(sys.stdout):
+            print(line, flush=True)
 
     def advance(self) -> None:
         """Move the progress bar by one step."""
+        self._step += 1
+        self._timed = self._timed or (self._step, time.monotonic())  # compiled by now
         self._bar.update()
+
+    def _left(self) -> str:
+        """Return the time that the steps to come will take, as those since the first took; "" at first."""
+        if not self._timed or self._timed[0] == self._step or self._step == self._total:
+            return ""
+        first, start = self._timed
+        seconds = (time.monotonic() - start) / (self._step - first) * (self._total - self._step)
+        return f", {tqdm.format_interval(seconds)} left"
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Append one JSON line and TensorBoard scalars."""
@@ -52,7 +71,7 @@ class TrainingLog(Log):
         names = (name for name in values if name.endswith(SHOWN))
         line = " ".join(f"{name}={values[name]:.4g}" for name in names)
         if self._bar.disable:
-            print(f"step {step}: {line}", flush=True)
+            print(f"step {step:,} of {self._total:,}: {line}{self._left()}", flush=True)
         else:
             self._bar.set_postfix_str(line)
 

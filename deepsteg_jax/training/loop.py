@@ -1,7 +1,7 @@
 """The training loop: data, steps, validation, logs, checkpoints."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.training import checkpoints, environment, parallel
 from deepsteg_jax.training.logs import Log, Stopwatch, TrainingLog
 from deepsteg_jax.training.objective import Objective, Pictures, choose_objective
+from deepsteg_jax.training.profiling import Trace, open_trace
 from deepsteg_jax.training.state import TrainState, create_optimizer, create_state
 from deepsteg_jax.training.step import example_keys, make_train_step
 from deepsteg_jax.training.validation import Validation, open_validation
@@ -69,13 +70,13 @@ def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = la
         state = checkpoints.restore_state(manager, fresh)
         key = _key(config, VALIDATION_STREAM)
         validation = open_validation(config, objective, key, best, _share()) if validates else None
-        is_first, first_step = parallel.process_index() == 0, int(state.step)
-        if is_first:
-            environment.record(workdir, config, first_step)
-        num_steps = config.optimizer.num_steps
-        log = TrainingLog(workdir, first_step, num_steps) if is_first else Log()
-        # Closed at once, since a live tf.data iterator can hang the end of the process.
-        with closing(log), closing(_open_batches(config, first_step)) as batches:
+        log = _open_log(config, workdir, state)
+        with (
+            closing(log),
+            # Closed at once, since a live tf.data iterator can hang the end of the process.
+            closing(_open_batches(config, int(state.step), log.say)) as batches,
+            _open_trace(config, workdir, int(state.step), log.say) as trace,
+        ):
             run = Run(
                 config,
                 parallel.parallelise(make_train_step(model, optimizer, config, _key(config, STEP_STREAM))),
@@ -84,8 +85,9 @@ def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = la
                 config.train.batch_size * data.section(config).frames,
                 log,
                 validation,
-                jax.jit(objective.draw) if is_first and objective.draw else None,
+                jax.jit(objective.draw) if objective.draw and parallel.process_index() == 0 else None,
                 partial(parallel.agree_to_stop, asked=stop),
+                trace,
             )
             return run.steps(state, batches)
 
@@ -106,10 +108,36 @@ def _share() -> data.Share:
     return data.Share(parallel.process_index(), parallel.process_count())
 
 
-def _open_batches(config: ConfigDict, step: int) -> Iterator:
-    settings, batch_size = data.section(config), config.train.batch_size
+def _open_log(config: ConfigDict, workdir: Path, state: TrainState) -> Log:
+    """Open the log of the first process, which says what begins; that of the others keeps nothing."""
+    if parallel.process_index():
+        return Log()
+    step, steps = int(state.step), config.optimizer.num_steps
+    environment.record(workdir, config, step)
+    log, devices = TrainingLog(workdir, step, steps), parallel.describe_devices()
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    log.say(f"model: {config.model.name}, {count:,} parameters, both sides together")
+    log.say(f"devices: {devices['devices']} x {devices['device_kind']}, processes: {devices['processes']}")
+    where = f"goes on at step {step:,} of {steps:,}" if step else f"new, {steps:,} steps"
+    log.say(f"{workdir}: {where}, batches of {config.train.batch_size}")
+    return log
+
+
+def _open_trace(
+    config: ConfigDict, workdir: Path, step: int, say: Callable[[str], None]
+) -> AbstractContextManager[Trace]:
+    count = 0 if parallel.process_index() else config.train.profile_steps
+    return open_trace(workdir / "tensorboard", step, count, say)
+
+
+def _open_batches(config: ConfigDict, step: int, announce: Callable[[str], None]) -> Iterator:
     return data.create_pairs(
-        settings, seed=config.seed, batch_size=batch_size, start_step=step, share=_share()
+        data.section(config),
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        start_step=step,
+        share=_share(),
+        announce=announce,
     )
 
 
@@ -126,6 +154,7 @@ class Run:
     validation: Validation | None = None
     draw: Callable[..., Pictures] | None = None
     stop: Callable[[int], Any] = lambda step: False  # asked after every step
+    trace: Trace = lambda step, results: None  # called before every step
 
     def steps(self, state: TrainState, batches: Iterator[dict]) -> TrainState:
         """Step from `state` to the last one, or until `stop` says so."""
@@ -135,9 +164,11 @@ class Run:
             self._validate(state)
         watch = Stopwatch(first)
         for step in range(first + 1, num_steps + 1):
+            self.trace(step, logs)
             with watch("data"):
                 batch = next(batches)
-            before, (state, logs) = logs, self.train_step(state, batch)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                before, (state, logs) = logs, self.train_step(state, batch)
             self.log.advance()
             jax.block_until_ready(before)  # one step ahead of the devices keeps them busy
             stopping = self.stop(step)

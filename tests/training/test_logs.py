@@ -49,16 +49,32 @@ def test_tensorboard_gets_every_scalar_and_the_picture(tmp_path):
 def test_without_a_terminal_every_log_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     log = TrainingLog(tmp_path, 0, 8)
+    log.say("data: 3 clips")
     log.advance()
-    log.scalars(1, VALUES)
+    log.scalars(1, VALUES | {"images_per_s": 12.5})
     log.scalars(1, {"validation_loss": 2.0, "validation_stego_psnr_db": 40.0})
     log.close()
     printed = capsys.readouterr()
     lines = (
-        "step 1: loss=0.5 stego_psnr_db=48.25 secret_psnr_db=31",
-        ("step 1: validation_loss=2 validation_stego_psnr_db=40"),
+        "data: 3 clips",
+        "step 1 of 8: loss=0.5 stego_psnr_db=48.25 secret_psnr_db=31 images_per_s=12.5",
+        "step 1 of 8: validation_loss=2 validation_stego_psnr_db=40",
     )
     assert printed.out.splitlines() == [*lines] and not printed.err
+
+
+def test_the_time_left_is_that_of_the_steps_so_far_but_the_first(tmp_path, capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    monkeypatch.setattr(logs, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    log = TrainingLog(tmp_path, 100, 1000)
+    for seconds in (500, 4, 6):  # the first one compiles
+        now[0] += seconds
+        log.advance()
+        log.scalars(1, VALUES)
+    log.close()
+    ends = [line.rpartition(", ")[2] for line in capsys.readouterr().out.splitlines()]
+    assert ends[1:] == ["59:52 left", "1:14:45 left"] and "left" not in ends[0]
 
 
 def test_on_a_terminal_there_is_a_bar_that_starts_where_the_run_goes_on(tmp_path, capsys, monkeypatch):
@@ -92,6 +108,7 @@ def test_a_log_that_keeps_nothing_takes_what_a_log_takes(capsys):
         if not name.startswith("_"):
             assert inspect.signature(method) == inspect.signature(getattr(Log, name))
     log = Log()
+    log.say("")
     log.advance()
     log.scalars(1, VALUES)
     log.picture(1, np.zeros((8, 32, 3), np.uint8))

@@ -1,5 +1,6 @@
 """The loop: when it logs, draws, validates, saves and stops; what it leaves; resume changes nothing."""
 
+import gzip
 import json
 import os
 import signal
@@ -309,12 +310,31 @@ def test_every_line_has_losses_weighted_and_not_psnr_norms_and_speed(config, who
             assert -10 * np.log10(line[f"loss_{side}"]) - 1e-3 <= line[f"{side}_psnr_db"] < 100
 
 
+def test_a_start_says_model_devices_steps_and_data(config, whole, tmp_path, capsys):
+    capsys.readouterr()
+    assert int(train(config, whole.folder).step) == 8  # finished
+    config.optimizer.num_steps = 0
+    train(config, tmp_path)
+    expected = []
+    for folder, where in ((whole.folder, "goes on at step 8 of 8"), (tmp_path, "new, 0 steps")):
+        expected += ["model: toy, 39 parameters, both sides together", "devices: 1 x cpu, processes: 1"]
+        expected += [f"{folder}: {where}, batches of 4", f"data: 7 images in {config.data.path}"]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
 @pytest.mark.slow
-def test_lines_saves_pictures_and_validation_change_nothing(config, whole, tmp_path):
+def test_lines_saves_pictures_validation_and_traces_change_nothing(config, whole, tmp_path, capsys):
     config.data.validation_path = config.data.path
     config.train.update(log_every_steps=3, save_every_steps=1, picture_every_steps=2, validate_every_steps=1)
+    config.train.profile_steps = 2
     assert _equal(train(config, tmp_path), whole.state)
     assert len(_lines(tmp_path)) == 3 + 9 and (tmp_path / "best").exists()
+    profiles = tmp_path / "tensorboard/plugins/profile"
+    assert f"profile: steps from 3 on are in {profiles}" in capsys.readouterr().out
+    (trace,) = profiles.glob("*/*.trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    steps = {event["args"]["step_num"] for event in events if event.get("name") == "train"}
+    assert steps == {"3", "4"} and list(profiles.glob("*/*.xplane.pb"))
 
 
 @pytest.mark.slow
