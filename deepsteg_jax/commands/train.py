@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from ml_collections import ConfigDict
 
-from deepsteg_jax.cli import announce
+from deepsteg_jax.cli import announce, fail
 from deepsteg_jax.commands import Options, make_workdir
 from deepsteg_jax.errors import UserError
 
@@ -22,10 +22,10 @@ INTERRUPTED = 128 + signal.SIGINT  # exit code
 def run(config: ConfigDict, options: Options) -> None:
     """Train the config's model; see `training.loop.train`.
 
-    SIGTERM, which clusters send before they take a machine away, ends the training after the step that is
-    running: the state is saved and the exit code is 0. The same command goes on from there. With several
-    processes a SIGTERM to one of them ends all at the same step. Ctrl-C does the same, with exit code 130; a
-    second one ends the process at once.
+    SIGTERM, which clusters send before they take a machine away, ends the training after the running step:
+    the state is saved and the exit code is 0. The same command goes on from there. With several processes a
+    SIGTERM to one of them ends all at the same step. Ctrl-C does the same, with exit code 130; one before the
+    first step, and a second one, end the process at once.
 
     Raises:
         UserError: the config has nothing to train.
@@ -46,8 +46,9 @@ def run(config: ConfigDict, options: Options) -> None:
 
     from deepsteg_jax.training.loop import train
 
-    with _watching_for_ctrl_c() as interrupted:
-        step = int(train(config, workdir, stop.is_set).step)
+    begun = threading.Event()
+    with _watching_for_ctrl_c(begun) as interrupted:
+        step = int(train(config, workdir, lambda: begun.set() or stop.is_set()).step)
     if not parallel.process_index():
         steps = config.optimizer.num_steps
         if step < steps:
@@ -59,8 +60,10 @@ def run(config: ConfigDict, options: Options) -> None:
 
 
 @contextmanager
-def _watching_for_ctrl_c() -> Iterator[threading.Event]:
+def _watching_for_ctrl_c(begun: threading.Event) -> Iterator[threading.Event]:
     """Have the first Ctrl-C act as SIGTERM does, and the second end this process; yields whether one came.
+
+    Until there is something to save, when `begun` is set, the first one ends the process.
 
     A thread listens, since handlers in Python wait until a running step or compilation returns.
     """
@@ -72,6 +75,8 @@ def _watching_for_ctrl_c() -> Iterator[threading.Event]:
                 continue
             if interrupted.is_set():
                 os._exit(INTERRUPTED)  # half a save is not taken for a checkpoint
+            if not begun.is_set():
+                os._exit(fail("main.py", "interrupted before the first step", INTERRUPTED))
             interrupted.set()
             announce("Ctrl-C: saves after the running step and ends; a second one ends at once")
             signal.raise_signal(signal.SIGTERM)

@@ -153,11 +153,12 @@ def do_once(action: Callable[[], None]) -> None:
 def agree_to_stop(step: int, asked: Callable[[], bool]) -> bool:
     """Return whether to stop after `step`: the same answer in every process.
 
-    A process that is alone stops when `asked()`. With several, the first SIGTERM to any of them stops all at
-    the same step, which JAX's preemption service finds.
+    A process that is alone stops when `asked()`, which every process calls. With several, the first SIGTERM
+    to any of them stops all at the same step, which JAX's preemption service finds.
     """
+    stop = asked()
     if jax.process_count() == 1:
-        return asked()
+        return stop
     return multihost_utils.reached_preemption_sync_point(step)
 
 

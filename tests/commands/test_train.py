@@ -1,4 +1,4 @@
-"""Ctrl-C, as a user sees it: the first saves and ends, the second ends at once."""
+"""Ctrl-C in a training, as a user sees it: the first saves and ends, the second ends at once."""
 
 import signal
 import time
@@ -50,10 +50,19 @@ def test_the_first_saves_and_ends_and_the_same_command_goes_on(config, tmp_path)
 
 
 def test_the_second_ends_at_once(config, tmp_path):
-    child = _start(config, tmp_path / "run", pause_s=100)
-    _wait(child, lambda: (tmp_path / "run/environment.jsonl").exists())
+    run = tmp_path / "run"
+    child = _start(config, run, pause_s=2)
+    _wait(child, lambda: (run / "training.jsonl").exists() and _lines(run))  # one step is done
     child.send(signal.SIGINT)
     _wait(child, lambda: "Ctrl-C" in child.errors)
     child.send(signal.SIGINT)
+    assert child.finish().code == 130 and _saved(run) == []
+    assert child.errors.count("\n") == 1 and "saved at" not in child.printed
+
+
+def test_one_before_the_first_step_ends_at_once(config, tmp_path):
+    child = _start(config, tmp_path / "run", pause_s=100)
+    _wait(child, lambda: (tmp_path / "run/environment.jsonl").exists())
+    child.send(signal.SIGINT)
     assert child.finish().code == 130 and _saved(tmp_path / "run") == []
-    assert "Traceback" not in child.errors and "saved at" not in child.printed
+    assert child.errors == "main.py: interrupted before the first step\n"
