@@ -108,7 +108,7 @@ def hide(
                 done += len(frames)
             _check_carried(plan, done)
         seconds = time.monotonic() - start
-        notes = (*_notes(plan, output), *sender.notes)
+        notes = (*_notes(plan, output, _in_planes(scheme, info, output)), *sender.notes)
     count = len(plan.secret_clock.times) if pictures else 0
     return Report(count, info.width, info.height, info.rate, seconds, done, notes)
 
@@ -225,8 +225,11 @@ def _planes(scheme: Scheme, info: media.Info, output: Any) -> dict[str, Any]:
     return {"pixel_format": scheme.pixel_format or info.pixel_format, "colour": colour}
 
 
-def _notes(plan: Plan, output: Any) -> Iterator[str]:
+def _notes(plan: Plan, output: Any, in_planes: bool) -> Iterator[str]:
     """Yield notes for the user about a plan."""
+    for name, info in (("cover", None if in_planes else plan.cover), ("secret", plan.secret)):
+        if info is not None and media.is_hdr(info.colour):
+            yield f"the {name} is HDR and is mapped to SDR"
     if plan.secret_clock is not None and plan.left_out:
         yield (
             f"the cover has no frames at the times of {plan.left_out} frames of the secret, which are left "

@@ -29,6 +29,7 @@ from deepsteg_jax.media.planes import (
     to_rgb,
     unstack,
 )
+from deepsteg_jax.media.sdr import is_hdr
 from deepsteg_jax.media.sound import Sound, encode_sound, is_sound
 from deepsteg_jax.media.source import (
     Info,
@@ -74,6 +75,7 @@ __all__ = [
     "has_planes",
     "is_exact",
     "is_folder",
+    "is_hdr",
     "is_playable",
     "is_sequence",
     "is_sound",

@@ -1,6 +1,7 @@
 """Opening video files, with one line for the user where that fails."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,6 +17,8 @@ from deepsteg_jax.media.images import is_kind, is_pattern, shown
 from deepsteg_jax.media.memory import Clip
 
 _TEXT_CODECS = ("ansi", "xbin", "bintext", "idf")  # FFmpeg draws a text file as a video
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+_UNKNOWN_MATRICES = (8, 10, 11, 13, 14, 15, 16, 17)  # AVCOL_SPC: YCgCo, constant luminance, ICtCp, ...
 _ATTACHED_PICTURE = 0x0400  # AV_DISPOSITION_ATTACHED_PIC: the cover picture of a song
 _NO_FILE = 1  # AVFMT_NOFILE: the demuxer opens what it reads by itself, as devices and streams do
 _OPEN_OTHERS = {"hls", "applehttp", "dash", "concat", "sdp", "imf", "vobsub", "webm_dash_manifest"}
@@ -53,9 +56,14 @@ def opened(path: Path) -> Iterator[tuple]:
 def open_input(path: Path) -> "av.container.InputContainer":
     """Open a media file; raise UserError if it is none."""
     try:
-        return av.open(url(path), metadata_errors="replace", options=_only_itself("file"))
+        container = av.open(url(path), metadata_errors="replace", options=_only_itself("file"))
     except (*ERRORS, ValueError) as error:
         raise UserError(f"{shown(path)} {_fault(path)}: give a complete video or image file") from error
+    if container.format.name.endswith("_pipe") or container.format.name == "image2":  # FFmpeg's of stills
+        container.close()
+        fault = _fault(path, "is an image of a kind that is not read")
+        raise UserError(f"{shown(path)} {fault}: convert it to PNG first")
+    return container
 
 
 def open_bytes(file: BinaryIO, format_name: str | None = None) -> "av.container.InputContainer":
@@ -82,8 +90,8 @@ def safe_formats() -> str:
     return ",".join(sorted(names))
 
 
-def _fault(path: Path) -> str:
-    """Say what is wrong with a file that cannot be opened."""
+def _fault(path: Path, other: str = "is not a video or image, or is damaged at its start") -> str:
+    """Say what is wrong with a file that cannot be opened; `other` if that cannot be seen."""
     if not path.is_file():
         return "is not a video or image"
     with path.open("rb") as file:
@@ -94,7 +102,7 @@ def _fault(path: Path) -> str:
         return "is cut short"
     if all(byte >= 32 or byte in b"\t\r\n" for byte in start):
         return "is text, perhaps a playlist, which is not followed"
-    return "is not a video or image, or is damaged at its start"
+    return other
 
 
 def video_stream(container: "av.container.InputContainer") -> "av.VideoStream | None":
@@ -104,6 +112,28 @@ def video_stream(container: "av.container.InputContainer") -> "av.VideoStream | 
         if stream.codec_context is not None and stream.codec_context.name not in _TEXT_CODECS and not picture:
             return stream
     return None
+
+
+def has_alpha_beside(stream: "av.VideoStream") -> bool:
+    """Return whether the transparency of VP8 or VP9 lies beside its frames, which have none themselves."""
+    decoder = _ALPHA_DECODERS.get(stream.codec_context.name)
+    said = {key.lower(): value for key, value in stream.metadata.items()}
+    return said.get("alpha_mode") == "1" and decoder in av.codecs_available
+
+
+def decoder_of(stream: "av.VideoStream") -> "av.VideoCodecContext":
+    """Return what decodes a stream whole: FFmpeg's own VP8 and VP9 know no transparency."""
+    own = stream.codec_context
+    return av.CodecContext.create(_ALPHA_DECODERS[own.name], "r") if has_alpha_beside(stream) else own
+
+
+def check_colours(frame: "av.VideoFrame", path: Path) -> None:
+    """Raise UserError for samples that FFmpeg's conversion to RGB does not know."""
+    if int(frame.colorspace) in _UNKNOWN_MATRICES or re.search(r"f(16|32)", frame.format.name):
+        raise UserError(
+            f"{shown(path)} has colours of a rare kind ({frame.format.name}, matrix "
+            f"{int(frame.colorspace)}): convert it first (ffmpeg -i IN -vf zscale=m=bt709,format=yuv420p OUT)"
+        )
 
 
 def url(path: Path) -> str:

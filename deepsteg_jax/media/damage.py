@@ -11,6 +11,7 @@ import av
 
 ERRORS = (av.error.FFmpegError, OSError)  # that reading and writing a file may raise
 
+_BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"meta", b"free", b"wide", b"skip", b"styp", b"sidx")
 _MIRROR = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits reversed
 
 
@@ -76,7 +77,7 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         length = int.from_bytes(box[:4], "big")
         if length == 1:
             length = int.from_bytes(box[8:16], "big")
-        if box[4:8] not in (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"wide", b"skip", b"styp", b"sidx"):
+        if box[4:8] not in _BOXES:
             break  # rubbish at the end, or a rarer box: nothing can be told
         if length < 8:
             break
@@ -85,13 +86,17 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
 
 
 def up_to_damage(
-    container: "av.container.InputContainer", stream: av.VideoStream, check: "Ffv1Check | None", cut: bool
+    container: "av.container.InputContainer",
+    stream: av.VideoStream,
+    decoder: av.VideoCodecContext,
+    check: "Ffv1Check | None",
+    cut: bool,
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames before the first damage, then raise OSError or one of FFmpeg's if there is any."""
     for packet in container.demux(stream):
         wrong = (cut and packet.is_corrupt) or (check is not None and not check.passes(packet))
         # The decoder gives what it still holds of the good packets.
-        yield from stream.codec_context.decode(None) if wrong else packet.decode()
+        yield from decoder.decode(None if wrong else packet)
         if wrong:
             raise OSError("damaged")
 
@@ -121,7 +126,10 @@ def past_damage(
 
 
 def decode_all(
-    container: "av.container.InputContainer", stream: av.VideoStream, check: "Ffv1Check | None"
+    container: "av.container.InputContainer",
+    stream: av.VideoStream,
+    decoder: av.VideoCodecContext,
+    check: "Ffv1Check | None",
 ) -> Iterator[tuple[av.VideoFrame, bool]]:
     """Yield every frame that comes out of the decoder and whether it is damaged, past all errors."""
     bad = set()
@@ -136,7 +144,7 @@ def decode_all(
         if packet.size and (packet.is_corrupt or (check is not None and not check.is_intact(packet))):
             bad.add(packet.pts)
         with suppress(*ERRORS):
-            for frame in packet.decode():
+            for frame in decoder.decode(packet):
                 yield frame, frame.pts in bad or frame.is_corrupt
 
 

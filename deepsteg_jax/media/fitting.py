@@ -7,6 +7,7 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import formats
 from deepsteg_jax.media.codecs import Small, has_encoder
 from deepsteg_jax.media.images import shown
+from deepsteg_jax.media.sdr import is_hdr
 from deepsteg_jax.media.search import finest
 from deepsteg_jax.media.sound import Sound, encode_sound
 from deepsteg_jax.media.source import Info, frame_times, probe, read_timed, resize
@@ -59,7 +60,8 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
     named = "AV1" if codec == "libsvtav1" else "H.264 4:4:4"
     rate = f" at {8 * output.stat().st_size / seconds / 1000:,.0f} kbit/s" if len(times) > 1 else ""
     silent = "" if sound or not info.tracks else ", without its sound"
-    return f"{named}{rate}, {width}x{height}{silent}"
+    mapped = ", its HDR mapped to SDR" if is_hdr(info.colour) else ""
+    return f"{named}{rate}, {width}x{height}{silent}{mapped}"
 
 
 def _sound(path: Path, bit_rate: float, seconds: float) -> Sound | None:

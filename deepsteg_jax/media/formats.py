@@ -69,8 +69,12 @@ FORMATS = (
     Format(".ppm", IMAGE, "PPM", Still()),
     Format(".jpg", IMAGE, "JPEG", _JPEG, in_training=True),
     Format(".jpeg", IMAGE, "JPEG", _JPEG, in_training=True),
-    Format(".webp", IMAGE, "WEBP", in_training=True),
-    *(Format(suffix, IMAGE) for suffix in (".gif", ".jp2", ".avif", ".heic")),
+    Format(".webp", IMAGE, "WEBP", Still(options={"lossless": True}), in_training=True),
+    *(Format(f".{name.lower()}", IMAGE, name) for name in ("AVIF", "GIF", "PCX", "PSD", "QOI")),
+    *(Format(suffix, IMAGE, "HEIF") for suffix in (".heic", ".heif", ".hif")),
+    *(Format(suffix, IMAGE, "JPEG") for suffix in (".jpe", ".jfif")),
+    *(Format(suffix, IMAGE, "JPEG2000") for suffix in (".jp2", ".j2k", ".jpx")),
+    *(Format(suffix, IMAGE, "PPM") for suffix in (".pgm", ".pbm", ".pnm")),
 )
 _BY_SUFFIX = {row.suffix: row for row in FORMATS}
 _NONE = Format("", "")

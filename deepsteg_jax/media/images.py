@@ -1,50 +1,54 @@
-"""Still images and sequences of them; with `formats` the only file that knows Pillow.
+"""Still images and sequences of them, and animations; with `formats` and `profiles` all that knows Pillow.
 
 A sequence is a folder of images, in the order of their names, or a pattern such as `frame_%05d.png`.
-Frames are uint8 RGB arrays [h, w, 3].
+Frames are uint8 RGB arrays [h, w, 3]: upright, in sRGB and without transparency.
 """
 
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import NamedTuple
 
 import numpy as np
+import pillow_heif
 from PIL import Image, ImageOps
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.media import formats
+from deepsteg_jax.media import formats, heif, profiles, sdr
+from deepsteg_jax.media.codecs import Colour
+from deepsteg_jax.media.damage import is_cut
 
 FOLDER_RATE = Fraction(25)  # frames per second of clips without a rate of their own
+ANIMATION_TICK = Fraction(1, 1000)  # seconds
 DEFAULT_PATTERN = "frame_%05d.png"
 LARGEST = 2**26  # pixels of a frame: more than 8K video has
 
-_READ = {row.suffix: row.name for row in formats.FORMATS if row.kind == formats.IMAGE and row.name}
-_NOT_READ = {row.suffix for row in formats.FORMATS if row.kind == formats.IMAGE} - set(_READ)
-_NOT_READ |= {
-    ".heif",
-    ".hif",
-    ".jxl",
-    ".jpe",
-    ".jfif",
-    ".tga",
-    ".exr",
-    ".hdr",
-    ".psd",
-    ".svg",
-    ".pgm",
-    ".pbm",
-}
-_NOT_READ |= {".pnm", ".pcx", ".ico", ".j2k", ".jpx", ".dpx", ".qoi", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+
+_READ = {row.suffix: row.name for row in formats.FORMATS if row.kind == formats.IMAGE}
+_NOT_READ = {".jxl", ".tga", ".exr", ".hdr", ".svg", ".ico", ".dpx", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 _FORMATS = sorted(set(_READ.values()))  # Pillow would also open MPEG streams
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError)
 # A damaged PNG can ask for more memory than there is.
-_ERRORS = (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError)
+_ERRORS = (*_DAMAGE, MemoryError, Image.DecompressionBombError)
+_ANIMATIONS = ["AVIF", "WEBP"]
 _NUMBER = re.compile(r"%(0\d+)?d")
+_SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 254, 258, 262, 274, 339  # tags of TIFF and Exif
+_REDUCED_OR_MASK, _WHITE_IS_ZERO, _UNSIGNED = 0b101, 0, 1  # values of them
+_START_OF_JPEG, _SCAN_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+
+
+class Frame(NamedTuple):
+    """A frame of an animation and its time."""
+
+    frame: np.ndarray  # uint8 [h, w, 3]
+    time: int  # in ANIMATION_TICKs
 
 
 def shown(path: str | Path) -> str:
@@ -77,14 +81,45 @@ def is_folder(path: str | Path) -> bool:
 
 def is_image(path: Path) -> bool:
     """Return whether a file is a still image that `load` should read, damaged or not."""
+    if heif.is_still(path):
+        return True  # FFmpeg would take one tile of it for a video
     try:
-        with Image.open(path, formats=_FORMATS):
-            return True
+        with Image.open(path, formats=_FORMATS) as image:
+            return not (heif.is_sequence(path) or _is_animated(image) or _is_motion_jpeg(image, path))
     except Image.UnidentifiedImageError:
         return False
     except _ERRORS:
         # Cut or damaged in the header: still an image if its name says so, and loading it will complain.
         return path.suffix.lower() in _READ
+
+
+def is_animation(path: Path) -> bool:
+    """Return whether a file is an animation of which FFmpeg does not give all frames."""
+    with suppress(*_ERRORS), Image.open(path, formats=_ANIMATIONS) as image:
+        return _is_animated(image)
+    return False
+
+
+def is_pictures(path: str | Path) -> bool:
+    """Return whether a path is an image, a sequence or an animation of this module: none has tracks."""
+    return is_sequence(path) or is_image(path) or is_animation(path)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Return whether an image moves. Pages, views and previews, which other formats have, do not."""
+    return image.format in ("GIF", "PNG", "WEBP", "AVIF") and image.is_animated
+
+
+def _is_motion_jpeg(image: Image.Image, path: Path) -> bool:
+    """Return whether another JPEG of the same size follows at once, as in a stream without container."""
+    if image.format != "JPEG":
+        return False
+    data = path.read_bytes()
+    rest = data[data.find(_END_OF_JPEG, data.find(_SCAN_OF_JPEG)) + len(_END_OF_JPEG) :]
+    if not rest.startswith(_START_OF_JPEG):
+        return False
+    with Image.open(BytesIO(rest), formats=["JPEG"]) as following:
+        return following.size == image.size
 
 
 def on_white(rgba: np.ndarray) -> np.ndarray:
@@ -93,22 +128,123 @@ def on_white(rgba: np.ndarray) -> np.ndarray:
     return ((rgba[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def load(path: Path) -> np.ndarray:
-    """Return one image, turned upright, without transparency; raise UserError if it cannot be read."""
+@contextmanager
+def _opened(path: Path, kinds: Sequence[str] = _FORMATS) -> Iterator[Image.Image]:
+    """Open an image; raise UserError for any error in this context."""
+    too_large = f"{shown(path)} is too large an image: scale it down first"
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=kinds) as image:
             if image.width * image.height > LARGEST:
-                raise UserError(f"{shown(path)} is too large an image: scale it down first")
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits of grey; convert() would clip them
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if image.has_transparency_data:
-                return on_white(np.array(image.convert("RGBA")))
-            return np.array(image.convert("RGB"))
+                raise UserError(too_large)
+            yield image
     except Image.DecompressionBombError as error:
-        raise UserError(f"{shown(path)} is too large an image: scale it down first") from error
+        raise UserError(too_large) from error
     except _ERRORS as error:
-        raise UserError(f"{shown(path)} is damaged or cut short: get a complete copy of it") from error
+        advice = "get a complete copy of it"
+        if heif.is_still(path):
+            advice = "get a complete copy of it, or convert it to PNG where it was made"
+        raise UserError(f"{shown(path)} is damaged or cut short: {advice}") from error
+
+
+def load(path: Path) -> np.ndarray:
+    """Return one image; raise UserError if it cannot be read, or is not one picture of 8 or 16 bits."""
+    with _opened(path) as image:
+        if image.format == "TIFF":
+            _find_page(image, path)
+        elif _is_animated(image):
+            raise UserError(f"{shown(path)} has {image.n_frames} frames: give one picture in its place")
+        image.load()  # which turns some kinds
+        if image.format in ("AVIF", "HEIF") and is_cut(path):
+            raise OSError("tiles are missing, which libheif does not mind")
+        turn = image.getexif().get(_ORIENTATION, 1)
+        frame = _finished(image, path, _colour(image, path))
+        if image.format == "AVIF" and (crop := heif.describe(path, image.size)[1]):
+            frame = frame[crop.top : crop.bottom, crop.left : crop.right]
+        return _upright(frame, turn)
+
+
+def colour_of(path: Path) -> Colour:
+    """Return the colour tags of an image that has no colour profile; raise UserError as `load` does."""
+    with _opened(path) as image:
+        return _colour(image, path)
+
+
+def _colour(image: Image.Image, path: Path) -> Colour:
+    if image.info.get("icc_profile"):
+        return Colour()
+    if image.format in ("AVIF", "HEIF"):
+        return heif.describe(path, image.size)[0]
+    return _png_colour(path) if image.format == "PNG" else Colour()
+
+
+def read_animation(path: Path) -> Iterator[Frame]:
+    """Yield the frames of an animation."""
+    time = 0
+    with _opened(path, _ANIMATIONS) as image:
+        for number in range(image.n_frames):
+            image.seek(number)
+            image.load()
+            yield Frame(_finished(image, path, _colour(image, path)), time)
+            time += round(image.info.get("duration", 0))
+
+
+def _finished(image: Image.Image, path: Path, colour: Colour) -> np.ndarray:
+    """Return an image in sRGB, on white, as it is stored."""
+    profile = image.info.get("icc_profile", b"")
+    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_eight_bits(image, path))
+    elif image.mode in ("1", "LA", "La"):
+        image = image.convert("L")
+    elif image.mode not in ("L", "RGB", "CMYK", "LAB"):
+        image = image.convert("RGB")
+    if sdr.needs_mapping(colour):
+        rgb = sdr.map_to_sdr(np.asarray(image.convert("RGB")), colour)
+    else:
+        rgb = np.array(profiles.to_srgb(image, profile))
+    return rgb if alpha is None else on_white(np.dstack([rgb, np.asarray(alpha)]))
+
+
+def _eight_bits(image: Image.Image, path: Path) -> np.ndarray:
+    """Return grey of 16 bits as uint8; raise UserError for samples without a black and a white."""
+    tags = getattr(image, "tag_v2", {})
+    bits = int(np.max(tags.get(_BITS, 16)))
+    if image.mode == "F" or bits > 16 or tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)) != (_UNSIGNED,):
+        raise UserError(
+            f"{shown(path)} has samples of 32 bits, or with a sign, and does not tell what of them is white: "
+            "convert it to 8 or 16 bits first"
+        )
+    grey = np.asarray(image).astype(np.int32) >> bits - 8
+    return (255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey).astype(np.uint8)
+
+
+def _upright(frame: np.ndarray, turn: int) -> np.ndarray:
+    """Turn a frame, uint8 [h, w, 3], by an orientation of Exif, 1 to 8."""
+    image = Image.fromarray(frame)
+    image.getexif()[_ORIENTATION] = turn
+    return np.array(ImageOps.exif_transpose(image))
+
+
+def _find_page(image: Image.Image, path: Path) -> None:
+    """Go to the one page of a TIFF that is no preview; raise UserError if there are more, or none."""
+    pages = []
+    for number in range(image.n_frames):
+        image.seek(number)
+        if not image.tag_v2.get(_SUBFILE, 0) & _REDUCED_OR_MASK:
+            pages.append(number)
+    if not pages:
+        raise UserError(f"{shown(path)} has a preview only that is read: develop it to TIFF or PNG first")
+    if len(pages) > 1:
+        raise UserError(f"{shown(path)} has {len(pages)} pages: give the one that is meant as its own file")
+    image.seek(pages[0])
+
+
+def _png_colour(path: Path) -> Colour:
+    """Return the tags in numbers of a PNG (chunk cICP)."""
+    with path.open("rb") as file:
+        head = file.read(2**16)
+    at = head.find(b"\0\0\0\4cICP", 0, head.find(b"IDAT") % (len(head) + 1)) + 8
+    return Colour(primaries=head[at], transfer=head[at + 1]) if at > 8 else Colour()
 
 
 def list_sequence(path: str | Path) -> list[Path]:

@@ -5,8 +5,11 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideData
 
 from deepsteg_jax.media.codecs import PLANES, RGB, Colour
+
+_MATRIX = SideData.DISPLAYMATRIX
 
 
 class Planes(NamedTuple):
@@ -80,10 +83,47 @@ def to_rgb(planes: Planes, pixel_format: str, colour: Colour | None = None) -> n
     return picture.to_ndarray(format=RGB)
 
 
-def from_picture(picture: av.VideoFrame) -> Planes:
-    """Copy the planes out of a decoded frame, turned as it is to be shown."""
-    quarters = round(picture.rotation / 90)
-    return Planes(*(np.rot90(view, quarters).copy() for view in _views(picture)))
+class Turn(NamedTuple):
+    """The way from a frame as it is stored to one as it is shown: the steps are taken in this order."""
+
+    transposed: bool = False
+    left_right: bool = False  # mirrored
+    up_down: bool = False
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        """Turn an array [h, w, ...]; the same one if there is nothing to do."""
+        array = array.swapaxes(0, 1) if self.transposed else array
+        array = array[:, ::-1] if self.left_right else array
+        return array[::-1] if self.up_down else array
+
+
+def turn_of(picture: av.VideoFrame) -> Turn:
+    """Return the turn that a decoded frame asks for, by its display matrix rounded to right angles."""
+    matrix = _display_matrix(picture)
+    if matrix is None:
+        quarters = round(picture.rotation / 90) % 4
+        return (Turn(), Turn(True, up_down=True), Turn(False, True, True), Turn(True, True))[quarters]
+    right, down = matrix[0:2], matrix[3:5]  # where these directions of what is stored are shown, (x, y)
+    transposed = abs(right[0]) + abs(down[1]) < abs(right[1]) + abs(down[0])
+    x, y = (down[0], right[1]) if transposed else (right[0], down[1])
+    return Turn(transposed, bool(x < 0), bool(y < 0))
+
+
+def _display_matrix(picture: av.VideoFrame) -> np.ndarray | None:
+    """Return FFmpeg's matrix, int [9]; None without one, or where PyAV cannot read it."""
+    if not picture.format.name.startswith(("yuv", "nv")):
+        return None  # PyAV frees the name of a PNG's profile twice
+    try:
+        found = picture.side_data.get(_MATRIX)
+    except ValueError:  # side data of a kind that PyAV does not know
+        return None
+    return None if found is None else np.frombuffer(found, "<i4").astype(int)
+
+
+def from_picture(picture: av.VideoFrame, turn: Turn | None = None) -> Planes:
+    """Copy the planes out of a decoded frame, turned as it is to be shown, or by `turn`."""
+    turn = turn or turn_of(picture)
+    return Planes(*(turn(view).copy() for view in _views(picture)))
 
 
 def to_picture(planes: Planes, pixel_format: str) -> av.VideoFrame:

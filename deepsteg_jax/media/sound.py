@@ -12,7 +12,7 @@ import av
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media.container import existing, opened
 from deepsteg_jax.media.damage import ERRORS
-from deepsteg_jax.media.images import is_image, is_sequence, shown
+from deepsteg_jax.media.images import is_pictures, shown
 
 SOUND_RATE = 48_000  # Opus, samples per second
 _OPUS_FRAME = 960  # samples, 20 ms
@@ -42,7 +42,7 @@ def encode_sound(path: str | Path, bit_rate: int, copy: bool = True) -> Sound | 
         UserError: the track is damaged.
     """
     path = existing(path)
-    if is_sequence(path) or is_image(path):
+    if is_pictures(path):
         return None
     with opened(path) as (container, video):
         track = next(iter(container.streams.audio), None)

@@ -16,20 +16,22 @@ import av
 import numpy as np
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.media import images
+from deepsteg_jax.media import images, sdr
 from deepsteg_jax.media.codecs import GREY, RGB, Colour
-from deepsteg_jax.media.container import existing, opened
+from deepsteg_jax.media.container import check_colours, decoder_of, existing, has_alpha_beside, opened
 from deepsteg_jax.media.damage import ERRORS, Ffv1Check, decode_all, is_cut, past_damage, up_to_damage
 from deepsteg_jax.media.images import FOLDER_RATE, is_image, is_sequence, list_sequence, shown
 from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.media.planes import (
     Planes,
     TimedPlanes,
+    Turn,
     from_picture,
     from_rgb,
     has_planes,
     plain_name,
     subsampling,
+    turn_of,
 )
 
 
@@ -69,12 +71,16 @@ def probe(path: str | Path | Clip, damaged: list[int] | None = None) -> Info:
         return Info(width, height, len(path.frames), FOLDER_RATE, path.is_image)
     if found := _still_images(path):
         first, still = images.load(found[0]), not is_sequence(path)
-        info = Info(first.shape[1], first.shape[0], len(found), FOLDER_RATE, still)
+        colour = images.colour_of(found[0])
+        info = Info(first.shape[1], first.shape[0], len(found), FOLDER_RATE, still, colour=colour)
         return info._replace(pixel_format=GREY) if still and (first == first[..., :1]).all() else info
+    if images.is_animation(path):
+        return _probe_animation(path)
     frame = next(_decoded(path, damaged))
     if frame.interlaced_frame:
         raise UserError(f"{shown(path)} is interlaced: deinterlace it first (ffmpeg -vf bwdif)")
-    turned = frame.rotation % 180 != 0
+    check_colours(frame, path)
+    turned = turn_of(frame).transposed
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
     with opened(path) as (container, stream):
         aspect = stream.sample_aspect_ratio
@@ -91,6 +97,13 @@ def probe(path: str | Path | Clip, damaged: list[int] | None = None) -> Info:
             plain_name(frame.format.name),
             Colour.of(frame),
         )
+
+
+def _probe_animation(path: Path) -> Info:
+    height, width = next(images.read_animation(path)).frame.shape[:2]
+    times = frame_times(path)
+    rate = (len(times) - 1) / (int(times[-1]) * images.ANIMATION_TICK) if times[-1] else FOLDER_RATE
+    return Info(width, height, len(times), rate, False, images.ANIMATION_TICK)
 
 
 def _rate(stream: "av.VideoStream") -> Fraction:
@@ -159,10 +172,10 @@ def read_planes(
     """
     path = existing(path)
     wrong = f"{shown(path)} has no planes Y, Cb, Cr: give a video (ffmpeg -i IN -pix_fmt yuv420p OUT.mkv)"
-    own = not (by_rgb or isinstance(path, Clip) or _still_images(path))
+    own = not (by_rgb or isinstance(path, Clip) or _still_images(path) or images.is_animation(path))
     if own:
         with opened(path) as (_, stream):
-            own = has_planes(stream.codec_context.pix_fmt or "")
+            own = has_planes(stream.codec_context.pix_fmt or "") and not has_alpha_beside(stream)
     if own:
         return _video_planes(path, pixel_format, damaged)
     if pixel_format is None:
@@ -174,21 +187,21 @@ def _video_planes(path: Path, pixel_format: str | None, damaged: list[int] | Non
     native = None
     for picture, time in _with_times(_decoded(path, damaged)):
         kind = pixel_format or plain_name(picture.format.name)
-        native = native or (picture.width, picture.height, kind)
+        native, turn = native or (picture.width, picture.height, kind), turn_of(picture)
         if (picture.width, picture.height, kind) != native:  # it changes inside the clip
             picture = picture.reformat(*native, interpolation="BICUBIC")
-        yield TimedPlanes(_planes(path, picture, pixel_format), time)
+        yield TimedPlanes(_planes(path, picture, pixel_format, turn), time)
 
 
-def _planes(path: Path, picture: av.VideoFrame, pixel_format: str | None) -> Planes:
+def _planes(path: Path, picture: av.VideoFrame, pixel_format: str | None, turn: Turn) -> Planes:
     if pixel_format not in (None, plain_name(picture.format.name)):
-        return from_picture(picture.reformat(format=pixel_format))
-    if round(picture.rotation / 90) % 2 and len(set(subsampling(picture.format.name))) == 2:
+        return from_picture(picture.reformat(format=pixel_format), turn)
+    if turn.transposed and len(set(subsampling(picture.format.name))) == 2:
         raise UserError(
             f"{shown(path)} is stored on its side, and planes of half width cannot be turned: turn it first "
             "(ffmpeg -i IN OUT.mkv)"
         )
-    return from_picture(picture)
+    return from_picture(picture, turn)
 
 
 def _read(
@@ -202,6 +215,8 @@ def _read(
         return _from_memory(path, start, stop, size)
     if found := _still_images(path):
         return _read_images(found[start:stop], start, size)
+    if images.is_animation(path):
+        return _read_animation(path, start, stop, size)
     with opened(path):  # complains now, not at the first frame
         return _video_frames(path, start, stop, size, damaged)
 
@@ -218,6 +233,13 @@ def _read_images(paths: list[Path], start: int, size: tuple[int, int] | None) ->
         yield Timed(frame, number)
 
 
+def _read_animation(
+    path: Path, start: int, stop: int | None, size: tuple[int, int] | None
+) -> Iterator[Timed]:
+    for frame, time in islice(images.read_animation(path), start, stop):
+        yield Timed(frame if size is None else resize(frame, *size), time)
+
+
 def _video_frames(
     path: Path, start: int, stop: int | None, size: tuple[int, int] | None, damaged: list[int] | None
 ) -> Iterator[Timed]:
@@ -228,16 +250,20 @@ def _video_frames(
 
 
 def _to_rgb(frame: "av.VideoFrame", native: tuple[int, int], size: tuple[int, int] | None) -> np.ndarray:
-    quarters = round(frame.rotation / 90)
-    goal = native if size is None else size[:: -1 if quarters % 2 else 1]
-    transparent = any(component.is_alpha for component in frame.format.components)
-    kind = "rgba" if transparent else "rgb24"
+    turn, colour = turn_of(frame), Colour.of(frame)
+    goal = native if size is None else size[:: -1 if turn.transposed else 1]
+    # A palette may hold transparent colours.
+    transparent = frame.format.name == "pal8" or any(part.is_alpha for part in frame.format.components)
+    mapped = sdr.needs_mapping(colour)
+    kind = ("rgba64le" if mapped else "rgba") if transparent else "rgb48le" if mapped else RGB
     if goal == (frame.width, frame.height):
         rgb = frame.to_ndarray(format=kind)
     else:  # resized, or the size changes inside the clip
         rgb = frame.reformat(*goal, format=kind, interpolation="BICUBIC").to_ndarray()
-    rgb = images.on_white(rgb) if transparent else rgb
-    return np.ascontiguousarray(np.rot90(rgb, quarters)) if quarters else rgb
+    if mapped:
+        shown = sdr.map_to_sdr(rgb[..., :3], colour)
+        rgb = np.dstack([shown, rgb[..., 3] >> 8]).astype(np.uint8) if transparent else shown
+    return np.ascontiguousarray(turn(images.on_white(rgb) if transparent else rgb))
 
 
 def _with_times(frames: Iterable["av.VideoFrame"]) -> Iterator[tuple]:
@@ -259,12 +285,13 @@ def _decoded(path: Path, damaged: list[int] | None = None) -> Iterator["av.Video
     cut, count, wrong = is_cut(path), 0, False
     with opened(path) as (container, stream):
         check = _ffv1_check(path) if stream.codec_context.name == "ffv1" else None
-        stream.codec_context.options = {"max_pixels": str(images.LARGEST)}
-        stream.thread_type = "AUTO"
+        decoder = decoder_of(stream)
+        decoder.options = {"max_pixels": str(images.LARGEST)}
+        decoder.thread_type = "AUTO"
         if damaged is None:
-            frames = up_to_damage(container, stream, check, cut)
+            frames = up_to_damage(container, stream, decoder, check, cut)
         else:
-            frames = past_damage(decode_all(container, stream, check), check, damaged)
+            frames = past_damage(decode_all(container, stream, decoder, check), check, damaged)
         try:
             for frame in frames:
                 count += 1
@@ -295,6 +322,8 @@ def frame_times(path: str | Path | Clip, decode: bool = True) -> np.ndarray:
     path = existing(path)
     if found := path.frames if isinstance(path, Clip) else _still_images(path):
         return np.arange(len(found))
+    if images.is_animation(path):
+        return np.array([time for _, time in images.read_animation(path)])
     times = [] if decode or is_cut(path) else _packet_times(path)
     if not times or None in times:
         times = [time for _, time in _with_times(_decoded(path))]

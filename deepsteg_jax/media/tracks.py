@@ -14,7 +14,7 @@ from deepsteg_jax.media.codecs import encoder_tag
 from deepsteg_jax.media.container import open_input, video_stream
 from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.formats import TrackRules
-from deepsteg_jax.media.images import is_image, is_sequence, shown
+from deepsteg_jax.media.images import is_pictures, shown
 from deepsteg_jax.media.sound import SOUND_RATE, Sound
 
 _JITTER = 1024  # samples by which times may be off: containers round them
@@ -45,7 +45,7 @@ class Tracks:
         self._rules = rules
         self._map, self._next_packet, self._input = {}, None, None
         self._packets = iter(())
-        if is_sequence(path) or is_image(path):
+        if is_pictures(path):
             return
         self._input = open_input(path)
         wanted = [*self._input.streams.audio, *self._input.streams.subtitles]

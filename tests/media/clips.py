@@ -11,6 +11,23 @@ from tests.synthetic import Sound, film, heard, hiss, noise
 LOSSY = media.Lossy()
 SRT = "1\n00:00:00,040 --> 00:00:00,120\nhello\n\n2\n00:00:00,160 --> 00:00:00,200\nbye\n\n"
 
+MATRICES = {  # of what is shown, and the same by NumPy: all eight ways
+    "as it is": ((1, 0, 0, 1), lambda a: a),
+    "mirrored": ((-1, 0, 0, 1), lambda a: a[:, ::-1]),
+    "turned 180": ((-1, 0, 0, -1), lambda a: a[::-1, ::-1]),
+    "upside down": ((1, 0, 0, -1), lambda a: a[::-1]),
+    "transposed": ((0, 1, 1, 0), lambda a: a.swapaxes(0, 1)),
+    "turned right": ((0, 1, -1, 0), lambda a: np.rot90(a, -1)),
+    "transposed, turned 180": ((0, -1, -1, 0), lambda a: np.rot90(a, 2).swapaxes(0, 1)),
+    "turned left": ((0, -1, 1, 0), lambda a: np.rot90(a)),
+}
+
+
+def shown_by(case):
+    """What notes a display matrix of MATRICES in a stream."""
+    a, b, c, d = (number * 2**16 for number in MATRICES[case][0])
+    return lambda stream: stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 2**30])
+
 
 def write(path, frames, rate=25, times=None, **given):
     """Writes a clip through `Writer`; returns the path."""

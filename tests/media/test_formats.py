@@ -18,7 +18,7 @@ def test_each_suffix_has_one_row():
         ("a.PNG", True, False, False, True),
         ("a.tif", True, False, False, False),
         ("a.jpg", False, False, False, True),
-        ("a.webp", False, False, False, True),
+        ("a.webp", True, False, False, True),
         ("a.gif", False, False, False, False),
         ("a.txt", False, False, False, False),
         ("a", False, False, False, False),

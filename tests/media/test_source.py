@@ -12,7 +12,7 @@ from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import container, images, source
 from tests.helpers import read_stack, refused
-from tests.media.clips import write
+from tests.media.clips import MATRICES, shown_by, write
 from tests.synthetic import film, noise, packets, smooth
 
 LOSSY = {"codec": "mpeg4", "pixel_format": "yuv420p"}
@@ -59,18 +59,19 @@ def test_size_of_an_image_that_is_turned(tmp_path):
     assert media.probe(tmp_path / "a.png")[:2] == (10, 20)
 
 
-@pytest.mark.parametrize("angle", [90, -90, 180])
-def test_rotation_of_videos(tmp_path, angle):
+@pytest.mark.parametrize("case", MATRICES)
+def test_videos_are_turned_as_they_are_shown(tmp_path, case):
     plain = film(tmp_path / "a.mp4", smooth(3), **LOSSY)
-    turned = film(tmp_path / "b.mp4", smooth(3), prepare=lambda s: s.set_display_rotation(angle), **LOSSY)
-    frame, expected = next(media.read_frames(turned)), next(media.read_frames(plain))
-    info = media.probe(turned)
-    assert frame.shape == (info.height, info.width, 3) == ((32, 48, 3) if angle == 180 else (48, 32, 3))
-    with av.open(str(turned)) as container:
-        assert next(container.decode(video=0)).rotation % 360 == angle % 360
-    np.testing.assert_array_equal(frame, np.rot90(expected, angle // 90))
-    small = next(media.read_frames(turned, width=30, height=22))
-    assert small.shape == (22, 30, 3)
+    prepare = shown_by(case)
+    turned = film(tmp_path / "b.mp4", smooth(3), prepare=prepare, **LOSSY)
+    expected, info = MATRICES[case][1](read_stack(plain)[0]), media.probe(turned)
+    frame = next(media.read_frames(turned))
+    assert (info.height, info.width) == frame.shape[:2]
+    np.testing.assert_array_equal(frame, expected)
+    assert next(media.read_frames(turned, width=30, height=22)).shape == (22, 30, 3)
+    in_rgb = film(tmp_path / "c.mov", smooth(1), codec="qtrle", pixel_format="rgb24", prepare=prepare)
+    if case.startswith("turned"):  # of frames in RGB PyAV tells the angle only
+        np.testing.assert_array_equal(next(media.read_frames(in_rgb)), MATRICES[case][1](smooth(1)[0]))
 
 
 @pytest.mark.parametrize("angle, aspect", [(0, Fraction(4, 3)), (90, Fraction(3, 4)), (180, Fraction(4, 3))])
@@ -83,6 +84,37 @@ def test_pixels_are_turned_with_the_frame(tmp_path, angle, aspect):
     info = media.probe(path)
     assert info.aspect == aspect
     assert (info.width, info.height) == ((32, 48) if angle == 90 else (48, 32))
+
+
+def test_transparency_beside_the_frames_lies_on_white(tmp_path):
+    rgba = np.dstack([smooth(1)[0], np.full((32, 48), 255, np.uint8)])
+    rgba[:, 24:, 3] = 0
+    path = tmp_path / "a.webm"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=25, width=48, height=32, pix_fmt="yuva420p")
+        stream.bit_rate, stream.metadata["alpha_mode"] = 2_000_000, "1"
+        frame = av.VideoFrame.from_ndarray(rgba, format="rgba").reformat(format="yuva420p")
+        for time in range(5):
+            frame.pts = time
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    found = read_stack(path)
+    assert len(found) == 5 and (found[:, :, 26:] == 255).all()
+    assert np.abs(found[:, :, :22].astype(int) - rgba[:, :22, :3]).mean() < 8
+    assert not media.has_planes(media.probe(path).pixel_format)
+    refused(path, "no planes", lambda path: next(media.read_planes(path)))
+    planes = next(media.read_planes(path, pixel_format="yuv420p"))
+    assert (planes.frame.y[:, 26:] == 235).all()
+    damaged = []
+    assert len(list(media.read_timed(path, damaged))) == 5 and not damaged
+
+
+def test_colours_that_cannot_be_converted_are_refused(tmp_path):
+    def prepare(stream):
+        stream.codec_context.colorspace = 14  # ICtCp
+
+    path = film(tmp_path / "a.mkv", smooth(2), codec="ffv1", pixel_format="yuv444p", prepare=prepare)
+    refused(path, "colours of a rare kind .*matrix 14.*zscale")
 
 
 def text(path):
