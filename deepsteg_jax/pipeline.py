@@ -260,7 +260,8 @@ def reveal(
         schemes: those that may have hidden it, the cheapest to probe first.
         credential: the sender's.
         stego: path.
-        output: path of the secret; .mp4 and .jpg take it with a loss that no eye sees.
+        output: path of the secret, or a function that gives it for the scheme that is found; .mp4 and .jpg
+            take it with a loss that no eye sees.
         progress: called with the number of frames just read.
 
     Raises:
@@ -271,6 +272,7 @@ def reveal(
     info = media.probe(stego, damaged)
     began = time.monotonic()
     scheme, found = find(schemes, credential, stego, info, damaged)
+    output = output(scheme) if callable(output) else output
     probed = time.monotonic() - began if found.read else 0.0  # then part of the work is done
     if scheme.accepts == "pictures":
         check_revealed(output, info, (stego,), found.metadata.size)

@@ -1,80 +1,63 @@
-"""Files of the page's users: one private folder for all, in it one for each user, removed when they leave.
+"""Files of the page's users: one private folder for all, in it one for each open page, removed with it.
 
-    ROOT (0700)/uploads/             where gradio receives; taken from there at once
-    ROOT/DESK/TOKEN/name             DESK is one user's, TOKEN one file's: neither can be guessed
+    ROOT (0700)/FOLDER/TOKEN/name     FOLDER is one page's, TOKEN one file's: neither can be guessed
 
-A file is fetched by its token and name, `/files/TOKEN/name`, and by nothing else; no path of the server is
+A file is fetched by its token and name, `files/TOKEN/name`, and by nothing else; no path of this computer is
 ever told to a browser.
 """
 
 import contextlib
+import errno
+import mimetypes
 import secrets
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.pipeline import safe_name
 
-UPLOAD_AGE_S = 3600.0  # an older upload was given up
+MIB = 2**20
+FILES_OF_LIMIT = 4  # all uploads together may take this many times what one may
+_SHOWN = ("video/", "image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "image/bmp")
+_TYPES = {".mkv": "video/x-matroska", ".nut": "application/octet-stream", ".ts": "video/mp2t"}
+
+
+class TooLarge(UserError):
+    """An upload is over a limit."""
 
 
 class Store:
     """The private folder of one server; a context manager that removes it."""
 
-    def __init__(self, parent: str | Path | None = None):
+    def __init__(self, parent: str | Path | None = None, limit: int = 2048 * MIB):
         """Make the folder, in `parent` or where temporary files go.
+
+        Args:
+            parent: a folder.
+            limit: bytes of one upload; all together may have `FILES_OF_LIMIT` times as many.
 
         Raises:
             UserError: it cannot be made.
         """
         try:
             self.root = Path(tempfile.mkdtemp(prefix="deepsteg_app_", dir=parent)).resolve()
-            self.uploads = self.root / "uploads"
-            self.uploads.mkdir(mode=0o700)
         except OSError as error:
             raise UserError(f"cannot make a temporary folder: {error.strerror}; TMPDIR moves it") from None
+        self.limit, self._left = limit, FILES_OF_LIMIT * limit
         self._lock = threading.Lock()
-        self._desks: dict[str, Desk] = {}
         self._tokens: dict[str, Path] = {}
 
     def __enter__(self) -> "Store":
         """Return itself."""
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Remove the folder with all that is in it."""
         shutil.rmtree(self.root, ignore_errors=True)
-
-    def desk(self, user: str) -> "Desk":
-        """Return the desk of a user, by whatever tells users apart; a new one where there is none."""
-        with self._lock:
-            if user not in self._desks:
-                self._desks[user] = Desk(self)
-            return self._desks[user]
-
-    def leave(self, user: str) -> None:
-        """Clear a user's desk away, as soon as nothing works on it."""
-        with self._lock:
-            desk = self._desks.pop(user, None)
-        if desk is not None:
-            desk.close()
-        self.sweep()
-
-    def sweep(self) -> None:
-        """Remove uploads that nobody took within `UPLOAD_AGE_S`."""
-        for path in self.uploads.iterdir():
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > UPLOAD_AGE_S:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def is_upload(self, path: str | Path) -> bool:
-        """Return whether a path that a browser sent is that of a received file."""
-        path = Path(path).resolve()
-        return path.is_relative_to(self.uploads) and path.is_file()
 
     def find(self, token: str, name: str) -> Path | None:
         """Return the file that a browser may have for a token and a name, or None."""
@@ -95,56 +78,67 @@ class Store:
         with self._lock:
             self._tokens.pop(folder.name, None)
 
+    def reserve(self, count: int) -> None:
+        """Take bytes of the quota of all uploads, negative ones to give them back; raise TooLarge."""
+        with self._lock:
+            if count > self._left:
+                raise TooLarge(
+                    f"all files dropped here may have {self.limit * FILES_OF_LIMIT // MIB} MiB together: "
+                    "take some back first, or close other pages of this program"
+                )
+            self._left -= count
 
-class Desk:
-    """One user's files."""
+
+class Folder:
+    """The files of one open page."""
 
     def __init__(self, store: Store):
+        """Make the folder on disk."""
         self._store = store
-        self._folder = store.root / secrets.token_urlsafe(24)
-        self._folder.mkdir(mode=0o700)
+        self._path = store.root / secrets.token_urlsafe(24)
+        self._path.mkdir(mode=0o700)
         self._lock = threading.Lock()
+        self._sizes: dict[str, int] = {}  # of uploads, by token
         self._users, self._closed = 0, False
 
     def new(self, name: str) -> Path:
-        """Return a path of that name to write to, in a folder of its own."""
-        folder = self._folder / secrets.token_urlsafe(24)
-        folder.mkdir(mode=0o700)
-        self._store.give_token(folder)
-        return folder / name
+        """Return a path of that name to write to, in a folder of its own that only its token leads to."""
+        path = self._path / secrets.token_urlsafe(24)
+        path.mkdir(mode=0o700)
+        self._store.give_token(path)
+        return path / name
 
-    def take(self, upload: str | Path) -> Path:
-        """Move a received file to the desk and return its path there.
+    def upload(self, name: str) -> "Upload":
+        """Return a file to receive, by the name that the browser gave it."""
+        return Upload(self, self._store, self.new(safe_name(name).replace("%", "_")))  # % is for sequences
 
-        Raises:
-            UserError: it is none, or gone.
-        """
-        upload = Path(upload)
-        if not self._store.is_upload(upload):
-            raise UserError("the file did not arrive: drop it once more")
-        path = self.new(upload.name)
-        upload.replace(path)
-        with contextlib.suppress(OSError):
-            upload.parent.rmdir()
-        return path
+    def count(self, path: Path, size: int) -> None:
+        """Take bytes of an upload off the quota; raise UserError if that or the page is closed."""
+        with self._lock:
+            if self._closed:
+                raise UserError("the page was closed")
+            total = self._sizes.get(path.parent.name, 0) + size
+            if total > self._store.limit:
+                raise TooLarge(f"{path.name} is too large: a file may have {self._store.limit // MIB} MiB")
+            self._store.reserve(size)
+            self._sizes[path.parent.name] = total
 
     def drop(self, path: Path) -> None:
-        """Remove a file from `new` or `take`, if it is there."""
-        self._store.take_token(path.parent)
-        shutil.rmtree(path.parent, ignore_errors=True)
+        """Remove a file from `new` or `upload`, if it is there."""
+        self._remove(path.parent)
 
     def keep_only(self, paths: Iterable[Path]) -> None:
-        """Remove all files from `new` and `take` but these."""
+        """Remove all files but these."""
         kept = {path.parent for path in paths}
-        for folder in set(self._folder.iterdir()) - kept:
-            self.drop(folder / "any")
+        for path in set(self._path.iterdir()) - kept:
+            self._remove(path)
 
     @contextlib.contextmanager
     def in_use(self):
         """Have `close` wait with removing the files while this lasts.
 
         Raises:
-            UserError: the desk is closed.
+            UserError: the page is closed.
         """
         with self._lock:
             if self._closed:
@@ -161,16 +155,67 @@ class Desk:
         """Remove everything, now or at the end of `in_use`; nothing can be fetched from now on."""
         with self._lock:
             self._closed = True
-        for folder in self._folder.iterdir() if self._folder.is_dir() else ():
-            self._store.take_token(folder)
+        for path in self._path.iterdir() if self._path.is_dir() else ():
+            self._store.take_token(path)
         self._tidy()
+
+    def _remove(self, path: Path) -> None:
+        self._store.take_token(path)
+        shutil.rmtree(path, ignore_errors=True)
+        with self._lock:
+            size = self._sizes.pop(path.name, 0)
+        self._store.reserve(-size)
 
     def _tidy(self) -> None:
         with self._lock:
-            if self._closed and not self._users:
-                shutil.rmtree(self._folder, ignore_errors=True)
+            if not self._closed or self._users:
+                return
+        for path in self._path.iterdir() if self._path.is_dir() else ():
+            self._remove(path)
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+class Upload:
+    """A file that is being received; a context manager that removes it unless it is whole."""
+
+    def __init__(self, folder: Folder, store: Store, path: Path):
+        """Take the path from `Folder.new`."""
+        self.path, self._folder = path, folder
+        self._file = path.open("xb")
+
+    def write(self, block: bytes) -> None:
+        """Add bytes.
+
+        Raises:
+            TooLarge: it, or all uploads together, are over a limit.
+            UserError: the disk is full, or the page was closed.
+        """
+        self._folder.count(self.path, len(block))
+        try:
+            self._file.write(block)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = "its disk is full" if full else error.strerror
+            raise UserError(f"{self.path.name} cannot be kept on this computer: {reason}") from None
+
+    def __enter__(self) -> "Upload":
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type | None, *rest: object) -> None:
+        """Close the file; remove it after an error."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        if kind is not None:
+            self._folder.drop(self.path)
 
 
 def url(path: Path) -> str:
-    """Return the address of a file of a desk, relative to the page."""
+    """Return the address of a file of a page, relative to the page."""
     return f"files/{path.parent.name}/{quote(path.name)}"
+
+
+def type_of(path: Path) -> str:
+    """Return the media type to serve a file as: its own if it is a video or picture, else plain bytes."""
+    kind = _TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or ""
+    return kind if kind.startswith(_SHOWN) else "application/octet-stream"

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
@@ -16,19 +16,23 @@ class Status(NamedTuple):
     """The state of a job."""
 
     state: str
-    ahead: int = 0  # jobs before this one, while it waits
+    ahead: int = 0  # jobs of others before this one, while it waits
     stage: str = ""  # of the work
     share: float | None = None  # of the stage that is done, 0 to 1; None: not known
     left_s: float | None = None  # seconds to the end of the stage; None: not known yet
+    after_own: bool = False  # whether a job of the same owner, which was stopped, is before it
 
 
 class Job:
     """Work on the worker's thread; the user's side only looks at it and may stop it."""
 
-    def __init__(self, work: Callable[["Job"], Any]):
+    def __init__(self, work: Callable[["Job"], Any], owner: Any = None):
+        """Take the work, which is given the job, and its owner, to tell one's own jobs from others'."""
+        self.owner = owner
         self.result: Any = None
         self.error: Exception | None = None
         self.state = WAITING
+        self.seconds = 0.0  # that the work took
         self._work: Callable | None = work
         self._cancel = threading.Event()
         self._stage, self._total, self._done, self._since = "", None, 0, 0.0
@@ -66,10 +70,11 @@ class Job:
         """Whether the job has ended."""
         return self.state in (DONE, FAILED, CANCELLED)
 
-    def status(self, ahead: int = 0) -> Status:
-        """Return its state, with `ahead` jobs before it."""
+    def status(self, before: Sequence["Job"] = ()) -> Status:
+        """Return its state; `before`: the jobs before it."""
         if self.state != RUNNING:
-            return Status(self.state, ahead)
+            ahead = sum(job.owner != self.owner for job in before)
+            return Status(self.state, ahead, after_own=ahead < len(before))
         done, total = self._done, self._total
         share = min(1.0, done / total) if total else None
         return Status(RUNNING, 0, self._stage, share, self._left(done, total))
@@ -85,10 +90,11 @@ class Job:
         work, self._work = self._work, None  # it may know a passphrase: nothing keeps it
         if self.state != WAITING:
             return
-        self.state = RUNNING
+        self.state, began = RUNNING, time.monotonic()
         try:
             result = work(self)
             self.check()
+            self.seconds = time.monotonic() - began
             self.result, self.state = result, DONE
         except Cancelled:
             self.state = CANCELLED
@@ -101,6 +107,7 @@ class Worker:
     """Runs jobs in order on one thread; a context manager."""
 
     def __init__(self):
+        """Make it; entering its context starts the thread."""
         self._jobs: list[Job] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -115,9 +122,9 @@ class Worker:
         """Stop it, see `close`."""
         self.close()
 
-    def submit(self, work: Callable[[Job], Any]) -> Job:
+    def submit(self, work: Callable[[Job], Any], owner: Any = None) -> Job:
         """Queue work as the last job."""
-        job = Job(work)
+        job = Job(work, owner)
         with self._changed:
             self._jobs.append(job)
             self._changed.notify()
@@ -126,8 +133,8 @@ class Worker:
     def status(self, job: Job) -> Status:
         """Return the state of a job."""
         with self._changed:
-            ahead = self._jobs.index(job) if job in self._jobs else 0
-        return job.status(ahead)
+            before = self._jobs[: self._jobs.index(job)] if job in self._jobs else []
+        return job.status(before)
 
     @property
     def runs(self) -> bool:

@@ -27,18 +27,17 @@ _BUSY = "Somebody else is using the camera tab right now: try again when that ha
 class Camera:
     """Serves one camera at a time."""
 
-    def __init__(self, load: Callable[[], Scheme], secret_of: Callable[[str], Path | None]):
-        """Take `load`, which gives the scheme that hides, and `secret_of`, which finds a token's secret."""
-        self._load, self._secret_of, self._busy = load, secret_of, False
+    def __init__(self, load: Callable[[], Scheme]):
+        """Take `load`, which gives the scheme that hides."""
+        self._load, self._busy = load, False
 
-    async def serve(self, connection: WebSocket, token: str, width: int, height: int) -> None:
-        """Talk to one browser until it leaves.
+    async def serve(self, connection: WebSocket, secret: Path | None, width: int, height: int) -> None:
+        """Talk to one browser until it leaves; `secret`: what is hidden, if there is anything.
 
         It sends JPEGs of width x height. Each answer is a JSON text, `{"ready": frames in a group}`,
         `{"error": text}`, or for a frame one binary message, see `packed`.
         """
         await connection.accept()
-        secret = self._secret_of(token)
         if secret is None or (width, height) not in SIZES:
             await self._refuse(connection, "Drop a secret first.")
         elif self._busy:

@@ -1,568 +1,371 @@
-"""The page: the layout of its four tabs, and the work that each click starts."""
+"""The page: its routes, and the work that each click starts."""
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import gradio as gr
-import pandas as pd
+import numpy as np
+from fastapi import FastAPI, Header, HTTPException, Request, WebSocket, WebSocketDisconnect
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 
-from deepsteg_jax.app import html, messages, work
-from deepsteg_jax.app.files import Desk, Store
-from deepsteg_jax.app.jobs import CANCELLED, DONE, FAILED, Job, Worker
+from deepsteg_jax import sample_clips
+from deepsteg_jax.app import choices, messages, render, work
+from deepsteg_jax.app.choices import Choice, Clip, Schemes, Wish
+from deepsteg_jax.app.files import TooLarge, type_of
+from deepsteg_jax.app.jobs import CANCELLED, FAILED, WAITING, Worker
+from deepsteg_jax.app.live import Camera
+from deepsteg_jax.app.sessions import PARTS, SLOTS, Gone, Session, Sessions
 from deepsteg_jax.errors import PartialError, UserError
 
-TITLE = "deepsteg"
-POLL_S, HUSH_S = 0.3, 0.1
-LEAST_PASSPHRASE = 8  # characters, below which the page warns
-FILE, POST = "live", "post"
-PURPOSES = [
-    ("Stay as it is: best pictures, a large file that no app or site may change", FILE),
-    ("Be sent or posted: survives being coded again; coarser pictures, no sound, slower", POST),
-]
-QUALITIES = {
-    FILE: [
-        ("The cover looks best", 2),
-        ("Balanced", 3),
-        ("More for the secret", 4),
-        ("The secret looks best", 5),
-    ],
-    POST: [("The cover looks best", 32), ("Balanced", 42), ("The secret looks best", 60)],
-}
-BALANCED = {FILE: 3, POST: 42}
-SIZES = [("Small (640 pixels)", 640), ("Medium (1280 pixels)", 1280), ("As it is", 0)]
-PARTS = ("cover", "stego", "secret", "revealed")
-_HERE = Path(__file__).parent
-_PRIVATE = {"show_progress": "hidden", "api_visibility": "private"}
+POLL_S, BEAT_S = 0.3, 5.0  # between looks at a running job, and between signs of life
+SAMPLES = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
+_BLOCK = 2**20
+_ASSETS = {path.name: path for path in (Path(__file__).parent / "static").iterdir()}
+_BUSY = "Something of yours is still running: wait for it, or stop it."
+
+Token = Annotated[str, Header(alias="X-Session")]
+Slot = Literal[SLOTS]
 
 
-# --- who is here ----------------------------------------------------------------------------------
+class Form(BaseModel):
+    """What a form sends; anything else is refused."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
-class Visitor:
-    """One open page: its files and its job."""
+class Given(Form):
+    """A file that is here already: an example, or the page's own stego."""
 
-    def __init__(self, desk: Desk):
-        self.desk = desk
-        self.arriving: set[Path] = set()
-        self.dropped: dict[str, work.Clip] = {}  # by slot
-        self.hidden: work.Hidden | None = None
-        self.revealed: work.Revealed | None = None
-        self.revealed_from: Path | None = None
-        self.compared: work.Compared | None = None
-        self.job: Job | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether a job of this visitor is waiting or running."""
-        return self.job is not None and not self.job.finished
-
-    def tidy(self) -> None:
-        """Remove the files that nothing on the page shows any more."""
-        kept = [*self.arriving, *(clip.path for clip in self.dropped.values())]
-        if self.hidden:
-            kept += [self.hidden.cover, self.hidden.secret, self.hidden.stego, self.hidden.watched]
-        if self.revealed:
-            kept += [self.revealed.revealed, self.revealed.watched]
-        if self.revealed_from:
-            kept.append(self.revealed_from)
-        if self.compared:
-            kept.append(self.compared.pictures[0]["cover"])
-        if not self.busy:
-            self.desk.keep_only(kept)
-
-    def part(self, name: str) -> Path | None:
-        """Return a file for the Compare tab: dropped there, else hidden or revealed here."""
-        if dropped := self.dropped.get(f"compare_{name}"):
-            return dropped.path
-        if self.hidden is None:
-            return None
-        if name != "revealed":
-            return getattr(self.hidden, name)
-        return self.revealed.revealed if self.revealed and self._same_stego() else None
-
-    def _same_stego(self) -> bool:
-        """Return whether the revealed stego was hidden here, even if it was downloaded and dropped again."""
-        sizes = [path.stat().st_size for path in (self.hidden.stego, self.revealed_from) if path.is_file()]
-        return len(sizes) == 2 and sizes[0] == sizes[1]
-
-    @property
-    def compares_own_work(self) -> bool:
-        """Whether nothing was dropped on the Compare tab."""
-        return not any(slot.startswith("compare_") for slot in self.dropped)
+    sample: Literal[SAMPLES] | None = None
 
 
-class Visitors:
-    """Everybody whose page is open, by the name that gradio gives the session."""
+class ToHide(Form):
+    """The choices of the Hide tab."""
 
-    def __init__(self, store: Store):
-        self.store = store
-        self._all: dict[str, Visitor] = {}
+    wish: Wish
+    quality: str
+    longest: Literal[tuple(choices.SIZES)]
+    loop: bool = False
+    sound: bool = True
 
-    def of(self, request: gr.Request) -> Visitor:
-        """Return the visitor that sent a request."""
-        name = request.session_hash
-        if name not in self._all:
-            self._all[name] = Visitor(self.store.desk(name))
-        return self._all[name]
-
-    def leave(self, request: gr.Request) -> None:
-        """Stop a visitor's job and remove the visitor's files."""
-        visitor = self._all.pop(request.session_hash, None)
-        if visitor is not None and visitor.job is not None:
-            visitor.job.cancel()
-        self.store.leave(request.session_hash)
-
-    def live_secret(self, token: str) -> Path | None:
-        """Return the secret that was dropped on the Live tab, by its token."""
-        for visitor in list(self._all.values()):
-            clip = visitor.dropped.get("live")
-            if clip is not None and clip.path.parent.name == token:
-                return clip.path
-        return None
+    def choice(self) -> Choice:
+        """Return them; raise UserError for a quality that does not exist."""
+        if self.quality not in choices.QUALITIES[self.wish]:
+            raise UserError("there is no such quality: reload the page")
+        return Choice(self.wish, self.quality, self.longest, self.loop, self.sound)
 
 
-# --- the page -------------------------------------------------------------------------------------
+class Passphrase(Form):
+    """The passphrase to reveal with."""
+
+    passphrase: str = Field(max_length=1000)
+
+
+class HideNow(ToHide, Passphrase):
+    """Everything that hiding needs besides the files."""
+
+    again: str = Field(max_length=1000)
 
 
 class Page:
-    """Lays the tabs out and ties them to the work."""
+    """The routes."""
 
-    def __init__(self, schemes: work.Schemes, visitors: Visitors, worker: Worker):
-        self._schemes, self._visitors, self._worker = schemes, visitors, worker
+    def __init__(self, schemes: Schemes, sessions: Sessions, worker: Worker):
+        """Take what hides, the open pages, and what runs their jobs."""
+        self._schemes, self._sessions, self._worker = schemes, sessions, worker
+        self._camera = Camera(lambda: schemes.scheme("video"))
 
-    def lay_out(self) -> None:
-        """Lay out everything, within `gr.Blocks`."""
-        gr.HTML(html.HEAD)
-        with gr.Tabs(elem_id="tabs") as self.tabs:
-            with gr.Tab("Hide", id="hide"):
-                self._hide_tab()
-            with gr.Tab("Reveal", id="reveal"):
-                self._reveal_tab()
-            with gr.Tab("Compare", id="compare") as compare_tab:
-                self._compare_tab()
-            with gr.Tab("Live", id="live"):
-                self._live_tab()
-        gr.HTML(html.FOOT)
-        compare_tab.select(self._show_parts, None, list(self.cards.values()), **_PRIVATE)
-        self.to_reveal.click(
-            self._give_to_reveal, None, [self.tabs, self.stego_card, self.reveal_result], **_PRIVATE
-        )
+    def join(self, app: FastAPI) -> None:
+        """Add the routes to an application."""
+        for method, path, endpoint in (
+            ("GET", "/", self.index),
+            ("GET", "/static/{name}", self.asset),
+            ("GET", "/files/{token}/{name}", self.file),
+            ("POST", "/session", self.open),
+            ("DELETE", "/session", self.close),
+            ("PUT", "/slots/{slot}", self.upload),
+            ("POST", "/slots/{slot}", self.give),
+            ("DELETE", "/slots/{slot}", self.take_back),
+            ("GET", "/parts", self.parts),
+            ("POST", "/estimate", self.estimate),
+            ("POST", "/hide", self.hide),
+            ("POST", "/reveal", self.reveal),
+            ("POST", "/compare", self.compare),
+            ("POST", "/stop", self.stop),
+        ):
+            app.add_api_route(path, endpoint, methods=[method], response_model=None)
+        app.add_api_websocket_route("/events", self.events)
+        app.add_api_websocket_route("/live", self.live)
+        app.add_exception_handler(UserError, self._refuse)
+        app.add_exception_handler(RequestValidationError, self._refuse_form)
+        app.add_exception_handler(Exception, self._fail)
 
-    def _slot(self, slot: str, label: str) -> gr.HTML:
-        """Lay out a drop zone; return the card that describes the dropped file."""
-        drop = gr.File(label=label, file_count="single", height=150, elem_id=f"drop_{slot}")
-        _never_fetch(drop, self._visitors.store)
-        card = gr.HTML(elem_classes="announce", elem_id=f"card_{slot}")
+    async def _refuse(self, request: Request, error: UserError) -> JSONResponse:
+        code = 410 if isinstance(error, Gone) else 413 if isinstance(error, TooLarge) else 400
+        return JSONResponse({"problem": self._plain(error)}, code)
 
-        async def take(upload: str, request: gr.Request):
-            return await self._take(slot, upload, request)
+    async def _fail(self, request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"problem": self._plain(error)}, 500)
 
-        drop.upload(take, drop, [drop, card], **_PRIVATE)
-        return card
-
-    async def _take(self, slot: str, upload: str, request: gr.Request) -> tuple[None, str]:
-        visitor, path = self._visitors.of(request), None
-        visitor.dropped.pop(slot, None)
-        try:
-            path = visitor.desk.take(upload)
-            visitor.arriving.add(path)
-            clip = visitor.dropped[slot] = await asyncio.to_thread(work.look, path)
-            said = html.card(clip)
-        except Exception as error:  # noqa: BLE001, whatever a file can do
-            said = html.problem(self._plain(error))
-        visitor.arriving.discard(path)
-        visitor.tidy()
-        return None, said
+    async def _refuse_form(self, request: Request, error: RequestValidationError) -> JSONResponse:
+        return JSONResponse({"problem": "This is not what the page asks: reload it."}, 400)
 
     def _plain(self, error: Exception) -> str:
         if not isinstance(error, UserError | PartialError):
             traceback.print_exception(error)
-        return messages.plain(error, self._visitors.store.root)
+        return messages.plain(error, self._sessions.store.root)
 
-    async def _follow(self, visitor: Visitor, do: Callable, shown: "Shown") -> AsyncIterator[dict]:
-        """Queue work and yield its status until it ends; the result is left to the caller."""
-        job = visitor.job = self._worker.submit(do)
-        stage = None
-        while not job.finished:
-            status = self._worker.status(job)
-            said = html.stage(status)
-            news = {shown.bar: html.bar(status), shown.go: gr.update(interactive=False)}
-            news |= {shown.stop: gr.update(visible=True), shown.result: ""} if stage is None else {}
-            yield news | ({shown.message: said} if said != stage else {})
-            stage = said
-            await asyncio.sleep(POLL_S)
-        rest = {shown.bar: "", shown.go: gr.update(interactive=True), shown.stop: gr.update(visible=False)}
+    def _notes(self, report: Any) -> list[str]:
+        return messages.notes(getattr(report, "notes", ()), self._sessions.store.root)
+
+    # --- the page and its files
+
+    async def index(self) -> HTMLResponse:
+        """Return the page, the same for everybody."""
+        return HTMLResponse(render.page(self._sessions.store.limit))
+
+    async def asset(self, name: str) -> FileResponse:
+        """Return a script or a style sheet."""
+        if name not in _ASSETS:
+            raise HTTPException(404)
+        return FileResponse(_ASSETS[name])
+
+    async def file(self, token: str, name: str, download: bool = False) -> FileResponse:
+        """Return a file of some page as what it is; to be kept unless it is a video or picture."""
+        path = self._sessions.store.find(token, name)
+        if path is None:
+            raise HTTPException(404)
+        kind = type_of(path)
+        shown = not download and kind.startswith(("video/", "image/"))
+        how = "inline" if shown else "attachment"
+        return FileResponse(path, media_type=kind, filename=name, content_disposition_type=how)
+
+    async def open(self) -> dict:
+        """Begin a page."""
+        return {"session": self._sessions.open().token}
+
+    async def close(self, token: Token) -> dict:
+        """End a page: its job is stopped, its files are removed."""
+        await asyncio.to_thread(self._sessions.close, token)
+        return {}
+
+    # --- drop zones
+
+    async def upload(self, request: Request, slot: Slot, name: str, token: Token) -> dict:
+        """Receive a file, whose bytes are the body."""
+        session, stream = self._sessions.of(token), request.stream()
+        try:
+            with session.folder.upload(name) as upload:
+                async for block in stream:
+                    upload.write(block)
+        except UserError:
+            async for _ in stream:  # or the browser sees a broken connection in place of the reason
+                pass
+            raise
+        return await self._place(session, slot, upload.path)
+
+    async def give(self, slot: Slot, given: Given, token: Token) -> dict:
+        """Put an example, or the stego that was hidden here, into a drop zone."""
+        session = self._sessions.of(token)
+        if given.sample is None:
+            if session.hidden is None:
+                raise UserError("nothing was hidden here yet")
+            session.clips[slot] = await asyncio.to_thread(choices.look, session.hidden.stego)
+            return {"card": render.part("card", session.clips[slot])}
+        path = Path(sample_clips.resolve(f"{sample_clips.PREFIX}{given.sample}"))
+        with session.folder.upload(path.name) as upload, path.open("rb") as source:
+            while block := source.read(_BLOCK):
+                upload.write(block)
+        return await self._place(session, slot, upload.path)
+
+    async def _place(self, session: Session, slot: str, path: Path) -> dict:
+        session.clips.pop(slot, None)
+        session.arriving.add(path)
+        try:
+            clip = session.clips[slot] = await asyncio.to_thread(choices.look, path, slot == "secret")
+        except Exception as error:  # noqa: BLE001, whatever a file can do
+            raise UserError(self._plain(error)) from None
+        finally:
+            session.arriving.discard(path)
+            session.tidy()
+        return {"card": render.part("card", clip)}
+
+    async def take_back(self, slot: Slot, token: Token) -> dict:
+        """Empty a drop zone."""
+        session = self._sessions.of(token)
+        session.clips.pop(slot, None)
+        session.tidy()
+        return {}
+
+    async def parts(self, token: Token) -> dict:
+        """Return the cards of what would be compared, and whether each was dropped for that."""
+        session = self._sessions.of(token)
+        return {part: await self._part(session, part) for part in PARTS}
+
+    async def _part(self, session: Session, part: str) -> dict:
+        path, dropped = session.part(part), f"compare_{part}" in session.clips
+        clip = await asyncio.to_thread(choices.look, path, True) if path else None
+        return {"card": render.part("card", clip) if clip else "", "dropped": dropped}
+
+    # --- jobs
+
+    def estimate(self, form: ToHide, token: Token) -> dict:
+        """Say what hiding would take and give; nothing while a file is missing."""
+        clips = self._sessions.of(token).clips
+        cover, secret = clips.get("cover"), clips.get("secret")
+        if cover is None or secret is None:
+            return {"html": "", "short": False}
+        found = choices.estimate(self._schemes, cover, secret, form.choice())
+        wrong = self._plain(UserError(found.wrong)) if found.wrong else ""
+        return {"html": render.part("estimate", found._replace(wrong=wrong)), "short": found.is_short}
+
+    async def hide(self, form: HideNow, token: Token) -> dict:
+        """Begin to hide."""
+        session, choice = self._sessions.of(token), form.choice()
+        cover, secret = self._dropped(session, "cover"), self._dropped(session, "secret")
+        if not form.passphrase:
+            raise UserError("choose a passphrase: whoever is to see the secret needs the same one")
+        if form.passphrase != form.again:
+            raise UserError("the two passphrases are not the same: type them once more")
+        found = await asyncio.to_thread(choices.estimate, self._schemes, cover, secret, choice)
+        if found.wrong:
+            raise UserError(found.wrong)
+        given = session.folder, self._schemes, cover, secret, form.passphrase, choice
+        session.hidden, session.is_pair = None, False
+        return self._start(session, "hide", partial(_last, work.hide, given))
+
+    async def reveal(self, form: Passphrase, token: Token) -> dict:
+        """Begin to reveal."""
+        session = self._sessions.of(token)
+        stego = self._dropped(session, "stego")
+        if not form.passphrase:
+            raise UserError("type the passphrase that it was hidden with")
+        given = session.folder, self._schemes, stego, form.passphrase
+        session.revealed = None
+        return self._start(session, "reveal", partial(_last, work.reveal, given))
+
+    async def compare(self, token: Token) -> dict:
+        """Begin to compare."""
+        session = self._sessions.of(token)
+        paths = {name: session.part(name) for name in PARTS}
+        if missing := [name for name in PARTS if paths[name] is None]:
+            names = " and ".join(missing)
+            raise UserError(f"not there yet: {names}. Hide and reveal something first, or drop files")
+        numbers = session.hidden.numbers if session.compares_own_work else None
+        return self._start(session, "compare", partial(_compare, session.folder, paths, numbers))
+
+    def _dropped(self, session: Session, slot: str) -> Clip:
+        if session.busy:
+            raise UserError(_BUSY)
+        if slot not in session.clips:
+            raise UserError(f"drop a {slot} first")
+        return session.clips[slot]
+
+    def _start(self, session: Session, tab: str, do: Callable) -> dict:
+        if session.busy:
+            raise UserError(_BUSY)
+        session.compared = None
+        session.job, session.tab = self._worker.submit(do, session.token), tab
+        session.told = None
+        session.news.set()
+        return {}
+
+    async def stop(self, token: Token) -> dict:
+        """Stop the job."""
+        session = self._sessions.of(token)
+        if session.job is not None:
+            session.job.cancel()
+        session.news.set()
+        return {}
+
+    # --- sockets
+
+    async def events(self, connection: WebSocket, session: str) -> None:
+        """Tell a page of its job, and now and then that the program is alive."""
+        await connection.accept()
+        try:
+            page = self._sessions.of(session)
+        except Gone as error:
+            await connection.send_json({"gone": self._plain(error)})
+            await connection.close()
+            return
+        with page.connected(), suppress(WebSocketDisconnect, RuntimeError):  # it has left
+            await self._tell(connection, page)
+
+    async def _tell(self, connection: WebSocket, session: Session) -> None:
+        while True:
+            session.news.clear()
+            await connection.send_json(await asyncio.to_thread(self._status, session))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S if session.busy else BEAT_S):
+                    await session.news.wait()
+
+    def _status(self, session: Session) -> dict:
+        """Return the state of a page's job, for the page; {} if there is none."""
+        job = session.job
+        if job is None:
+            return {}
+        with session.lock:
+            if session.told is None and job.finished:
+                session.told = {"tab": session.tab, "running": False, **self._end(session)}
+            if session.told is not None:
+                return session.told
+        status = self._worker.status(job)
+        told = {"tab": session.tab, "running": True, "said": messages.stage(status), "share": None}
+        if status.state != WAITING and status.share:  # it may compile first, or take long for the first part
+            told |= {"share": status.share, "left": messages.left(status)}
+        return told
+
+    def _end(self, session: Session) -> dict:
+        """Keep what a job made, and say how it ended."""
+        job = session.job
         if job.state == CANCELLED:
-            rest[shown.message] = html.note("Stopped. Nothing was kept.")
+            return {"kind": "note", "said": "Stopped. Nothing was kept."}
         if job.state == FAILED:
-            rest[shown.message] = html.problem(self._plain(job.error))
-        yield rest
+            return {"kind": "problem", "said": self._plain(job.error)}
+        done = job.result
+        if session.tab == "hide":
+            session.hidden = done
+        elif session.tab == "reveal":
+            session.revealed, session.is_pair = done, session.hidden is not None
+        else:
+            session.compared = done
+        session.tidy()
+        if session.tab == "compare":
+            return {"kind": "done", "said": render.figures(done), **render.comparison(done)}
+        took = f"took {messages.precise(job.seconds)}"
+        if session.tab == "hide":
+            said = f"Done: the secret is inside ({took})."
+            return {
+                "kind": "done",
+                "said": said,
+                "result": render.part("hidden", done, self._notes(done.report)),
+            }
+        damaged = isinstance(done.report, PartialError)
+        said = self._plain(done.report) if damaged else f"Done ({took})."
+        kind = "problem" if damaged else "done"
+        return {"kind": kind, "said": said, "result": render.part("revealed", done, self._notes(done.report))}
 
-    def _stop(self, request: gr.Request) -> None:
-        visitor = self._visitors.of(request)
-        if visitor.job is not None:
-            visitor.job.cancel()
-
-    # Hide
-
-    def _hide_tab(self) -> None:
-        gr.HTML(html.intro("Nobody who sees the cover sees the secret. Both may be videos or pictures."))
-        with gr.Row():
-            with gr.Column():
-                cover_card = self._slot("cover", "Cover: what everybody may see")
-            with gr.Column():
-                secret_card = self._slot("secret", "Secret: what is hidden in it")
-        purpose = gr.Radio(PURPOSES, value=FILE, label="The result will")
-        with gr.Row():
-            passphrase = _passphrase("Passphrase", "new-password")
-            again = _passphrase("Passphrase again", "new-password")
-        self.loop = loop = gr.Checkbox(
-            label="Repeat the cover until the secret fits", visible=False, elem_id="loop"
-        )
-        with gr.Accordion("Quality and size", open=False):
-            # One for each purpose: choices that change would arrive late for a quick click.
-            qualities = [
-                gr.Radio(QUALITIES[each], value=BALANCED[each], label="Quality", visible=each == FILE)
-                for each in (FILE, POST)
-            ]
-            longest = gr.Radio(SIZES, value=SIZES[0][1], label="Longest side of the result")
-            sound = gr.Checkbox(value=True, label="Hide its sound too", info="The secret's, if it has any")
-        self.hide = shown = Shown("Hide", "hide")
-        self.to_reveal = gr.Button("Reveal it to see that it works", visible=False, elem_id="to_reveal")
-
-        purpose.change(_options_of, purpose, [*qualities, sound], **_PRIVATE)
-        for card in (cover_card, secret_card):
-            card.change(self._needs_loop, None, loop, **_PRIVATE)
-        inputs = [passphrase, again, purpose, *qualities, longest, loop, sound]
-        outputs = [*shown, loop, self.to_reveal]
-        gr.on([shown.go.click, again.submit], self._hide, inputs, outputs, **_PRIVATE)
-        shown.stop.click(self._stop, **_PRIVATE)
-
-    def _needs_loop(self, request: gr.Request) -> dict:
-        dropped = self._visitors.of(request).dropped
-        return gr.update(visible=_is_longer(dropped.get("secret"), dropped.get("cover")))
-
-    async def _hide(
-        self, passphrase, again, purpose, for_file, for_post, longest, loop, sound, request: gr.Request
-    ):
-        visitor, shown = self._visitors.of(request), self.hide
-        async for news in _hush(shown):
-            yield news
-        wrong = _wrong_to_hide(visitor, passphrase, again, loop)
-        if wrong:
-            yield {shown.message: html.problem(wrong)}
-            return
-        visitor.hidden = visitor.compared = None
-        yield {self.to_reveal: gr.update(visible=False)}
-        quality = {FILE: for_file, POST: for_post}[purpose]
-        choice = work.Choice(purpose, quality, longest, loop, sound)
-        files = visitor.dropped["cover"].path, visitor.dropped["secret"].path
-        do = partial(_hide, visitor.desk, self._schemes, *files, passphrase, choice)
-        async for news in self._follow(visitor, do, shown):
-            yield news
-        job = visitor.job
-        if job.state == FAILED and "--loop_cover" in str(job.error):  # the headers did not say so
-            yield {self.loop: gr.update(visible=True)}
-        if job.state != DONE:
-            return
-        visitor.hidden = job.result
-        visitor.tidy()
-        yield {
-            shown.message: html.done("Done: the secret is inside.", _weak(passphrase)),
-            shown.result: html.stego(job.result, purpose),
-            self.to_reveal: gr.update(visible=True),
-        }
-
-    # Reveal
-
-    def _reveal_tab(self) -> None:
-        gr.HTML(html.intro("Drop the file as you got it. How it was hidden is found out by itself."))
-        self.stego_card = self._slot("stego", "Stego: the video or picture with the secret inside")
-        passphrase = _passphrase("Passphrase", "current-password")
-        self.reveal = shown = Shown("Reveal", "reveal")
-        self.reveal_result = shown.result
-        gr.on([shown.go.click, passphrase.submit], self._reveal, passphrase, [*shown], **_PRIVATE)
-        shown.stop.click(self._stop, **_PRIVATE)
-
-    def _give_to_reveal(self, request: gr.Request) -> tuple:
-        visitor = self._visitors.of(request)
-        if visitor.hidden is None:
-            return gr.update(), gr.update(), gr.update()
-        visitor.dropped["stego"] = work.look(visitor.hidden.stego)
-        return gr.Tabs(selected="reveal"), html.card(visitor.dropped["stego"]), ""
-
-    async def _reveal(self, passphrase: str, request: gr.Request):
-        visitor, shown = self._visitors.of(request), self.reveal
-        async for news in _hush(shown):
-            yield news
-        wrong = _wrong_to_reveal(visitor, passphrase)
-        if wrong:
-            yield {shown.message: html.problem(wrong)}
-            return
-        stego = visitor.dropped["stego"].path
-        visitor.revealed = visitor.compared = None
-        do = partial(_reveal, visitor.desk, self._schemes, stego, passphrase)
-        async for news in self._follow(visitor, do, shown):
-            yield news
-        job = visitor.job
-        if job.state != DONE:
-            return
-        visitor.revealed, visitor.revealed_from = job.result, stego
-        visitor.tidy()
-        report = job.result.report
-        damaged = isinstance(report, PartialError)
-        message = html.problem(self._plain(report)) if damaged else html.done("Done.")
-        yield {shown.message: message, shown.result: html.revealed(job.result)}
-
-    # Compare
-
-    def _compare_tab(self) -> None:
-        gr.HTML(
-            html.intro(
-                "What you hid and revealed here is taken by itself. Other files that you drop come first."
-            )
-        )
-        self.cards = {}
-        with gr.Row(elem_classes="parts"):
-            for name in PARTS:
-                with gr.Column(min_width=150):
-                    self.cards[name] = self._slot(f"compare_{name}", name.capitalize())
-        self.compare = shown = Shown("Compare", "compare")
-        with gr.Column(visible=False, elem_id="comparison") as self.comparison:
-            self.frame = gr.Slider(1, 2, step=1, label="Frame", elem_id="frame", buttons=[])
-            self.pictures = gr.HTML()
-            self.curve = gr.LinePlot(
-                x="frame",
-                y="PSNR (dB)",
-                color="of",
-                color_map={"stego": "#2563eb", "secret": "#ea580c"},
-                height=300,
-                colors_in_legend=[],
-                label="PSNR of every frame: stego blue, secret orange (RGB, 8-bit; identical: 100 dB)",
-                buttons=[],
-            )
-        outputs = [*shown, self.comparison, self.frame, self.pictures, self.curve]
-        shown.go.click(self._compare, None, outputs, **_PRIVATE)
-        shown.stop.click(self._stop, **_PRIVATE)
-        self.frame.change(self._show_frame, self.frame, self.pictures, trigger_mode="always_last", **_PRIVATE)
-
-    async def _show_parts(self, request: gr.Request) -> list:
-        visitor, cards = self._visitors.of(request), []
-        for name in PARTS:
-            path = visitor.part(name)
-            cards.append(html.card(await asyncio.to_thread(work.look, path)) if path else "")
-        return cards
-
-    async def _compare(self, request: gr.Request):
-        visitor, shown = self._visitors.of(request), self.compare
-        async for news in _hush(shown):
-            yield news
-        paths = {name: visitor.part(name) for name in PARTS}
-        missing = [name for name in PARTS if paths[name] is None]
-        if missing or visitor.busy:
-            wrong = f"Not there yet: {' and '.join(missing)}. Hide and reveal something first, or drop files."
-            yield {shown.message: html.problem(_BUSY if visitor.busy else wrong)}
-            return
-        visitor.compared = None
-        yield {self.comparison: gr.update(visible=False)}
-        numbers = visitor.hidden.numbers if visitor.compares_own_work else None
-        async for news in self._follow(visitor, partial(_compare, visitor.desk, paths, numbers), shown):
-            yield news
-        if visitor.job.state != DONE:
-            return
-        visitor.compared = done = visitor.job.result
-        visitor.tidy()
-        yield {
-            shown.message: html.done(html.figures(done)),
-            self.comparison: gr.update(visible=True),
-            self.frame: gr.update(minimum=1, maximum=max(2, len(done.numbers)), value=1),
-            self.pictures: html.pictures(done, 0),
-            self.curve: gr.LinePlot(_curve(done), x_lim=[1, max(2, len(done.stego_db))]),
-        }
-
-    def _show_frame(self, position: float, request: gr.Request) -> str:
-        done = self._visitors.of(request).compared
-        return html.pictures(done, int(position) - 1) if done else ""
-
-    # Live
-
-    def _live_tab(self) -> None:
-        gr.HTML(
-            html.intro(
-                "Your camera is the cover. The picture of it goes to this program and nowhere else, and is "
-                "not kept."
-            )
-        )
-        self.live_card = self._slot("live", "Secret: a video or picture")
-        size = gr.Radio(
-            [f"{width}x{height}" for width, height in _live_sizes()], value="320x240", label="Size"
-        )
-        with gr.Row():
-            start = gr.Button("Start the camera", variant="primary", elem_id="live_start")
-            stop = gr.Button("Stop", elem_id="live_stop")
-        token = gr.Textbox(visible=False)
-        gr.HTML(html.LIVE)
-        start.click(self._live_token, None, token, **_PRIVATE).then(
-            None, [token, size], None, js="(token, size) => deepstegLive.start(token, size)", **_PRIVATE
-        )
-        stop.click(None, js="() => deepstegLive.stop()", **_PRIVATE)
-
-    def _live_token(self, request: gr.Request) -> str:
-        clip = self._visitors.of(request).dropped.get("live")
-        return clip.path.parent.name if clip else ""
+    async def live(self, connection: WebSocket, session: str, width: int, height: int) -> None:
+        """Hide in what the browser's camera sees."""
+        try:
+            clip = self._sessions.of(session).clips.get("live")
+        except Gone:
+            clip = None
+        await self._camera.serve(connection, clip and clip.path, width, height)
 
 
-class Shown:
-    """The parts of every tab with a job: its button, a stop button, a message, a bar and a result."""
-
-    def __init__(self, verb: str, name: str):
-        with gr.Row():
-            self.go = gr.Button(verb, variant="primary", elem_id=f"{name}_go", scale=3)
-            self.stop = gr.Button("Stop", variant="stop", visible=False, elem_id=f"{name}_stop", scale=1)
-        self.message = gr.HTML(elem_classes="announce", elem_id=f"{name}_message")
-        self.bar = gr.HTML(elem_id=f"{name}_bar")
-        self.result = gr.HTML(elem_id=f"{name}_result")
-
-    def __iter__(self):
-        """Iterate over the components, for an event's outputs."""
-        return iter((self.go, self.stop, self.message, self.bar, self.result))
+def _last(function: Callable, given: tuple, job: Any) -> Any:
+    return function(job, *given)
 
 
-# --- helpers ---------------------------------------------------------------------------------
-
-_BUSY = "Something of yours is still running: wait for it, or stop it."
-
-
-async def _hush(shown: Shown) -> AsyncIterator[dict]:
-    """Empty the message for a moment, so that a repeated one is read out again."""
-    yield {shown.message: "", shown.bar: ""}
-    await asyncio.sleep(HUSH_S)
-
-
-def _hide(desk, schemes, cover, secret, passphrase, choice, job):
-    return work.hide(job, desk, schemes, cover, secret, passphrase, choice)
-
-
-def _reveal(desk, schemes, stego, passphrase, job):
-    return work.reveal(job, desk, schemes, stego, passphrase)
-
-
-def _compare(desk, paths, numbers, job):
+def _compare(folder: Any, paths: dict[str, Path], numbers: np.ndarray | None, job: Any) -> work.Compared:
     from deepsteg_jax.evaluation import Files
 
-    return work.compare(job, desk, Files(**paths), numbers)
-
-
-def _live_sizes():
-    from deepsteg_jax.app.live import SIZES
-
-    return SIZES
-
-
-def _passphrase(label: str, kind: str) -> gr.Textbox:
-    attributes = gr.InputHTMLAttributes(autocapitalize="off", spellcheck=False, autocomplete=kind)
-    return gr.Textbox(label=label, type="password", max_lines=1, max_length=1000, html_attributes=attributes)
-
-
-def _options_of(purpose: str) -> tuple:
-    """Show what can be chosen for a purpose: its qualities, and the sound where it is hidden."""
-    return tuple(gr.update(visible=purpose == each) for each in (FILE, POST, FILE))
-
-
-def _is_longer(secret: work.Clip | None, cover: work.Clip | None) -> bool:
-    """Return whether a secret needs a repeated cover, by the headers."""
-    if not (secret and cover) or cover.info.is_image or not (secret.seconds and cover.seconds):
-        return False
-    return secret.seconds > cover.seconds or secret.info.frames > cover.info.frames
-
-
-def _wrong_to_hide(visitor: Visitor, passphrase: str, again: str, loop: bool) -> str:
-    """Return a line on what must be mended before hiding, or an empty text."""
-    cover, secret = (visitor.dropped.get(slot) for slot in ("cover", "secret"))
-    if visitor.busy:
-        return _BUSY
-    if not cover or not secret:
-        return f"Drop a {'cover' if not cover else 'secret'} first."
-    if cover.info.is_image and not secret.info.is_image:
-        return "The cover is a picture and the secret is a video. A video needs a video as its cover."
-    if not passphrase:
-        return "Choose a passphrase. Whoever is to see the secret needs the same one."
-    if passphrase != again:
-        return "The two passphrases are not the same. Type them once more."
-    if _is_longer(secret, cover) and secret.seconds > cover.seconds and not loop:
-        return (
-            f"The cover lasts {cover.seconds:.1f} s and the secret {secret.seconds:.1f} s. Tick “Repeat the "
-            "cover”, or drop a longer cover."
-        )
-    return ""
-
-
-def _wrong_to_reveal(visitor: Visitor, passphrase: str) -> str:
-    if visitor.busy:
-        return _BUSY
-    if "stego" not in visitor.dropped:
-        return "Drop the file with the secret inside first."
-    return "" if passphrase else "Type the passphrase that it was hidden with."
-
-
-def _weak(passphrase: str) -> str:
-    if len(passphrase) >= LEAST_PASSPHRASE:
-        return ""
-    return "The passphrase is short: somebody who has the file could guess it."
-
-
-def _curve(done: work.Compared) -> pd.DataFrame:
-    frames = range(1, len(done.stego_db) + 1)
-    rows = [(n, value, "stego") for n, value in zip(frames, done.stego_db, strict=True)]
-    rows += [(n, value, "secret") for n, value in zip(frames, done.secret_db, strict=True)]
-    return pd.DataFrame(rows, columns=["frame", "PSNR (dB)", "of"])
-
-
-def _never_fetch(drop: gr.File, store: Store) -> None:
-    """Have a drop zone take uploaded files as they are, and nothing else.
-
-    Left alone it would fetch addresses that a browser names, and copy files.
-    """
-
-    async def check(path: str) -> str:
-        if not store.is_upload(path):
-            raise gr.Error("the file did not arrive: drop it once more", print_exception=False)
-        return str(path)
-
-    drop.async_move_resource_to_block_cache = check
-    drop.preprocess = lambda payload: payload and payload.path
-
-
-def build(schemes: work.Schemes, visitors: Visitors, worker: Worker) -> gr.Blocks:
-    """Build the page."""
-    with gr.Blocks(analytics_enabled=False, title=TITLE) as blocks:
-        Page(schemes, visitors, worker).lay_out()
-        blocks.unload(visitors.leave)
-    blocks.queue(default_concurrency_limit=None, api_open=False)
-    return blocks
-
-
-def mount(app: Any, blocks: gr.Blocks, limit: int) -> None:
-    """Put the page at the root of a FastAPI application; a file may have `limit` bytes."""
-    script = (_HERE / "page.js").read_text()
-    gr.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        footer_links=[],
-        run_history=False,  # it would keep typed texts, passphrases too, in the browser
-        show_error=True,
-        max_file_size=limit,
-        ssr_mode=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        theme=gr.themes.Soft(
-            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-        ),
-        css_paths=_HERE / "page.css",
-        head=f"<script>{script}</script>",
-    )
+    return work.compare(job, folder, Files(**paths), numbers)

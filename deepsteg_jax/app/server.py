@@ -1,46 +1,32 @@
-"""The web server of the page, which answers the requests that the page needs and no others."""
+"""The web server of the page: its address, what it refuses, and its end."""
 
+import asyncio
 import os
 import signal
 import socket
 import sys
+import tempfile
 import webbrowser
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import uvicorn
-from fastapi import FastAPI, HTTPException, WebSocket
-from fastapi.responses import FileResponse
+from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 
-from deepsteg_jax.app import live
-from deepsteg_jax.app.files import Store
+from deepsteg_jax.app.choices import Schemes
+from deepsteg_jax.app.files import MIB, Store
 from deepsteg_jax.app.jobs import Worker
-from deepsteg_jax.app.work import Schemes
+from deepsteg_jax.app.page import Page
+from deepsteg_jax.app.sessions import Sessions
 from deepsteg_jax.errors import UserError
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
-# The routes of gradio that the page needs. All others is closed, above all `file=` and `proxy=`, which hand
-# out files of this computer and fetch from others.
-OPEN = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt", "/pwa_icon")
-OPEN_BELOW = ("/assets/", "/static/", "/files/", "/live/", "/gradio_api/heartbeat/")
-OPEN_GRADIO = (
-    "app_id",
-    "cancel",
-    "info",
-    "queue/data",
-    "queue/join",
-    "reset",
-    "startup-events",
-    "upload",
-    "upload_progress",
-)
-_OVERHEAD = 2**20  # bytes of an upload besides the file
+SWEEP_S = 10.0
 _LARGEST_FRAME = 2**21  # bytes of a camera's frame as JPEG
 _GRACE_S = 2  # for connections that are open when the server ends
 
@@ -62,21 +48,31 @@ def serve(schemes: Schemes, options: Options) -> None:
     """
     worker = Worker()
     try:
-        with bound(options.host, options.port) as listener, Store() as store, worker:
+        with (
+            bound(options.host, options.port) as listener,
+            Store(limit=options.upload_limit * MIB) as store,
+            worker,
+        ):
+            tempfile.tempdir = str(store.root)  # whatever else is written is removed with the rest
             address = address_of(listener)
-            app = build(schemes, store, worker, options, lambda: _tell(address, options))
-            config = uvicorn.Config(
-                app,
-                log_level="critical",  # no log of requests: they name files
-                server_header=False,
-                timeout_graceful_shutdown=_GRACE_S,
-                ws_max_size=_LARGEST_FRAME,
-            )
-            uvicorn.Server(config).run(sockets=[listener])
+            app = build(schemes, store, worker, lambda: _tell(address, options), is_local(options.host))
+            server(app).run(sockets=[listener])
     except (KeyboardInterrupt, SystemExit) as end:
         if worker.runs:
             _end_now(end)
         raise
+
+
+def server(app: FastAPI) -> uvicorn.Server:
+    """Return what serves the application on a socket."""
+    config = uvicorn.Config(
+        app,
+        log_level="critical",  # no log of requests: they name files
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+        ws_max_size=_LARGEST_FRAME,
+    )
+    return uvicorn.Server(config)
 
 
 def _end_now(end: BaseException) -> None:
@@ -133,89 +129,110 @@ def is_local(host: str) -> bool:
 
 
 def build(
-    schemes: Schemes, store: Store, worker: Worker, options: Options, ready: Callable[[], Any] = lambda: None
+    schemes: Schemes,
+    store: Store,
+    worker: Worker,
+    ready: Callable[[], Any] = lambda: None,
+    local: bool = True,
 ) -> FastAPI:
-    """Make the whole application; `ready` is called once it serves."""
-    os.environ["GRADIO_TEMP_DIR"] = str(store.uploads)  # gradio looks when it is imported, and later
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from deepsteg_jax.app import page
+    """Make the whole application; `ready` is called once it serves, `local`: for this computer only."""
+    sessions = Sessions(store)
 
     @asynccontextmanager
-    async def lifespan(_):
+    async def lifespan(_: FastAPI):
+        sweeping = asyncio.create_task(_sweep(sessions))
         ready()
         yield
+        sweeping.cancel()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    visitors = page.Visitors(store)
-    camera = live.Camera(lambda: schemes.scheme("video"), visitors.live_secret)
-
-    @app.get("/files/{token}/{name}")
-    def file(token: str, name: str, download: bool = False):
-        path = store.find(token, name)
-        if path is None:
-            raise HTTPException(404)
-        kind = "attachment" if download else "inline"
-        return FileResponse(path, filename=name, content_disposition_type=kind)
-
-    @app.websocket("/live/{token}")
-    async def live_socket(connection: WebSocket, token: str, width: int = 320, height: int = 240):
-        await camera.serve(connection, token, width, height)
-
-    limit = options.upload_limit * 2**20
-    page.mount(app, page.build(schemes, visitors, worker), limit)
-    app.add_middleware(Guard, limit=limit)
-    if is_local(options.host):  # refuse other host names, against DNS rebinding
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"], www_redirect=False)
+    Page(schemes, sessions, worker).join(app)
+    app.add_middleware(Guard, local=local)
     return app
 
 
+async def _sweep(sessions: Sessions) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        sessions.sweep()
+
+
+# --- who may ask, and what browsers may do --------------------------------------------------------
+
+
 class Guard:
-    """Let through what the page needs, refuse uploads that are too large, limit what pages may load."""
+    """Refuse what other sites ask for, on every route and socket; limit what the page may load."""
 
-    def __init__(self, app: Callable, limit: int):
-        self._app, self._limit = app, limit
+    def __init__(self, app: Callable, local: bool):
+        """Take the application, and whether it serves this computer only."""
+        self._app, self._local = app, local
 
-    async def __call__(self, scope, receive, send) -> None:
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         """Serve one connection."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        refusal = self._refusal(scope["path"], headers)
-        if refusal is not None:
-            await refusal(scope, receive, send)
+        headers, path = Headers(scope=scope), scope["path"]
+        if reason := refusal(headers, path, self._local):
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008, "reason": reason})
+            else:
+                await JSONResponse({"problem": reason}, 403)(scope, receive, send)
             return
 
-        async def send_with_headers(message):
+        async def send_protected(message: dict) -> None:
             if message["type"] == "http.response.start":
-                _protect(MutableHeaders(scope=message), headers.get("host", ""), scope["path"])
+                _protect(MutableHeaders(scope=message), headers.get("host", ""), path)
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        await self._app(scope, receive, send_protected)
 
-    def _refusal(self, path: str, headers: Headers) -> PlainTextResponse | None:
-        known = (
-            path in OPEN or path.startswith(OPEN_BELOW) or path.removeprefix("/gradio_api/") in OPEN_GRADIO
-        )
-        if not known or ".." in path:
-            return PlainTextResponse("not found", 404)
-        size = headers.get("content-length", "0")
-        if path.endswith("/upload") and size.isdecimal() and int(size) > self._limit + _OVERHEAD:
-            return PlainTextResponse(f"a file may have {self._limit // 2**20} MiB at most", 413)
-        return None
+
+def refusal(headers: Headers, path: str, local: bool) -> str:
+    """Say why a request is refused; empty: it is not.
+
+    Browsers say in Sec-Fetch-Site whose page asks, older ones in Origin, and no page can change either. Other
+    host names than this computer's are refused against DNS rebinding.
+    """
+    host = headers.get("host", "")
+    if not _is_known(host, local):
+        return "this page goes by another name"
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    if site is not None:
+        allowed = site in ("same-origin", "none") or (path == "/" and followed)  # a link to the page
+    else:
+        allowed = origin is None or urlsplit(origin).netloc in (host, headers.get("x-forwarded-host"))
+    return "" if allowed else "other sites may not use this page"
+
+
+def _is_known(host: str, local: bool) -> bool:
+    """Return whether a Host header names this computer, in a way that nobody else's DNS can."""
+    with suppress(ValueError):
+        name = urlsplit(f"//{host}").hostname or ""
+        if local or name == "localhost":
+            return is_local(name)
+        if name == socket.gethostname().lower() or name.endswith(".local"):
+            return True
+        return bool(ip_address(name))
+    return False
 
 
 def _protect(headers: MutableHeaders, host: str, path: str) -> None:
-    """Set headers by which a browser fetches nothing from elsewhere and tells nobody where it is."""
-    here = f"'self' ws://{host} wss://{host}"
+    """Set headers by which a browser runs and fetches nothing from elsewhere, and takes files as they are."""
+    if path.startswith("/files/"):
+        policy = "default-src 'none'; media-src 'self'; img-src 'self'; style-src 'unsafe-inline'; sandbox"
+    else:
+        policy = (
+            "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; "
+            f"img-src 'self' data: blob:; media-src 'self'; connect-src 'self' ws://{host} wss://{host}"
+        )
     headers["Content-Security-Policy"] = (
-        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
-        f"font-src 'self' data:; connect-src {here} data: blob:; worker-src 'self' blob:; "
-        "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+        f"{policy}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     headers["Referrer-Policy"] = "no-referrer"
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Cross-Origin-Resource-Policy"] = "same-origin"
-    if path.startswith("/files/"):
-        headers["Cache-Control"] = "no-store"
+    headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    headers["Permissions-Policy"] = "camera=(self), microphone=(), geolocation=()"
+    headers["Cache-Control"] = "no-store"

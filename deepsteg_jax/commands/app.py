@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from deepsteg_jax.commands import Options
 from deepsteg_jax.errors import UserError
 
-PACKAGES = ("gradio", "websockets")  # of the extra app
+PACKAGES = ("fastapi", "uvicorn", "websockets")  # of the extra app
 
 
 def run(config: ConfigDict, options: Options) -> None:
@@ -17,14 +17,14 @@ def run(config: ConfigDict, options: Options) -> None:
     copies or for posting.
 
     Raises:
-        UserError: gradio is not installed, the port is taken, or see `loading.load`.
+        UserError: these are not installed, the port is taken, or see `loading.load`.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        names = " and ".join(missing)
+        names = ", ".join(missing)
         raise UserError(f'the page needs {names}: run pip install ".[app]"')
 
-    from deepsteg_jax.app import server, work
+    from deepsteg_jax.app import choices, server
 
     where = server.Options(options.host, options.port, options.open, options.upload_limit)
-    server.serve(work.Schemes(config), where)
+    server.serve(choices.Schemes(config), where)

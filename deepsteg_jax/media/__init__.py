@@ -7,7 +7,7 @@ package. A new file format is a row of `formats` and, if nothing codes it yet, a
 from deepsteg_jax.media.codecs import BT601, RGB, Colour, Lossy, has_encoder
 from deepsteg_jax.media.coding import coded_size, compress, decompress, recompress
 from deepsteg_jax.media.container import existing as check_readable
-from deepsteg_jax.media.fitting import code_to_size
+from deepsteg_jax.media.fitting import code_to_size, likely_size
 from deepsteg_jax.media.formats import is_exact, is_playable, is_training_image, is_video
 from deepsteg_jax.media.images import (
     FOLDER_RATE,
@@ -81,6 +81,7 @@ __all__ = [
     "is_sound",
     "is_training_image",
     "is_video",
+    "likely_size",
     "probe",
     "read_frames",
     "read_planes",

@@ -64,6 +64,11 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
     return f"{named}{rate}, {width}x{height}{silent}{mapped}"
 
 
+def likely_size(info: Info, frames: int, room: int) -> tuple[int, int]:
+    """Predict the width and height at which `code_to_size` will code a video into `room` bytes."""
+    return next(_codings(info, 8 * room / (frames * info.width * info.height)))[1]
+
+
 def _sound(path: Path, bit_rate: float, seconds: float) -> Sound | None:
     """Return the sound, coded again if its rate is higher than it may be; None: none, or no room."""
     if bit_rate < _LEAST_SOUND:

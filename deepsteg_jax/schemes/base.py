@@ -220,6 +220,10 @@ class Scheme(ABC):
         """Say what a cover like `info`, with this number of frames, can hold."""
         return f"a secret of up to {info.width}x{info.height}, as long as itself"
 
+    def holds(self, info: media.Info, frames: int) -> int | None:
+        """Return the bytes of the largest file that fits as it is; None: pictures travel."""
+        return None
+
     def check(self, info: media.Info) -> None:  # noqa: B027
         """Raise UserError where a cover cannot carry anything, before any work."""
 

@@ -103,13 +103,17 @@ class AdaptiveScheme(Scheme):
 
     def capacity(self, info: media.Info, frames: int) -> str:
         """Return the largest file that fits as it is."""
+        rate, room = self.config.payload.rate, self.holds(info, frames)
+        return f"any file of up to {room / 1000:,.1f} kB, at {rate:g} bit per sample, {_risk(rate)}"
+
+    def holds(self, info: media.Info, frames: int) -> int:
+        """See `Scheme`."""
         embedded = info.width * info.height
         samples = embedded * (1 if info.pixel_format == "gray" else 3)
         if media.has_planes(info.pixel_format) and not info.is_image:
             across, down = media.subsampling(info.pixel_format)
             samples = embedded = embedded + 2 * -(-info.width // across) * -(-info.height // down)
-        rate, room = self.config.payload.rate, self.room(samples, embedded, frames)
-        return f"any file of up to {room / 1000:,.1f} kB, at {rate:g} bit per sample, {_risk(rate)}"
+        return self.room(samples, embedded, frames)
 
     def check(self, info: media.Info) -> None:
         """Raise UserError unless frames of this size hold header and chunks."""
