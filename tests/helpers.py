@@ -102,7 +102,7 @@ class PlaneScheme(Scheme):
     """
 
     name, purpose, domain, accepts, slots = "planes", "file", "planes", "bytes", 2
-    TAG = b"here"
+    TAG, SALT = b"here", b"planes of a test"
 
     def cost(self, height, width, frames):
         return Cost(1e-8 * height * width * frames, 10 * height * width, height * width * frames)
@@ -120,7 +120,7 @@ class PlaneScheme(Scheme):
         first = next(stego.frames())
         capacity = first.y.size // 2 // 8
         for slot in range(self.slots):
-            stream = _stream(deriver(b"planes"), capacity)
+            stream = _stream(deriver(PlaneScheme.SALT), capacity)
             head = _read_slot(first, slot, capacity) ^ stream
             if head[:4].tobytes() == self.TAG:
                 size = int.from_bytes(head[4:8].tobytes(), "little")
@@ -152,7 +152,7 @@ class _PlaneSender(Sender):
         )
 
     def _shares(self, measured, credential, data):
-        stream = _stream(keys.Deriver(credential)(b"planes"), measured.capacity)
+        stream = _stream(keys.Deriver(credential)(PlaneScheme.SALT), measured.capacity)
         whole = PlaneScheme.TAG + len(data).to_bytes(4, "little") + data
         room = measured.capacity * measured.frames
         assert len(whole) <= room

@@ -24,6 +24,7 @@ _ADVICE = (
     (r" \(--config\.video\.align=frames keeps all\)", ""),
     (r"leave the sound out with --config\.video\.sound_bit_rate=0", "untick “Take its sound along”"),
     (r" or --config[\w.=]*", ""),
+    (r"^(\d) of (\d) layers", r"\1 of the \2 layers of the secret arrived, from coarse to fine"),
 )
 _FOLDERS = re.compile(r"(?<![\w./:])/(?:[^/\s:;,“]+/)+")
 

@@ -146,7 +146,8 @@ def build(
         sweeping.cancel()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    Page(schemes, sessions, worker).join(app)
+    app.state.sessions, app.state.page = sessions, Page(schemes, sessions, worker)
+    app.state.page.join(app)
     app.add_middleware(Guard, local=local)
     return app
 
@@ -173,19 +174,19 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers, path = Headers(scope=scope), scope["path"]
-        if reason := refusal(headers, path, self._local):
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1008, "reason": reason})
-            else:
-                await JSONResponse({"problem": reason}, 403)(scope, receive, send)
-            return
 
         async def send_protected(message: dict) -> None:
             if message["type"] == "http.response.start":
                 _protect(MutableHeaders(scope=message), headers.get("host", ""), path)
             await send(message)
 
-        await self._app(scope, receive, send_protected)
+        reason = refusal(headers, path, self._local)
+        if not reason:
+            await self._app(scope, receive, send_protected)
+        elif scope["type"] == "http":
+            await JSONResponse({"problem": reason}, 403)(scope, receive, send_protected)
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": reason})
 
 
 def refusal(headers: Headers, path: str, local: bool) -> str:

@@ -1,4 +1,4 @@
-"""A headless Chromium and the page in it, for several tests."""
+"""A headless Chromium, for several tests."""
 
 import contextlib
 import json
@@ -9,17 +9,17 @@ import pytest
 
 from tests.app.serving import need, wait_for
 
-need("gradio", "app")
 need("selenium", "dev")
 
 from selenium import webdriver  # noqa: E402
 from selenium.common.exceptions import WebDriverException  # noqa: E402
 from selenium.webdriver.chrome.options import Options  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -30,8 +30,6 @@ _FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
 )
 
 
@@ -46,6 +44,7 @@ def chromium(*flags):
         for flag in (*_FLAGS, f"--user-data-dir={profile}", *flags):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+        options.unhandled_prompt_behavior = "ignore"
         driver = webdriver.Chrome(options, Service(DRIVER))
         try:
             yield driver
@@ -53,16 +52,16 @@ def chromium(*flags):
             driver.quit()
 
 
-class Page:
-    """What a user does on the page."""
+class Person:
+    """Somebody at the page who has a keyboard and no mouse."""
 
     def __init__(self, driver, address):
-        self.driver, self.address = driver, address
+        self.driver = driver
         driver.get(address)
-        self.wait(lambda: driver.find_elements(By.CSS_SELECTOR, "#drop_cover input[type=file]"))
+        self.wait(lambda: driver.execute_script("return session"))
 
     def wait(self, condition):
-        """Waits until something is true and returns it; what moves meanwhile is looked up again."""
+        """Wait until something is true; what moves meanwhile is looked up again."""
 
         def holds():
             with contextlib.suppress(WebDriverException):
@@ -70,62 +69,40 @@ class Page:
 
         return wait_for(holds)
 
-    def find(self, selector):
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
+    def text(self, name):
+        return self.driver.execute_script(f"return document.getElementById('{name}').innerText.trim()")
 
-    def text(self, selector):
-        return self.find(selector).text
+    def says(self, name, text):
+        """Wait until an element says something, and return all of it."""
+        return self.wait(lambda: self.text(name) if text in self.text(name) else None)
 
-    def tab(self, name):
-        tabs = self.driver.find_elements(By.CSS_SELECTOR, "#tabs [role=tab]")
-        next(tab for tab in tabs if tab.text == name and tab.is_displayed()).click()
+    def press(self, *keys):
+        ActionChains(self.driver).send_keys(*keys).perform()
 
-    def click(self, selector):
-        """Clicks, without minding what lies over it on a small screen."""
-        element = self.wait(lambda: self.find(selector))
-        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-        self.wait(lambda: element.is_enabled())
-        element.click()
-
-    def choose(self, label):
-        """A radio button or check box by the beginning of its label."""
-        for element in self.driver.find_elements(By.CSS_SELECTOR, "label"):
-            if element.text.startswith(label) and element.is_displayed():
-                self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-                return element.click()
-        raise AssertionError(f"there is no {label!r}")
+    def to(self, selector):
+        """Move the focus by the Tab key to a visible element."""
+        for _ in range(80):
+            self.press(Keys.TAB)
+            focused = self.driver.switch_to.active_element
+            if self.driver.execute_script("return arguments[0].matches(arguments[1])", focused, selector):
+                return focused
+        raise AssertionError(f"no way to {selector}")
 
     def drop(self, slot, path):
-        """Gives a file to a drop zone and waits for what the page says of it."""
-        before = self.text(f"#card_{slot}") if self.find(f"#card_{slot}").is_displayed() else ""
-        self.wait(lambda: self.find(f"#drop_{slot} input[type=file]")).send_keys(str(path))
-        self.wait(lambda: self.text(f"#card_{slot}") not in ("", before))
-        return self.text(f"#card_{slot}")
+        self.to(f"#drop_{slot} input").send_keys(str(path))
+        return self.says(f"card_{slot}", path.name)
 
-    def run(self, tab):
-        """Clicks the button of a tab and waits for what it says at the end, after a moment of silence."""
-        self.driver.execute_script(
-            f"window.said = []; new MutationObserver((_, observer) => said.push(document.getElementById("
-            f"'{tab}_message').innerText.trim())).observe(document.getElementById('{tab}_message'),"
-            "{childList: true, subtree: true, characterData: true})"
-        )
-        self.click(f"#{tab}_go")
+    def tab(self, name):
+        """Move to a tab by the arrow keys."""
+        self.to("[role=tab]")
+        for _ in range(4):
+            if self.driver.switch_to.active_element.get_attribute("id") == f"tab_{name}":
+                return
+            self.press(Keys.ARROW_RIGHT)
+        raise AssertionError(f"no tab {name}")
 
-        def ended():
-            said = self.driver.execute_script("return window.said")
-            said = said[said.index("") :] if "" in said else [""]
-            return said[-1] and "…" not in said[-1] and "Waiting" not in said[-1]
-
-        self.wait(ended)
-        self.wait(lambda: self.find(f"#{tab}_go").is_enabled())
-        return self.text(f"#{tab}_message")
-
-    def passphrases(self, text):
-        """Types it into every passphrase field that is to be seen."""
-        for field in self.driver.find_elements(By.CSS_SELECTOR, "input[type=password]"):
-            if field.is_displayed():
-                field.send_keys(Keys.CONTROL, "a")
-                field.send_keys(text)
+    def logged(self):
+        return " ".join(line["message"] for line in self.driver.get_log("browser"))
 
     def requests(self):
         """Addresses of all requests so far, WebSockets included."""

@@ -1,14 +1,25 @@
-"""A page that is served, for all tests of it."""
+"""A page that is served, for all tests of a module."""
 
 import pytest
 
-from tests.app.serving import need, serving
+from tests.app.serving import Visitor, need, served, stand_ins
 
 
-@pytest.fixture(scope="module")  # not longer: an idle server takes a twentieth of a core
-def served(tmp_path_factory):
-    """(address, process, file of what it printed, folder of its temporary files)."""
-    need("gradio", "app")
-    folder = tmp_path_factory.mktemp("served")
-    with serving(folder, "--upload_limit=4") as (address, process, said):
-        yield address, process, said, folder
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page with schemes that stand in for real ones; an upload may have 1 MiB."""
+    need("fastapi", "app")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        served(stand_ins(patch), tmp_path_factory.mktemp("t"), 2**20) as page,
+    ):
+        yield page
+
+
+@pytest.fixture
+def visitor(page):
+    """Somebody who just opened the page."""
+    visitor = Visitor(page)
+    yield visitor
+    assert str(page.store.root) not in "".join(visitor.answers)  # no path of this computer was told
+    page.sessions.close(visitor.token)

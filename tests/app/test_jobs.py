@@ -35,11 +35,12 @@ def test_jobs_run_one_at_a_time_in_order(worker):
     assert max(most) == 1 and all(job.state == DONE for job in made)
 
 
-def test_those_who_wait_know_how_many_are_before_them(worker):
+def test_those_who_wait_know_whose_jobs_are_before_them(worker):
     go = threading.Event()
-    made = [worker.submit(lambda job: go.wait()) for _ in range(3)]
+    made = [worker.submit(lambda job: go.wait(), owner) for owner in "aab"]
     until(lambda: made[0].state == RUNNING)
-    assert [worker.status(job).ahead for job in made] == [0, 1, 2]
+    assert [worker.status(job).ahead for job in made] == [0, 0, 2]
+    assert [worker.status(job).after_own for job in made] == [False, True, False]
     assert [worker.status(job).state for job in made] == [RUNNING, WAITING, WAITING]
     go.set()
     until(lambda: made[2].finished)

@@ -44,6 +44,19 @@ def test_other_errors():
     assert messages.plain(kept, ROOT) == f"{kept}."
 
 
+def test_no_folder_is_told():
+    for text in (
+        f"{COVER} is bad",
+        f"{ROOT}/tmpabc/a.mkv is bad",
+        "/home/me/my/a.mkv is bad",
+        "in “/etc/a” is bad",
+    ):
+        assert "/" not in messages.plain(UserError(text), ROOT)
+    assert "https://x.y/z" in messages.plain(UserError("see https://x.y/z"), ROOT)
+    told = [f"written to {COVER}", "the sound of my cover.mp4 is left out"]
+    assert messages.notes(told, ROOT) == ["The sound of my cover.mp4 is left out."]
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(0.2, "0 s"), (59.4, "59 s"), (61, "1 min 1 s"), (3599.9, "1 h 0 min"), (7500, "2 h 5 min")],
@@ -57,3 +70,10 @@ def test_durations(seconds, said):
 )
 def test_sizes(count, said):
     assert messages.size(count) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(655_300_000, "660 MB"), (7_340_000, "7.3 MB"), (1.24e9, "1.2 GB"), (4, "1 kB")]
+)
+def test_rough_sizes(count, said):
+    assert messages.roughly(count) == said

@@ -1,21 +1,19 @@
-"""The page as a visitor sees it, in a real browser."""
+"""What the page does for a visitor, over HTTP."""
 
-import os
-import time
-from pathlib import Path
-from urllib.parse import urlsplit
-from urllib.request import urlopen
+import threading
 
 import numpy as np
 import pytest
 
-from tests.app.browser import By, Page, chromium
-from tests.synthetic import noise, save, smooth
+from tests.app.serving import KEY, Visitor, ask, hide_form, need, wait_for
+from tests.helpers import read_stack
+from tests.synthetic import save, smooth
 
-pytestmark = pytest.mark.slow
+need("fastapi", "app")
 
-PASSPHRASE = "hunter2 is Not a good one"
-FIRST = {"Hide": "cover", "Reveal": "stego", "Compare": "compare_cover", "Live": "live"}  # slots
+from deepsteg_jax import media  # noqa: E402
+from deepsteg_jax.app.jobs import RUNNING  # noqa: E402
+
 SIZE = {"height": 64, "width": 96}
 
 
@@ -25,211 +23,175 @@ def clips(tmp_path_factory):
     save(folder / "holiday film.mkv", smooth(8, **SIZE))
     save(folder / "short.mkv", smooth(4, **SIZE))
     save(folder / "secret.mkv", smooth(8, **SIZE, seed=1))
+    save(folder / "large.mkv", smooth(8, 96, 128, seed=1))
     save(folder / "cover.png", smooth(1, 96, 128)[0][None])
     save(folder / "secret.png", smooth(1, 96, 128, seed=1)[0][None])
-    (folder / "text.mkv").write_text("this is no video")
-    save(folder / "large.mkv", noise(100, 128, 128))
-    save(folder / "long.mkv", np.broadcast_to(np.uint8(99), (600, 192, 256, 3)))
+    (folder / "letter.html").write_text("<script>alert(1)</script>")
     return folder
 
 
-@pytest.fixture(scope="module")
-def driver():
-    with chromium("--window-size=1280,1000") as driver:
-        yield driver
+def dropped(visitor, clips, cover="holiday film.mkv", secret="secret.mkv"):
+    visitor.drop("cover", clips / cover)
+    visitor.drop("secret", clips / secret)
 
 
-@pytest.fixture
-def page(driver, served):
-    return Page(driver, served[0])
+def estimate(visitor, **changes):
+    form = hide_form(**changes)
+    del form["passphrase"], form["again"]
+    return visitor.post("estimate", **form)
 
 
-def files_of(folder):
-    # Unlike a glob, a walk does not mind folders that the server removes meanwhile.
-    found = (Path(root) / name for root, _, names in os.walk(folder) for name in names)
-    return {path for path in found if path.match("deepsteg_app_*/*/*/*")}
+def test_hide_reveal_and_compare(page, visitor, clips):
+    assert "96 × 64, 0.3 s" in visitor.drop("cover", clips / "holiday film.mkv")
+    assert estimate(visitor) == {"html": "", "short": False}
+    visitor.drop("secret", clips / "secret.mkv")
+    said = estimate(visitor, quality="quick")["html"]
+    assert "holiday film.mkv, 96 × 64" in said and "at its own size, 96 × 64" in said
+    told = visitor.run("hide", **hide_form(quality="quick"))
+    assert told["said"].startswith("Done: the secret is inside (took ") and told["tab"] == "hide"
+    assert "8 frames of 96 × 64" in told["result"] and "frames/s" not in told["result"]
+    status, headers, stego = visitor.fetch(told["result"])
+    assert status == 200 and stego[:4] == b"\x1aE\xdf\xa3"  # matroska
+    assert "holiday%20film.mkv" in headers["Content-Disposition"]
+
+    assert "holiday film.mkv" in visitor.post("slots/stego")["card"]
+    wrong = visitor.run("reveal", passphrase="wrong")
+    assert wrong["said"].startswith("Nothing could be revealed. Either the passphrase")
+    told = visitor.run("reveal", passphrase=KEY)
+    assert told["said"].startswith("Done (took ") and "holiday film revealed.mp4" in told["result"]
+    assert visitor.fetch(told["result"])[2][4:8] == b"ftyp"  # MP4, for watching
+
+    told = visitor.run("compare")
+    assert len(told["frames"]) == told["total"] == 8 and told["chart"].startswith("<svg")
+    assert "the mean of 8 frames" in told["said"] and told["frames"][3]["number"] == 4
+    for address in told["frames"][0]["pictures"]:
+        assert ask(page.address, "GET", f"/{address}")[2][:3] == b"\xff\xd8\xff"
 
 
-def fetched(page, selector):
-    """The bytes behind a link."""
-    return urlopen(page.find(selector).get_attribute("href")).read()  # noqa: S310
-
-
-def test_hide_reveal_and_compare(page, clips, served):
-    address, _, said, folder = served
-    before = files_of(folder)  # other tests share the server
-    page.requests()  # forget what was before
-    assert "96 × 64" in page.drop("cover", clips / "holiday film.mkv")
-    page.drop("secret", clips / "secret.mkv")
-    page.passphrases(PASSPHRASE)
-    assert page.run("hide") == "Done: the secret is inside."
-    stego = fetched(page, "#hide_result a.get")
-    assert stego[:4] == b"\x1aE\xdf\xa3"  # matroska
-    page.wait(lambda: page.driver.execute_script("return document.querySelector('video').videoWidth") == 96)
-
-    (clips / "from a stick.mkv").write_bytes(stego)
-    page.click("#to_reveal")
-    page.wait(lambda: page.find("#reveal_go").is_displayed())
-    page.drop("stego", clips / "from a stick.mkv")
-    page.passphrases("wrong")
-    assert page.run("reveal").startswith("Nothing could be revealed. Either the passphrase")
-    page.passphrases(PASSPHRASE)
-    assert page.run("reveal") == "Done."
-    assert fetched(page, "#reveal_result a.get")[4:8] == b"ftyp"  # MP4, for watching
-    playing = "return [...document.querySelectorAll('#reveal_result video')].map(v => v.videoWidth)"
-    page.wait(lambda: page.driver.execute_script(playing) == [96])
-
-    page.tab("Compare")
-    page.wait(lambda: "revealed.mkv" in page.text("#card_compare_revealed"))
-    means = page.run("compare")
-    stego_db, secret_db = (
-        float(word) for word in means.split() if word.replace(".", "").isdigit() and "." in word
+def test_any_file_travels_bit_for_bit(visitor, clips):
+    dropped(visitor, clips, secret="letter.html")
+    assert "as its own file, bit for bit (1 kB)" in estimate(visitor)["html"]
+    assert (
+        "only “Send it as a file” takes such files"
+        in estimate(visitor, wish="post", quality="secret")["html"]
     )
-    assert stego_db > 45 and secret_db > 40 and "8 frames" in means
-    shown = page.wait(lambda: page.driver.find_elements(By.CSS_SELECTOR, "#comparison figure img"))
-    assert len(shown) == 5
-    page.wait(lambda: page.find("#comparison svg, #comparison canvas").is_displayed())
-    slider = page.find("#frame input[type=range]")
-    slider.send_keys("\ue014\ue014")  # right, right
-    page.wait(lambda: "Frame 3 of 8" in page.text("#comparison"))
-
-    hosts = {
-        urlsplit(url).netloc for url in page.requests() if urlsplit(url).scheme in ("http", "https", "ws")
-    }
-    assert hosts == {urlsplit(address).netloc}
-    logged = " ".join(line["message"] for line in page.driver.get_log("browser"))
-    assert "Content Security Policy" not in logged and "Uncaught" not in logged
-    told = page.driver.page_source + said.read_text() + urlopen(f"{address}/config").read().decode()  # noqa: S310
-    stored = page.driver.execute_async_script(
-        "indexedDB.databases().then(found =>"
-        " arguments[0](JSON.stringify([found, localStorage, sessionStorage, document.cookie])))"
-    )
-    assert PASSPHRASE not in told + stored and str(folder) not in page.driver.page_source
-    for path in folder.rglob("*"):
-        assert path.is_dir() or PASSPHRASE.encode() not in path.read_bytes()
-
-    # Who goes leaves nothing.
-    assert files_of(folder) - before
-    page.driver.get("about:blank")
-    page.wait(lambda: not files_of(folder) - before)
-    assert next(folder.glob("deepsteg_app_*")).stat().st_mode & 0o777 == 0o700
+    told = visitor.run("hide", **hide_form())
+    assert "Download holiday film.mp4" in told["result"] and "a copy for watching" not in told["result"]
+    visitor.post("slots/stego")
+    told = visitor.run("reveal", passphrase=KEY)
+    assert "browsers do not show" in told["result"] and "<video" not in told["result"]
+    _, headers, content = visitor.fetch(told["result"])
+    assert content == (clips / "letter.html").read_bytes() and "attachment" in headers["Content-Disposition"]
 
 
-def test_mistakes_and_a_cover_that_is_too_short(page, clips):
-    assert page.run("hide") == "Drop a cover first."
-    assert page.drop("cover", clips / "text.mkv").startswith("text.mkv is not a video or image")
-    page.drop("cover", clips / "cover.png")
-    page.drop("secret", clips / "secret.mkv")
-    assert "A video needs a video as its cover" in page.run("hide")
-    page.drop("cover", clips / "short.mkv")
-    assert page.run("hide").startswith("Choose a passphrase")
-    page.passphrases("a")
-    page.driver.find_elements(By.CSS_SELECTOR, "input[type=password]")[1].send_keys("b")
-    assert page.run("hide").startswith("The two passphrases are not the same")
-    page.passphrases(PASSPHRASE)
-    assert page.run("hide").startswith("The cover lasts 0.2 s and the secret 0.3 s. Tick “Repeat the cover”")
-    page.choose("Repeat the cover")
-    assert page.run("hide") == "Done: the secret is inside."
-    assert "8 frames" in page.text("#hide_result")
-    page.tab("Compare")
-    page.wait(lambda: page.find("#compare_go").is_displayed())
-    assert page.run("compare").startswith("Not there yet: revealed.")
+def test_what_the_secret_will_come_back_as(visitor, clips):
+    dropped(visitor, clips, secret="large.mkv")
+    said = estimate(visitor, wish="post", quality="balanced")["html"]
+    assert "smaller, at 85 × 64 (its own: 128 × 96), coarser, without sound" in said
+    assert "A larger result" in said
+    said = estimate(visitor)["html"]
+    assert "coded again" in said and "fit" in said
+    assert "holiday film.mp4, 96 × 64" in said
 
 
-def test_pictures_that_survive_jpeg(page, clips):
-    page.drop("cover", clips / "cover.png")
-    page.drop("secret", clips / "secret.png")
-    page.choose("Be sent or posted")
-    page.passphrases("short")
-    said = page.run("hide")
-    assert said.startswith("Done") and "The passphrase is short" in said
-    assert fetched(page, "#hide_result a.get")[:3] == b"\xff\xd8\xff"
-    page.click("#to_reveal")
-    page.wait(lambda: "stego.jpg" in page.text("#card_stego"))
-    page.passphrases("short")
-    assert page.run("reveal") == "Done."
-    assert fetched(page, "#reveal_result a.get")[1:4] == b"PNG"
+def test_mistakes_and_a_cover_that_is_too_short(visitor, clips):
+    assert visitor.refused("hide", **hide_form()) == "Drop a cover first."
+    assert visitor.put("cover", "none.mkv", b"")[1]["problem"] == "none.mkv is empty: it has 0 bytes."
+    assert "text.mkv is text, perhaps" in visitor.put("cover", "text.mkv", b"this is no video")[1]["problem"]
+    visitor.drop("cover", clips / "cover.png")
+    assert visitor.refused("hide", **hide_form()) == "Drop a secret first."
+    visitor.drop("secret", clips / "secret.mkv")
+    post = {"wish": "post", "quality": "balanced"}
+    assert "needs a video as its cover" in visitor.refused("hide", **hide_form(**post))
+    visitor.drop("cover", clips / "short.mkv")
+    assert visitor.refused("hide", **hide_form(passphrase="")).startswith("Choose a passphrase")
+    assert visitor.refused("hide", **hide_form(again="b")).startswith("The two passphrases are not the same")
+    told = estimate(visitor, **post)
+    short = "The cover lasts 0.2 s and the secret 0.3 s: tick “Repeat the cover”, or drop a longer one."
+    assert told["short"] and short in told["html"]
+    assert visitor.refused("hide", **hide_form(**post)) == short
+    told = visitor.run("hide", **hide_form(**post, loop=True))
+    assert "8 frames" in told["result"] and "wherever its size in pixels stays" in told["result"]
+    assert visitor.refused("compare").startswith("Not there yet: revealed.")
 
 
-def test_stopping(page, clips, served):
-    page.drop("cover", clips / "long.mkv")
-    page.drop("secret", clips / "long.mkv")
-    page.passphrases(PASSPHRASE)
-    page.click("#hide_go")
-    page.wait(lambda: "%" in page.text("#hide_bar"))
-    page.click("#hide_stop")
-    page.wait(lambda: page.text("#hide_message") == "Stopped. Nothing was kept.")
-    page.wait(lambda: not any(path.name.startswith("stego") for path in files_of(served[3])))
-    assert page.find("#hide_go").is_enabled()
-    assert not page.driver.find_elements(By.CSS_SELECTOR, "#hide_stop")
+def test_pictures(visitor, clips):
+    dropped(visitor, clips, "cover.png", "secret.png")
+    told = visitor.run("hide", **hide_form(quality="quick"))
+    assert "cover.png" in told["result"] and visitor.fetch(told["result"])[2][1:4] == b"PNG"
+    visitor.post("slots/stego")
+    told = visitor.run("reveal", passphrase=KEY)
+    assert "cover revealed.png" in told["result"]
 
 
-def test_a_file_that_is_too_large(page, clips):
-    size = (clips / "large.mkv").stat().st_size
-    assert size > 2**22
-    page.find("#drop_cover input[type=file]").send_keys(str(clips / "large.mkv"))
-    page.wait(lambda: "maximum allowed size of 4.0 Mb" in page.text(".toast-body"))
+def test_a_file_is_taken_back(page, visitor, clips):
+    dropped(visitor, clips)
+    visitor.drop("compare_stego", clips / "short.mkv")
+    assert "short.mkv" in visitor.send("GET", "parts")[1]["stego"]["card"]
+    for slot in ("cover", "compare_stego"):
+        assert visitor.send("DELETE", f"slots/{slot}") == (200, {})
+    assert visitor.send("GET", "parts")[1]["stego"] == {"card": "", "dropped": False}
+    assert visitor.refused("hide", **hide_form()) == "Drop a cover first."
+    assert [path.name for path in page.store.root.rglob("*.mkv")] == ["secret.mkv"]
 
 
-def test_phone_dark_and_labels(page):
-    driver = page.driver
-    for scheme, background in (("light", 200), ("dark", 60)):
-        driver.execute_cdp_cmd(
-            "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        )
-        driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": 375, "height": 700, "deviceScaleFactor": 2, "mobile": True},
-        )
-        driver.refresh()
-        page.wait(lambda: page.find("#drop_cover input[type=file]"))
-        for tab in ("Hide", "Reveal", "Compare", "Live"):
-            page.tab(tab)
-            page.wait(lambda tab=tab: page.find(f"[id^='drop_{FIRST[tab]}']").is_displayed())
-            assert driver.execute_script("return document.documentElement.scrollWidth") <= 375, tab
-        colour = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
-        levels = [float(part) for part in colour.split("(")[1].rstrip(")").split(",")[:3]]
-        assert (max(levels) < background) if scheme == "dark" else (min(levels) > background)
-    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    unnamed = driver.execute_script(
-        "return [...document.querySelectorAll('input, button, [role=tab], textarea')]"
-        ".filter(e => e.offsetParent)"
-        ".filter(e => !(e.labels?.length || e.ariaLabel || e.textContent.trim() || e.title))"
-        ".map(e => e.outerHTML.slice(0, 200))"
-    )
-    assert not unnamed
-    assert driver.execute_script("return document.documentElement.lang") == "en"
+def test_a_re_encoded_stego_is_compared_with_what_it_revealed(visitor, clips, tmp_path):
+    dropped(visitor, clips)
+    told = visitor.run("hide", **hide_form(quality="quick"))
+    (tmp_path / "stego.mkv").write_bytes(visitor.fetch(told["result"])[2])
+    frames = read_stack(tmp_path / "stego.mkv")
+    frames[3] ^= 0xF0  # what a stand-in does not read
+    save(tmp_path / "sent on.mkv", frames)
+    visitor.drop("stego", tmp_path / "sent on.mkv")
+    visitor.run("reveal", passphrase=KEY)
+    parts = visitor.send("GET", "parts")[1]
+    assert "sent on.mkv" in parts["stego"]["card"] and "revealed" in parts["revealed"]["card"]
+    told = visitor.run("compare")
+    stego = [float(frame["stego_db"]) for frame in told["frames"]]
+    assert min(stego) == stego[3] < 20
 
 
-def test_the_keyboard_reaches_everything_in_order(page):
-    reached = []
-    for _ in range(30):
-        page.driver.switch_to.active_element.send_keys("\ue004")
-        element = page.driver.switch_to.active_element
-        reached.append(element.text.split("\n")[0] or element.get_attribute("type"))
-        if element.get_attribute("id") == "hide_go":
-            break
-    assert element.get_attribute("id") == "hide_go", reached
-    assert reached.count("password") == 2 and "Hide" in reached[0]
+def test_examples(visitor):
+    assert "640 × 272, 10.0 s" in visitor.post("slots/cover", sample="bikes.mp4")["card"]
+    assert "reload" in visitor.refused("slots/cover", sample="../../secret.mp4")
+    assert visitor.refused("slots/stego") == "Nothing was hidden here yet."
 
 
-def test_the_camera(page, clips):
-    page.tab("Live")
-    page.wait(lambda: page.find("#live_start").is_displayed())
-    page.click("#live_start")
-    page.wait(lambda: page.text("#live_message") == "Drop a secret first.")
-    page.drop("live", clips / "secret.png")
-    page.click("#live_start")
-    page.wait(lambda: "frames/s" in page.text("#live_figures"))
-    time.sleep(0.5)
-    seen = page.driver.execute_script(
-        "return ['cover', 'stego', 'secret', 'revealed'].map(part => {"
-        "  const canvas = document.getElementById('live_' + part);"
-        "  return [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data];})"
-    )
-    cover, stego, secret, revealed = (np.array(part, float) for part in seen)
-    assert np.abs(cover - stego).mean() < 4 and np.abs(secret - revealed).mean() < 6
-    assert np.abs(cover - secret).mean() > 10
-    page.click("#live_stop")
-    page.wait(lambda: page.text("#live_message") == "")
+def test_stopping_and_waiting(page, visitor, clips, monkeypatch):
+    """One's own job that ends slowly is not called other people's."""
+    go = threading.Event()
+    monkeypatch.setattr(media, "read_timed", lambda *_: go.wait() and iter(()))
+    dropped(visitor, clips)
+    visitor.post("hide", **hide_form(quality="quick"))
+    session = page.sessions.of(visitor.token)
+    wait_for(lambda: session.job.state == RUNNING)
+    assert "still running" in visitor.refused("hide", **hide_form())
+    visitor.post("stop")
+    assert visitor.ended()["said"] == "Stopped. Nothing was kept."
+    visitor.post("hide", **hide_form(quality="quick"))
+    status = page.app.state.page._status
+    assert status(session)["said"] == "Waiting until what you stopped has ended …"
+    other = Visitor(page)
+    dropped(other, clips)
+    other.post("hide", **hide_form(quality="quick"))
+    assert status(page.sessions.of(other.token))["said"].startswith("Waiting: 2 jobs of other people first")
+    go.set()
+    page.sessions.close(other.token)
+    visitor.ended()
+
+
+def test_our_own_faults(visitor, clips, monkeypatch, capsys):
+    monkeypatch.setattr("deepsteg_jax.app.work.hide", lambda *_: 1 / 0)
+    dropped(visitor, clips)
+    assert "not through you" in visitor.run("hide", **hide_form())["said"]
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_the_passphrase_is_kept_nowhere(page, visitor, clips, capsys):
+    dropped(visitor, clips)
+    visitor.run("hide", **hide_form(quality="quick"))
+    session = page.sessions.of(visitor.token)
+    assert KEY not in repr(vars(session)) + repr(vars(session.job)) + "".join(visitor.answers)
+    for path in page.store.root.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes()
+    assert np.all([KEY not in text for text in capsys.readouterr()])
