@@ -169,6 +169,7 @@ def hide_video(
     key: Credential,
     progress: Progress = _ignore,
     loop_cover: bool = False,
+    drop_tags: bool = False,
 ) -> Report:
     """Hide a video in a video or an image in an image, file to file, as `--mode hide` does.
 
@@ -182,6 +183,7 @@ def hide_video(
         key: what the receiver must have: a passphrase, or 32 bytes from `random_key` or a key file.
         progress: called with the number of frames just hidden.
         loop_cover: repeat a cover that is shorter than the secret.
+        drop_tags: leave out the cover's tags, all but languages.
 
     Returns:
         The report, with notes for the user.
@@ -190,7 +192,7 @@ def hide_video(
         UserError: bad input; nothing is left under the output's name.
     """
     cover, secret = (sample_clips.resolve(fspath(path)) for path in (cover, secret))
-    settings = loading.settings_of(model.config, loop_cover)
+    settings = loading.settings_of(model.config, loop_cover, drop_tags)
     return pipeline.hide(model.scheme, _checked(key), cover, secret, fspath(output), progress, settings)
 
 
@@ -235,6 +237,7 @@ def hide_file(
     scheme: str | None = None,
     changes: Mapping[str, Any] | None = None,
     loop_cover: bool = False,
+    drop_tags: bool = False,
     progress: Progress = _ignore,
     announce: Callable[[str], Any] = _ignore,
 ) -> Report:
@@ -250,6 +253,7 @@ def hide_file(
         scheme: "adaptive", "pixels" or "robust" in place of the one that suits the purpose.
         changes: values for fields of the config.
         loop_cover: repeat a cover that is shorter than the secret.
+        drop_tags: leave out the cover's tags, all but languages.
         progress: called with the number of frames just hidden.
         announce: called before the work with a line about the secret's treatment, or an empty one.
 
@@ -261,7 +265,7 @@ def hide_file(
     """
     cover, secret = (sample_clips.resolve(fspath(path)) for path in (cover, secret))
     made = _suitable(cover, fspath(output), purpose, scheme, changes)
-    settings = loading.settings_of(made.config, loop_cover)
+    settings = loading.settings_of(made.config, loop_cover, drop_tags)
     if made.accepts == "pictures":
         _check_picture(secret)
     report = pipeline.hide(made, _checked(key), cover, secret, fspath(output), progress, settings, announce)

@@ -104,6 +104,11 @@ def _add_hide(commands: Any) -> None:
     hide.add_argument("--scheme", metavar="NAME", help="how to hide, in place of what --for chooses")
     _add_key(hide)
     hide.add_argument("--loop-cover", action="store_true", help="repeat a cover shorter than the secret")
+    hide.add_argument(
+        "--drop-tags",
+        action="store_true",
+        help="leave out the cover's tags: place, camera, author, title, all but languages",
+    )
     hide.epilog = f"{CHANGE}FIELD=VALUE, any number of times, changes a field of the scheme's config."
 
 
@@ -224,6 +229,7 @@ def _hide(options: argparse.Namespace) -> None:
             scheme=options.scheme,
             changes=options.changes,
             loop_cover=options.loop_cover,
+            drop_tags=options.drop_tags,
             progress=bar.update,
             announce=announce,
         )

@@ -130,6 +130,6 @@ def _name(purpose: Purpose, is_image: bool) -> str:
     return "image" if is_image else "video"
 
 
-def settings_of(config: ConfigDict, loop_cover: bool = False) -> Settings:
+def settings_of(config: ConfigDict, loop_cover: bool = False, drop_tags: bool = False) -> Settings:
     """Return how section `video` of the config wants a secret to be laid along a cover."""
-    return Settings(config.video.align, loop_cover, config.video.get("sound_bit_rate", 0))
+    return Settings(config.video.align, loop_cover, config.video.get("sound_bit_rate", 0), drop_tags)

@@ -89,6 +89,7 @@ def hide(
     info, inputs = plan.cover, (cover, *secret) if isinstance(secret, tuple) else (cover, secret)
     scheme.check(info)
     check_output(scheme, output, info, inputs)
+    media.check_tracks(cover, output)
     measured = scheme.measure(timed.frame for timed in read(cover))
     pairs = _paired(scheme, plan, read) if pictures else _unpaired(plan, read)
     credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
@@ -99,7 +100,7 @@ def hide(
         sender.progress = counted.ahead
         with (
             closing(read_ahead(pairs, AHEAD)) as stream,
-            _stego_writer(scheme, plan, output) as writer,
+            _stego_writer(scheme, plan, output, settings.drop_tags) as writer,
             write_behind(partial(_write_all, writer), 2) as put,
         ):
             for frames in _sent(sender, stream):
@@ -108,7 +109,7 @@ def hide(
                 done += len(frames)
             _check_carried(plan, done)
         seconds = time.monotonic() - start
-        notes = (*_notes(plan, output, _in_planes(scheme, info, output)), *sender.notes)
+        notes = (*_notes(scheme, plan, output, settings), *sender.notes)
     count = len(plan.secret_clock.times) if pictures else 0
     return Report(count, info.width, info.height, info.rate, seconds, done, notes)
 
@@ -196,7 +197,7 @@ def _check_carried(plan: Plan, done: int) -> None:
         )
 
 
-def _stego_writer(scheme: Scheme, plan: Plan, output: Any) -> media.Writer:
+def _stego_writer(scheme: Scheme, plan: Plan, output: Any, drop_tags: bool) -> media.Writer:
     """Write the stego with the cover's times, pixel shape, sound and subtitles."""
     info, loop = plan.cover, None
     if plan.schedule.passes > 1:
@@ -210,6 +211,7 @@ def _stego_writer(scheme: Scheme, plan: Plan, output: Any) -> media.Writer:
         aspect=info.aspect,
         tracks_from=plan.cover_path,
         loop=loop,
+        drop_tags=drop_tags,
         image=info.is_image,
         lossy=scheme.lossy,
         **_planes(scheme, info, output),
@@ -225,9 +227,12 @@ def _planes(scheme: Scheme, info: media.Info, output: Any) -> dict[str, Any]:
     return {"pixel_format": scheme.pixel_format or info.pixel_format, "colour": colour}
 
 
-def _notes(plan: Plan, output: Any, in_planes: bool) -> Iterator[str]:
+def _notes(scheme: Scheme, plan: Plan, output: Any, settings: Settings) -> Iterator[str]:
     """Yield notes for the user about a plan."""
-    for name, info in (("cover", None if in_planes else plan.cover), ("secret", plan.secret)):
+    for name, info in (
+        ("cover", None if _in_planes(scheme, plan.cover, output) else plan.cover),
+        ("secret", plan.secret),
+    ):
         if info is not None and media.is_hdr(info.colour):
             yield f"the {name} is HDR and is mapped to SDR"
     if plan.secret_clock is not None and plan.left_out:
@@ -235,8 +240,12 @@ def _notes(plan: Plan, output: Any, in_planes: bool) -> Iterator[str]:
             f"the cover has no frames at the times of {plan.left_out} frames of the secret, which are left "
             "out (--config.video.align=frames keeps all)"
         )
-    if plan.cover.tracks and media.is_sequence(output):
-        yield "a folder of images does not hold the cover's sound and subtitles"
+    if lost := media.left_out(plan.cover_path, output):
+        yield f"left out of the cover: {lost}"
+    if scheme.accepts == "pictures":
+        sound = scheme.carries_sound and settings.sound_bit_rate > 0
+        if lost := media.unsent(plan.secret_path, sound):
+            yield f"left out of the secret: {lost}"
 
 
 def _write_all(writer: media.Writer, frames: Sequence[tuple[Any, int | None]]) -> None:

@@ -54,6 +54,7 @@ class Sound(NamedTuple):
     samples: np.ndarray  # float [n] in -1..1
     start: int = 0  # samples after the first frame
     tags: dict[str, str] = {}
+    bit_rate: int = 0  # bits per second; 0: the codec's own
 
 
 def hiss(seconds=0.24, seed=4):
@@ -103,7 +104,10 @@ def film(
         video.height, video.width, video.pix_fmt = *frames[0].shape[:2], pixel_format
         video.time_base = video.codec_context.time_base = time_base
         prepare(video)
-        tracks = [container.add_stream(sound.codec, rate=48000, layout="mono") for sound in sounds]
+        tracks = [
+            container.add_stream(sound.codec, rate=48000, layout="mono", bit_rate=sound.bit_rate)
+            for sound in sounds
+        ]
         for track, sound in zip(tracks, sounds, strict=True):
             track.metadata.update(sound.tags)
         if subtitles:
@@ -134,6 +138,7 @@ def film(
 
 def _add_sound(container, track, sound):
     kind = track.codec_context.codec.audio_formats[0].name
+    kind = kind if kind[:3] in ("s16", "flt") else "s16"
     for begin in range(0, len(sound.samples), 960):
         samples = sound.samples[None, begin : begin + 960]
         if kind.startswith("s16"):

@@ -42,6 +42,7 @@ class Options(NamedTuple):
     passphrase_file: str | None = None
     key_file: str | None = None
     loop_cover: bool = False
+    drop_tags: bool = False
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None

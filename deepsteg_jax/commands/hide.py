@@ -24,7 +24,7 @@ def run(config: ConfigDict, options: Options) -> None:
         media.probe(secret)
     pipeline.check_output(scheme, options.output, info, (cover, secret))
     credential = keys.read_credential(options.passphrase_file, options.key_file, confirm=True)
-    settings = loading.settings_of(config, options.loop_cover)
+    settings = loading.settings_of(config, options.loop_cover, options.drop_tags)
     with progress_bar("hide", None if options.loop_cover else info.frames) as bar:
         files = cover, secret, options.output
         report = pipeline.hide(scheme, credential, *files, bar.update, settings, announce)

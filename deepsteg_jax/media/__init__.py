@@ -29,6 +29,7 @@ from deepsteg_jax.media.planes import (
     to_rgb,
     unstack,
 )
+from deepsteg_jax.media.routes import check_tracks, left_out, unsent
 from deepsteg_jax.media.sdr import is_hdr
 from deepsteg_jax.media.sound import Sound, encode_sound, is_sound
 from deepsteg_jax.media.source import (
@@ -61,6 +62,7 @@ __all__ = [
     "check_output",
     "check_place",
     "check_readable",
+    "check_tracks",
     "code_to_size",
     "coded_size",
     "compress",
@@ -81,6 +83,7 @@ __all__ = [
     "is_sound",
     "is_training_image",
     "is_video",
+    "left_out",
     "likely_size",
     "probe",
     "read_frames",
@@ -95,6 +98,7 @@ __all__ = [
     "subsampling",
     "takes_rgb_only",
     "to_rgb",
+    "unsent",
     "unstack",
     "write_frames",
     "writing",

@@ -108,10 +108,20 @@ def _fault(path: Path, other: str = "is not a video or image, or is damaged at i
 def video_stream(container: "av.container.InputContainer") -> "av.VideoStream | None":
     """Return the first stream of moving pictures, if any."""
     for stream in container.streams.video:
-        picture = int(stream.disposition) & _ATTACHED_PICTURE
-        if stream.codec_context is not None and stream.codec_context.name not in _TEXT_CODECS and not picture:
+        known = stream.codec_context is not None and stream.codec_context.name not in _TEXT_CODECS
+        if known and not is_picture(stream):
             return stream
     return None
+
+
+def first_sound(container: "av.container.InputContainer") -> "av.AudioStream | None":
+    """Return the first sound that can be decoded, if any."""
+    return next((stream for stream in container.streams.audio if stream.codec_context is not None), None)
+
+
+def is_picture(stream: "av.stream.Stream") -> bool:
+    """Return whether a stream is a picture that belongs to the file, such as the cover of a song."""
+    return bool(int(stream.disposition) & _ATTACHED_PICTURE)
 
 
 def has_alpha_beside(stream: "av.VideoStream") -> bool:

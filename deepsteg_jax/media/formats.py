@@ -23,7 +23,7 @@ class TrackRules(NamedTuple):
     """Sound and subtitles that a container takes."""
 
     sounds: tuple[str, ...] | None = None  # codecs that players take out of it; None: any
-    encoder: str = ""  # for all other sound
+    encoder: str = "pcm_f32le"  # for all other sound; this one loses nothing
     subtitles: str = "srt OUT.mkv"  # options of the ffmpeg program that convert others
 
 

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 import av
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.media.container import existing, opened
+from deepsteg_jax.media.container import existing, first_sound, opened
 from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.images import is_pictures, shown
 
@@ -45,8 +45,8 @@ def encode_sound(path: str | Path, bit_rate: int, copy: bool = True) -> Sound | 
     if is_pictures(path):
         return None
     with opened(path) as (container, video):
-        track = next(iter(container.streams.audio), None)
-        if track is None or track.codec_context is None:
+        track = first_sound(container)
+        if track is None:
             return None
         origin = (video.start_time or 0) * video.time_base
         file = TemporaryFile()  # noqa: SIM115, the caller closes it

@@ -13,8 +13,9 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.media.codecs import encoder_tag
 from deepsteg_jax.media.container import open_input, video_stream
 from deepsteg_jax.media.damage import ERRORS
-from deepsteg_jax.media.formats import TrackRules
+from deepsteg_jax.media.formats import Format
 from deepsteg_jax.media.images import is_pictures, shown
+from deepsteg_jax.media.routes import ATTACH, CODE, add_copy, routes
 from deepsteg_jax.media.sound import SOUND_RATE, Sound
 
 _JITTER = 1024  # samples by which times may be off: containers round them
@@ -36,50 +37,36 @@ class Tracks:
         self,
         path: Path,
         loop: Loop | None,
+        drop_tags: bool,
         output: "av.container.OutputContainer",
         video: "av.VideoStream",
-        rules: TrackRules,
+        row: Format,
     ):
-        """Add the file's tracks, tags and chapters to `output`; raise UserError if `rules` allow no such."""
+        """Add the file's tracks, tags and chapters to `output`; raise UserError as `routes` does."""
         self._path, self._loop, self._output = path, loop or Loop(1, Fraction(0), None), output
-        self._rules = rules
         self._map, self._next_packet, self._input = {}, None, None
         self._packets = iter(())
         if is_pictures(path):
             return
         self._input = open_input(path)
-        wanted = [*self._input.streams.audio, *self._input.streams.subtitles]
-        for track in wanted:
-            try:
-                copy = self._copy_of(track)
-            except ValueError as error:
-                self.close()
-                raise UserError(self.refusal()) from error
+        tags = _language if drop_tags else _tags
+        for index, way in routes(path, row).ways.items():
+            track = self._input.streams[index]
+            if way == ATTACH:
+                output.add_stream_from_template(track)
+                continue
+            copy = _Recoded(track, output, row.tracks.encoder) if way == CODE else _Copy(track, output)
             copy.stream.disposition = track.disposition
-            copy.stream.metadata.update(_tags(track.metadata, coded_anew=isinstance(copy, _Recoded)))
+            copy.stream.metadata.update(tags(track.metadata, coded_anew=way == CODE))
             self._map[track.index] = copy
-        output.metadata.update(_tags(self._input.metadata))
+        output.metadata.update(tags(self._input.metadata))
         with suppress(ValueError):
-            output.set_chapters(self._input.chapters())
+            output.set_chapters([c | {"metadata": tags(c["metadata"])} for c in self._input.chapters()])
         source = video_stream(self._input)
         if source is not None:
-            video.metadata.update(_tags(source.metadata))
-        if wanted:
-            self._packets = self._all_passes(wanted)
-
-    def _copy_of(self, track: "av.stream.Stream") -> "_Copy | _Recoded":
-        name = track.codec_context and track.codec_context.codec.canonical_name
-        if track.type != "audio" or not name or name in (self._rules.sounds or (name,)):
-            return _Copy(track, self._output)
-        return _Recoded(track, self._output, self._rules.encoder)
-
-    def refusal(self) -> str:
-        """Return the line for the user about tracks that the container cannot hold."""
-        return (
-            f"a sound or subtitle track of {shown(self._path)} does not fit into such a file: "
-            f"convert it first, for example with ffmpeg -i IN -c copy -c:s {self._rules.subtitles}, "
-            "or remove it"
-        )
+            video.metadata.update(tags(source.metadata))
+        if self._map:
+            self._packets = self._all_passes()
 
     def copy_until(self, end: Fraction | None) -> None:
         """Copy the packets that start before `end` seconds; None: all that are left."""
@@ -118,12 +105,12 @@ class Tracks:
                 f"a sound or subtitle track of {shown(self._path)} is damaged: remove it first"
             ) from error
 
-    def _all_passes(self, wanted) -> Iterator["av.Packet"]:
+    def _all_passes(self) -> Iterator["av.Packet"]:
         for number in range(self._loop.passes):
             if number:
                 self._input.close()
                 self._input = open_input(self._path)
-                wanted = [self._input.streams[track] for track in self._map]
+            wanted = [self._input.streams[track] for track in self._map]
             last = number == self._loop.passes - 1
             end = self._loop.end if last else self._loop.seconds
             for packet in self._input.demux(wanted):
@@ -141,7 +128,7 @@ class _Copy:
     """A track whose packets go into the output as they are."""
 
     def __init__(self, track: "av.stream.Stream", output: "av.container.OutputContainer"):
-        self.stream = output.add_stream_from_template(track)
+        self.stream = add_copy(track, output)
 
     def take(self, packet: "av.Packet") -> "list[av.Packet]":
         """Return the packets to write for a packet of the track."""
@@ -159,8 +146,8 @@ class _Recoded:
     def __init__(self, track: "av.AudioStream", output: "av.container.OutputContainer", encoder: str):
         context = track.codec_context
         self._layout = "mono" if context.layout.nb_channels == 1 else "stereo"
-        fits = context.sample_rate in av.Codec(encoder, "w").audio_rates
-        self._rate = context.sample_rate if fits else SOUND_RATE
+        rates = av.Codec(encoder, "w").audio_rates
+        self._rate = context.sample_rate if not rates or context.sample_rate in rates else SOUND_RATE
         self.stream = output.add_stream(encoder, rate=self._rate, layout=self._layout)
         self.stream.bit_rate = _BIT_RATE * (1 if self._layout == "mono" else 2)
         self.stream.metadata["encoder"] = encoder_tag(encoder)
@@ -169,15 +156,20 @@ class _Recoded:
 
     def take(self, packet: "av.Packet") -> "list[av.Packet]":
         """Return the packets to write for a packet of the track."""
-        pieces = [piece for frame in packet.decode() for piece in self._resampler.resample(frame)]
+        self._decoder = packet.stream.codec_context
+        return self._coded(packet.decode())
+
+    def _coded(self, frames: "list[av.AudioFrame]") -> "list[av.Packet]":
+        pieces = [piece for frame in frames for piece in self._resampler.resample(frame)]
         return [coded for piece in pieces for coded in self._add(piece)]
 
     def finish(self) -> "list[av.Packet]":
         """Return the remaining packets."""
         if self._next is None:
             return []
+        coded = self._coded(self._decoder.decode(None))  # a decoder may hold frames back
         pieces = [piece for piece in self._resampler.resample(None) if piece is not None]
-        return [coded for piece in pieces for coded in self._add(piece)] + self.stream.encode(None)
+        return coded + [rest for piece in pieces for rest in self._add(piece)] + self.stream.encode(None)
 
     def _add(self, piece: "av.AudioFrame") -> "list[av.Packet]":
         """Encode samples at their time: after silence where there is a gap, cut where they overlap."""
@@ -203,6 +195,11 @@ class _Recoded:
         return self.stream.encode(frame)  # which cuts frames of the encoder's size
 
 
+def _language(metadata: dict[str, str], coded_anew: bool = True) -> dict[str, str]:
+    """Return the one tag of a track that says nothing of who made it where, when and with what."""
+    return {name: text for name, text in metadata.items() if name.lower() == "language"}
+
+
 def _tags(metadata: dict[str, str], coded_anew: bool = True) -> dict[str, str]:
     """Return the tags that the ffmpeg program would copy."""
     dropped = ("duration", "creation_time", "company_name", "product_name", "product_version")
@@ -211,14 +208,17 @@ def _tags(metadata: dict[str, str], coded_anew: bool = True) -> dict[str, str]:
 
 
 class SoundTrack:
-    """The packets of a `Sound`, handed to an output container in step with its video."""
+    """The packets of a `Sound`, handed to an output container in step with its video.
 
-    def __init__(self, sound: Sound, output: "av.container.OutputContainer"):
+    Phones play no Opus out of the containers that have AAC for all other sound: there it is coded anew.
+    """
+
+    def __init__(self, sound: Sound, output: "av.container.OutputContainer", row: Format):
         self._start, self._output = sound.start, output
         self._input = av.open(sound.file, format="ogg")
-        self._source = self._input.streams.audio[0]
-        self._stream = output.add_stream_from_template(self._source)
-        self._packets = iter(self._input.demux(self._source))
+        source, encoder = self._input.streams.audio[0], row.tracks.encoder
+        self._track = _Recoded(source, output, encoder) if encoder == "aac" else _Copy(source, output)
+        self._packets = (packet for packet in self._input.demux(source) if packet.dts is not None)
         self._next_packet = None
 
     def __enter__(self) -> "SoundTrack":
@@ -233,12 +233,11 @@ class SoundTrack:
         """Copy the packets that start before `end` seconds; None: all that are left."""
         while (packet := self._next_packet or next(self._packets, None)) is not None:
             self._next_packet = packet
-            if packet.dts is None:
-                self._next_packet = None
-                continue
             if end is not None and (packet.pts + self._start) * packet.time_base >= end:
                 return
             packet.pts += self._start
-            packet.dts = packet.pts
-            packet.stream, self._next_packet = self._stream, None
-            self._output.mux(packet)
+            packet.dts, self._next_packet = packet.pts, None
+            with suppress(*ERRORS):  # a damaged packet is a gap
+                self._output.mux(self._track.take(packet))
+        if end is None:
+            self._output.mux(self._track.finish())

@@ -8,7 +8,6 @@ from pathlib import Path
 import av
 import numpy as np
 
-from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import images
 from deepsteg_jax.media.codecs import RGB, Coding, Colour, encoder_tag, opening
 from deepsteg_jax.media.container import url
@@ -33,7 +32,7 @@ class VideoFile:
         colour: Colour,
         clock: tuple[Fraction, Fraction],
         aspect: Fraction | None,
-        tracks: tuple[Path, Loop | None] | None,
+        tracks: tuple[Path, Loop | None, bool] | None,
     ):
         """Prepare; nothing is opened before the first frame.
 
@@ -44,7 +43,7 @@ class VideoFile:
             colour: that they say they have.
             clock: frames per second, seconds of a tick.
             aspect: of a pixel, width over height; None: not said.
-            tracks: the file whose sound and subtitles to copy, and their repetitions.
+            tracks: the file whose tracks to copy, their repetitions, and whether its tags are left out.
         """
         check_aspect(path, coding, aspect)
         self._path, self._row = path, row
@@ -98,14 +97,9 @@ class VideoFile:
             else:
                 context.sample_aspect_ratio = self._aspect
         if self._tracks_from is not None:
-            self._tracks = Tracks(*self._tracks_from, self._container, stream, self._row.tracks)
-        try:
-            with opening():
-                self._container.start_encoding()
-        except (*ERRORS, ValueError) as error:
-            if self._tracks and not isinstance(error, OSError):
-                raise UserError(self._tracks.refusal()) from error
-            raise
+            self._tracks = Tracks(*self._tracks_from, self._container, stream, self._row)
+        with opening():
+            self._container.start_encoding()
 
     def _close(self) -> None:
         if self._tracks:
@@ -167,7 +161,7 @@ def _join(video: Path, sound: Sound, output: Path, row: Format) -> None:
         source = pictures.streams.video[0]
         stream = container.add_stream_from_template(source, opaque=True)  # a decoder has no encoder
         stream.time_base, stream.disposition = source.time_base, source.disposition
-        with SoundTrack(sound, container) as track:
+        with SoundTrack(sound, container, row) as track:
             for packet in _with_decoding_times(pictures.demux(source)):
                 track.copy_until(packet.pts * packet.time_base)
                 packet.stream = stream

@@ -55,6 +55,7 @@ class Writer:
         aspect: Fraction | None = None,
         tracks_from: str | Path | None = None,
         loop: Loop | None = None,
+        drop_tags: bool = False,
         image: bool = False,
         lossy: Lossy | None = None,
         pixel_format: str = RGB,
@@ -69,6 +70,7 @@ class Writer:
             aspect: of a pixel, width over height.
             tracks_from: a video whose sound and subtitles go into this one.
             loop: plays them more than once.
+            drop_tags: leaves out its tags, but for the languages of tracks.
             image: write one still image.
             lossy: permits lossy formats.
             pixel_format: of the frames: RGB, or that of `Planes` (`Info.pixel_format`).
@@ -92,7 +94,7 @@ class Writer:
             if image:
                 self._sink = _ImageSink(self._path, lossy)
             else:
-                tracks = None if tracks_from is None else (Path(tracks_from), loop)
+                tracks = None if tracks_from is None else (Path(tracks_from), loop, drop_tags)
                 clock, coding = (self._rate, self._time_base), row.coding(pixel_format, lossy)
                 colour = colour or (coding.colour if pixel_format == RGB else Colour())
                 self._sink = VideoFile(self._path, row, coding, colour, clock, aspect, tracks)

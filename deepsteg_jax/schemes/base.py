@@ -45,6 +45,7 @@ class Settings(NamedTuple):
     align: str = "time"
     loop_cover: bool = False
     sound_bit_rate: int = 64_000  # bits per second; 0 leaves the secret's sound out
+    drop_tags: bool = False  # leave out the cover's: place, camera, author, title, ...
 
 
 class Cost(NamedTuple):
@@ -205,6 +206,9 @@ class Scheme(ABC):
 
     lossy: media.Lossy | None = None
     """The quality of an output in a lossy format; None: such formats destroy the secret."""
+
+    carries_sound = True
+    """Whether the sound of a secret that is a video travels with it."""
 
     slots = 1
     """The largest number of secrets, each with a key of its own, in one cover."""

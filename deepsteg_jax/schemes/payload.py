@@ -55,7 +55,9 @@ def prepare(path: Path, room: int, sound_bit_rate: int, open_files: ExitStack) -
         folder = Path(open_files.enter_context(TemporaryDirectory()))
         output = folder / f"{path.stem[:50]}.mkv"
         described = media.code_to_size(path, output, room - len(_packed_name(output)), sound_bit_rate)
-    return _payload(output, True, f"{reason}: {described}", open_files)
+    lost = media.unsent(path, sound=True)
+    lost = f" (left out: {lost})" if lost else ""
+    return _payload(output, True, f"{reason}: {described}{lost}", open_files)
 
 
 def _payload(path: Path, coded: bool, note: str, open_files: ExitStack) -> Payload:

@@ -45,6 +45,23 @@ def test_sound_of_an_mp4_is_in_step(tmp_path, codec, start):
     assert onset(source) == pytest.approx(0.2 + start / 48000, abs=2e-3)
 
 
+@pytest.mark.parametrize("name", ["out.mp4", "out.m4v", "out.mov"])
+@pytest.mark.parametrize("start", [-4800, 0, 4800])
+def test_phones_get_aac_in_step(tmp_path, name, start):
+    source = film(tmp_path / "a.mkv", noise(12), sounds=[Sound("libopus", click(0.2, 2.0), start)])
+    sound = media.encode_sound(source, 64_000)
+    with media.Writer(tmp_path / name, 25, lossy=media.Lossy()) as writer:
+        for frame in smooth(12):
+            writer.write(frame)
+        writer.add_sound(sound)
+    sound.file.close()
+    with av.open(str(tmp_path / name)) as container:
+        codecs = [stream.codec_context.name for stream in container.streams]
+        assert codecs == ["h264", "aac"] and container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+    assert onset(tmp_path / name) == pytest.approx(0.2 + start / 48000, abs=3e-3)
+    assert len(read_stack(tmp_path / name)) == 12
+
+
 def ogg_packets(sound):
     sound.file.seek(0)
     with av.open(sound.file, format="ogg") as container:

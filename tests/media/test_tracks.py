@@ -220,3 +220,145 @@ def test_tags_and_chapters_of_playable_video(tmp_path):
     assert media.probe(path).tracks == 2
     for word in (b"deepsteg", b"numpy", b"pyav", b"python"):
         assert word not in path.read_bytes().lower()
+
+
+def decoded(path):
+    """When the first sound that can be decoded begins, in seconds, and its samples, float [n]."""
+    with av.open(str(path)) as container:
+        track = next(track for track in container.streams.audio if track.codec_context)
+        frames = list(container.decode(track))
+    samples = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
+    scale = 2.0 ** (8 * samples.itemsize - 1) if samples.dtype.kind == "i" else 1
+    return float(frames[0].pts * frames[0].time_base), samples / scale
+
+
+@pytest.mark.parametrize("output", ["out.mkv", "out.nut"])
+@pytest.mark.parametrize(
+    "name, codec",
+    [
+        ("a.avi", "pcm_mulaw"),
+        ("a.avi", "pcm_alaw"),
+        ("a.avi", "adpcm_ms"),
+        ("a.avi", "adpcm_ima_wav"),
+        ("a.mov", "adpcm_ima_qt"),
+        ("a.mov", "alac"),
+        ("a.mov", "pcm_s24be"),
+        ("a.wmv", "wmav2"),
+        ("a.wmv", "wmav1"),
+    ],
+)
+def test_sound_of_every_kind_sounds_the_same(tmp_path, name, codec, output):
+    """Copied where the container holds it so that it can be decoded, else coded without loss."""
+    cover = film(tmp_path / name, smooth(25), sounds=[Sound(codec, hiss(1.0), bit_rate=64_000)], **MPEG4)
+    path = write(tmp_path / output, noise(25), tracks_from=cover)
+    (begin, samples), (wanted, expected) = decoded(path), decoded(cover)
+    np.testing.assert_array_equal(samples, expected)
+    assert begin == pytest.approx(wanted, abs=2e-3) and media.left_out(cover, path) == ""
+    if output == "out.mkv" and name != "a.mov":
+        assert [data for data, _ in packets(path)] == [data for data, _ in packets(cover)]
+    again = write(tmp_path / f"again{path.suffix}", noise(25), tracks_from=path)  # a stego is a cover, too
+    np.testing.assert_array_equal(decoded(again)[1], expected)
+
+
+# --- tracks that do not come along ------------------------------------------------------------------
+
+
+def with_unknown_sound(path, sounds):
+    """A film whose last sound is of a kind that FFmpeg does not know."""
+    data = film(
+        path, smooth(6), sounds=[Sound("ac3", hiss(0.24, i)) for i in range(sounds)], **MPEG4
+    ).read_bytes()
+    before, found, after = data.rpartition(b"ac-3")
+    path.write_bytes(before + b"zzzz" + after)
+    return path
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.nut", "out.webm", "out.mp4", "out.mov"])
+@pytest.mark.parametrize("sounds", [1, 2])
+def test_sound_that_nobody_can_decode_is_named(tmp_path, name, sounds):
+    cover = with_unknown_sound(tmp_path / "cover.mp4", sounds)
+    path = write(tmp_path / name, smooth(6), tracks_from=cover, lossy=LOSSY)
+    assert len(sound_codecs(path)) == sounds - 1
+    assert media.left_out(cover, path) == f"track {sounds}: sound that no decoder is known for"
+    assert media.unsent(cover, sound=True) == media.left_out(cover, path)
+    sound = media.encode_sound(cover, 64_000)
+    assert (sound is None) == (sounds == 1)
+
+
+def test_attachments_are_kept_where_the_container_has_them(tmp_path):
+    def attach(stream):
+        stream.container.add_attachment("a font.ttf", "application/x-truetype-font", bytes(range(99)))
+
+    cover = rich(tmp_path / "cover.mkv", prepare=attach, subtitles="")
+    path = write(tmp_path / "out.mkv", noise(6), tracks_from=cover)
+    with av.open(str(path)) as container:
+        (font,) = container.streams.attachments
+        assert (font.name, font.mimetype, bytes(font.data)) == (
+            "a font.ttf",
+            "application/x-truetype-font",
+            bytes(range(99)),
+        )
+        assert len(container.streams.audio) == 2
+    assert media.left_out(cover, path) == ""
+    for name in ("a.mp4", "a.webm", "a.nut"):
+        write(tmp_path / name, smooth(6), tracks_from=cover, lossy=LOSSY)
+        assert media.left_out(cover, tmp_path / name) == "track 3: a file (a font.ttf)"
+
+
+def two_videos(path):
+    with av.open(str(path), "w") as container:
+        both = [container.add_stream("mpeg4", rate=25, width=48, height=32) for _ in range(2)]
+        for number, picture in enumerate(noise(6)):
+            for stream in both:
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+        for stream in both:
+            container.mux(stream.encode(None))
+    return path
+
+
+def test_a_second_video_is_named(tmp_path):
+    cover = two_videos(tmp_path / "cover.mp4")
+    for name in ("a.mp4", "a.mkv"):
+        path = write(tmp_path / name, smooth(6), tracks_from=cover, lossy=LOSSY)
+        assert media.left_out(cover, path) == "track 1: a second video (mpeg4)"
+        assert media.probe(path).frames == 6
+
+
+def test_all_that_a_folder_of_images_leaves_out_is_named(tmp_path):
+    cover = rich(tmp_path / "cover.mkv", subtitles="")
+    assert media.left_out(cover, f"{tmp_path}/new/") == "track 1: sound (opus), track 2: sound (flac)"
+    assert media.unsent(cover, sound=True) == "track 2: sound (flac)"
+    assert media.unsent(write(tmp_path / "a.png", noise(1), image=True), sound=True) == ""
+
+
+def test_advice_about_subtitles_names_the_tracks_that_fit(tmp_path):
+    """Neither the font nor the sound that nobody knows is among them."""
+    cover = rich(tmp_path / "cover.mkv")
+    with pytest.raises(
+        UserError, match=r"track 3 \(srt\) .* \.mp4: write \.mkv, or convert it first"
+    ) as caught:
+        media.check_tracks(cover, tmp_path / "a.mp4")
+    command = "ffmpeg -i IN -map 0:0 -map 0:1 -map 0:2 -map 0:3 -c copy -c:s mov_text OUT.mp4"
+    assert str(caught.value).endswith(command)
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4", "out.webm"])
+def test_tags_can_be_left_out(tmp_path, name):
+    personal = {
+        "location": "+48.1374+011.5755/",
+        "make": "Camera Maker",
+        "artist": "Somebody",
+        "comment": "my own words",
+    }
+    cover = rich(tmp_path / "cover.mkv", subtitles="", tags=personal, chapters=[(0, 240, "At the lake")])
+    path = write(tmp_path / name, smooth(6), tracks_from=cover, lossy=LOSSY, drop_tags=True)
+    data = path.read_bytes()
+    for words in (*personal.values(), "Original", "At the lake", "+48.1374"):
+        assert words.encode() not in data
+    with av.open(str(path)) as container:
+        assert [stream.metadata["language"] for stream in container.streams.audio] == ["eng", "deu"]
+        assert len(container.chapters()) == 1
+    kept = write(tmp_path / f"kept{path.suffix}", smooth(6), tracks_from=cover, lossy=LOSSY).read_bytes()
+    assert b"Somebody" in kept and (b"+48.1374" in kept or name == "out.mp4")

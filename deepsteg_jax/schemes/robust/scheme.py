@@ -39,7 +39,7 @@ _STEGO_BYTES, _STILL_BYTES = 0.056, 0.41  # of a pixel
 class RobustScheme(Scheme):
     """Keeps its compiled programs; parameters of a side are loaded when it is first used."""
 
-    name, purpose = "robust", "post"
+    name, purpose, carries_sound = "robust", "post", False
 
     def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
         """Take the whole config, and `load_params`, which returns the parameters of "hide" or "reveal".
@@ -189,10 +189,8 @@ def describe(plan: Plan, settings: Settings) -> Metadata:
 
 
 def notes_on(plan: Plan) -> tuple[str, ...]:
-    """Return notes for the user on the parts of the secret that are lost."""
+    """Return notes for the user on the times of the secret that are lost."""
     notes = []
-    if plan.secret.tracks:
-        notes.append("the secret's sound and subtitles are left out: this model hides pictures only")
     clocks = {"cover": plan.cover_clock, "secret": plan.secret_clock}
     if varying := [name for name, clock in clocks.items() if not clock.constant]:
         notes.append(

@@ -134,11 +134,10 @@ def test_pixel_shapes_are_kept(robust):
     assert reveal(robust, stego)[0].metadata.aspect == Fraction(8, 9)
 
 
-def test_what_the_secret_loses_is_said(robust):
-    job = make_plan(6, 6, tracks=1)
+def test_times_that_the_secret_loses_are_said(robust):
+    job = make_plan(6, 6)
     job = job._replace(cover_clock=job.cover_clock._replace(constant=False))
     assert hide(robust, job, noise(6, 20, 30))[1].notes == (
-        "the secret's sound and subtitles are left out: this model hides pictures only",
         "the frame rate of the cover varies, that of the revealed video will not",
     )
 
