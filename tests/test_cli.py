@@ -121,7 +121,7 @@ def test_hide(run, calls, folder):
         "--config.video.secret=",
         "--config.a=(1, 2)",
     ]
-    code, out, _ = run(*HIDE, "--for=post", "--scheme=robust", "--loop-cover", *changes)
+    code, out, _ = run(*HIDE, "--for=post", "--scheme=robust", "--loop-cover", "--drop-tags", *changes)
     assert code == 0 and out == "out.mp4: 1 frame of 64x48\n"
     positional, named = calls[0]
     assert positional == ("cover.mkv", "secret.mkv", "out.mp4", "a passphrase")
@@ -131,13 +131,14 @@ def test_hide(run, calls, folder):
         "video.secret": "",
         "a": (1, 2),
     }
-    assert named == {"purpose": "post", "scheme": "robust", "loop_cover": True, "announce": cli.announce}
+    given = {"purpose": "post", "scheme": "robust", "loop_cover": True, "drop_tags": True}
+    assert named == given | {"announce": cli.announce}
 
 
 def test_the_suffix_chooses_where_nothing_is_said(run, calls, folder):
     assert run(*HIDE)[0] == 0
-    named = {"purpose": None, "scheme": None, "changes": {}, "loop_cover": False, "announce": cli.announce}
-    assert calls[0][1] == named
+    named = {"purpose": None, "scheme": None, "changes": {}, "loop_cover": False, "drop_tags": False}
+    assert calls[0][1] == named | {"announce": cli.announce}
 
 
 def test_reveal(run, calls, folder):

@@ -101,7 +101,7 @@ def _fault(path: Path, other: str = "is not a video or image, or is damaged at i
     if is_cut(path):
         return "is cut short"
     if all(byte >= 32 or byte in b"\t\r\n" for byte in start):
-        return "is text, perhaps a playlist, which is not followed"
+        return "is not a video or image but text (playlists are not followed)"
     return other
 
 

@@ -295,7 +295,9 @@ def test_a_playlist_fetches_nothing(tmp_path, kind):
         }
         path = tmp_path / f"a.{kind}"
         path.write_text(texts[kind])
-        refused(path, "is text, perhaps a playlist, which is not followed: give a complete video")
+        refused(
+            path, r"is not a video or image but text \(playlists are not followed\): give a complete video"
+        )
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()
