@@ -1,6 +1,7 @@
-"""What a HEIF or AVIF file says of its picture and the reader of AVIF does not tell (ISO/IEC 23008-12)."""
+"""What HEIF, AVIF and JPEG 2000 files say of a picture and Pillow does not tell (ISO/IEC 23008-12)."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +44,7 @@ def describe(path: Path, size: tuple[int, int]) -> tuple[Colour, Crop | None]:
     A damaged description is one without tags.
     """
     try:
-        found = dict(_properties(_meta(path)))
+        found = dict(_properties(_outer_box(path, b"meta")[_FULL:]))
         return _colour(found.get(b"colr", b"")), _crop(found.get(b"clap"), size)
     except (ValueError, IndexError, ZeroDivisionError):
         return Colour(), None
@@ -59,15 +60,24 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += length
 
 
-def _meta(path: Path) -> bytes:
-    """Return the content of the box that describes the items."""
+def jp2_profile(path: Path) -> bytes:
+    """Return the colour profile of a JPEG 2000 file (ISO/IEC 15444-1, I.5.3.3); none if it has none."""
+    with suppress(ValueError):
+        for kind, content in _boxes(_outer_box(path, b"jp2h")):
+            if kind == b"colr" and content[:1] in b"\2\3":  # by a restricted or by any profile
+                return content[3:]
+    return b""
+
+
+def _outer_box(path: Path, kind: bytes) -> bytes:
+    """Return the content of the first of the outermost boxes of a kind; none if there is none."""
     with path.open("rb") as file:
         while head := file.read(8):
             length, read = int.from_bytes(head[:4], "big"), 8
             if length == 1:
                 length, read = int.from_bytes(file.read(8), "big"), 16
-            if head[4:] == b"meta" and read <= length < _LARGEST:
-                return file.read(length - read)[_FULL:]
+            if head[4:] == kind and read <= length < _LARGEST:
+                return file.read(length - read)
             if length < read:
                 break
             file.seek(length - read, 1)

@@ -37,7 +37,7 @@ _FORMATS = sorted(set(_READ.values()))  # Pillow would also open MPEG streams
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError)
 # A damaged PNG can ask for more memory than there is.
 _ERRORS = (*_DAMAGE, MemoryError, Image.DecompressionBombError)
-_ANIMATIONS = ["AVIF", "WEBP"]
+_ANIMATIONS = ["AVIF", "PNG", "WEBP"]
 _NUMBER = re.compile(r"%(0\d+)?d")
 _SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 254, 258, 262, 274, 339  # tags of TIFF and Exif
 _REDUCED_OR_MASK, _WHITE_IS_ZERO, _UNSIGNED = 0b101, 0, 1  # values of them
@@ -94,7 +94,7 @@ def is_image(path: Path) -> bool:
 
 
 def is_animation(path: Path) -> bool:
-    """Return whether a file is an animation of which FFmpeg does not give all frames."""
+    """Return whether a file is an animation that `read_animation` reads; FFmpeg reads GIF."""
     with suppress(*_ERRORS), Image.open(path, formats=_ANIMATIONS) as image:
         return _is_animated(image)
     return False
@@ -107,7 +107,12 @@ def is_pictures(path: str | Path) -> bool:
 
 def _is_animated(image: Image.Image) -> bool:
     """Return whether an image moves. Pages, views and previews, which other formats have, do not."""
-    return image.format in ("GIF", "PNG", "WEBP", "AVIF") and image.is_animated
+    return image.format in ("GIF", *_ANIMATIONS) and image.n_frames - _hidden(image) > 1
+
+
+def _hidden(image: Image.Image) -> int:
+    """Return the number of frames that only programs show that know no animations: 0, or 1 in a PNG."""
+    return int(getattr(image, "default_image", False))
 
 
 def _is_motion_jpeg(image: Image.Image, path: Path) -> bool:
@@ -153,6 +158,8 @@ def load(path: Path) -> np.ndarray:
             _find_page(image, path)
         elif _is_animated(image):
             raise UserError(f"{shown(path)} has {image.n_frames} frames: give one picture in its place")
+        if _hidden(image):
+            image.seek(1)
         image.load()  # which turns some kinds
         if image.format in ("AVIF", "HEIF") and is_cut(path):
             raise OSError("tiles are missing, which libheif does not mind")
@@ -181,7 +188,7 @@ def read_animation(path: Path) -> Iterator[Frame]:
     """Yield the frames of an animation."""
     time = 0
     with _opened(path, _ANIMATIONS) as image:
-        for number in range(image.n_frames):
+        for number in range(_hidden(image), image.n_frames):
             image.seek(number)
             image.load()
             yield Frame(_finished(image, path, _colour(image, path)), time)
@@ -190,7 +197,7 @@ def read_animation(path: Path) -> Iterator[Frame]:
 
 def _finished(image: Image.Image, path: Path, colour: Colour) -> np.ndarray:
     """Return an image in sRGB, on white, as it is stored."""
-    profile = image.info.get("icc_profile", b"")
+    profile = heif.jp2_profile(path) if image.format == "JPEG2000" else image.info.get("icc_profile", b"")
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_eight_bits(image, path))

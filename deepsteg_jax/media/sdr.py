@@ -10,7 +10,7 @@ import numpy as np
 
 from deepsteg_jax.media.codecs import Colour
 
-PQ, HLG = 16, 18  # AVCOL_TRC: SMPTE ST 2084, ARIB STD-B67
+PQ, HLG, SRGB = 16, 18, 13  # AVCOL_TRC: SMPTE ST 2084, ARIB STD-B67, IEC 61966-2-1
 _BT709 = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))  # x, y of red, green and blue
 _WIDE = {  # by AVCOL_PRI; their white is taken for that of BT.709, D65
     9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),  # BT.2020
@@ -41,7 +41,7 @@ def map_to_sdr(rgb: np.ndarray, colour: Colour) -> np.ndarray:
     light = _light(colour.transfer)[levels >> 4]
     if colour.primaries in _WIDE:
         light = light @ _to_bt709(colour.primaries).T
-    curve, most = _signal(is_hdr(colour))
+    curve, most = _signal(is_hdr(colour), colour.transfer == SRGB)
     return curve[(np.sqrt(light.clip(0, most)) * (_STEPS / most**0.5)).astype(np.uint16)]
 
 
@@ -61,6 +61,8 @@ def _light(transfer: int) -> np.ndarray:
         scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
         # Each colour by itself, as zimg has it: BT.2100 takes the power of luminance, for more work.
         light = _PEAK / _WHITE * scene**1.2
+    elif transfer == SRGB:
+        light = np.where(signal <= 0.04045, signal / 12.92, ((signal + 0.055) / 1.055) ** 2.4)
     else:
         light = signal**_GAMMA
     return light.astype(np.float32)
@@ -78,11 +80,15 @@ def _to_xyz(primaries: tuple) -> np.ndarray:
 
 
 @cache
-def _signal(hdr: bool) -> tuple[np.ndarray, float]:
+def _signal(hdr: bool, srgb: bool) -> tuple[np.ndarray, float]:
     """Return the signal of light, uint8 [_STEPS + 1] by its square root, and the most light."""
     most = _PEAK / _WHITE if hdr else 1.0
-    signal = (np.linspace(0, most**0.5, _STEPS + 1) ** 2) ** (1 / _GAMMA)
-    room = 1 - _KNEE
-    over, top = (np.maximum(x - _KNEE, 0) / room for x in (signal, most ** (1 / _GAMMA)))
-    bent = _KNEE + room * over * (1 + over / top**2) / (1 + over)
-    return np.round(255 * np.where(signal > _KNEE, bent if hdr else signal, signal)).astype(np.uint8), most
+    light = np.linspace(0, most**0.5, _STEPS + 1) ** 2
+    signal = light ** (1 / _GAMMA)
+    if srgb:
+        signal = np.where(light <= 0.0031308, 12.92 * light, 1.055 * signal - 0.055)
+    if hdr:
+        room = 1 - _KNEE
+        over, top = (np.maximum(x - _KNEE, 0) / room for x in (signal, most ** (1 / _GAMMA)))
+        signal = np.where(over > 0, _KNEE + room * over * (1 + over / top**2) / (1 + over), signal)
+    return np.round(255 * signal).astype(np.uint8), most

@@ -293,6 +293,16 @@ def test_the_number_of_frames_tells_an_animation(tmp_path, suffix):
     assert info.rate == 12.5
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_picture_of_an_animation_for_other_programs_is_left_out(tmp_path, count):
+    frames = noise(4, 40, 56)
+    pictures = [Image.fromarray(frame) for frame in frames]
+    rest = {"save_all": True, "append_images": pictures[1 : count + 1], "duration": 80}
+    pictures[0].save(tmp_path / "a.png", default_image=True, **rest)
+    assert images.is_image(tmp_path / "a.png") == (count == 1)
+    np.testing.assert_array_equal(list(media.read_frames(tmp_path / "a.png")), frames[1 : count + 1])
+
+
 def test_an_animation_is_read_as_it_moves(tmp_path):
     frames = noise(4, 40, 56)
     rgba = [Image.fromarray(np.dstack([frame, np.full((40, 56), 255, np.uint8)])) for frame in frames]

@@ -95,6 +95,19 @@ def test_profiles_are_applied(tmp_path, name):
     assert np.abs(found.astype(int) - plain).max() > 10  # it makes a difference
 
 
+def test_the_profile_of_jpeg_2000(tmp_path):
+    image, icc = Image.fromarray(smooth(1, 40, 56)[0]), wide_gamut()
+    image.save(tmp_path / "a.jp2")
+    data = bytearray((tmp_path / "a.jp2").read_bytes())
+    header, old = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    size, of_old = (struct.unpack_from(">I", data, at)[0] for at in (header, old))
+    new = struct.pack(">I", 11 + len(icc)) + b"colr\2\0\0" + icc
+    data[old : old + of_old] = new
+    struct.pack_into(">I", data, header, size - of_old + len(new))
+    (tmp_path / "a.jp2").write_bytes(data)
+    assert np.abs(images.load(tmp_path / "a.jp2").astype(int) - expected(image, icc)).max() <= 1
+
+
 def test_a_profile_and_transparency(tmp_path):
     rgba = np.dstack([smooth(1, 40, 56)[0], np.full((40, 56), 255, np.uint8)])
     rgba[:, 30:, 3] = 0

@@ -106,3 +106,13 @@ def test_stills_are_shown_as_sdr(tmp_path, frame):
         assert media.is_hdr(media.probe(path).colour)
     (tmp_path / "b.png").write_bytes(in_png(levels, (1, 13)))
     np.testing.assert_array_equal(images.load(tmp_path / "b.png"), levels)
+
+
+def test_display_p3_of_stills(tmp_path):
+    levels = smooth(1, 40, 56)[0]
+    (tmp_path / "a.png").write_bytes(in_png(levels, (12, 13)))
+    value = levels / 255
+    light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    light = (light @ np.linalg.inv(TO_P3).T).clip(0, 1)
+    wanted = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(images.load(tmp_path / "a.png"), 255 * wanted, atol=2)
