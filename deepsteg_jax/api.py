@@ -232,7 +232,7 @@ def hide_file(
     cover: str | PathLike,
     secret: str | PathLike,
     output: str | PathLike,
-    key: Credential,
+    key: Credential | Callable[[], Credential],
     purpose: Purpose | None = None,
     scheme: str | None = None,
     changes: Mapping[str, Any] | None = None,
@@ -247,7 +247,8 @@ def hide_file(
         cover: path of a clip or an image.
         secret: the same, or for "file" any file.
         output: path of the stego.
-        key: a passphrase, or 32 bytes from `random_key` or a key file.
+        key: a passphrase, or 32 bytes from `random_key` or a key file; or a function that asks for one of
+            them, called once cover and secret are known to fit.
         purpose: "file" for exact copies, "post" for re-encoding, "live" for the fastest; None: by the
             suffix of `output`, .mp4, .mov and .jpg are for posting.
         scheme: "adaptive", "pixels" or "robust" in place of the one that suits the purpose.
@@ -255,7 +256,7 @@ def hide_file(
         loop_cover: repeat a cover that is shorter than the secret.
         drop_tags: leave out the cover's tags, all but languages.
         progress: called with the number of frames just hidden.
-        announce: called before the work with a line about the secret's treatment, or an empty one.
+        announce: called before the work with a line that says what will be done and how large it gets.
 
     Returns:
         The report; its last note says what the stego survives.
@@ -268,7 +269,8 @@ def hide_file(
     settings = loading.settings_of(made.config, loop_cover, drop_tags)
     if made.accepts == "pictures":
         _check_picture(secret)
-    report = pipeline.hide(made, _checked(key), cover, secret, fspath(output), progress, settings, announce)
+    asked = (lambda: _checked(key())) if callable(key) else _checked(key)
+    report = pipeline.hide(made, asked, cover, secret, fspath(output), progress, settings, announce)
     return report._replace(notes=(*report.notes, SURVIVES[made.purpose]))
 
 
@@ -281,7 +283,11 @@ def _check_picture(secret: str) -> None:
 
 
 def reveal_file(
-    stego: str | PathLike, output: str | PathLike, key: Credential, progress: Progress = _ignore
+    stego: str | PathLike,
+    output: str | PathLike,
+    key: Credential,
+    progress: Progress = _ignore,
+    announce: Callable[[str], Any] = _ignore,
 ) -> Report:
     """Reveal a hidden file, finding out which shipped model hid it and how, as `deepsteg reveal` does.
 
@@ -290,6 +296,7 @@ def reveal_file(
         output: path of the secret; a folder for one that is a file, which has its own name there.
         key: the sender's.
         progress: called with the number of frames just read.
+        announce: called before the work with a line that says what was found and how large it gets.
 
     Raises:
         UserError: bad input, a wrong key or a model that is not shipped; nothing is left under the output's
@@ -300,7 +307,7 @@ def reveal_file(
     info = media.probe(stego, [])
     names = _shipped.for_stego(info, media.is_exact(stego))
     schemes = (_shipped.scheme(name) for name in names)
-    return pipeline.reveal(schemes, _checked(key), stego, fspath(output), progress)
+    return pipeline.reveal(schemes, _checked(key), stego, fspath(output), progress, announce)
 
 
 def describe(path: str | PathLike, purpose: Purpose | None = None) -> str:

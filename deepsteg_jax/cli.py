@@ -215,7 +215,6 @@ def _hide(options: argparse.Namespace) -> None:
     info = media.probe(inputs[0])  # before the passphrase is asked for
     media.check_readable(inputs[1])
     media.check_output(options.output, inputs, info.is_image, lossy=True)
-    key = _read_key(options, confirm=True)
 
     from deepsteg_jax import api
 
@@ -224,7 +223,7 @@ def _hide(options: argparse.Namespace) -> None:
             options.cover,
             options.secret,
             options.output,
-            key,
+            lambda: asked(options, bar),
             purpose=options.purpose,
             scheme=options.scheme,
             changes=options.changes,
@@ -241,12 +240,13 @@ def _reveal(options: argparse.Namespace) -> None:
 
     info = media.probe(options.stego, [])
     media.check_place(options.output, (options.stego,))
-    key = _read_key(options)
 
-    from deepsteg_jax import api
+    from deepsteg_jax import api, keys
 
+    key = keys.read_credential(options.passphrase_file, options.key_file)
     with _progress("reveal", info.frames) as bar:
-        report = api.reveal_file(options.stego, options.output, key, progress=bar.update)
+        files = options.stego, options.output
+        report = api.reveal_file(*files, key, progress=bar.update, announce=announce)
     print(f"{options.output}: {report.summary()}")
 
 
@@ -270,16 +270,20 @@ def _info(options: argparse.Namespace) -> None:
     print(api.describe(options.file, purpose=options.purpose))
 
 
-def _read_key(options: argparse.Namespace, confirm: bool = False) -> str | bytes:
+def asked(options: Any, bar: Any) -> str | bytes:
+    """Read the sender's key, warn of a weak passphrase, and start the clock of a progress bar anew."""
     from deepsteg_jax import keys
 
-    return keys.read_credential(options.passphrase_file, options.key_file, confirm)
+    key = keys.read_credential(options.passphrase_file, options.key_file, confirm=True)
+    announce(keys.weakness(key))
+    bar.unpause()
+    return key
 
 
 def _progress(title: str, frames: int | None) -> Any:
-    from tqdm import tqdm
+    from deepsteg_jax.commands.common import progress_bar
 
-    return tqdm(desc=title, total=frames, unit="frame", dynamic_ncols=True)
+    return progress_bar(title, frames)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -214,7 +214,7 @@ def after(reveal: Callable, settings: ConfigDict) -> Callable:
     """Return `reveal`, enhancing the frames that it writes.
 
     Args:
-        reveal: (credential, stego, output, progress) -> Report, of a pipeline.
+        reveal: (credential, stego, output, progress, announce) -> Report, of a pipeline.
         settings: see `commands.settings.ENHANCE`.
 
     Returns:
@@ -225,13 +225,14 @@ def after(reveal: Callable, settings: ConfigDict) -> Callable:
     """
     names = check(settings)
 
-    def reveal_and_enhance(credential, stego, output, progress):
+    def reveal_and_enhance(credential, stego, output, progress, announce=lambda line: None):
         image = media.probe(stego, []).is_image
         media.check_output(output, (stego,), image=image)
         with _folder_beside(output) as folder:
             plain, partial_error = Path(folder) / ("plain.png" if image else "plain.mkv"), None
             try:
-                report = reveal(credential, stego, plain, progress)
+                told = lambda line: announce(line.replace(str(plain), str(output)))  # noqa: E731
+                report = reveal(credential, stego, plain, progress, told)
             except PartialError as error:  # the readable part is written
                 partial_error = PartialError(str(error).replace(str(plain), str(output)))
             _check_picture(plain)
@@ -241,7 +242,7 @@ def after(reveal: Callable, settings: ConfigDict) -> Callable:
                 raise partial_error
             seconds = report.seconds + time.monotonic() - start
             notes = (*report.notes, f"enhanced: {', '.join(names)}")
-            return report._replace(seconds=seconds, notes=notes)
+            return report._replace(seconds=seconds, notes=notes, size_bytes=media.size_of(output))
 
     return reveal_and_enhance
 

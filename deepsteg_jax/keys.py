@@ -22,6 +22,7 @@ from deepsteg_jax.errors import UserError
 
 KEY_BYTES = 32
 SALT_BYTES = 16
+LEAST_CHARACTERS, LEAST_DIFFERENT = 12, 6  # of a passphrase: `weakness` warns of less
 PASSPHRASE_VARIABLE = "DEEPSTEG_PASSPHRASE"
 
 Credential = str | bytes  # a passphrase, or the content of a key file
@@ -71,6 +72,15 @@ def check_passphrase(passphrase: str) -> str:
     except UnicodeEncodeError:
         raise UserError("the passphrase is not UTF-8 text: choose another one") from None
     return passphrase
+
+
+def weakness(credential: Credential) -> str:
+    """Return a warning about a passphrase that is soon guessed; empty for all others and for key files."""
+    if isinstance(credential, bytes):
+        return ""
+    if len(credential) >= LEAST_CHARACTERS and len(set(credential)) >= LEAST_DIFFERENT:
+        return ""
+    return "the passphrase is weak: whoever has the stego could guess it; five random words are better"
 
 
 def read_key_file(path: str | Path) -> bytes:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from deepsteg_jax import keys, media
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.media.background import read_ahead, write_behind
-from deepsteg_jax.plan import Plan, cover_frames, make_plan, make_plan_for_bytes, secret_frames
+from deepsteg_jax.plan import Plan, cover_frames, fitted_size, make_plan, make_plan_for_bytes, secret_frames
+from deepsteg_jax.schemes import payload
 from deepsteg_jax.schemes.base import NOTHING, Found, Pair, Receiver, Scheme, Sender, Settings, Stego
 
 AHEAD = 8  # frames read and written ahead of and behind the work
@@ -35,6 +36,7 @@ class Report(NamedTuple):
     seconds: float  # from the first frame read to the last one written, without compilation
     processed: int  # frames of the stego that were written or read in that time
     notes: tuple[str, ...] = ()  # for the user
+    size_bytes: int = 0  # of the output; 0: it is in memory
 
     @property
     def fps(self) -> float:
@@ -45,7 +47,14 @@ class Report(NamedTuple):
         """Summarise the job in one line for the user."""
         notes = "".join(f"; {note}" for note in self.notes)
         frames = self.frames or self.processed
-        return f"{frames} frames of {self.width}x{self.height}, {self.fps:.1f} frames/s{notes}"
+        took = f"{self.seconds:.1f}" if self.seconds < 10 else f"{self.seconds:.0f}"
+        size = shown_size(self.size_bytes)
+        return f"{frames} frames of {self.width}x{self.height}, {size}, took {took} s{notes}"
+
+
+def shown_size(size: int) -> str:
+    """Return a number of bytes in words."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
 
 
 # --- hide -----------------------------------------------------------------------------------------
@@ -53,7 +62,7 @@ class Report(NamedTuple):
 
 def hide(
     scheme: Scheme,
-    credential: keys.Credential | Sequence[keys.Credential],
+    credential: keys.Credential | Sequence[keys.Credential] | Callable[[], keys.Credential],
     cover: Any,
     secret: Any,
     output: Any,
@@ -69,13 +78,13 @@ def hide(
     Args:
         scheme: to hide with.
         credential: what the receiver must have, a passphrase or a key file's content; several for a scheme
-            that has slots.
+            that has slots; or a function that asks for it, called once cover and secret are known to fit.
         cover: path of a clip.
         secret: path, or as many as there are credentials; scaled down if it is larger than the cover.
         output: path of the stego.
         progress: called with the number of frames just hidden.
         settings: see `Settings`.
-        announce: called before the work with the sender's announcement, which may be empty.
+        announce: called before the work with a line that says what will be done and how large it gets.
 
     Raises:
         UserError: bad input; nothing is left under the output's name.
@@ -90,11 +99,13 @@ def hide(
     scheme.check(info)
     check_output(scheme, output, info, inputs)
     media.check_tracks(cover, output)
+    _check_fits(scheme, plan)
     measured = scheme.measure(timed.frame for timed in read(cover))
     pairs = _paired(scheme, plan, read) if pictures else _unpaired(plan, read)
+    credential = credential() if callable(credential) else credential
     credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
     with scheme.sender(plan, credentials, settings, measured) as sender:
-        announce(sender.announcement)
+        announce(_announcement(scheme, plan, output, sender))
         start, done = time.monotonic(), 0
         counted = _Counted(progress)
         sender.progress = counted.ahead
@@ -111,7 +122,35 @@ def hide(
         seconds = time.monotonic() - start
         notes = (*_notes(scheme, plan, output, settings), *sender.notes)
     count = len(plan.secret_clock.times) if pictures else 0
-    return Report(count, info.width, info.height, info.rate, seconds, done, notes)
+    return Report(count, info.width, info.height, info.rate, seconds, done, notes, media.size_of(output))
+
+
+def _check_fits(scheme: Scheme, plan: Plan) -> None:
+    """Raise UserError if a secret that travels as bytes has too many."""
+    room = scheme.holds(plan.cover, len(plan.cover_clock.times))
+    if room is not None:
+        payload.check(Path(plan.secret_path), room)
+
+
+def _announcement(scheme: Scheme, plan: Plan, output: Any, sender: Sender) -> str:
+    """Say what will be done, before the work."""
+    size = scheme.cost(plan.cover.height, plan.cover.width, len(plan.cover_clock.times)).stego_bytes
+    size *= plan.schedule.passes
+    about = f"{output} will take about {shown_size(size)}"
+    return "; ".join(part for part in (sender.announcement, _shrunk(plan), about) if part)
+
+
+def _shrunk(plan: Plan) -> str:
+    """Say that a secret of pictures is scaled down, if it is."""
+    if plan.fit is None:
+        return ""
+    width, height = fitted_size(plan.secret, plan.cover.width, plan.cover.height)
+    own = plan.secret.width, plan.secret.height
+    return (
+        ""
+        if (width, height) == own
+        else f"the secret is scaled down from {own[0]}x{own[1]} to {width}x{height}"
+    )
 
 
 class _Counted:
@@ -240,6 +279,8 @@ def _notes(scheme: Scheme, plan: Plan, output: Any, settings: Settings) -> Itera
             f"the cover has no frames at the times of {plan.left_out} frames of the secret, which are left "
             "out (--config.video.align=frames keeps all)"
         )
+    if shrunk := _shrunk(plan):
+        yield shrunk
     if lost := media.left_out(plan.cover_path, output):
         yield f"left out of the cover: {lost}"
     if scheme.accepts == "pictures":
@@ -262,6 +303,7 @@ def reveal(
     stego: Any,
     output: Any,
     progress: Callable[[int], Any],
+    announce: Callable[[str], Any] = lambda line: None,
 ) -> Report:
     """Reveal a hidden video, image or file, file to file.
 
@@ -272,6 +314,7 @@ def reveal(
         output: path of the secret, or a function that gives it for the scheme that is found; .mp4 and .jpg
             take it with a loss that no eye sees.
         progress: called with the number of frames just read.
+        announce: called before the work with a line that says what was found and how large it gets.
 
     Raises:
         UserError: bad input, wrong passphrase or another checkpoint; nothing is left of the output.
@@ -285,6 +328,7 @@ def reveal(
     probed = time.monotonic() - began if found.read else 0.0  # then part of the work is done
     if scheme.accepts == "pictures":
         check_revealed(output, info, (stego,), found.metadata.size)
+        announce(_found(found.metadata, output))
     with scheme.receiver(found) as receiver:
         start = time.monotonic()
         damaged.clear()
@@ -304,7 +348,20 @@ def reveal(
             raise PartialError(complaint)
         secret = receiver.metadata
         count = receiver.written if scheme.accepts == "pictures" else 0
-        return Report(count, *secret.size, secret.rate, seconds, receiver.received, tuple(receiver.notes))
+        notes, size = tuple(receiver.notes), media.size_of(getattr(writer, "path", output))
+        return Report(count, *secret.size, secret.rate, seconds, receiver.received, notes, size)
+
+
+_REVEALED_BYTES = {True: 1.2, False: 0.06}  # of a pixel, in an exact format and in a lossy one: about
+
+
+def _found(secret: Any, output: Any) -> str:
+    """Say what was found and how large it gets, before the work."""
+    width, height = secret.size
+    size = (
+        _REVEALED_BYTES[media.is_sequence(output) or media.is_exact(output)] * secret.frames * width * height
+    )
+    return f"found {secret.frames} frames of {width}x{height}; {output} will take about {shown_size(size)}"
 
 
 def check_revealed(

@@ -50,7 +50,7 @@ def calls(monkeypatch):
     seen = []
 
     def job(*positional, progress, **named):
-        seen.append((positional, named))
+        seen.append((tuple(value() if callable(value) else value for value in positional), named))
         progress(1)
         return SimpleNamespace(summary=lambda: "1 frame of 64x48")
 
@@ -145,7 +145,15 @@ def test_reveal(run, calls, folder):
     (folder / "pass.txt").write_text("another passphrase\nand a line")
     code, out, _ = run(*REVEAL, f"--passphrase-file={folder}/pass.txt")
     assert code == 0 and out == "out.mkv: 1 frame of 64x48\n"
-    assert calls == [(("stego.mkv", "out.mkv", "another passphrase"), {})]
+    assert calls == [(("stego.mkv", "out.mkv", "another passphrase"), {"announce": cli.announce})]
+
+
+def test_a_weak_passphrase_is_said_before_the_work(run, calls, folder, monkeypatch):
+    assert "weak" not in run(*HIDE)[2]
+    monkeypatch.setenv(keys.PASSPHRASE_VARIABLE, "password")
+    code, _, err = run(*HIDE)
+    assert code == 0 and err.startswith("the passphrase is weak: ")
+    assert "weak" not in run(*REVEAL)[2]
 
 
 @pytest.mark.parametrize(
@@ -208,7 +216,7 @@ def test_a_file_through_the_command_line(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     film("cover.mp4", noise(4, 64, 64, low=60, high=190), codec="libx264", pixel_format="yuv420p")
     Path("secret.pdf").write_bytes(bytes(range(120)))
-    code, out, err = run("hide", "cover.mp4", "secret.pdf", "-o", "stego.mp4", "--for=file", f"{LOW}=3")
+    code, out, err = run("hide", "cover.mp4", "secret.pdf", "-o", "stego.mp4", "--for=file", f"{LOW}=4")
     assert code == 0 and out.startswith("stego.mp4: 4 frames of 64x64, ")
     assert "its own file travels, 0.1 kB, bit for bit; 0.0" in err
     code, out, err = run("reveal", "stego.mp4", "-o", "out.mkv")

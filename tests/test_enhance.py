@@ -148,7 +148,7 @@ def test_revealed_files_are_enhanced_in_place(tmp_path, name):
     plain = smooth(1 if image else 4)
     stego, output = save(tmp_path / f"stego_{name}", plain), tmp_path / name
 
-    def reveal(credential, stego, output, progress):
+    def reveal(credential, stego, output, progress, announce):
         media.write_frames(output, plain)
         return Report(len(plain), 48, 32, Fraction(25), 1.0, len(plain), ("a note",))
 
@@ -161,7 +161,7 @@ def test_revealed_files_are_enhanced_in_place(tmp_path, name):
 def test_what_a_damaged_stego_gives_is_enhanced_too(tmp_path):
     stego, output = save(tmp_path / "stego.mkv", smooth(2)), tmp_path / "revealed.mkv"
 
-    def reveal(credential, stego, output, progress):
+    def reveal(credential, stego, output, progress, announce):
         media.write_frames(output, smooth(2))
         raise PartialError(f"cut short: {output} has the first 2 of 4 frames")
 

@@ -131,6 +131,16 @@ def test_environment_that_is_not_text(monkeypatch):
     assert "UTF-8" in fails()
 
 
+@pytest.mark.parametrize("weak", ["password", "p", "aaaaaaaaaaaaaaaaaaaa", "12121212121212", "hunter2!Abc"])
+def test_weak_passphrases(weak):
+    assert "weak" in keys.weakness(weak)
+
+
+@pytest.mark.parametrize("good", ["correct horse battery", "tHequ1ckbr0wnf", bytes(32)])
+def test_passphrases_and_keys_that_are_not_weak(good):
+    assert keys.weakness(good) == ""
+
+
 # --- key files -----------------------------------------------------------------------------------
 
 

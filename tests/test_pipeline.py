@@ -1031,3 +1031,53 @@ def test_memory_does_not_grow_with_the_length(tmp_path, monkeypatch):
     assert 2 * count <= len(read) <= 2 * count + 1  # one more may be read before the cover turns out to end
     # Two chunks wait to be hidden and two to be written; the reader and the writer hold one, the model two.
     assert ahead[-1] <= 2 * GROUP * 8
+
+
+# --- what is said and asked before the work ---------------------------------------------------------
+
+
+def test_the_key_is_asked_for_once_cover_and_secret_fit(tmp_path):
+    asked = []
+
+    def ask():
+        asked.append(names(tmp_path))
+        return KEY
+
+    secret, cover = save(tmp_path / "s.mkv", secret_noise(6)), save(tmp_path / "c.mkv", noise(6))
+    short, stego = save(tmp_path / "short.mkv", noise(4)), tmp_path / "t.mkv"
+    for files, words in (
+        ((short, secret, stego), "too short"),
+        ((cover, secret, tmp_path / "t.mp4"), "loss"),
+    ):
+        with pytest.raises(UserError, match=words):
+            pipeline.hide(plain(), ask, *files, quiet)
+    assert asked == []
+    pipeline.hide(plain(), ask, cover, secret, stego, quiet)
+    assert asked == [["c.mkv", "s.mkv", "short.mkv"]]
+
+
+def test_sizes_are_said_before_the_work_and_after_it(tmp_path):
+    told = []
+    cover, secret = save(tmp_path / "c.mkv", noise(6)), save(tmp_path / "s.mkv", secret_noise(6, 64, 96))
+    stego, output = tmp_path / "t.mkv", tmp_path / "r.mp4"
+    hidden = pipeline.hide(plain(), KEY, cover, secret, stego, quiet, announce=told.append)
+    shrunk = "the secret is scaled down from 96x64 to 48x32"
+    assert told[0].startswith(f"{shrunk}; {stego} will take about ") and shrunk in hidden.notes
+    assert hidden.size_bytes == stego.stat().st_size
+    assert f", {hidden.size_bytes / 1000:,.1f} kB, took " in hidden.summary()
+    shown = pipeline.reveal([plain()], KEY, stego, output, quiet, told.append)
+    assert told[1].startswith(f"found 6 frames of 48x32; {output} will take about ")
+    assert shown.size_bytes == output.stat().st_size and len(told) == 2
+
+
+@pytest.mark.parametrize("name", ["r.mp4", "r.mov", "r.m4v"])
+def test_a_revealed_video_plays_on_phones(tmp_path, name):
+    cover = save(tmp_path / "c.mkv", noise(12))
+    secret = film(tmp_path / "s.mkv", smooth(12), sounds=[Sound("flac", hiss(0.48))])
+    pipeline.hide(plain(), KEY, cover, secret, tmp_path / "t.mkv", quiet)
+    pipeline.reveal([plain()], KEY, tmp_path / "t.mkv", tmp_path / name, quiet)
+    with av.open(str(tmp_path / name)) as container:
+        kinds = [(stream.type, stream.codec_context.name) for stream in container.streams]
+        assert kinds == [("video", "h264"), ("audio", "aac")]
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+    assert psnr(load(tmp_path / name), coarse(load(secret))) > 25

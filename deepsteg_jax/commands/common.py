@@ -11,6 +11,8 @@ from tqdm import tqdm
 from deepsteg_jax.pipeline import Report
 from deepsteg_jax.schemes.base import Scheme
 
+_DELAY_S = 0.01  # so that a bar does not stand above the question for a passphrase
+
 
 def revealer(scheme: Scheme, enhancement: ConfigDict | None = None) -> Callable[..., Report]:
     """Return `pipeline.reveal` with a scheme, called from the credential on.
@@ -30,7 +32,7 @@ def command() -> str:
 
 def progress_bar(title: str, frames: int | None = None) -> tqdm:
     """Return a progress bar over frames, on stderr."""
-    return tqdm(desc=title, total=frames, unit="frame", dynamic_ncols=True)
+    return tqdm(desc=title, total=frames, unit="frame", dynamic_ncols=True, delay=_DELAY_S)
 
 
 def table(rows: list[tuple[str, str]]) -> str:

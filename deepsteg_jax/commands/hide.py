@@ -1,8 +1,10 @@
 """`--mode hide`: a secret file into a cover file."""
 
+from functools import partial
+
 from ml_collections import ConfigDict
 
-from deepsteg_jax import keys, media, sample_clips
+from deepsteg_jax import media, sample_clips
 from deepsteg_jax.commands import Options
 
 
@@ -13,7 +15,7 @@ def run(config: ConfigDict, options: Options) -> None:
         UserError: see `pipeline.hide`; also a missing passphrase or key.
     """
     from deepsteg_jax import loading, pipeline
-    from deepsteg_jax.cli import announce
+    from deepsteg_jax.cli import announce, asked
     from deepsteg_jax.commands.common import progress_bar
 
     cover, secret = sample_clips.resolve(options.cover), sample_clips.resolve(options.secret)
@@ -23,9 +25,9 @@ def run(config: ConfigDict, options: Options) -> None:
     if scheme.accepts == "pictures":
         media.probe(secret)
     pipeline.check_output(scheme, options.output, info, (cover, secret))
-    credential = keys.read_credential(options.passphrase_file, options.key_file, confirm=True)
     settings = loading.settings_of(config, options.loop_cover, options.drop_tags)
     with progress_bar("hide", None if options.loop_cover else info.frames) as bar:
         files = cover, secret, options.output
-        report = pipeline.hide(scheme, credential, *files, bar.update, settings, announce)
+        key = partial(asked, options, bar)
+        report = pipeline.hide(scheme, key, *files, bar.update, settings, announce)
     print(f"{options.output}: {report.summary()}")

@@ -14,6 +14,7 @@ def run(config: ConfigDict, options: Options) -> None:
         PartialError: as `pipeline.reveal`.
     """
     from deepsteg_jax import loading, pipeline
+    from deepsteg_jax.cli import announce
     from deepsteg_jax.commands.common import progress_bar, revealer
 
     info = media.probe(options.stego, [])
@@ -26,5 +27,5 @@ def run(config: ConfigDict, options: Options) -> None:
 
     reveal = revealer(scheme, options.enhance if options.enhance_revealed else None)
     with progress_bar("reveal") as bar:
-        report = reveal(credential, options.stego, options.output, bar.update)
+        report = reveal(credential, options.stego, options.output, bar.update, announce)
     print(f"{options.output}: {report.summary()}")

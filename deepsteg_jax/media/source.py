@@ -343,8 +343,10 @@ def _still_images(path: str | Path) -> list[Path]:
     return [path] if is_image(path) else []
 
 
-def size_of(path: str | Path) -> int:
-    """Return the size of a file, or of all images of a sequence, in bytes."""
+def size_of(path: str | Path | Clip) -> int:
+    """Return the size of a file, or of all images of a sequence, in bytes; 0 for a clip in memory."""
+    if isinstance(path, Clip):
+        return 0
     paths = list_sequence(path) if is_sequence(path) else [Path(path)]
     return sum(file.stat().st_size for file in paths)
 

@@ -42,12 +42,10 @@ def prepare(path: Path, room: int, sound_bit_rate: int, open_files: ExitStack) -
     Raises:
         UserError: it cannot be read, or does not fit and is no picture or video that could be coded.
     """
-    media.check_readable(path)
-    if path.is_file():
-        size = path.stat().st_size
+    size = check(path, room)
+    if size is not None:
         if len(_packed_name(path)) + size <= room:
             return _payload(path, False, f"its own file travels, {_kilobytes(size)}, bit for bit", open_files)
-        _check_codable(path, size, room)
         reason = f"its file of {_kilobytes(size)} does not fit into {_kilobytes(room)}, so it is coded"
     else:
         reason = f"its images are coded to fit into {_kilobytes(room)}"
@@ -74,10 +72,21 @@ def _payload(path: Path, coded: bool, note: str, open_files: ExitStack) -> Paylo
     return Payload(name, file, size, digest.digest(), coded, note)
 
 
-def _check_codable(path: Path, size: int, room: int) -> None:
-    """Raise UserError unless a file that does not fit is a picture or video."""
+def check(path: Path, room: int) -> int | None:
+    """Return the size of a secret's file, None for a folder or pattern of images.
+
+    Raises:
+        UserError: it cannot be read, or does not fit into `room` bytes and is no picture or video.
+    """
+    media.check_readable(path)
+    if not path.is_file():
+        return None
+    size = path.stat().st_size
+    if len(_packed_name(path)) + size <= room:
+        return size
     try:
         media.probe(path)
+        return size
     except UserError:
         raise UserError(
             f"{path} has {_kilobytes(size)} and {_kilobytes(room)} fit: take a longer or larger cover, "
