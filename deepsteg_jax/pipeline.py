@@ -18,7 +18,17 @@ from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.media.background import read_ahead, write_behind
 from deepsteg_jax.plan import Plan, cover_frames, fitted_size, make_plan, make_plan_for_bytes, secret_frames
 from deepsteg_jax.schemes import payload
-from deepsteg_jax.schemes.base import NOTHING, Found, Pair, Receiver, Scheme, Sender, Settings, Stego
+from deepsteg_jax.schemes.base import (
+    NOTHING,
+    Found,
+    Metadata,
+    Pair,
+    Receiver,
+    Scheme,
+    Sender,
+    Settings,
+    Stego,
+)
 
 AHEAD = 8  # frames read and written ahead of and behind the work
 DEFAULTS = Settings()
@@ -52,7 +62,7 @@ class Report(NamedTuple):
         return f"{frames} frames of {self.width}x{self.height}, {size}, took {took} s{notes}"
 
 
-def shown_size(size: int) -> str:
+def shown_size(size: float) -> str:
     """Return a number of bytes in words."""
     return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
 
@@ -136,8 +146,8 @@ def _announcement(scheme: Scheme, plan: Plan, output: Any, sender: Sender) -> st
     """Say what will be done, before the work."""
     size = scheme.cost(plan.cover.height, plan.cover.width, len(plan.cover_clock.times)).stego_bytes
     size *= plan.schedule.passes
-    about = f"{output} will take about {shown_size(size)}"
-    return "; ".join(part for part in (sender.announcement, _shrunk(plan), about) if part)
+    said = "; ".join(part for part in (sender.announcement, _shrunk(plan)) if part)
+    return f"{said}{_about(output, size)}".removeprefix("; ")
 
 
 def _shrunk(plan: Plan) -> str:
@@ -352,16 +362,20 @@ def reveal(
         return Report(count, *secret.size, secret.rate, seconds, receiver.received, notes, size)
 
 
-_REVEALED_BYTES = {True: 1.2, False: 0.06}  # of a pixel, in an exact format and in a lossy one: about
+_EXACT_BYTES, _LOSSY_BYTES = 1.2, 0.06  # of a revealed pixel, about
 
 
-def _found(secret: Any, output: Any) -> str:
-    """Say what was found and how large it gets, before the work."""
+def _found(secret: Metadata, output: Any) -> str:
+    """Say what was found, before the work."""
     width, height = secret.size
-    size = (
-        _REVEALED_BYTES[media.is_sequence(output) or media.is_exact(output)] * secret.frames * width * height
-    )
-    return f"found {secret.frames} frames of {width}x{height}; {output} will take about {shown_size(size)}"
+    exact = isinstance(output, str | Path) and (media.is_folder(output) or media.is_exact(output))
+    size = (_EXACT_BYTES if exact else _LOSSY_BYTES) * secret.frames * width * height
+    return f"found {secret.frames} frames of {width}x{height}{_about(output, size)}"
+
+
+def _about(output: Any, size: float) -> str:
+    """Say how large an output gets, unless it is in memory."""
+    return f"; {output} will take about {shown_size(size)}" if isinstance(output, str | Path) else ""
 
 
 def check_revealed(
