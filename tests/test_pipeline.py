@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 
 from deepsteg_jax import keys, media, metrics, models, pipeline
 from deepsteg_jax.errors import PartialError, UserError
@@ -350,6 +351,14 @@ def turned(stream):
     stream.set_display_rotation(90)
 
 
+def mirrored(stream):
+    stream.set_display_matrix([-(2**16), 0, 0, 0, 2**16, 0, 0, 0, 2**30])
+
+
+def pq(stream):
+    stream.codec_context.color_primaries, stream.codec_context.color_trc = 9, 16
+
+
 def wide(stream):
     stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
 
@@ -358,6 +367,8 @@ def wide(stream):
     "name, size, given",
     [
         ("a.mp4", (32, 48), {**LOSSY, "prepare": turned}),
+        ("a.mp4", (32, 48), {**LOSSY, "prepare": mirrored}),
+        ("a.mkv", (32, 48), {"codec": "libx264", "pixel_format": "yuv420p10le", "prepare": pq}),
         ("a.mp4", (32, 48), {**LOSSY, "prepare": wide}),
         ("a.mkv", (32, 48), {"codec": "libx264", "pixel_format": "yuv420p10le"}),
         ("a.mkv", (31, 47), {"codec": "libx264", "pixel_format": "yuv444p"}),
@@ -367,7 +378,19 @@ def wide(stream):
         ("a.avi", (32, 48), {"codec": "mjpeg", "pixel_format": "yuvj420p"}),
         ("a.ts", (32, 48), {"codec": "mpeg2video", "pixel_format": "yuv420p"}),
     ],
-    ids=["turned", "wide", "10 bits", "4:4:4", "4:2:2", "grey", "alpha", "full range", "transport stream"],
+    ids=[
+        "turned",
+        "mirrored",
+        "HDR",
+        "wide",
+        "10 bits",
+        "4:4:4",
+        "4:2:2",
+        "grey",
+        "alpha",
+        "full range",
+        "transport stream",
+    ],
 )
 def test_any_clip_can_be_cover_and_secret(tmp_path, name, size, given):
     """A cover's own pixels are kept, a secret's come back, both as `io` reads them."""
@@ -382,8 +405,28 @@ def test_any_clip_can_be_cover_and_secret(tmp_path, name, size, given):
     np.testing.assert_array_equal(load(files.output), secret_noise(5, *upright))
     assert np.diff(seconds_of(files.stego)).tolist() == np.diff(seconds_of(clip)).tolist()
     (tmp_path / "b").mkdir()
-    files, _, _ = round_trip(tmp_path / "b", other, clip)
+    files, hidden, _ = round_trip(tmp_path / "b", other, clip)
     np.testing.assert_array_equal(load(files.output), coarse(picture))
+    assert ("the secret is HDR and is mapped to SDR" in hidden.summary()) == (given.get("prepare") is pq)
+
+
+@pytest.mark.parametrize(
+    "name, count", [("a.avif", 1), ("a.heic", 1), ("a.gif", 1), ("a.webp", 3), ("a.png", 3)]
+)
+def test_stills_and_animations_can_be_cover_and_secret(tmp_path, name, count):
+    pictures = [Image.fromarray(frame) for frame in smooth(count)]
+    several = {"save_all": True, "append_images": pictures[1:], "duration": 40} if count > 1 else {}
+    pictures[0].save(tmp_path / name, **several)
+    clip, suffix = tmp_path / name, ".png" if count == 1 else ".mkv"
+    other = save(tmp_path / f"other{suffix}", secret_noise(count))
+    (tmp_path / "a").mkdir()
+    files, _, _ = round_trip(tmp_path / "a", clip, other, suffix=suffix)
+    stego = load(files.stego)
+    assert stego.shape == (count, 32, 48, 3) and media.probe(files.stego).is_image == (count == 1)
+    np.testing.assert_array_equal(coarse(stego)[2:], coarse(load(clip))[2:])
+    (tmp_path / "b").mkdir()
+    files, _, _ = round_trip(tmp_path / "b", other, clip, suffix=suffix)
+    np.testing.assert_array_equal(load(files.output), coarse(load(clip)))
 
 
 @pytest.mark.skipif(shutil.which("ffprobe") is None, reason="without ffprobe nothing else shows it")

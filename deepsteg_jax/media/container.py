@@ -106,12 +106,12 @@ def _fault(path: Path, other: str = "is not a video or image, or is damaged at i
 
 
 def video_stream(container: "av.container.InputContainer") -> "av.VideoStream | None":
-    """Return the first stream of moving pictures, if any."""
-    for stream in container.streams.video:
-        known = stream.codec_context is not None and stream.codec_context.name not in _TEXT_CODECS
-        if known and not is_picture(stream):
-            return stream
-    return None
+    """Return the first stream of moving pictures, if any; a still of a HEIF file only where nothing moves."""
+    known = [stream for stream in container.streams.video if stream.codec_context is not None]
+    known = [stream for stream in known if stream.codec_context.name not in _TEXT_CODECS]
+    found = [stream for stream in known if not is_picture(stream)]
+    moving = [stream for stream in found if stream.frames != 1 or stream.duration is not None]
+    return next(iter(moving or found), None)
 
 
 def first_sound(container: "av.container.InputContainer") -> "av.AudioStream | None":

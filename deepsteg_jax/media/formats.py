@@ -70,7 +70,7 @@ FORMATS = (
     Format(".jpg", IMAGE, "JPEG", _JPEG, in_training=True),
     Format(".jpeg", IMAGE, "JPEG", _JPEG, in_training=True),
     Format(".webp", IMAGE, "WEBP", Still(options={"lossless": True}), in_training=True),
-    *(Format(f".{name.lower()}", IMAGE, name) for name in ("AVIF", "GIF", "PCX", "PSD", "QOI")),
+    *(Format(f".{name.lower()}", IMAGE, name) for name in ("AVIF", "GIF", "ICO", "PCX", "PSD", "QOI")),
     *(Format(suffix, IMAGE, "HEIF") for suffix in (".heic", ".heif", ".hif")),
     *(Format(suffix, IMAGE, "JPEG") for suffix in (".jpe", ".jfif")),
     *(Format(suffix, IMAGE, "JPEG2000") for suffix in (".jp2", ".j2k", ".jpx")),

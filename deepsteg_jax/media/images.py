@@ -7,6 +7,7 @@ Frames are uint8 RGB arrays [h, w, 3]: upright, in sRGB and without transparency
 import os
 import re
 import shutil
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -32,11 +33,12 @@ LARGEST = 2**26  # pixels of a frame: more than 8K video has
 pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
 
 _READ = {row.suffix: row.name for row in formats.FORMATS if row.kind == formats.IMAGE}
-_NOT_READ = {".jxl", ".tga", ".exr", ".hdr", ".svg", ".ico", ".dpx", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+_NOT_READ = {".jxl", ".tga", ".exr", ".hdr", ".svg", ".dpx", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 _FORMATS = sorted(set(_READ.values()))  # Pillow would also open MPEG streams
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError)
+# Pillow's readers of damaged files raise nearly everything.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, LookupError, TypeError, ArithmeticError)
 # A damaged PNG can ask for more memory than there is.
-_ERRORS = (*_DAMAGE, MemoryError, Image.DecompressionBombError)
+_ERRORS = (*_DAMAGE, struct.error, MemoryError, Image.DecompressionBombError)
 _ANIMATIONS = ["AVIF", "PNG", "WEBP"]
 _NUMBER = re.compile(r"%(0\d+)?d")
 _SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 254, 258, 262, 274, 339  # tags of TIFF and Exif
@@ -167,21 +169,21 @@ def load(path: Path) -> np.ndarray:
         frame = _finished(image, path, _colour(image, path))
         if image.format == "AVIF" and (crop := heif.describe(path, image.size)[1]):
             frame = frame[crop.top : crop.bottom, crop.left : crop.right]
-        return _upright(frame, turn)
+        return frame if turn == 1 else _upright(frame, turn)
 
 
 def colour_of(path: Path) -> Colour:
-    """Return the colour tags of an image that has no colour profile; raise UserError as `load` does."""
+    """Return the colour tags that hold for an image; raise UserError as `load` does."""
     with _opened(path) as image:
         return _colour(image, path)
 
 
 def _colour(image: Image.Image, path: Path) -> Colour:
-    if image.info.get("icc_profile"):
-        return Colour()
-    if image.format in ("AVIF", "HEIF"):
+    if image.format == "PNG":
+        return _png_colour(path)
+    if image.format in ("AVIF", "HEIF") and not image.info.get("icc_profile"):
         return heif.describe(path, image.size)[0]
-    return _png_colour(path) if image.format == "PNG" else Colour()
+    return Colour()
 
 
 def read_animation(path: Path) -> Iterator[Frame]:
@@ -197,7 +199,7 @@ def read_animation(path: Path) -> Iterator[Frame]:
 
 def _finished(image: Image.Image, path: Path, colour: Colour) -> np.ndarray:
     """Return an image in sRGB, on white, as it is stored."""
-    profile = heif.jp2_profile(path) if image.format == "JPEG2000" else image.info.get("icc_profile", b"")
+    profile = _profile(image, path)
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_eight_bits(image, path))
@@ -210,6 +212,16 @@ def _finished(image: Image.Image, path: Path, colour: Colour) -> np.ndarray:
     else:
         rgb = np.array(profiles.to_srgb(image, profile))
     return rgb if alpha is None else on_white(np.dstack([rgb, np.asarray(alpha)]))
+
+
+def _profile(image: Image.Image, path: Path) -> bytes:
+    """Return the colour profile of an image; none: it is in sRGB."""
+    if image.format == "JPEG2000":
+        return heif.jp2_profile(path)
+    said = image.info.get("icc_profile", b"")
+    if said or image.format != "PNG" or "srgb" in image.info:
+        return said
+    return profiles.of_png(image.info.get("gamma", 0), image.info.get("chromaticity", ()))
 
 
 def _eight_bits(image: Image.Image, path: Path) -> np.ndarray:

@@ -1,6 +1,7 @@
 import struct
 import zlib
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +9,7 @@ from PIL import Image
 from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import heif, images
+from deepsteg_jax.media.container import video_stream
 from tests.helpers import names, refused
 from tests.synthetic import noise, smooth
 
@@ -288,6 +290,8 @@ def test_the_number_of_frames_tells_an_animation(tmp_path, suffix):
         info = media.probe(path)
         assert (info.width, info.height, info.is_image) == (56, 40, count == 1)
         assert len(list(media.read_frames(path))) == count
+    with av.open(str(path)) as opened:  # FFmpeg lists the still of such a file first
+        assert suffix != ".avif" or video_stream(opened).frames == 4
     ticks = media.frame_times(path)
     np.testing.assert_allclose((ticks - ticks[0]) * float(info.time_base), 0.08 * np.arange(4))
     assert info.rate == 12.5
@@ -376,7 +380,7 @@ def test_the_largest_image_is_taken(tmp_path, monkeypatch):
         images.load(tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".jpg", ".webp", ".ppm"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".jpg", ".webp", ".ppm", ".qoi", ".jp2", ".gif"])
 def test_cut_images(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(noise(1, 48, 64)[0]).save(path)

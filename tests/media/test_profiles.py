@@ -1,4 +1,5 @@
 import struct
+import zlib
 from io import BytesIO
 
 import numpy as np
@@ -106,6 +107,43 @@ def test_the_profile_of_jpeg_2000(tmp_path):
     struct.pack_into(">I", data, header, size - of_old + len(new))
     (tmp_path / "a.jp2").write_bytes(data)
     assert np.abs(images.load(tmp_path / "a.jp2").astype(int) - expected(image, icc)).max() <= 1
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+SRGB = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+P3 = (0.3127, 0.3290, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
+
+
+@pytest.mark.parametrize(
+    "gamma, chromaticities, same_as",
+    [
+        (1 / 2.2, SRGB, None),
+        (1 / 2.2, P3, wide_gamut),
+        (1.0, P3, lambda: wide_gamut(1.0)),
+        (1 / 1.4, (), None),
+        (0, P3, None),
+    ],
+)
+def test_numbers_for_colours_in_a_png(tmp_path, gamma, chromaticities, same_as):
+    frame, file = smooth(1, 40, 56)[0], BytesIO()
+    Image.fromarray(frame).save(file, "PNG")
+    data = file.getvalue()
+    numbers = chunk(b"gAMA", struct.pack(">I", round(100_000 * gamma))) if gamma else b""
+    if chromaticities:
+        numbers += chunk(b"cHRM", struct.pack(">8I", *(round(100_000 * x) for x in chromaticities)))
+    (tmp_path / "a.png").write_bytes(data[:33] + numbers + data[33:])
+    found = images.load(tmp_path / "a.png")
+    if same_as:
+        assert np.abs(found.astype(int) - expected(Image.fromarray(frame), same_as())).max() <= 2
+    elif gamma == 1 / 1.4:
+        light = (frame / 255) ** 1.4
+        wanted = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+        np.testing.assert_allclose(found, 255 * wanted, atol=2)
+    else:
+        np.testing.assert_array_equal(found, frame)
 
 
 def test_a_profile_and_transparency(tmp_path):
