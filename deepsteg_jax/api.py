@@ -322,7 +322,7 @@ def describe(path: str | PathLike, purpose: Purpose | None = None) -> str:
     """
     path = sample_clips.resolve(fspath(path))
     info = media.probe(path)
-    frames = len(media.frame_times(path, decode=False))
+    frames = media.count_frames(path)
     seconds = frames / float(info.rate)
     lines = [
         f"{path}: {info.width}x{info.height}, {frames} frames"

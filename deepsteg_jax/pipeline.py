@@ -252,7 +252,7 @@ def _stego_writer(scheme: Scheme, plan: Plan, output: Any, drop_tags: bool) -> m
     if plan.schedule.passes > 1:
         period = Fraction(plan.cover_clock.duration).limit_denominator(10**6)
         rest = len(plan.schedule.numbers) / plan.cover_clock.rate - (plan.schedule.passes - 1) * period
-        loop = media.Loop(plan.schedule.passes, period, rest)
+        loop = media.Loop(plan.schedule.passes, period, rest, plan.cover_clock.start)
     return media.Writer(
         output,
         info.rate,
@@ -539,7 +539,7 @@ def recode(source: Path, output: Path) -> bool:
     """Code a video or picture anew, in the format of the output's name, with its sound; False: impossible."""
     with suppress(UserError):  # no format for it, or too damaged
         info, still = media.probe(source, []), not media.is_video(output)
-        if still and len(media.frame_times(source, decode=False)) > 1:
+        if still and media.count_frames(source) > 1:
             return False
         with media.Writer(
             output,

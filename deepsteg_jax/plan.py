@@ -13,6 +13,7 @@ from deepsteg_jax.errors import UserError
 
 SAME_RATE = Fraction(1, 100)  # rates this close are the same: frames are paired by number
 JITTER = Fraction(1, 4)  # of a frame's duration, by which times may stray from a constant rate
+HELD = 2  # frames; a last frame that is shown as long as this makes a rate vary
 TICKS_PER_SECOND = 90_000  # of a timed secret whose own ticks are finer
 MOST_COVER_FRAMES = 2**26  # a month at 25 frames/s; their times are in memory
 
@@ -25,26 +26,38 @@ class Clock(NamedTuple):
     times: np.ndarray  # seconds after the first frame, float64 [n]
     rate: Fraction  # frames per second, on the average where it varies
     constant: bool  # whether it does not vary
+    last: Fraction  # seconds for which the last frame is shown
+    start: Fraction = Fraction(0)  # when the first frame is shown, in seconds by the file's clock
 
     @property
     def duration(self) -> float:
         """Seconds, the last frame's share included."""
-        return float(self.times[-1]) + 1 / float(self.rate)
+        return float(self.times[-1]) + float(self.last)
 
 
-def clock(ticks: np.ndarray, time_base: Fraction, rate: Fraction) -> Clock:
+def clock(ticks: np.ndarray, time_base: Fraction, rate: Fraction, last: int = 0) -> Clock:
     """Return the clock of a clip from the times of its frames.
 
     Args:
         ticks: int [n], rising.
         time_base: seconds of a tick.
         rate: frame rate by the file's header; used if the times agree.
+        last: ticks for which the last frame is shown; 0: as long as the others.
     """
-    times = (ticks - ticks[0]) * float(time_base)
-    for guess in (rate, _average_rate(ticks, time_base)):
+    times, start, shown = (ticks - ticks[0]) * float(time_base), int(ticks[0]) * time_base, last * time_base
+    average = _average_rate(ticks, time_base)
+    for guess in (rate, average):
         if guess and np.abs(times - np.arange(len(times)) / float(guess)).max() * guess <= JITTER:
-            return Clock(times, guess, True)
-    return Clock(times, _average_rate(ticks, time_base), False)
+            if shown * guess < HELD:
+                return Clock(times, guess, True, 1 / guess, start)
+            average = average or guess
+    return Clock(times, average, False, shown or 1 / average, start)
+
+
+def clock_of(path: Any, info: media.Info) -> Clock:
+    """Return the clock of a clip; decodes it, and raises UserError as `media.read_frames` does."""
+    timing = media.timing(path)
+    return clock(timing.ticks, info.time_base, info.rate, timing.last)
 
 
 def _average_rate(ticks: np.ndarray, time_base: Fraction) -> Fraction | None:
@@ -180,8 +193,7 @@ def make_plan(cover: Any, secret: Any, align: str = "time", loop_cover: bool = F
         UserError: bad input, or the cover is too short.
     """
     cover_info, secret_info = media.probe(cover), media.probe(secret)
-    cover_clock = clock(media.frame_times(cover, decode=False), cover_info.time_base, cover_info.rate)
-    secret_clock = clock(media.frame_times(secret), secret_info.time_base, secret_info.rate)
+    cover_clock, secret_clock = clock_of(cover, cover_info), clock_of(secret, secret_info)
     if cover_info.is_image and len(secret_clock.times) > 1:
         raise UserError(
             f"the cover {cover} is an image and the secret {secret} has more frames: give a video"
@@ -201,7 +213,7 @@ def make_plan_for_bytes(cover: Any, secret: Any, loop_cover: bool = False) -> Pl
     if loop_cover:
         raise UserError("a cover is repeated for pictures only: give a longer cover")
     info = media.probe(cover)
-    times = clock(media.frame_times(cover, decode=False), info.time_base, info.rate)
+    times = clock_of(cover, info)
     everything = Schedule(np.zeros(len(times.times), int), 1)
     return Plan(cover, secret, info, times, None, None, everything, None)
 

@@ -124,7 +124,7 @@ def look(path: Path, any_file: bool = False) -> Clip:
     try:
         info = media.probe(path, [])
         if not info.frames:
-            info = info._replace(frames=len(media.frame_times(path, decode=False)))
+            info = info._replace(frames=media.count_frames(path))
         width, height = within(info, 320, even=False)
         return Clip(path, size, info, next(media.read_frames(path, 0, 1, width, height)))
     except UserError as error:

@@ -35,6 +35,8 @@ from deepsteg_jax.media.sound import Sound, encode_sound, is_sound
 from deepsteg_jax.media.source import (
     Info,
     Timed,
+    Timing,
+    count_frames,
     frame_times,
     probe,
     read_frames,
@@ -42,6 +44,7 @@ from deepsteg_jax.media.source import (
     read_timed,
     resize,
     size_of,
+    timing,
 )
 from deepsteg_jax.media.tracks import Loop
 from deepsteg_jax.media.writer import Writer, write_frames, writing
@@ -57,6 +60,7 @@ __all__ = [
     "RGB",
     "Sound",
     "Timed",
+    "Timing",
     "TimedPlanes",
     "Writer",
     "check_output",
@@ -66,6 +70,7 @@ __all__ = [
     "code_to_size",
     "coded_size",
     "compress",
+    "count_frames",
     "decode_jpeg",
     "decompress",
     "destination",
@@ -97,6 +102,7 @@ __all__ = [
     "stack",
     "subsampling",
     "takes_rgb_only",
+    "timing",
     "to_rgb",
     "unsent",
     "unstack",

@@ -86,14 +86,10 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
 
 
 def up_to_damage(
-    container: "av.container.InputContainer",
-    stream: av.VideoStream,
-    decoder: av.VideoCodecContext,
-    check: "Ffv1Check | None",
-    cut: bool,
+    packets: Iterable[av.Packet], decoder: av.VideoCodecContext, check: "Ffv1Check | None", cut: bool
 ) -> Iterator[av.VideoFrame]:
     """Yield the frames before the first damage, then raise OSError or one of FFmpeg's if there is any."""
-    for packet in container.demux(stream):
+    for packet in packets:
         wrong = (cut and packet.is_corrupt) or (check is not None and not check.passes(packet))
         # The decoder gives what it still holds of the good packets.
         yield from decoder.decode(None if wrong else packet)
@@ -126,14 +122,10 @@ def past_damage(
 
 
 def decode_all(
-    container: "av.container.InputContainer",
-    stream: av.VideoStream,
-    decoder: av.VideoCodecContext,
-    check: "Ffv1Check | None",
+    packets: Iterator[av.Packet], decoder: av.VideoCodecContext, check: "Ffv1Check | None"
 ) -> Iterator[tuple[av.VideoFrame, bool]]:
     """Yield every frame that comes out of the decoder and whether it is damaged, past all errors."""
     bad = set()
-    packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)

@@ -39,7 +39,7 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
     Raises:
         UserError: it cannot be read, or does not fit at any quality.
     """
-    info, times = probe(path), frame_times(path, decode=False)
+    info, times = probe(path), frame_times(path)
     too_large = UserError(f"{shown(path)} does not fit into {room:,} bytes at any quality: cut or shrink it")
     if room < _LEAST:
         raise too_large

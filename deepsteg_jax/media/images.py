@@ -51,6 +51,7 @@ class Frame(NamedTuple):
 
     frame: np.ndarray  # uint8 [h, w, 3]
     time: int  # in ANIMATION_TICKs
+    duration: int
 
 
 def shown(path: str | Path) -> str:
@@ -193,8 +194,9 @@ def read_animation(path: Path) -> Iterator[Frame]:
         for number in range(_hidden(image), image.n_frames):
             image.seek(number)
             image.load()
-            yield Frame(_finished(image, path, _colour(image, path)), time)
-            time += round(image.info.get("duration", 0))
+            duration = round(image.info.get("duration", 0))
+            yield Frame(_finished(image, path, _colour(image, path)), time, duration)
+            time += duration
 
 
 def _finished(image: Image.Image, path: Path, colour: Colour) -> np.ndarray:

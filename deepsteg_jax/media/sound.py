@@ -1,6 +1,6 @@
 """Sound of a clip as Opus, to be hidden and to be put beside a revealed video."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -8,14 +8,19 @@ from tempfile import TemporaryFile
 from typing import BinaryIO, NamedTuple
 
 import av
+import numpy as np
 
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.media.clock import demux, opus_delay
+from deepsteg_jax.media.codecs import encoder_tag
 from deepsteg_jax.media.container import existing, first_sound, opened
 from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.images import is_pictures, shown
+from deepsteg_jax.media.source import read_timed
 
 SOUND_RATE = 48_000  # Opus, samples per second
-_OPUS_FRAME = 960  # samples, 20 ms
+_JITTER = 1024  # samples by which times may be off: containers round them
+_BIT_RATE = 96_000  # of a channel
 _OGG_OPTIONS = {"page_duration": "200000"}  # us; a damaged byte costs a page, which else lasts a second
 
 
@@ -48,14 +53,15 @@ def encode_sound(path: str | Path, bit_rate: int, copy: bool = True) -> Sound | 
         track = first_sound(container)
         if track is None:
             return None
-        origin = (video.start_time or 0) * video.time_base
+        origin = next(read_timed(path)).time * video.time_base
+        packets = demux(container, [track])
         file = TemporaryFile()  # noqa: SIM115, the caller closes it
         with _complaining(path, file):
             with av.open(file, "w", format="ogg", options=dict(_OGG_OPTIONS)) as output:
                 if track.codec_context.name in ("opus", "libopus") and copy:
-                    first = _copy_opus(container, track, output)
+                    first = _copy_opus(packets, track, output)
                 else:
-                    first = _encode_opus(container, track, output, bit_rate)
+                    first = _encode_opus(packets, track, output, bit_rate)
             size = file.tell()
             file.seek(0)
     if first is None:
@@ -80,59 +86,146 @@ def _complaining(path: Path, file: BinaryIO) -> Iterator[None]:
 
 
 def _copy_opus(
-    container: "av.container.InputContainer", track: av.AudioStream, output: "av.container.OutputContainer"
+    packets: Iterable[av.Packet], track: av.AudioStream, output: "av.container.OutputContainer"
 ) -> Fraction | None:
     """Copy packets; return when the first sample sounds, in seconds."""
     copy, begin = output.add_stream_from_template(track), None
-    skip = int.from_bytes((track.codec_context.extradata or bytes(12))[10:12], "little")  # RFC 7845, 5.1
+    delay = opus_delay(track.codec_context)
 
     # By 2.5 ms, the shortest Opus frame: containers round times to the millisecond.
     def samples(ticks: int) -> int:
         return round(ticks * time_base * SOUND_RATE / 120) * 120
 
-    for packet in container.demux(track):
+    for packet in packets:
         if packet.dts is None or not packet.size:
             continue
         time_base = packet.time_base
         begin = packet.pts if begin is None else begin
-        time, duration = samples(packet.pts - begin) - skip, samples(packet.duration or 0)
+        time, duration = samples(packet.pts - begin) - delay * SOUND_RATE, samples(packet.duration or 0)
         packet.time_base = Fraction(1, SOUND_RATE)
-        packet.pts = packet.dts = time
+        packet.pts = packet.dts = int(time)
         packet.duration = duration
         packet.stream = copy
         output.mux(packet)
-    return None if begin is None else begin * time_base + Fraction(skip, SOUND_RATE)
+    return None if begin is None else begin * time_base + delay
 
 
 def _encode_opus(
-    container: "av.container.InputContainer",
+    packets: Iterable[av.Packet],
     track: av.AudioStream,
     output: "av.container.OutputContainer",
     bit_rate: int,
 ) -> Fraction | None:
     """Decode and encode anew; return when the first sample sounds, in seconds."""
-    layout = "mono" if track.codec_context.layout.nb_channels == 1 else "stereo"
-    coded = output.add_stream("libopus", rate=SOUND_RATE, layout=layout)
-    coded.bit_rate = bit_rate
-    resampler = av.AudioResampler("flt", layout, SOUND_RATE, frame_size=_OPUS_FRAME)
-    first = None
-
     # From time 0 on: a later Ogg page would state the start of the sound a second time.
-    def encode(pieces: "list[av.AudioFrame]") -> None:
-        nonlocal first
-        for piece in pieces:
-            if first is None:
-                first = piece.pts or 0
-            piece.pts = None if piece.pts is None else piece.pts - first
-            output.mux(coded.encode(piece))
+    recoder = Recoder(track, output, "libopus", bit_rate, from_zero=True)
+    for packet in packets:
+        if packet.size:
+            output.mux(recoder.take(packet))
+    output.mux(recoder.finish())
+    return recoder.start
 
-    for packet in container.demux(track):
-        for frame in packet.decode():
-            encode(resampler.resample(frame))
-    if first is not None:
-        encode(resampler.resample(None))
-        output.mux(coded.encode(None))
-    return None if first is None else Fraction(first, SOUND_RATE)
+
+class Recoder:
+    """Codes a sound track anew at its times; more than two channels are mixed down to two.
+
+    Sample format, rate and channels may change inside the track.
+    """
+
+    def __init__(
+        self,
+        track: av.AudioStream,
+        output: "av.container.OutputContainer",
+        encoder: str,
+        bit_rate: int = 0,
+        from_zero: bool = False,
+    ):
+        """Add a stream to `output`.
+
+        Args:
+            track: to be coded anew.
+            output: for the result.
+            encoder: FFmpeg's name of it.
+            bit_rate: bits per second; 0: enough for good sound.
+            from_zero: let the result begin at 0 instead of the track's first time.
+        """
+        context = track.codec_context
+        self._layout = "mono" if context.layout.nb_channels == 1 else "stereo"
+        rates = av.Codec(encoder, "w").audio_rates
+        self._rate = context.sample_rate if not rates or context.sample_rate in rates else SOUND_RATE
+        self.stream = output.add_stream(encoder, rate=self._rate, layout=self._layout)
+        self.stream.bit_rate = bit_rate or _BIT_RATE * (1 if self._layout == "mono" else 2)
+        self.stream.metadata["encoder"] = encoder_tag(encoder)
+        self._decoder = self._resampler = self._kind = None
+        self._next = None  # number of the next sample
+        self._begin, self._from_zero = 0, from_zero
+        self._error = None
+
+    @property
+    def start(self) -> Fraction | None:
+        """When the first sample sounds, in seconds; None: there is none yet."""
+        return None if self._next is None else Fraction(self._begin, self._rate)
+
+    def take(self, packet: av.Packet) -> list[av.Packet]:
+        """Return the packets to write for a packet of the track."""
+        self._decoder = packet.stream.codec_context
+        try:
+            return self._coded(packet.decode())
+        except av.error.FFmpegError as error:
+            if self._next is not None:
+                raise
+            self._error = error  # a recording that starts inside a packet
+            return []
+
+    def _coded(self, frames: list[av.AudioFrame]) -> list[av.Packet]:
+        pieces = [piece for frame in frames for piece in self._resampled(frame)]
+        return [coded for piece in pieces for coded in self._add(piece)]
+
+    def finish(self) -> list[av.Packet]:
+        """Return the remaining packets; raise what hindered decoding if nothing could be decoded."""
+        if self._next is None and self._error is not None:
+            raise self._error
+        if self._next is None:
+            return []
+        coded = self._coded(self._decoder.decode(None))  # a decoder may hold frames back
+        coded += [rest for piece in self._rest() for rest in self._add(piece)]
+        return coded + self.stream.encode(None)
+
+    def _resampled(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        kind, pieces = (frame.format.name, frame.layout.name, frame.sample_rate), []
+        if kind != self._kind:
+            pieces = self._rest()
+            self._kind, self._resampler = kind, av.AudioResampler("fltp", self._layout, self._rate)
+        return pieces + self._resampler.resample(frame)
+
+    def _rest(self) -> list[av.AudioFrame]:
+        """Return what the resampler still holds."""
+        pieces = [] if self._resampler is None else self._resampler.resample(None)
+        return [piece for piece in pieces if piece is not None]
+
+    def _add(self, piece: av.AudioFrame) -> list[av.Packet]:
+        """Encode samples at their time: after silence where there is a gap, cut where they overlap."""
+        samples, coded = piece.to_ndarray(), []
+        time = None if piece.pts is None else round(piece.pts * piece.time_base * self._rate)
+        if self._next is None:
+            self._begin = self._next = time or 0
+        gap = 0 if time is None else time - self._next
+        if gap < -_JITTER:
+            samples = samples[:, -gap:]
+        while gap > _JITTER:
+            silence = np.zeros((len(samples), min(gap, self._rate)), np.float32)
+            coded += self._encode(silence)
+            gap -= silence.shape[1]
+        return coded + self._encode(samples)
+
+    def _encode(self, samples: np.ndarray) -> list[av.Packet]:
+        if not samples.size:
+            return []
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
+        frame.sample_rate, frame.time_base = self._rate, Fraction(1, self._rate)
+        frame.pts = self._next - self._begin * self._from_zero
+        self._next += samples.shape[1]
+        return self.stream.encode(frame)  # which cuts frames of the encoder's size
 
 
 def is_sound(sound: Sound) -> bool:

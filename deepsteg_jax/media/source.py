@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.media import images, sdr
+from deepsteg_jax.media import clock, images, sdr
 from deepsteg_jax.media.codecs import GREY, RGB, Colour
 from deepsteg_jax.media.container import check_colours, decoder_of, existing, has_alpha_beside, opened
 from deepsteg_jax.media.damage import ERRORS, Ffv1Check, decode_all, is_cut, past_damage, up_to_damage
@@ -77,8 +77,6 @@ def probe(path: str | Path | Clip, damaged: list[int] | None = None) -> Info:
     if images.is_animation(path):
         return _probe_animation(path)
     frame = next(_decoded(path, damaged))
-    if frame.interlaced_frame:
-        raise UserError(f"{shown(path)} is interlaced: deinterlace it first (ffmpeg -vf bwdif)")
     check_colours(frame, path)
     turned = turn_of(frame).transposed
     width, height = (frame.height, frame.width) if turned else (frame.width, frame.height)
@@ -236,7 +234,7 @@ def _read_images(paths: list[Path], start: int, size: tuple[int, int] | None) ->
 def _read_animation(
     path: Path, start: int, stop: int | None, size: tuple[int, int] | None
 ) -> Iterator[Timed]:
-    for frame, time in islice(images.read_animation(path), start, stop):
+    for frame, time, _ in islice(images.read_animation(path), start, stop):
         yield Timed(frame if size is None else resize(frame, *size), time)
 
 
@@ -288,12 +286,15 @@ def _decoded(path: Path, damaged: list[int] | None = None) -> Iterator["av.Video
         decoder = decoder_of(stream)
         decoder.options = {"max_pixels": str(images.LARGEST)}
         decoder.thread_type = "AUTO"
+        packets = clock.demux(container, [stream])
         if damaged is None:
-            frames = up_to_damage(container, stream, decoder, check, cut)
+            frames = up_to_damage(packets, decoder, check, cut)
         else:
-            frames = past_damage(decode_all(container, stream, decoder, check), check, damaged)
+            frames = past_damage(decode_all(packets, decoder, check), check, damaged)
         try:
             for frame in frames:
+                if frame.interlaced_frame and (damaged is None or not count):  # damaged ones say anything
+                    raise UserError(f"{shown(path)} is interlaced: deinterlace it first (ffmpeg -vf bwdif)")
                 count += 1
                 yield frame
         except ERRORS:
@@ -313,27 +314,56 @@ def _ffv1_check(path: Path) -> Ffv1Check:
         return Ffv1Check(container, stream)
 
 
-def frame_times(path: str | Path | Clip, decode: bool = True) -> np.ndarray:
-    """Return the times of all frames, ticks, int64 [n].
+class Timing(NamedTuple):
+    """The times of the frames of a clip, in ticks of its time base."""
 
-    Decodes the whole clip, since headers can be wrong; without `decode` it only lists the packets, which is
-    fast and nearly always right. Raises UserError as `read_frames` does.
+    ticks: np.ndarray  # int64 [n], rising
+    last: int  # how long the last frame is shown; 0: not said
+
+
+def timing(path: str | Path | Clip) -> Timing:
+    """Return the times of all frames; decodes the clip, since headers and packets can be wrong.
+
+    Raises UserError as `read_frames` does.
     """
     path = existing(path)
     if found := path.frames if isinstance(path, Clip) else _still_images(path):
-        return np.arange(len(found))
+        return Timing(np.arange(len(found)), 0)
     if images.is_animation(path):
-        return np.array([time for _, time in images.read_animation(path)])
-    times = [] if decode or is_cut(path) else _packet_times(path)
-    if not times or None in times:
-        times = [time for _, time in _with_times(_decoded(path))]
-    return np.sort(np.array(times, np.int64))
+        timed = ((frame.time, frame.duration) for frame in images.read_animation(path))
+    else:
+        timed = ((time, frame.duration) for frame, time in _with_times(_decoded(path)))
+    ticks, durations = zip(*timed, strict=True)
+    return Timing(np.array(ticks, np.int64), max(0, durations[-1]))
+
+
+def frame_times(path: str | Path | Clip) -> np.ndarray:
+    """Return the times of all frames, ticks, int64 [n]; see `timing`."""
+    return timing(path).ticks
+
+
+def count_frames(path: str | Path | Clip) -> int:
+    """Return about how many frames there are, by the packets: fast, and nearly always right.
+
+    Raises UserError as `read_frames` does.
+    """
+    path = existing(path)
+    if found := path.frames if isinstance(path, Clip) else _still_images(path):
+        return len(found)
+    times = [] if is_cut(path) or images.is_animation(path) else _packet_times(path)
+    return len(times) or len(frame_times(path))
 
 
 def _packet_times(path: Path) -> list[int | None]:
+    """List the times of the packets from the first on that can be decoded by itself."""
+    times, first = [], None
     with opened(path) as (container, stream), suppress(*ERRORS):  # decoding will tell
-        return [packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard]
-    return []
+        for packet in clock.demux(container, [stream]):
+            first = packet if first is None and packet.is_keyframe else first
+            shown = first is not None and (packet.pts is None or packet.pts >= first.pts)
+            if shown and packet.size and not packet.is_discard:
+                times.append(packet.pts)
+    return times
 
 
 def _still_images(path: str | Path) -> list[Path]:

@@ -7,19 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
-import numpy as np
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.media.codecs import encoder_tag
+from deepsteg_jax.media.clock import demux
 from deepsteg_jax.media.container import open_input, video_stream
 from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.formats import Format
 from deepsteg_jax.media.images import is_pictures, shown
 from deepsteg_jax.media.routes import ATTACH, CODE, add_copy, routes
-from deepsteg_jax.media.sound import SOUND_RATE, Sound
-
-_JITTER = 1024  # samples by which times may be off: containers round them
-_BIT_RATE = 96_000  # of a channel
+from deepsteg_jax.media.sound import Recoder, Sound
 
 
 class Loop(NamedTuple):
@@ -27,7 +23,8 @@ class Loop(NamedTuple):
 
     passes: int
     seconds: Fraction  # of one pass
-    end: Fraction  # seconds, of the last pass
+    end: Fraction | None  # seconds, of the last pass
+    start: Fraction = Fraction(0)  # when the first frame is shown, in seconds by the file's clock
 
 
 class Tracks:
@@ -55,7 +52,7 @@ class Tracks:
             if way == ATTACH:
                 output.add_stream_from_template(track)
                 continue
-            copy = _Recoded(track, output, row.tracks.encoder) if way == CODE else _Copy(track, output)
+            copy = Recoder(track, output, row.tracks.encoder) if way == CODE else _Copy(track, output)
             copy.stream.disposition = track.disposition
             copy.stream.metadata.update(tags(track.metadata, coded_anew=way == CODE))
             self._map[track.index] = copy
@@ -80,7 +77,9 @@ class Tracks:
             self._output.mux(coded)
         if end is None:
             for track in self._map.values():
-                self._output.mux(track.finish())
+                with self._complaining():
+                    coded = track.finish()
+                self._output.mux(coded)
 
     def close(self) -> None:
         """Close the input."""
@@ -113,10 +112,11 @@ class Tracks:
             wanted = [self._input.streams[track] for track in self._map]
             last = number == self._loop.passes - 1
             end = self._loop.end if last else self._loop.seconds
-            for packet in self._input.demux(wanted):
+            for packet in demux(self._input, wanted):
                 if packet.dts is None:  # the empty packet at the end of a track
                     continue
-                if end is not None and packet.dts * packet.time_base >= end:
+                time = packet.dts * packet.time_base - self._loop.start
+                if (number and time < 0) or (end is not None and time >= end):
                     continue
                 shift = round(number * self._loop.seconds / packet.time_base)
                 packet.dts += shift
@@ -138,61 +138,6 @@ class _Copy:
     def finish(self) -> "list[av.Packet]":
         """Return the remaining packets."""
         return []
-
-
-class _Recoded:
-    """A sound track that is coded anew; more than two channels are mixed down to two."""
-
-    def __init__(self, track: "av.AudioStream", output: "av.container.OutputContainer", encoder: str):
-        context = track.codec_context
-        self._layout = "mono" if context.layout.nb_channels == 1 else "stereo"
-        rates = av.Codec(encoder, "w").audio_rates
-        self._rate = context.sample_rate if not rates or context.sample_rate in rates else SOUND_RATE
-        self.stream = output.add_stream(encoder, rate=self._rate, layout=self._layout)
-        self.stream.bit_rate = _BIT_RATE * (1 if self._layout == "mono" else 2)
-        self.stream.metadata["encoder"] = encoder_tag(encoder)
-        self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
-        self._next = None  # number of the next sample
-
-    def take(self, packet: "av.Packet") -> "list[av.Packet]":
-        """Return the packets to write for a packet of the track."""
-        self._decoder = packet.stream.codec_context
-        return self._coded(packet.decode())
-
-    def _coded(self, frames: "list[av.AudioFrame]") -> "list[av.Packet]":
-        pieces = [piece for frame in frames for piece in self._resampler.resample(frame)]
-        return [coded for piece in pieces for coded in self._add(piece)]
-
-    def finish(self) -> "list[av.Packet]":
-        """Return the remaining packets."""
-        if self._next is None:
-            return []
-        coded = self._coded(self._decoder.decode(None))  # a decoder may hold frames back
-        pieces = [piece for piece in self._resampler.resample(None) if piece is not None]
-        return coded + [rest for piece in pieces for rest in self._add(piece)] + self.stream.encode(None)
-
-    def _add(self, piece: "av.AudioFrame") -> "list[av.Packet]":
-        """Encode samples at their time: after silence where there is a gap, cut where they overlap."""
-        samples, coded = piece.to_ndarray(), []
-        time = None if piece.pts is None else round(piece.pts * piece.time_base * self._rate)
-        if self._next is None:
-            self._next = time or 0
-        gap = 0 if time is None else time - self._next
-        if gap < -_JITTER:
-            samples = samples[:, -gap:]
-        while gap > _JITTER:
-            silence = np.zeros((len(samples), min(gap, self._rate)), np.float32)
-            coded += self._encode(silence)
-            gap -= silence.shape[1]
-        return coded + self._encode(samples)
-
-    def _encode(self, samples: np.ndarray) -> "list[av.Packet]":
-        if not samples.size:
-            return []
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
-        frame.sample_rate, frame.time_base, frame.pts = self._rate, Fraction(1, self._rate), self._next
-        self._next += samples.shape[1]
-        return self.stream.encode(frame)  # which cuts frames of the encoder's size
 
 
 def _language(metadata: dict[str, str], coded_anew: bool = True) -> dict[str, str]:
@@ -217,7 +162,7 @@ class SoundTrack:
         self._start, self._output = sound.start, output
         self._input = av.open(sound.file, format="ogg")
         source, encoder = self._input.streams.audio[0], row.tracks.encoder
-        self._track = _Recoded(source, output, encoder) if encoder == "aac" else _Copy(source, output)
+        self._track = Recoder(source, output, encoder) if encoder == "aac" else _Copy(source, output)
         self._packets = (packet for packet in self._input.demux(source) if packet.dts is not None)
         self._next_packet = None
 
@@ -240,4 +185,5 @@ class SoundTrack:
             with suppress(*ERRORS):  # a damaged packet is a gap
                 self._output.mux(self._track.take(packet))
         if end is None:
-            self._output.mux(self._track.finish())
+            with suppress(*ERRORS):
+                self._output.mux(self._track.finish())

@@ -1,3 +1,4 @@
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,8 @@ COVER = f"{ROOT}/DESK/TOKEN/my cover.mp4"
 
 def complaint(frames, rates=(25, 25)):
     """What the pipeline says of a cover that is too short."""
-    clocks = [plan.Clock(np.arange(n) / rate, rate, True) for n, rate in zip(frames, rates, strict=True)]
+    rates = [Fraction(rate) for rate in rates]
+    clocks = [plan.clock(np.arange(n), 1 / rate, rate) for n, rate in zip(frames, rates, strict=True)]
     with pytest.raises(UserError) as caught:
         plan.schedule(*clocks, "time", False, COVER)
     return caught.value

@@ -111,8 +111,8 @@ def test_times_are_kept(tmp_path, name, time_base, times):
     assert [found.time * ticks for found in timed] == [time * time_base for time in times]
     if media.is_exact(path):
         np.testing.assert_array_equal([found.frame for found in timed], frames)
-    for decode in (True, False):
-        assert media.frame_times(path, decode).tolist() == [found.time for found in timed]
+    assert media.frame_times(path).tolist() == [found.time for found in timed]
+    assert media.count_frames(path) == len(times)
 
 
 def test_times_that_do_not_grow_come_a_tick_later(tmp_path):
