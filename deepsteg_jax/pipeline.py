@@ -21,7 +21,6 @@ from deepsteg_jax.schemes import payload
 from deepsteg_jax.schemes.base import (
     NOTHING,
     Found,
-    Metadata,
     Pair,
     Receiver,
     Scheme,
@@ -338,8 +337,8 @@ def reveal(
     probed = time.monotonic() - began if found.read else 0.0  # then part of the work is done
     if scheme.accepts == "pictures":
         check_revealed(output, info, (stego,), found.metadata.size)
-        announce(_found(found.metadata, output))
     with scheme.receiver(found) as receiver:
+        announce(_found(receiver, output) if scheme.accepts == "pictures" else receiver.announcement)
         start = time.monotonic()
         damaged.clear()
         if found.read:
@@ -365,8 +364,9 @@ def reveal(
 _EXACT_BYTES, _LOSSY_BYTES = 1.2, 0.06  # of a revealed pixel, about
 
 
-def _found(secret: Metadata, output: Any) -> str:
+def _found(receiver: Receiver, output: Any) -> str:
     """Say what was found, before the work."""
+    secret = receiver.metadata
     width, height = secret.size
     exact = isinstance(output, str | Path) and (media.is_folder(output) or media.is_exact(output))
     size = (_EXACT_BYTES if exact else _LOSSY_BYTES) * secret.frames * width * height
@@ -541,16 +541,15 @@ def recode(source: Path, output: Path) -> bool:
         info, still = media.probe(source, []), not media.is_video(output)
         if still and media.count_frames(source) > 1:
             return False
-        with media.Writer(
-            output,
-            info.rate,
-            time_base=info.time_base,
-            aspect=info.aspect,
-            tracks_from=source if info.tracks and not still else None,
-            image=still,
-            lossy=REVEALED,
-        ) as writer:
+        sound = None if still else media.encode_sound(source, DEFAULTS.sound_bit_rate)
+        clock = {"time_base": info.time_base, "aspect": info.aspect}
+        with media.Writer(output, info.rate, **clock, image=still, lossy=REVEALED) as writer:
+            first = None
             for frame, time in media.read_timed(source, []):
-                writer.write(frame, time)
+                first = time if first is None else first
+                writer.write(frame, time - first)
+            if sound is not None:
+                with closing(sound.file):
+                    writer.add_sound(sound)
         return True
     return False

@@ -127,7 +127,7 @@ def _encode_opus(
 
 
 class Recoder:
-    """Codes a sound track anew at its times; more than two channels are mixed down to two.
+    """Codes a sound track anew at its times; more than two channels are mixed down to two, but for PCM.
 
     Sample format, rate and channels may change inside the track.
     """
@@ -151,6 +151,7 @@ class Recoder:
         """
         context = track.codec_context
         self._layout = "mono" if context.layout.nb_channels == 1 else "stereo"
+        self._layout = context.layout.name if encoder.startswith("pcm") else self._layout
         rates = av.Codec(encoder, "w").audio_rates
         self._rate = context.sample_rate if not rates or context.sample_rate in rates else SOUND_RATE
         self.stream = output.add_stream(encoder, rate=self._rate, layout=self._layout)

@@ -149,6 +149,9 @@ class Receiver(ABC):
     file_name = ""
     """The secret's own, where it is a file, as the sender's machine had it: not to be trusted."""
 
+    announcement = ""
+    """What was found, where it is a file, for the user before the work."""
+
     coded = False
     """Whether the secret was coded anew to fit, into a matroska file."""
 

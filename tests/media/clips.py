@@ -43,17 +43,18 @@ def packets_at(path, kind="video"):
         return [(bytes(packet), packet.pos) for packet in container.demux(**{kind: 0}) if packet.size]
 
 
-def stereo(path, codec, samples, rate=48000):
-    """A clip of 12 frames with a sound in both channels, float [n]; returns the path."""
+def stereo(path, codec, samples, rate=48000, layout="stereo"):
+    """A clip of 12 frames with a sound in all channels, float [n]; returns the path."""
+    channels = av.AudioLayout(layout).nb_channels
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=25, width=48, height=32, pix_fmt="yuv420p")
-        audio = container.add_stream(codec, rate=rate, layout="stereo", options={"strict": "-2"})
+        audio = container.add_stream(codec, rate=rate, layout=layout, options={"strict": "-2"})
         for picture in noise(12):
             container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(video.encode(None))
         for start in range(0, len(samples), 1024):
-            both = np.tile(samples[start : start + 1024].astype(np.float32), (2, 1))
-            frame = av.AudioFrame.from_ndarray(both, format="fltp", layout="stereo")
+            all_of_them = np.tile(samples[start : start + 1024].astype(np.float32), (channels, 1))
+            frame = av.AudioFrame.from_ndarray(all_of_them, format="fltp", layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
             container.mux(audio.encode(frame))
         container.mux(audio.encode(None))

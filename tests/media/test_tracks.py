@@ -227,7 +227,7 @@ def decoded(path):
     with av.open(str(path)) as container:
         track = next(track for track in container.streams.audio if track.codec_context)
         frames = list(container.decode(track))
-    samples = np.concatenate([frame.to_ndarray().reshape(-1) for frame in frames])
+    samples = np.concatenate([frame.to_ndarray().T.reshape(-1) for frame in frames])
     scale = 2.0 ** (8 * samples.itemsize - 1) if samples.dtype.kind == "i" else 1
     return float(frames[0].pts * frames[0].time_base), samples / scale
 
@@ -258,6 +258,20 @@ def test_sound_of_every_kind_sounds_the_same(tmp_path, name, codec, output):
         assert [data for data, _ in packets(path)] == [data for data, _ in packets(cover)]
     again = write(tmp_path / f"again{path.suffix}", noise(25), tracks_from=path)  # a stego is a cover, too
     np.testing.assert_array_equal(decoded(again)[1], expected)
+
+
+@pytest.mark.parametrize(
+    "name, codec, rate, layout",
+    [("a.avi", "adpcm_ima_wav", 44100, "stereo"), ("a.mov", "alac", 32000, "5.1")],
+)
+def test_all_channels_and_the_rate_are_kept(tmp_path, name, codec, rate, layout):
+    """NUT holds neither."""
+    cover = stereo(tmp_path / name, codec, hiss(1.0)[: rate // 2], rate, layout)
+    path = write(tmp_path / "out.nut", noise(12), tracks_from=cover)
+    with av.open(str(path)) as container:
+        context = container.streams.audio[0].codec_context
+        assert (context.name, context.sample_rate, context.layout.name) == ("pcm_f32le", rate, layout)
+    np.testing.assert_array_equal(decoded(path)[1], decoded(cover)[1])
 
 
 # --- tracks that do not come along ------------------------------------------------------------------

@@ -305,6 +305,7 @@ class AdaptiveReceiver(Receiver):
         self._left, self._name = found.size, b""
         self.coded = found.coded
         self.notes = ("coded to fit by the sender" if found.coded else "the secret's own file, bit for bit",)
+        self.announcement = f"found a file of {(found.size - found.name_bytes) / 1000:,.1f} kB"
 
     @property
     def complete(self) -> bool:
