@@ -157,7 +157,7 @@ class Recoder:
         self.stream = output.add_stream(encoder, rate=self._rate, layout=self._layout)
         self.stream.bit_rate = bit_rate or _BIT_RATE * (1 if self._layout == "mono" else 2)
         self.stream.metadata["encoder"] = encoder_tag(encoder)
-        self._decoder = self._resampler = self._kind = None
+        self._decoder = self._resampler = self._kind = self._time = None
         self._next = None  # number of the next sample
         self._begin, self._from_zero = 0, from_zero
         self._error = None
@@ -179,6 +179,10 @@ class Recoder:
             return []
 
     def _coded(self, frames: list[av.AudioFrame]) -> list[av.Packet]:
+        for frame in frames:
+            repeated = frame.pts == self._time  # it stands for a block of frames
+            self._time = frame.pts
+            frame.pts = None if repeated else frame.pts
         pieces = [piece for frame in frames for piece in self._resampled(frame)]
         return [coded for piece in pieces for coded in self._add(piece)]
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from deepsteg_jax import media
+from deepsteg_jax.media.sound import Recoder
 from tests.helpers import names, read_stack, refused
 from tests.media.clips import click, onset, stereo, write
 from tests.synthetic import Sound, film, hiss, noise, packets, smooth
@@ -60,6 +61,21 @@ def test_phones_get_aac_in_step(tmp_path, name, start):
         assert codecs == ["h264", "aac"] and container.streams.video[0].codec_context.pix_fmt == "yuv420p"
     assert onset(tmp_path / name) == pytest.approx(0.2 + start / 48000, abs=3e-3)
     assert len(read_stack(tmp_path / name)) == 12
+
+
+def test_frames_of_one_time_follow_one_another(tmp_path):
+    """RealMedia has one time for a block of them."""
+    source = film(tmp_path / "a.mkv", noise(12), sounds=[Sound("pcm_s16le", click(0.2))])
+    with av.open(str(source)) as read, av.open(str(tmp_path / "b.mkv"), "w") as written:
+        recoder = Recoder(read.streams.audio[0], written, "pcm_f32le")
+        for packet in read.demux(audio=0):
+            if packet.size:
+                packet.pts = packet.dts = 0
+                written.mux(recoder.take(packet))
+        written.mux(recoder.finish())
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    np.testing.assert_allclose(samples, click(0.2), atol=1e-4)
 
 
 def ogg_packets(sound):
