@@ -10,6 +10,7 @@ from deepsteg_jax.media.codecs import Colour
 _LARGEST = 2**24  # bytes of the description, far more than any has
 _STILLS = (b"avif", b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"miaf", b"jpeg", b"j2ki", b"vvic")
 _SEQUENCES = (b"msf1", b"hevc", b"hevx", b"avcs", b"avis")
+_HANDLER_END = 24  # bytes of a description: version, and the box hdlr up to its kind
 _FULL = 4  # bytes of version and flags
 
 
@@ -24,7 +25,11 @@ class Crop(NamedTuple):
 
 def is_still(path: Path) -> bool:
     """Return whether a file says that it is a picture, and no sequence of them."""
-    return _brand(path) in _STILLS
+    brand = _brand(path)
+    if not brand or brand in _STILLS or brand in _SEQUENCES:
+        return brand in _STILLS
+    described = _outer_box(path, b"meta")[:_HANDLER_END]
+    return described.endswith(b"pict") and not _outer_box(path, b"moov")
 
 
 def is_sequence(path: Path) -> bool:

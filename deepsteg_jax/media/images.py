@@ -110,7 +110,9 @@ def is_pictures(path: str | Path) -> bool:
 
 def _is_animated(image: Image.Image) -> bool:
     """Return whether an image moves. Pages, views and previews, which other formats have, do not."""
-    return image.format in ("GIF", *_ANIMATIONS) and image.n_frames - _hidden(image) > 1
+    if _hidden(image):
+        return image.n_frames > 2
+    return image.format in ("GIF", *_ANIMATIONS) and image.is_animated
 
 
 def _hidden(image: Image.Image) -> int:
@@ -148,10 +150,10 @@ def _opened(path: Path, kinds: Sequence[str] = _FORMATS) -> Iterator[Image.Image
     except Image.DecompressionBombError as error:
         raise UserError(too_large) from error
     except _ERRORS as error:
-        advice = "get a complete copy of it"
+        fault = "is damaged or cut short: get a complete copy of it"
         if heif.is_still(path):
-            advice = "get a complete copy of it, or convert it to PNG where it was made"
-        raise UserError(f"{shown(path)} is damaged or cut short: {advice}") from error
+            fault = "is damaged, cut short or of a kind that is not read: convert it to PNG where it was made"
+        raise UserError(f"{shown(path)} {fault}") from error
 
 
 def load(path: Path) -> np.ndarray:
