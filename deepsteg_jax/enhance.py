@@ -50,7 +50,7 @@ def check(settings: ConfigDict) -> list[str]:
     try:
         import cv2  # noqa: F401
     except ImportError:
-        raise UserError("enhancing needs OpenCV: run pip install opencv-python-headless") from None
+        raise UserError('enhancing needs OpenCV: run pip install ".[live]"') from None
     return names
 
 

@@ -106,7 +106,8 @@ def write_key_file(path: str | Path) -> None:
         UserError: the file is there already, or cannot be written.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        binary = getattr(os, "O_BINARY", 0)  # without it Windows writes two bytes for a line feed
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | binary, 0o600)
     except FileExistsError:
         raise UserError(f"{path} exists: a key is never overwritten, give another name") from None
     except OSError as error:

@@ -176,6 +176,15 @@ def test_key_files_hold_fresh_keys(tmp_path, monkeypatch):
     assert keys.read_key_file(tmp_path / "fixed") == bytes(range(32))
 
 
+def test_key_files_are_binary_where_text_differs(tmp_path, monkeypatch):
+    """As on Windows, by a flag that Linux does not have: here it asks for appending."""
+    monkeypatch.setattr(os, "O_BINARY", os.O_APPEND, raising=False)
+    flags, opened = [], os.open
+    monkeypatch.setattr(os, "open", lambda path, flag, *mode: flags.append(flag) or opened(path, flag, *mode))
+    keys.write_key_file(tmp_path / "video.key")
+    assert flags[0] & os.O_BINARY
+
+
 @pytest.mark.parametrize("content", [b"", b"precious", bytes(32)])
 def test_key_files_are_never_overwritten(tmp_path, content):
     path = tmp_path / "video.key"

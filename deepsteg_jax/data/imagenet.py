@@ -1,6 +1,5 @@
 """ImageNet 2012, as prepared by TensorFlow Datasets from archives that the user downloads."""
 
-import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -102,7 +101,8 @@ def _find_offsets(part: tfds.core.utils.shard_utils.FileInstruction) -> np.ndarr
         with Path(part.filename).open("rb", buffering=0) as file:
             for _ in range(part.skip + part.take):
                 # Unlike a memory map, this lets other threads run while it waits.
-                (length,) = _LENGTH.unpack(os.pread(file.fileno(), _LENGTH.size, offsets[-1]))
+                file.seek(offsets[-1])
+                (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
                 offsets.append(offsets[-1] + _LENGTH.size + length + _CHECKSUMS)
     except (OSError, OverflowError, struct.error) as error:
         raise UserError(f"ImageNet cannot be read, prepare it again: {part.filename}: {error}") from error

@@ -113,7 +113,7 @@ def _open(source: str, width: int, height: int):
     try:
         import cv2
     except ImportError:
-        raise UserError("cameras and streams need OpenCV: run pip install opencv-python-headless") from None
+        raise UserError('cameras and streams need OpenCV: run pip install ".[live]"') from None
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     if is_camera(source):
         capture = cv2.VideoCapture(int(source))
