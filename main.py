@@ -58,7 +58,9 @@ flags.DEFINE_string(
 flags.DEFINE_string("key_file", None, "Key file of --mode keygen, in place of a passphrase.")
 flags.DEFINE_bool("loop_cover", False, "hide: repeat a cover that is shorter than the secret.")
 flags.DEFINE_bool(
-    "drop_tags", False, "hide: leave out the cover's tags: place, camera, author, title, all but languages."
+    "drop_tags",
+    False,
+    "hide: leave out the cover's tags: location, camera, author, title, all but languages.",
 )
 flags.DEFINE_string("coordinator", None, "train in several processes: HOST:PORT of process 0.")
 flags.DEFINE_integer("num_processes", None, "train in several processes: how many.", lower_bound=1)

@@ -107,7 +107,7 @@ def _add_hide(commands: Any) -> None:
     hide.add_argument(
         "--drop-tags",
         action="store_true",
-        help="leave out the cover's tags: place, camera, author, title, all but languages",
+        help="leave out the cover's tags: location, camera, author, title, all but languages",
     )
     hide.epilog = f"{CHANGE}FIELD=VALUE, any number of times, changes a field of the scheme's config."
 

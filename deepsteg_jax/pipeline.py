@@ -481,9 +481,10 @@ class _FileWriter:
                 if kind is None:
                     self._place()
         finally:
-            self._part.unlink(missing_ok=True)
-            if self._made and not self.path.exists():
-                self.path.parent.rmdir()
+            with suppress(OSError):  # it would hide the error before it
+                self._part.unlink(missing_ok=True)
+                if self._made and not self.path.exists():
+                    self.path.parent.rmdir()
 
     def _open(self) -> None:
         """Open a temporary file, once; the receiver knows the secret's name by now."""

@@ -99,11 +99,11 @@ def _refusal(path: Path, row: Format, unfit: "list[av.stream.Stream]", maps: lis
     instead = "write .mkv, or " if all(_is_held(stream, path, matroska) for stream in unfit) else ""
     names = " and ".join(f"{stream.index} ({stream.codec_context.name})" for stream in unfit)
     texts = [stream.index for stream in unfit if stream.codec_context.codec.text_sub]
-    what = "convert" if texts else "leave out"
+    what = "convert it first" if texts else "leave it out"
     options = f"{' '.join(f'-map 0:{index}' for index in sorted(maps + texts))} -c copy"
     goal = f"-c:s {row.tracks.subtitles}" if texts else "OUT.mkv"
     return (
-        f"subtitle track {names} of {shown(path)} does not fit into {row.suffix}: {instead}{what} it first "
+        f"subtitle track {names} of {shown(path)} does not fit into {row.suffix}: {instead}{what} "
         f"with ffmpeg -i IN {options} {goal}"
     )
 

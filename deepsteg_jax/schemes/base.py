@@ -45,7 +45,7 @@ class Settings(NamedTuple):
     align: str = "time"
     loop_cover: bool = False
     sound_bit_rate: int = 64_000  # bits per second; 0 leaves the secret's sound out
-    drop_tags: bool = False  # leave out the cover's: place, camera, author, title, ...
+    drop_tags: bool = False  # leave out the cover's: location, camera, author, title, ...
 
 
 class Cost(NamedTuple):

@@ -359,6 +359,25 @@ def test_advice_about_subtitles_names_the_tracks_that_fit(tmp_path):
     assert str(caught.value).endswith(command)
 
 
+def test_advice_about_pictures_of_subtitles_leaves_them_out(tmp_path):
+    """No program makes text of them."""
+    cover = tmp_path / "cover.mkv"
+    with av.open(str(cover), "w") as container:
+        video = container.add_stream("mpeg4", rate=25, width=48, height=32, pix_fmt="yuv420p")
+        text = container.add_mux_stream("hdmv_pgs_subtitle", time_base=Fraction(1, 1000))
+        container.mux(video.encode(av.VideoFrame.from_ndarray(noise(1)[0], format="rgb24")))
+        container.mux(video.encode(None))
+        packet = av.Packet(bytes(13))
+        packet.pts, packet.dts, packet.time_base, packet.stream = 0, 0, Fraction(1, 1000), text
+        container.mux(packet)
+    media.check_tracks(cover, tmp_path / "a.mkv")
+    with pytest.raises(UserError) as caught:
+        media.check_tracks(cover, tmp_path / "a.mp4")
+    assert str(caught.value).endswith(
+        "does not fit into .mp4: write .mkv, or leave it out with ffmpeg -i IN -map 0:0 -c copy OUT.mkv"
+    )
+
+
 @pytest.mark.parametrize("name", ["out.mkv", "out.mp4", "out.webm"])
 def test_tags_can_be_left_out(tmp_path, name):
     personal = {
