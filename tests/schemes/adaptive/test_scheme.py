@@ -424,3 +424,13 @@ def test_the_key_is_not_asked_for_where_a_file_does_not_fit(tmp_path, hidden):
     (tmp_path / "large.bin").write_bytes(bytes(range(256)) * 400)
     with pytest.raises(UserError, match="large.bin has 102.4 kB and "):
         hide(cover, tmp_path / "large.bin", tmp_path / "stego.mkv", key=pytest.fail)
+
+
+def test_a_file_is_written_through_a_link_and_said_before(tmp_path, hidden):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.bin").symlink_to("folder/target.bin")
+    told = []
+    pipeline.reveal([make_scheme()], KEY, hidden.path, tmp_path / "link.bin", abs, told.append)
+    assert told == ["found a file of 0.7 kB"] and (tmp_path / "link.bin").is_symlink()
+    assert (tmp_path / "folder" / "target.bin").read_bytes() == SECRET
+    assert names(tmp_path / "folder") == ["target.bin"]
