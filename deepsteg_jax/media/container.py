@@ -57,13 +57,25 @@ def open_input(path: Path) -> "av.container.InputContainer":
     """Open a media file; raise UserError if it is none."""
     try:
         container = av.open(url(path), metadata_errors="replace", options=_only_itself("file"))
+        if _is_still_kind(container) and _start(path).startswith(images.START_OF_JPEG):
+            container.close()  # `images` reads one; these are several
+            container = av.open(url(path), format="mjpeg", options=_only_itself("file"))
     except (*ERRORS, ValueError) as error:
         raise UserError(f"{shown(path)} {_fault(path)}: give a complete video or image file") from error
-    if container.format.name.endswith("_pipe") or container.format.name == "image2":  # FFmpeg's of stills
+    if _is_still_kind(container):
         container.close()
         fault = _fault(path, "is an image of a kind that is not read")
         raise UserError(f"{shown(path)} {fault}: convert it to PNG first")
     return container
+
+
+def _is_still_kind(container: "av.container.InputContainer") -> bool:
+    return container.format.name.endswith("_pipe") or container.format.name == "image2"
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_TEXT_BYTES)
 
 
 def open_bytes(file: BinaryIO, format_name: str | None = None) -> "av.container.InputContainer":
@@ -94,8 +106,7 @@ def _fault(path: Path, other: str = "is not a video or image, or is damaged at i
     """Say what is wrong with a file that cannot be opened; `other` if that cannot be seen."""
     if not path.is_file():
         return "is not a video or image"
-    with path.open("rb") as file:
-        start = file.read(_TEXT_BYTES)
+    start = _start(path)
     if not start:
         return "is empty"
     if is_cut(path):

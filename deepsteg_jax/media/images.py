@@ -43,7 +43,7 @@ _ANIMATIONS = ["AVIF", "PNG", "WEBP"]
 _NUMBER = re.compile(r"%(0\d+)?d")
 _SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 254, 258, 262, 274, 339  # tags of TIFF and Exif
 _REDUCED_OR_MASK, _WHITE_IS_ZERO, _UNSIGNED = 0b101, 0, 1  # values of them
-_START_OF_JPEG, _SCAN_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+START_OF_JPEG, _SCAN_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
 class Frame(NamedTuple):
@@ -126,7 +126,7 @@ def _is_motion_jpeg(image: Image.Image, path: Path) -> bool:
         return False
     data = path.read_bytes()
     rest = data[data.find(_END_OF_JPEG, data.find(_SCAN_OF_JPEG)) + len(_END_OF_JPEG) :]
-    if not rest.startswith(_START_OF_JPEG):
+    if not rest.startswith(START_OF_JPEG):
         return False
     with Image.open(BytesIO(rest), formats=["JPEG"]) as following:
         return following.size == image.size
@@ -171,7 +171,7 @@ def load(path: Path) -> np.ndarray:
         turn = image.getexif().get(_ORIENTATION, 1)
         frame = _finished(image, path, _colour(image, path))
         if image.format == "AVIF" and (crop := heif.describe(path, image.size)[1]):
-            frame = frame[crop.top : crop.bottom, crop.left : crop.right]
+            frame = frame[crop.top : crop.bottom, crop.left : crop.right].copy()
         return frame if turn == 1 else _upright(frame, turn)
 
 

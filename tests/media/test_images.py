@@ -342,9 +342,11 @@ def test_several_views_are_no_animation(tmp_path):
 
 def test_a_stream_of_jpegs_is_no_image(tmp_path):
     data = images.encode_jpeg(smooth(1, 40, 56)[0], 90)
-    for rest, still in ((b"", True), (b"more", True), (data, False)):
-        (tmp_path / "a.mjpeg").write_bytes(data + rest)
-        assert images.is_image(tmp_path / "a.mjpeg") == still
+    for rest, still in ((b"", True), (b"more", True), (2 * data, False)):
+        for name in ("a.jpg", "a.mjpeg"):
+            (tmp_path / name).write_bytes(data + rest)
+            assert images.is_image(tmp_path / name) == still
+            assert len(list(media.read_frames(tmp_path / name))) == (1 if still else 3)
 
 
 def test_images_of_other_kinds_are_refused(tmp_path):
