@@ -122,7 +122,7 @@ def _hidden(image: Image.Image) -> int:
 
 def _is_motion_jpeg(image: Image.Image, path: Path) -> bool:
     """Return whether another JPEG of the same size follows at once, as in a stream without container."""
-    if image.format != "JPEG":
+    if image.format != "JPEG" or {"exif", "xmp"} & set(image.info):  # a camera may add other takes of a photo
         return False
     data = path.read_bytes()
     rest = data[data.find(_END_OF_JPEG, data.find(_SCAN_OF_JPEG)) + len(_END_OF_JPEG) :]
@@ -208,7 +208,7 @@ def _finished(image: Image.Image, path: Path, colour: Colour) -> np.ndarray:
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray(_eight_bits(image, path))
     elif image.mode in ("1", "LA", "La"):
-        image = image.convert("L")
+        image = image.convert("LA").convert("L")
     elif image.mode not in ("L", "RGB", "CMYK", "LAB"):
         image = image.convert("RGB")
     if sdr.needs_mapping(colour):

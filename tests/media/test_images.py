@@ -349,6 +349,14 @@ def test_a_stream_of_jpegs_is_no_image(tmp_path):
             assert len(list(media.read_frames(tmp_path / name))) == (1 if still else 3)
 
 
+def test_a_photo_with_another_take_behind_it_is_an_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0110] = "a phone"
+    Image.fromarray(smooth(1, 40, 56)[0]).save(tmp_path / "a.jpg", exif=exif)
+    (tmp_path / "a.jpg").write_bytes(2 * (tmp_path / "a.jpg").read_bytes())
+    assert images.is_image(tmp_path / "a.jpg")
+
+
 def test_images_of_other_kinds_are_refused(tmp_path):
     head = struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 7, 9, 24, 0)
     (tmp_path / "a.tga").write_bytes(head + bytes(3 * 63))
