@@ -195,7 +195,7 @@ def check_output(scheme: Scheme, output: Any, info: media.Info, inputs: Sequence
     survives, size = scheme.lossy is not None, (info.width, info.height)
     planes = _in_planes(scheme, info, output)
     kind = {"pixel_format": scheme.pixel_format or info.pixel_format} if planes else {}
-    size = size if survives or kind else None
+    size = size if survives or kind or info.is_image else None
     media.check_output(output, inputs, info.is_image, lossy=survives, size=size, **kind)
 
 

@@ -17,6 +17,7 @@ class Still(NamedTuple):
 
     exact: tuple[str, ...] = (RGB,)  # formats of pixels that come back bit for bit
     options: Mapping = {}
+    largest: int = 2**31 - 1  # pixels of a side
 
 
 class TrackRules(NamedTuple):
@@ -52,7 +53,7 @@ _MP4 = TrackRules(("aac", "mp3", "ac3", "eac3", "alac", "flac", "opus"), "aac", 
 _PCM = ("pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be")
 _MOV = _MP4._replace(sounds=("aac", "mp3", "ac3", "eac3", "alac", *_PCM))
 _WEBM = TrackRules(("opus", "vorbis"), "libopus", "webvtt OUT.mkv")
-_JPEG = Still((), {"subsampling": "4:2:0"})
+_JPEG = Still((), {"subsampling": "4:2:0"}, 65_500)
 
 FORMATS = (
     Format(".mkv", VIDEO, "matroska", Ffv1, _AS_IT_IS),
@@ -69,7 +70,7 @@ FORMATS = (
     Format(".ppm", IMAGE, "PPM", Still()),
     Format(".jpg", IMAGE, "JPEG", _JPEG, in_training=True),
     Format(".jpeg", IMAGE, "JPEG", _JPEG, in_training=True),
-    Format(".webp", IMAGE, "WEBP", Still(options={"lossless": True}), in_training=True),
+    Format(".webp", IMAGE, "WEBP", Still(options={"lossless": True}, largest=16_383), in_training=True),
     *(Format(f".{name.lower()}", IMAGE, name) for name in ("AVIF", "GIF", "ICO", "PCX", "PSD", "QOI")),
     *(Format(suffix, IMAGE, "HEIF") for suffix in (".heic", ".heif", ".hif")),
     *(Format(suffix, IMAGE, "JPEG") for suffix in (".jpe", ".jfif")),

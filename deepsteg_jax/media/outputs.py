@@ -42,6 +42,9 @@ def check_output(
         if is_folder(path):
             raise UserError(f"{shown(target)} is a folder: give the name of a file to write")
         row = check_suffix(target, image, lossy, RGB if image and lossy else pixel_format)
+        if size is not None and image and max(size) > row.coding.largest:
+            most = f"{row.suffix} takes at most {row.coding.largest} pixels a side"
+            raise UserError(f"{shown(target)} cannot be the output: {most}; use .png")
         if size is not None and not image:
             check_size(target, row.coding(pixel_format, None), *size)
     check_place(target, inputs)

@@ -51,6 +51,7 @@ H264_NEEDS = r"{0}x{1}; use \.mkv .*, or crop .* crop={2}:{3} "
         ("a.xyz", {}, "'.xyz' is not a known video"),
         ("a.gif", IMAGE, "loss.*use .png"),
         ("a.jpg", IMAGE, "loss"),
+        ("a.webp", IMAGE | {"size": (16_384, 9)}, "at most 16383 pixels a side; use .png"),
         ("a.mkv", IMAGE, "videos; use .png"),
         ("a.mp4", IMAGE, "videos"),
         ("a", IMAGE, "without a suffix it is not a known image"),
