@@ -13,6 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from deepsteg_jax import keys, media
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.media.background import read_ahead, write_behind
@@ -357,7 +359,7 @@ def reveal(
             raise PartialError(complaint)
         secret = receiver.metadata
         count = receiver.written if scheme.accepts == "pictures" else 0
-        notes, size = tuple(receiver.notes), media.size_of(getattr(writer, "path", output))
+        notes, size = (*receiver.notes, *writer.notes), media.size_of(getattr(writer, "path", output))
         return Report(count, *secret.size, secret.rate, seconds, receiver.received, notes, size)
 
 
@@ -382,6 +384,7 @@ def check_revealed(
     output: Any, info: media.Info, inputs: Sequence[Any], size: tuple[int, int] | None = None
 ) -> None:
     """Raise UserError unless `output` can take what a stego like `info` reveals, of `size` if known."""
+    size = None if size is None else media.padded_size(output, *size)
     media.check_output(output, inputs, image=info.is_image, lossy=True, size=size)
 
 
@@ -423,16 +426,24 @@ def _opened(receiver: Receiver, scheme: Scheme, output: Any, info: media.Info) -
     secret = receiver.metadata
     rate, tick = (media.FOLDER_RATE, 1 / secret.rate) if secret.timed else (secret.rate, None)
     options = {"time_base": tick, "aspect": secret.aspect, "image": info.is_image, "lossy": REVEALED}
-    return _PictureWriter(output, media.Writer(output, rate, **options))
+    return _PictureWriter(output, media.Writer(output, rate, **options), secret.size)
 
 
 class _PictureWriter:
-    """Writes the frames of a secret."""
+    """Writes the frames of a secret, their last row and column twice where the format needs even sides."""
 
-    def __init__(self, path: Any, writer: media.Writer):
+    def __init__(self, path: Any, writer: media.Writer, size: tuple[int, int]):
         self.path, self._writer = path, writer
+        (width, height), padded = size, media.padded_size(path, *size)
+        self._margins = (0, padded[1] - height), (0, padded[0] - width), (0, 0)
+        self.notes = (
+            () if padded == size else (f"padded to {padded[0]}x{padded[1]}, since H.264 needs even sides",)
+        )
 
     def write_all(self, pieces: Sequence[Any]) -> None:
+        pieces = (
+            [(np.pad(frame, self._margins, "edge"), at) for frame, at in pieces] if self.notes else pieces
+        )
         _write_all(self._writer, pieces)
 
     def add_sound(self, sound: media.Sound | None) -> None:
@@ -452,6 +463,8 @@ class _FileWriter:
 
     In a folder it gets its own name. One that the sender coded to fit is coded again as `path` says.
     """
+
+    notes = ()
 
     def __init__(self, path: Any, receiver: Receiver):
         self.path, self._receiver = Path(path), receiver

@@ -1124,3 +1124,15 @@ def test_a_revealed_video_plays_on_phones(tmp_path, name):
         assert kinds == [("video", "h264"), ("audio", "aac")]
         assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
     assert psnr(load(tmp_path / name), coarse(load(secret))) > 25
+
+
+@pytest.mark.parametrize("height, width, size", [(15, 21, (22, 16)), (16, 21, (22, 16)), (15, 22, (22, 16))])
+def test_odd_sides_of_a_revealed_video_are_padded_for_h264(tmp_path, height, width, size):
+    cover, secret = save(tmp_path / "c.mkv", noise(4)), coarse(smooth(4, height, width))
+    pipeline.hide(plain(), KEY, cover, save(tmp_path / "s.mkv", secret), tmp_path / "t.mkv", quiet)
+    report = pipeline.reveal([plain()], KEY, tmp_path / "t.mkv", tmp_path / "r.mp4", quiet)
+    shown = load(tmp_path / "r.mp4")
+    assert shown.shape[2:0:-1] == size and psnr(shown[:, :height, :width], secret) > 25
+    assert report.notes[-1] == "padded to 22x16, since H.264 needs even sides"
+    pipeline.reveal([plain()], KEY, tmp_path / "t.mkv", tmp_path / "r.mkv", quiet)
+    np.testing.assert_array_equal(load(tmp_path / "r.mkv"), secret)

@@ -17,7 +17,7 @@ from deepsteg_jax.media.images import (
     is_sequence,
     save_small,
 )
-from deepsteg_jax.media.outputs import check_output, check_place, destination, takes_rgb_only
+from deepsteg_jax.media.outputs import check_output, check_place, destination, padded_size, takes_rgb_only
 from deepsteg_jax.media.planes import (
     Planes,
     TimedPlanes,
@@ -90,6 +90,7 @@ __all__ = [
     "is_video",
     "left_out",
     "likely_size",
+    "padded_size",
     "probe",
     "read_frames",
     "read_planes",

@@ -131,6 +131,14 @@ def check_size(path: Path, coding: Coding, width: int, height: int) -> None:
         )
 
 
+def padded_size(path: str | Path | Clip, width: int, height: int) -> tuple[int, int]:
+    """Return the size to which frames of a video of that name are padded where it needs even sides."""
+    row = None if isinstance(path, Clip) or is_sequence(path) else formats.find(path)
+    if row is None or row.kind != formats.VIDEO or row.coding is None or row.coding.any_size:
+        return width, height
+    return width + width % 2, height + height % 2
+
+
 def check_aspect(path: Path, coding: Coding, aspect: Fraction | None) -> None:
     """Raise UserError unless pixels of that shape, width over height, can be noted."""
     if aspect not in (None, 1) and coding.aspect is None:

@@ -84,7 +84,8 @@ def unsent(path: str | Path | Clip, sound: bool) -> str:
 
 def _way(stream: "av.stream.Stream", path: Path, row: Format) -> str | None:
     if stream.type == "attachment":
-        return ATTACH if row.name == "matroska" else None
+        said = {name.lower() for name in stream.metadata}
+        return ATTACH if row.name == "matroska" and {"filename", "mimetype"} <= said else None
     if stream.codec_context is None or stream.type not in ("audio", "subtitle"):
         return None
     if stream.type == "subtitle":
