@@ -264,6 +264,7 @@ def _stego_writer(scheme: Scheme, plan: Plan, output: Any, drop_tags: bool) -> m
         drop_tags=drop_tags,
         image=info.is_image,
         lossy=scheme.lossy,
+        end=None if loop or plan.cover_clock.constant else plan.cover_clock.end,
         **_planes(scheme, info, output),
     )
 
@@ -426,6 +427,7 @@ def _opened(receiver: Receiver, scheme: Scheme, output: Any, info: media.Info) -
     secret = receiver.metadata
     rate, tick = (media.FOLDER_RATE, 1 / secret.rate) if secret.timed else (secret.rate, None)
     options = {"time_base": tick, "aspect": secret.aspect, "image": info.is_image, "lossy": REVEALED}
+    options["end"] = secret.end / secret.rate if secret.timed else None
     return _PictureWriter(output, media.Writer(output, rate, **options), secret.size)
 
 
@@ -556,7 +558,7 @@ def recode(source: Path, output: Path) -> bool:
         if still and media.count_frames(source) > 1:
             return False
         sound = None if still else media.encode_sound(source, DEFAULTS.sound_bit_rate)
-        clock = {"time_base": info.time_base, "aspect": info.aspect}
+        clock = {"time_base": info.time_base, "aspect": info.aspect, "end": _end(source, info)}
         with media.Writer(output, info.rate, **clock, image=still, lossy=REVEALED) as writer:
             first = None
             for frame, time in media.read_timed(source, []):
@@ -567,3 +569,11 @@ def recode(source: Path, output: Path) -> bool:
                     writer.add_sound(sound)
         return True
     return False
+
+
+def _end(path: Path, info: media.Info) -> Fraction | None:
+    """Return the seconds after the first frame at which the last one ends; None: not said, or damaged."""
+    with suppress(UserError):
+        ticks, last = media.timing(path)
+        return int(ticks[-1] - ticks[0] + last) * info.time_base if last else None
+    return None

@@ -34,6 +34,11 @@ class Clock(NamedTuple):
         """Seconds, the last frame's share included."""
         return float(self.times[-1]) + float(self.last)
 
+    @property
+    def end(self) -> Fraction:
+        """Seconds by the file's clock."""
+        return self.start + Fraction(self.duration).limit_denominator(TICKS_PER_SECOND)
+
 
 def clock(ticks: np.ndarray, time_base: Fraction, rate: Fraction, last: int = 0) -> Clock:
     """Return the clock of a clip from the times of its frames.
@@ -220,7 +225,7 @@ def make_plan_for_bytes(cover: Any, secret: Any, loop_cover: bool = False) -> Pl
 
 def _check_length(secret: Any, clock: Clock, info: media.Info, cover: Clock) -> None:
     """Raise UserError if the times of a secret, which may be damaged, fit neither packets nor memory."""
-    too_long = not clock.constant and clock.times[-1] * tick_rate(info) >= 2**32
+    too_long = not clock.constant and clock.duration * tick_rate(info) >= 2**32
     if too_long or clock.duration * float(cover.rate) > MOST_COVER_FRAMES:
         raise UserError(
             f"the secret {secret} lasts {clock.duration:.0f} s by its own times: repair or cut it first"

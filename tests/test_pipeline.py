@@ -543,6 +543,26 @@ def test_a_secret_of_no_constant_rate_keeps_its_times(tmp_path, name, time_base)
     assert shown.frames == 6
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_last_frame_that_is_held_is_held_afterwards(tmp_path, suffix):
+    """Of a GIF as a secret, and as a cover."""
+    durations = [100, 100, 500, 100, 300]
+    first, *others = map(Image.fromarray, noise(5))
+    gif = tmp_path / "a.gif"
+    first.save(gif, save_all=True, append_images=others, duration=durations)
+
+    def lasts(path):
+        ticks, last = media.timing(path)
+        return (ticks - ticks[0] + last)[-1] * media.probe(path).time_base
+
+    files, *_ = round_trip(tmp_path, save(tmp_path / "c.mkv", noise(30)), gif)
+    revealed = tmp_path / f"again{suffix}"
+    pipeline.reveal([plain()], KEY, files.stego, revealed, quiet)
+    assert lasts(gif) == lasts(revealed) == Fraction(11, 10) and len(load(revealed)) == 5
+    files, *_ = round_trip(tmp_path, gif, save(tmp_path / "s.mkv", secret_noise(3)))
+    assert lasts(files.stego) == Fraction(11, 10)
+
+
 def test_frames_that_come_too_fast_are_left_out(tmp_path):
     times = [0, 1, 2, 3, 100, 101, 240, 400]
     secret = film(tmp_path / "s.mkv", secret_noise(8), times=times, time_base=MILLISECOND)

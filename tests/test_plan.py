@@ -76,6 +76,12 @@ def test_clock_that_varies():
     assert clock.duration == pytest.approx(1.25)
 
 
+@pytest.mark.parametrize("last, constant, duration", [(0, True, 0.4), (150, True, 0.4), (3000, False, 3.3)])
+def test_a_last_frame_that_is_held(last, constant, duration):
+    clock = plan.clock(np.arange(4) * 100, MILLISECONDS, Fraction(10), last)
+    assert clock.constant == constant and clock.rate == 10 and clock.duration == pytest.approx(duration)
+
+
 @pytest.mark.parametrize("stray", [0.2, 0.3])
 def test_how_far_times_may_stray(stray):
     ticks = np.arange(20) * 1000

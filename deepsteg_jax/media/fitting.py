@@ -1,6 +1,7 @@
 """Code a video or picture anew, as finely as a number of bytes permits."""
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 from deepsteg_jax.errors import UserError
@@ -10,7 +11,7 @@ from deepsteg_jax.media.images import shown
 from deepsteg_jax.media.sdr import is_hdr
 from deepsteg_jax.media.search import finest
 from deepsteg_jax.media.sound import Sound, encode_sound
-from deepsteg_jax.media.source import Info, frame_times, probe, read_timed, resize
+from deepsteg_jax.media.source import Info, probe, read_timed, resize, timing
 from deepsteg_jax.media.video_file import VideoFile
 
 _RICH = 0.3  # bits per pixel from which on colour at full size is worth its bits
@@ -39,18 +40,19 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
     Raises:
         UserError: it cannot be read, or does not fit at any quality.
     """
-    info, times = probe(path), frame_times(path)
+    info, (times, last) = probe(path), timing(path)
+    end = int(times[-1]) * info.time_base + (last * info.time_base or 1 / info.rate)
     too_large = UserError(f"{shown(path)} does not fit into {room:,} bytes at any quality: cut or shrink it")
     if room < _LEAST:
         raise too_large
-    seconds = float((times[-1] - times[0]) * info.time_base) + 1 / float(info.rate)
+    seconds = float(end - int(times[0]) * info.time_base)
     most = min(sound_bit_rate, _SOUND_SHARE * 8 * room / seconds)
     sound = _sound(path, most, seconds) if info.tracks else None
     try:
         pixels = len(times) * info.width * info.height
         left = room - (sound.size if sound else 0)
         for codec, (width, height) in _codings(info, 8 * left / pixels):
-            if _write_finest(path, output, room, sound, info, codec, (width, height)):
+            if _write_finest(path, output, room, sound, info, end, codec, (width, height)):
                 break
         else:
             raise too_large
@@ -95,12 +97,12 @@ def _scaled(info: Info, scale: float) -> tuple[int, int]:
     return width, height
 
 
-def _write_finest(path, output, room, sound, info, codec, size) -> bool:
+def _write_finest(path, output, room, sound, info, end, codec, size) -> bool:
     """Write the finest coding that fits, or nearly; False if none does."""
     trial = output.with_stem("trial")
 
     def size_at(crf: int) -> int:
-        _encode(path, trial, sound, info, Small(codec, crf), size)
+        _encode(path, trial, sound, info, end, Small(codec, crf), size)
         taken = trial.stat().st_size
         if taken <= room:
             trial.replace(output)
@@ -110,9 +112,9 @@ def _write_finest(path, output, room, sound, info, codec, size) -> bool:
     return found is not None
 
 
-def _encode(path, output, sound: Sound | None, info: Info, coding: Small, size) -> None:
+def _encode(path, output, sound: Sound | None, info: Info, end: Fraction, coding: Small, size) -> None:
     clock = info.rate, info.time_base
-    file = VideoFile(output, formats.find(output), coding, coding.colour, clock, info.aspect, None)
+    file = VideoFile(output, formats.find(output), coding, coding.colour, clock, info.aspect, None, end)
     try:
         for frame, time in read_timed(path):
             file.write(resize(frame, *size), time)

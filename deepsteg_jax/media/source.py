@@ -334,7 +334,15 @@ def timing(path: str | Path | Clip) -> Timing:
     else:
         timed = ((time, frame.duration) for frame, time in _with_times(_decoded(path)))
     ticks, durations = zip(*timed, strict=True)
-    return Timing(np.array(ticks, np.int64), max(0, durations[-1]))
+    return Timing(np.array(ticks, np.int64), 0 if _reorders(path) else max(0, durations[-1]))
+
+
+def _reorders(path: Path) -> bool:
+    """Return whether a file is an MP4 with B-frames, whose durations are those of decoding."""
+    if images.is_animation(path):
+        return False
+    with opened(path) as (container, stream):
+        return container.format.name.startswith("mov") and bool(stream.codec_context.has_b_frames)
 
 
 def frame_times(path: str | Path | Clip) -> np.ndarray:

@@ -33,6 +33,7 @@ class VideoFile:
         clock: tuple[Fraction, Fraction],
         aspect: Fraction | None,
         tracks: tuple[Path, Loop | None, bool] | None,
+        end: Fraction | None = None,
     ):
         """Prepare; nothing is opened before the first frame.
 
@@ -44,6 +45,7 @@ class VideoFile:
             clock: frames per second, seconds of a tick.
             aspect: of a pixel, width over height; None: not said.
             tracks: the file whose tracks to copy, their repetitions, and whether its tags are left out.
+            end: seconds, by the frames' times, until which the last frame is shown; None: as long as others.
         """
         check_aspect(path, coding, aspect)
         self._path, self._row = path, row
@@ -54,6 +56,7 @@ class VideoFile:
         self._rate, self._time_base = clock
         self._tick, self._last = max(self._time_base, coding.finest_tick), None
         self._container = self._stream = self._tracks = self._set_aspect = None
+        self._end, self._held = end, []
 
     def write(self, frame: np.ndarray | Planes, time: int) -> None:
         """Append a frame, uint8 RGB [h, w, 3] or planes, shown at `time` ticks."""
@@ -67,7 +70,9 @@ class VideoFile:
         if self._set_aspect:
             self._set_aspect.push(picture)
             picture = self._set_aspect.pull()
-        self._container.mux(self._stream.encode(picture))
+        packets = self._held + self._stream.encode(picture)
+        self._held = packets[-1:]  # the last one of the file is still to learn how long it is shown
+        self._container.mux(packets[:-1])
 
     def _picture(self, frame: np.ndarray | Planes) -> av.VideoFrame:
         if isinstance(frame, Planes):
@@ -88,6 +93,8 @@ class VideoFile:
         stream.width, stream.height, stream.pix_fmt = width, height, self._coding.pixel_format
         stream.time_base = context.time_base = self._tick
         context.thread_count = 2
+        if self._end is not None and self._row.name in ("mp4", "mov"):
+            context.max_b_frames = 0  # their durations are those of decoding
         self._colour.put_on(context)
         stream.metadata["encoder"] = encoder_tag(context.name)
         stream.disposition = av.stream.Disposition.default
@@ -104,7 +111,11 @@ class VideoFile:
     def _close(self) -> None:
         if self._tracks:
             self._tracks.copy_until(None)
-        self._container.mux(self._stream.encode(None))
+        packets = self._held + self._stream.encode(None)
+        if self._end is not None:
+            last = max(packets, key=lambda packet: packet.pts)
+            last.duration = max(1, round(self._end / last.time_base) - last.pts)
+        self._container.mux(packets)
         self._container.close()
         self._container = None
 

@@ -60,6 +60,7 @@ class Writer:
         lossy: Lossy | None = None,
         pixel_format: str = RGB,
         colour: Colour | None = None,
+        end: Fraction | None = None,
     ):
         """Prepare to write; raise UserError for an output that cannot be written.
 
@@ -75,6 +76,7 @@ class Writer:
             lossy: permits lossy formats.
             pixel_format: of the frames: RGB, or that of `Planes` (`Info.pixel_format`).
             colour: of planes (`Info.colour`).
+            end: seconds, by the frames' times, until which the last frame is shown; None: as long as others.
         """
         in_memory = isinstance(path, Clip)
         self._colour = colour
@@ -97,7 +99,7 @@ class Writer:
                 tracks = None if tracks_from is None else (Path(tracks_from), loop, drop_tags)
                 clock, coding = (self._rate, self._time_base), row.coding(pixel_format, lossy)
                 colour = colour or (coding.colour if pixel_format == RGB else Colour())
-                self._sink = VideoFile(self._path, row, coding, colour, clock, aspect, tracks)
+                self._sink = VideoFile(self._path, row, coding, colour, clock, aspect, tracks, end)
         self._image, self._pixel_format = image, pixel_format
         self._size: tuple[int, int] | None = None
         self._count, self._last = 0, None

@@ -67,6 +67,7 @@ class Metadata(NamedTuple):
     timed: bool  # every frame of the secret has a time of its own
     turned: bool  # left by 90 degrees, to fit better
     aspect: Fraction  # of a pixel, width over height; of the secret as it was
+    end: int = 0  # ticks, until which the last frame of a timed secret is shown
 
     @property
     def size(self) -> tuple[int, int]:

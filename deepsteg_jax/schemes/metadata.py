@@ -26,14 +26,14 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes import low_bits
 from deepsteg_jax.schemes.base import Metadata
 
-VERSION = 3  # of the format
+VERSION = 4  # of the format
 TAG_BYTES = 16
 PACKET_HEADER = struct.Struct("<II")  # number of the secret's frame, its time in ticks
 SMALLEST_PIXELS = 256  # a frame of 16x16 holds salt and header
 LARGEST_SIDE = 2**16 - 1
 MOVES, CIPHERS = ("nothing", "secret", "cover"), ("blocks", "coefficients")
 
-_HEADER = struct.Struct("<BHHIIIHBBBHiIBBH8s16s")
+_HEADER = struct.Struct("<BHHIIIHBBBIHiIBBH8s16s")
 _HEADER_BYTES = _HEADER.size + TAG_BYTES
 _HEADER_BITS = 8 * (keys.SALT_BYTES + _HEADER_BYTES)
 _HEADER_SAMPLES = 2560  # public samples from which the key picks those of the header
@@ -74,6 +74,7 @@ def _pack(header: Header) -> bytes:
         flags,
         aspect.numerator,
         aspect.denominator,
+        secret.end,
         header.packet_bytes,
         header.sound_start,
         header.sound_bytes,
@@ -89,7 +90,7 @@ def _unpack(packed: bytes) -> Header | None:
     """Unpack a header; None for another version."""
     if packed[0] != VERSION:
         return None
-    _, width, height, frames, cover_frames, rate, per, flags, wide, high, *rest = _HEADER.unpack(packed)
+    _, width, height, frames, cover_frames, rate, per, flags, wide, high, end, *rest = _HEADER.unpack(packed)
     packet_bytes, start, size, modulus, group, block_size, fingerprint, salt = rest
     secret = Metadata(
         width=width,
@@ -100,6 +101,7 @@ def _unpack(packed: bytes) -> Header | None:
         timed=bool(flags & _TIMED),
         turned=bool(flags & _TURNED),
         aspect=Fraction(wide, high),
+        end=end,
     )
     moves, cipher = MOVES[flags // _MOVES % 4], CIPHERS[flags // _CIPHER % 2]
     settings = modulus, group, moves, cipher, block_size

@@ -338,6 +338,7 @@ def _header(scheme: PixelScheme, plan: Plan, sound: media.Sound | None, salt: by
         timed=timed,
         turned=plan.fit.turned,
         aspect=plan.secret.aspect or Fraction(1),
+        end=round(plan.secret_clock.duration * tick_rate(plan.secret)) if timed else 0,
     )
     return Header(
         secret,

@@ -1,5 +1,6 @@
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -113,6 +114,23 @@ def test_times_are_kept(tmp_path, name, time_base, times):
         np.testing.assert_array_equal([found.frame for found in timed], frames)
     assert media.frame_times(path).tolist() == [found.time for found in timed]
     assert media.count_frames(path) == len(times)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.mp4", "a.mov"])
+def test_the_last_frame_is_shown_as_long_as_it_is(tmp_path, name):
+    times = [0, 100, 200, 700, 800]
+    path = write(
+        tmp_path / name,
+        smooth(5),
+        times=times,
+        time_base=Fraction(1, 1000),
+        lossy=LOSSY,
+        end=Fraction(19, 5),
+    )
+    ticks, last = media.timing(path)
+    assert (ticks[-1] + last) * media.probe(path).time_base == Fraction(19, 5)
+    with av.open(str(path)) as container:
+        assert container.duration == 3_800_000
 
 
 def test_times_that_do_not_grow_come_a_tick_later(tmp_path):

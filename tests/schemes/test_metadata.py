@@ -23,6 +23,7 @@ SECRET = Metadata(
     timed=False,
     turned=False,
     aspect=Fraction(1),
+    end=2**31,
 )
 HEADER = Header(
     secret=SECRET,
