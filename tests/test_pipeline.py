@@ -291,7 +291,7 @@ def test_the_headers_describe_the_secret(tmp_path):
     files, _, _ = round_trip(tmp_path, cover, secret)
     for heads in (load(files.stego)[:2], load(files.stego)[1:2]):
         header = next(metadata.open_headers(list(heads), keys.Deriver(KEY)))
-        assert header.secret == (48, 32, 6, 6, Fraction(25), False, True, 1)
+        assert header.secret == (48, 32, 6, 6, Fraction(25), False, True, 1, 0)
         assert (header.packet_bytes, header.sound_bytes, header.modulus) == (0, 0, PLAIN_STEP)
         assert (header.group, header.moves, header.cipher, header.block_size) == (4, "cover", "blocks", 8)
         assert header.fingerprint == FINGERPRINT
