@@ -103,7 +103,12 @@ def _add_hide(commands: Any) -> None:
     _add_purpose(hide)
     hide.add_argument("--scheme", metavar="NAME", help="how to hide, in place of what --for chooses")
     _add_key(hide)
-    hide.add_argument("--loop-cover", action="store_true", help="repeat a cover shorter than the secret")
+    hide.add_argument(
+        "--loop-cover",
+        "--loop_cover",  # as messages call it, which main.py shares
+        action="store_true",
+        help="repeat a cover shorter than the secret",
+    )
     hide.add_argument(
         "--drop-tags",
         action="store_true",

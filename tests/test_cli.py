@@ -136,6 +136,10 @@ def test_hide(run, calls, folder):
     assert named == given | {"announce": cli.announce}
 
 
+def test_the_advice_of_a_message_can_be_followed(run, calls, folder):
+    assert run(*HIDE, "--loop_cover")[0] == 0 and calls[0][1]["loop_cover"]
+
+
 def test_the_suffix_chooses_where_nothing_is_said(run, calls, folder):
     assert run(*HIDE)[0] == 0
     named = {"purpose": None, "scheme": None, "changes": {}, "loop_cover": False, "drop_tags": False}
