@@ -17,6 +17,8 @@ from deepsteg_jax.errors import PartialError, UserError
 DONE, FAILED, USAGE, PARTIAL = 0, 1, 2, 3  # exit codes
 PURPOSES = ("file", "post", "live")
 CHANGE = "--config."
+SHELLS = ("bash", "zsh", "fish", "powershell", "tcsh")
+FILES = ("COVER", "SECRET", "STEGO", "REVEALED", "KEY", "FILE")  # what a shell completes by names of files
 
 EXAMPLES = """\
 examples:
@@ -78,6 +80,22 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(fail("deepsteg", f"{message}; see {self.prog} --help", USAGE))
 
 
+class _Completion(argparse.Action):
+    """Prints the completion script of a shell, and ends."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, shell: Any, option: Any = None
+    ) -> None:
+        import shtab
+
+        (commands,) = (x.choices for x in parser._actions if isinstance(x, argparse._SubParsersAction))
+        for action in (action for command in commands.values() for action in command._actions):
+            if action.metavar in FILES:
+                action.complete = shtab.FILE
+        print(shtab.complete(parser, shell))
+        parser.exit()
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser; `options.run(options)` carries out what was parsed."""
     parser = _Parser(
@@ -86,6 +104,9 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
     )
     parser.add_argument("--version", action="version", version=f"deepsteg {__version__}")
+    parser.add_argument(
+        "--print-completion", action=_Completion, choices=SHELLS, help="print what a shell needs to complete"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     _add_hide(commands)
     _add_reveal(commands)

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +105,23 @@ def test_mistakes_in_the_command_line(run, arguments, part):
     code, out, err = run(*arguments)
     assert code == 2 and out == "" and part in err
     assert err.startswith("deepsteg: ") and err.count("\n") == 1 and "--help" in err
+
+
+def test_a_shell_completes_commands_options_and_files(run, tmp_path):
+    code, script, err = run("--print-completion", "bash")
+    assert (code, err) == (0, "")
+    (tmp_path / "clip.mp4").touch()
+    ask = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); %s; printf "%%s\\n" "${COMPREPLY[@]}"'
+    name = re.search(r"complete .*-F (\S+) deepsteg", script)[1]
+    for words, expected in (
+        (["re"], "reveal"),
+        (["hide", "--dr"], "--drop-tags"),
+        (["hide", "cl"], "clip.mp4"),
+        (["hide", "a", "b", "--for", "po"], "post"),
+    ):
+        command = ["bash", "-c", f"{script}\n{ask % name}", "bash", "deepsteg", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.split() == [expected], done.stderr
 
 
 def test_python_m_is_the_same_command():

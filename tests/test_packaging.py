@@ -1,6 +1,7 @@
 """What pyproject.toml promises: dependencies, and where the package can be imported."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import deepsteg_jax
+from deepsteg_jax import cli
 from tests.synthetic import noise, save, smooth
 
 ROOT = Path(__file__).parent.parent
@@ -130,3 +133,26 @@ for mode in ("roundtrip", "evaluate"):
     done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "metrics.json").is_file() and (tmp_path / "evaluation.json").is_file()
+
+
+def test_every_shipped_checkpoint_has_a_card_with_a_command():
+    folder = ROOT / "deepsteg_jax/pretrained"
+    for name in (path.name for path in folder.iterdir() if path.is_dir()):
+        card = (folder / f"{name}.md").read_text()
+        hide, reveal = re.findall(r"`deepsteg ((?:hide|reveal) .*?)`", card)
+        assert f'deepsteg_jax.load("{name}")' in card
+        assert cli.parse(hide.split()).output == cli.parse(reveal.split()).stego
+
+
+def test_the_citation_and_the_container_name_what_exists():
+    assert f"version: {deepsteg_jax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    steps = dict(
+        line.split(" ", 1) for line in (ROOT / "Dockerfile").read_text().splitlines() if line[:1].isalpha()
+    )
+    (extras,) = re.findall(r"/source\[(.*?)\]", steps["RUN"])
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"]) and steps["USER"] != "root"
+    options = cli.parse(json.loads(steps["CMD"])[1:])
+    assert options.host == "0.0.0.0" and steps["EXPOSE"] == str(options.port)
+    assert f"127.0.0.1:{options.port}" in steps["HEALTHCHECK"]
+    kept = set(re.findall("^!(.*)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    assert kept == {"deepsteg_jax", "LICENSE", "README.md", "pyproject.toml"}  # what building takes
