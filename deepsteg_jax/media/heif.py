@@ -83,7 +83,7 @@ def _outer_box(path: Path, kind: bytes) -> bytes:
                 length, read = int.from_bytes(file.read(8), "big"), 16
             if head[4:] == kind and read <= length < _LARGEST:
                 return file.read(length - read)
-            if length < read:
+            if not read <= length < 2**60:  # nonsense, which no file could be sought to
                 break
             file.seek(length - read, 1)
     return b""

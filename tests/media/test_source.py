@@ -121,6 +121,10 @@ def text(path):
     path.write_text("this is no video\n" * 50)
 
 
+def endless_box(path):
+    path.write_bytes(b"\0\0\0\1ftyp" + b"\xff" * 8 + bytes(100))
+
+
 def sound_only(path):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
@@ -148,6 +152,7 @@ def nothing(path):
     "make, name",
     [
         *((text, name) for name in ("a.txt", "a.mp4", "a.png")),
+        (endless_box, "a.mp4"),
         (sound_only, "a.wav"),
         (no_frames, "a.mkv"),
         (Path.touch, "a.mkv"),
