@@ -19,6 +19,7 @@ from deepsteg_jax.media.images import is_pictures, shown
 from deepsteg_jax.media.source import read_timed
 
 SOUND_RATE = 48_000  # Opus, samples per second
+_LONGEST_PAUSE = 3600  # seconds
 _JITTER = 1024  # samples by which times may be off: containers round them
 _BIT_RATE = 96_000  # of a channel
 _OGG_OPTIONS = {"page_duration": "200000"}  # us; a damaged byte costs a page, which else lasts a second
@@ -215,6 +216,10 @@ class Recoder:
         if self._next is None:
             self._begin = self._next = time or 0
         gap = 0 if time is None else time - self._next
+        if gap > _LONGEST_PAUSE * self._rate:
+            raise UserError(
+                f"the sound has a pause of {gap / self._rate / 3600:.0f} hours: repair or cut it first"
+            )
         if gap < -_JITTER:
             samples = samples[:, -gap:]
         while gap > _JITTER:

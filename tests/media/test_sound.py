@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from deepsteg_jax import media
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.media.sound import Recoder
 from tests.helpers import names, read_stack, refused
 from tests.media.clips import click, onset, stereo, write
@@ -76,6 +77,17 @@ def test_frames_of_one_time_follow_one_another(tmp_path):
     with av.open(str(tmp_path / "b.mkv")) as container:
         samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     np.testing.assert_allclose(samples, click(0.2), atol=1e-4)
+
+
+def test_a_pause_of_hours_is_refused_before_it_is_filled(tmp_path):
+    source = film(tmp_path / "a.mkv", noise(12), sounds=[Sound("flac", hiss(0.2))])
+    with av.open(str(source)) as read, av.open(str(tmp_path / "b.mkv"), "w") as written:
+        recoder = Recoder(read.streams.audio[0], written, "libopus")
+        first, second = [packet for packet in read.demux(audio=0) if packet.size][:2]
+        second.pts = second.dts = 10_000_000_000  # ms
+        written.mux(recoder.take(first))
+        with pytest.raises(UserError, match="a pause of 2778 hours: repair or cut it first"):
+            recoder.take(second)
 
 
 def ogg_packets(sound):
