@@ -34,6 +34,8 @@ from deepsteg_jax.media.planes import (
     turn_of,
 )
 
+_REORDERED = 17  # frames by which packets may be out of order: H.264 and H.265 hold 16 back
+
 
 class Info(NamedTuple):
     """Frame size, rate and times of a clip, and its frame count as the container reports it.
@@ -330,17 +332,35 @@ def timing(path: str | Path | Clip) -> Timing:
     if found := path.frames if isinstance(path, Clip) else _still_images(path):
         return Timing(np.arange(len(found)), 0)
     if images.is_animation(path):
-        timed = ((frame.time, frame.duration) for frame in images.read_animation(path))
-    else:
-        timed = ((time, frame.duration) for frame, time in _with_times(_decoded(path)))
+        timed = [frame[1:] for frame in images.read_animation(path)]
+        return Timing(np.array(timed, np.int64)[:, 0], timed[-1][1])
+    timed = ((time, frame.duration) for frame, time in _with_times(_decoded(path)))
     ticks, durations = zip(*timed, strict=True)
+    _check_packets(path, ticks[-1])
     return Timing(np.array(ticks, np.int64), 0 if _reorders(path) else max(0, durations[-1]))
+
+
+def _check_packets(path: Path, last: int) -> None:
+    """Raise UserError where times go back, or pictures after the frame at time `last` were not decoded."""
+    times = [time for time in _packet_times(path) if time is not None]
+    if len(times) < 2:
+        return
+    jitter = _REORDERED * (max(times) - min(times)) / len(times)
+    behind = np.maximum.accumulate(times) - times
+    if behind.max() > jitter:
+        raise UserError(
+            f"the times of {shown(path)} go back after frame {int(np.argmax(behind > jitter))}: give it "
+            "new ones (ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT.mkv)"
+        )
+    if max(times) - last > jitter:
+        raise UserError(
+            f"{shown(path)} has pictures that cannot be decoded after frame {sum(np.array(times) <= last)}: "
+            "cut it there, or code its parts alike before they are joined"
+        )
 
 
 def _reorders(path: Path) -> bool:
     """Return whether a file is an MP4 with B-frames, whose durations are those of decoding."""
-    if images.is_animation(path):
-        return False
     with opened(path) as (container, stream):
         return container.format.name.startswith("mov") and bool(stream.codec_context.has_b_frames)
 

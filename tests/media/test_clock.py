@@ -222,6 +222,19 @@ def test_interlacing_that_begins_later_is_refused(tmp_path):
     refused(path, "interlaced.*bwdif", media.timing)
 
 
+def test_parts_of_other_coding_are_refused(tmp_path):
+    first = film(tmp_path / "a.ts", smooth(25), codec="mpeg2video", pixel_format="yuv420p")
+    path = join(tmp_path / "ab.ts", first, stream(tmp_path / "b.ts", 1, sound=False))
+    refused(path, "cannot be decoded after frame 2[45]: cut it there", media.timing)
+
+
+def test_times_that_go_back_in_another_container_are_refused(tmp_path):
+    part = film(tmp_path / "a.mkv", smooth(25), codec="mpeg4", pixel_format="yuv420p")
+    refused(
+        join(tmp_path / "ab.mkv", part, part), "times of .* go back after frame 25: .*setpts", media.timing
+    )
+
+
 # --- edit lists -----------------------------------------------------------------------------------
 
 
