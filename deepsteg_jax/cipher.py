@@ -6,7 +6,8 @@ Two forms of the cipher "coefficients", each with its exact inverse, for the two
   same frequency of another block, each frequency by a permutation of its own, and a coin turns its sign.
   Each frequency keeps its distribution over the frame.
 - `encipher_samples` works on a cover, whose samples are to carry the digits of the coefficients: every
-  sample goes anywhere in its frame, and a coin turns it over, x -> 1 - x. 8-bit samples stay 8-bit.
+  sample goes anywhere in its frame, and a coin turns it over, x -> 1 - x. 8-bit samples stay 8-bit, and
+  uint8 frames uint8, x -> 255 - x.
 
 The permutations are generalised Feistel networks (Black and Rogaway, "Ciphers with arbitrary finite
 domains", 2002): rows and columns of a grid rotate in turn, each by an offset from the ChaCha20
@@ -24,9 +25,11 @@ from jaxtyping import Float, Int32, Num
 from deepsteg_jax.dct import from_blocks, to_blocks
 from deepsteg_jax.keystream import keystream, permutation
 from deepsteg_jax.shapes import Array, Index, Key
+from deepsteg_jax.stripes import divisor, map_stripes
 
 BLOCK = 8
 ROUNDS = 6  # rotations of the rows, then of the columns, and so on
+STRIPE_SAMPLES = 2**14  # moved at once: their indices stay in a core's cache
 HEADROOM = 0.5  # an enciphered secret is scaled by this about mid-grey: 4 sigma of it fit into [0, 1]
 _OFFSETS, _SIGNS, _MARGIN, _MARGIN_SIGNS = 1, 2, 3, 4  # purposes of keystreams; 0 is the block shuffle
 
@@ -75,23 +78,29 @@ def scatter(
     Returns:
         For each sample, row by row, the index of the one that it is taken from.
     """
+    turns = _turns(key, frame_index, rows, columns, grids)
+    return jax.vmap(lambda *turns: _sources(*turns, jnp.arange(rows), invert).ravel())(*turns)
+
+
+def _turns(key, frame_index, rows: int, columns: int, grids: int) -> tuple[jax.Array, jax.Array]:
+    """Draw the offsets of `rotations`, [grids, n, rows] and [grids, n, columns]."""
     words = keystream(key, frame_index, grids * (ROUNDS // 2) * (rows + columns), _OFFSETS)
     words = words.reshape(grids, ROUNDS // 2, rows + columns)
-    row, column = jnp.indices((rows, columns))
+    return (words[..., :rows] % columns).astype(jnp.int32), (words[..., rows:] % rows).astype(jnp.int32)
 
-    def one(words):
-        row_turns = (words[:, :rows] % columns).astype(jnp.int32)
-        column_turns = (words[:, rows:] % rows).astype(jnp.int32)
 
-        def rotate_both(i, index):
-            turns = [t[::-1][i][None] if invert else t[i][None] for t in (row_turns, column_turns)]
-            return rotations(*index, *turns, invert)
+def _sources(row_turns, column_turns, some, invert: bool) -> jax.Array:
+    """Return where the samples of some rows of a grid are taken from, int32 [some, columns]."""
+    columns = column_turns.shape[1]
+    row, column = jnp.broadcast_arrays(some[:, None], jnp.arange(columns))
 
-        # A loop, since XLA would otherwise compute all of this anew for every sample that is gathered.
-        from_row, from_column = lax.fori_loop(0, ROUNDS // 2, rotate_both, (row, column))
-        return (from_row * columns + from_column).ravel()
+    def rotate_both(i, index):
+        turns = [t[::-1][i][None] if invert else t[i][None] for t in (row_turns, column_turns)]
+        return rotations(*index, *turns, invert)
 
-    return jax.vmap(one)(words)
+    # A loop, since XLA would otherwise compute all of this anew for every sample that is gathered.
+    from_row, from_column = lax.fori_loop(0, ROUNDS // 2, rotate_both, (row, column))
+    return from_row * columns + from_column
 
 
 @partial(jax.jit, static_argnames=("count", "purpose"))
@@ -106,18 +115,25 @@ def _coins(key, frame_index, count: int, purpose: int) -> jax.Array:
 
 def _samples(frame, key, frame_index, invert):
     h, w, c = frame.shape
-    indices = scatter(key, frame_index, h, w * c, invert=invert)[0]
-    coins = _coins(key, frame_index, frame.size, _SIGNS)
-    flat = frame.ravel() if invert else frame.ravel()[indices]
-    turned = jnp.where(coins, 1 - flat, flat)
-    return (turned[indices] if invert else turned).reshape(frame.shape)
+    flat, size, top = frame.ravel(), w * c, 255 if frame.dtype == jnp.uint8 else 1
+    (row_turns,), (column_turns,) = _turns(key, frame_index, h, size, grids=1)
+    words = keystream(key, frame_index, -(-frame.size // 32), _SIGNS)
+
+    def rows(some):
+        sources = _sources(row_turns, column_turns, some, invert)
+        places = sources if invert else some[:, None] * size + jnp.arange(size)
+        coins = words.at[places >> 5].get(mode="promise_in_bounds") >> (places & 31).astype(jnp.uint32) & 1
+        moved = flat.at[sources].get(mode="promise_in_bounds")
+        return jnp.where(coins == 1, top - moved, moved)
+
+    return map_stripes(rows, jnp.arange(h).reshape(-1, divisor(h, STRIPE_SAMPLES // size))).reshape(h, w, c)
 
 
 def encipher_samples(frames: Num[Array, "t h w c"], key: Key, frame_index: Index) -> Num[Array, "t h w c"]:
     """Scatter the samples of each frame over the frame and invert half of them.
 
     Args:
-        frames: in [0, 1].
+        frames: in [0, 1], or uint8.
         key: 256 bits.
         frame_index: number of the first frame; the others count on from it.
 
@@ -194,4 +210,4 @@ def decipher_coefficients(
 
 def _each_frame(one, frames, key, frame_index, invert):
     indices = frame_index + jnp.arange(len(frames))
-    return jax.vmap(lambda frame, index: one(frame, key, index, invert))(frames, indices)
+    return map_stripes(lambda frame: one(frame[0], key, frame[1], invert), (frames, indices))

@@ -8,6 +8,7 @@ from functools import cache, partial
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jax import lax
 from jaxtyping import Float, Int
 
 from deepsteg_jax.shapes import Array
@@ -18,6 +19,16 @@ _OPPONENT = np.array([[2, 2, 2], [6**0.5, 0, -(6**0.5)], [2**0.5, -(8**0.5), 2**
 
 # Recent GPUs multiply float32 matrices in TF32 unless told not to: 11 bits, far off the 8-bit grid.
 einsum = partial(jnp.einsum, precision="highest", optimize="optimal")
+
+
+def mix(x: Float[Array, "..."], matrix: Float[np.ndarray, "rows columns"], axis: int) -> Float[Array, "..."]:
+    """Multiply a short axis by a matrix, in sums that are written out.
+
+    So they have the same bits for any shape of `x`, which the library's products with few columns do not.
+    """
+    parts = [lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis])]
+    sums = [sum(part * weight for part, weight in zip(parts, row, strict=True)) for row in matrix]
+    return jnp.stack(sums, axis)
 
 
 @cache
@@ -65,22 +76,18 @@ def to_blocks(frames: Float[Array, "n h w 3"], size: int) -> Float[Array, "n row
     Returns:
         One colour after the other, each by rising frequency: neighbours have similar scales.
     """
-    basis = dct_matrix(size)
-    x = rearrange(frames, "n (y i) (x j) c -> n y i x j c", i=size, j=size)
-    x = einsum("nyixjc,ui,vj,dc->nyxduv", x, basis, basis, _OPPONENT)
-    x = rearrange(x, "n y x d u v -> n y x d (u v)")[..., zigzag(size)]
-    return rearrange(x, "n y x d f -> n y x (d f)")
+    x = rearrange(frames, "n (y i) (x j) c -> n y x c (i j)", i=size, j=size)
+    x = einsum("nyxcs,fs->nyxcf", x, _block_basis(size)[zigzag(size)])
+    return rearrange(mix(x, _OPPONENT, axis=3), "n y x d f -> n y x (d f)")
 
 
 def from_blocks(
     coefficients: Float[Array, "n rows columns {3*size*size}"], size: int
 ) -> Float[Array, "n {size}*rows {size}*columns 3"]:
     """Invert `to_blocks`."""
-    basis = dct_matrix(size)
-    x = rearrange(coefficients, "n y x (d f) -> n y x d f", d=3)[..., np.argsort(zigzag(size))]
-    x = rearrange(x, "n y x d (u v) -> n y x d u v", u=size)
-    x = einsum("nyxduv,ui,vj,dc->nyixjc", x, basis, basis, _OPPONENT)
-    return rearrange(x, "n y i x j c -> n (y i) (x j) c")
+    x = rearrange(coefficients, "n y x (d f) -> n y x d f", d=3)
+    x = mix(einsum("nyxdf,fs->nyxds", x, _block_basis(size)[zigzag(size)]), _OPPONENT.T, axis=3)
+    return rearrange(x, "n y x c (i j) -> n (y i) (x j) c", i=size)
 
 
 @cache

@@ -31,7 +31,7 @@ from deepsteg_jax.schemes.base import (
     Stego,
 )
 
-AHEAD = 8  # frames read and written ahead of and behind the work
+AHEAD, AHEAD_PIXELS = 8, 2**22  # frames read ahead of the work: fewer of large ones, but two
 DEFAULTS = Settings()
 REVEALED = media.Lossy(crf=12, quality=97)
 """The quality of a revealed secret in a lossy format: no eye tells it from the exact one."""
@@ -121,7 +121,7 @@ def hide(
         counted = _Counted(progress)
         sender.progress = counted.ahead
         with (
-            closing(read_ahead(pairs, AHEAD)) as stream,
+            closing(read_ahead(pairs, _ahead(info))) as stream,
             _stego_writer(scheme, plan, output, settings.drop_tags) as writer,
             write_behind(partial(_write_all, writer), 2) as put,
         ):
@@ -180,6 +180,11 @@ class _Counted:
         """Tell of the rest of the frames that it returned."""
         self._progress(frames - self._told)
         self._told = 0
+
+
+def _ahead(info: media.Info) -> int:
+    """Return the number of frames of such a clip to read ahead."""
+    return max(2, min(AHEAD, AHEAD_PIXELS // (info.width * info.height)))
 
 
 def _sent(sender: Sender, pairs: Iterable[tuple[Pair, int]]) -> Iterator[list[tuple[Any, int]]]:
@@ -347,7 +352,10 @@ def reveal(
         if found.read:
             progress(found.read)
         frames = islice(_frames(scheme, info, stego, damaged), found.read, None)
-        with closing(read_ahead(frames, AHEAD)) as stream, _opened(receiver, scheme, output, info) as writer:
+        with (
+            closing(read_ahead(frames, _ahead(info))) as stream,
+            _opened(receiver, scheme, output, info) as writer,
+        ):
             pieces = _received(receiver, stream, progress)
             with write_behind(writer.write_all, 2) as put:
                 for piece in pieces:

@@ -19,14 +19,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Integer, UInt32
+from jaxtyping import Integer, Shaped, UInt32
 from ml_collections import ConfigDict
 
 from deepsteg_jax import cipher
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import Model
-from deepsteg_jax.shapes import Array, Batch, Frames, Index, Key
+from deepsteg_jax.shapes import Array, Frames, Index, Key
 from deepsteg_jax.shuffle import shuffle_blocks, unshuffle_blocks
+from deepsteg_jax.stripes import map_batch
 
 
 class Transform(NamedTuple):
@@ -35,6 +36,7 @@ class Transform(NamedTuple):
     encipher: Callable
     decipher: Callable
     smallest: int = 1  # pixels that a frame must have each way
+    moves_samples: bool = True  # so that it takes uint8 too
 
 
 def transform(shuffle: ConfigDict) -> Transform:
@@ -54,19 +56,29 @@ def transform(shuffle: ConfigDict) -> Transform:
         ),
         "coefficients": Transform(cipher.encipher_samples, cipher.decipher_samples)
         if shuffle.moves == "cover"
-        else Transform(cipher.encipher_coefficients, cipher.decipher_coefficients, cipher.BLOCK),
+        else Transform(cipher.encipher_coefficients, cipher.decipher_coefficients, cipher.BLOCK, False),
     }
     if shuffle.cipher not in ciphers:
         raise UserError(f"config.shuffle.cipher must be {' or '.join(ciphers)}, not {shuffle.cipher!r}")
     return ciphers[shuffle.cipher]
 
 
-def _each(change, smallest, x, keys, first_frames):
+def _each(keyed, change, x, keys, first_frames):
     """Apply one direction of a transform to every example of a batch, [b, h, w, c] or [b, t, h, w, c]."""
     video = x[:, None] if x.ndim == 4 else x
-    if min(video.shape[2:4]) < smallest:
-        raise UserError(f"frames are smaller than the {smallest} pixels of a block: use larger frames")
-    return jax.vmap(change)(video, keys, first_frames).reshape(x.shape)
+    if min(video.shape[2:4]) < keyed.smallest:
+        raise UserError(f"frames are smaller than the {keyed.smallest} pixels of a block: use larger frames")
+    return map_batch(change, video, keys, first_frames).reshape(x.shape)
+
+
+def _unit(x):
+    """Return frames in [0, 1]."""
+    return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+
+
+def _levels(x):
+    """Round frames to uint8."""
+    return jnp.round(jnp.clip(x, 0, 1) * 255).astype(jnp.uint8)
 
 
 def hide(
@@ -75,9 +87,9 @@ def hide(
     params: Any,
     keys: UInt32[Array, "b 8"],
     first_frames: Integer[Array, " b"],
-    cover: Batch,
-    secret: Batch,
-) -> Batch:
+    cover: Shaped[Array, "b *t h w 3"],
+    secret: Shaped[Array, "b *t h w 3"],
+) -> Shaped[Array, "b *t h w 3"]:
     """Shuffle and hide a batch.
 
     Args:
@@ -86,23 +98,25 @@ def hide(
         params: the hide parameters.
         keys: one for each example.
         first_frames: number of each example's first frame in its video.
-        cover: in [0, 1].
-        secret: in [0, 1].
+        cover: float in [0, 1], or uint8, which takes a quarter of the memory.
+        secret: the same.
 
     Returns:
-        The stego, not rounded.
+        The stego, float and not rounded, or uint8.
 
     Raises:
         UserError: the section is wrong, or a frame is smaller than a block.
     """
-    keyed = transform(shuffle)
+    keyed, eight_bits = transform(shuffle), cover.dtype == jnp.uint8
     if shuffle.moves == "secret":
-        secret = _each(keyed.encipher, keyed.smallest, secret, keys, first_frames)
+        secret = secret if keyed.moves_samples else _unit(secret)
+        secret = _each(keyed, keyed.encipher, secret, keys, first_frames)
     elif shuffle.moves == "cover":
-        cover = _each(keyed.encipher, keyed.smallest, cover, keys, first_frames)
-    stego = model.hide(params, cover, secret)
+        cover = _each(keyed, keyed.encipher, cover, keys, first_frames)
+    stego = model.hide(params, _unit(cover), _unit(secret))
+    stego = _levels(stego) if eight_bits else stego
     if shuffle.moves == "cover":
-        stego = _each(keyed.decipher, keyed.smallest, stego, keys, first_frames)
+        stego = _each(keyed, keyed.decipher, stego, keys, first_frames)
     return stego
 
 
@@ -112,27 +126,24 @@ def reveal(
     params: Any,
     keys: UInt32[Array, "b 8"],
     first_frames: Integer[Array, " b"],
-    stego: Batch,
-) -> Batch:
-    """Reveal and decipher a batch; arguments as for `hide`, the revealed secret is about [0, 1]."""
-    keyed = transform(shuffle)
+    stego: Shaped[Array, "b *t h w 3"],
+) -> Shaped[Array, "b *t h w 3"]:
+    """Reveal and decipher a batch; arguments as for `hide`, the revealed secret is about [0, 1], or uint8."""
+    keyed, eight_bits = transform(shuffle), stego.dtype == jnp.uint8
     if shuffle.moves == "cover":
-        stego = _each(keyed.encipher, keyed.smallest, stego, keys, first_frames)
-    revealed = model.reveal(params, stego)
+        stego = _each(keyed, keyed.encipher, stego, keys, first_frames)
+    revealed = model.reveal(params, _unit(stego))
+    if eight_bits and (keyed.moves_samples or shuffle.moves != "secret"):
+        revealed = _levels(revealed)
     if shuffle.moves == "secret":
-        revealed = _each(keyed.decipher, keyed.smallest, revealed, keys, first_frames)
-    return revealed
+        revealed = _each(keyed, keyed.decipher, revealed, keys, first_frames)
+    return _levels(revealed) if eight_bits and revealed.dtype != jnp.uint8 else revealed
 
 
-def _to_batch(frames, group):
-    """Turn uint8 [n, h, w, 3] into float [n / group, group, h, w, 3], or [n, h, w, 3] for a group of 1."""
-    x = jnp.asarray(frames, jnp.float32) / 255
-    return x if group == 1 else rearrange(x, "(b t) ... -> b t ...", t=group)
-
-
-def _to_frames(x):
-    """Invert `_to_batch`, rounded to 8 bits."""
-    return jnp.round(jnp.clip(x, 0, 1) * 255).astype(jnp.uint8).reshape(-1, *x.shape[-3:])
+def _grouped(frames, group):
+    """Cut frames [n, h, w, 3] into [n / group, group, h, w, 3]; a group of 1 has no axis."""
+    frames = jnp.asarray(frames)
+    return frames if group == 1 else rearrange(frames, "(b t) ... -> b t ...", t=group)
 
 
 class Codec:
@@ -144,17 +155,19 @@ class Codec:
 
         @partial(jax.jit, static_argnames="group")
         def hide_frames(params, key, first_frame, cover, secret, group):
-            cover, secret = _to_batch(cover, group), _to_batch(secret, group)
+            cover, secret = _grouped(cover, group), _grouped(secret, group)
             keys = jnp.broadcast_to(key, (len(cover), 8))
             first_frames = first_frame + group * jnp.arange(len(cover))
-            return _to_frames(hide(model, shuffle, params, keys, first_frames, cover, secret))
+            stego = hide(model, shuffle, params, keys, first_frames, cover, secret)
+            return stego.reshape(-1, *stego.shape[-3:])
 
         @partial(jax.jit, static_argnames="group")
         def reveal_frames(params, key, first_frame, stego, group):
-            stego = _to_batch(stego, group)
+            stego = _grouped(stego, group)
             keys = jnp.broadcast_to(key, (len(stego), 8))
             first_frames = first_frame + group * jnp.arange(len(stego))
-            return _to_frames(reveal(model, shuffle, params, keys, first_frames, stego))
+            revealed = reveal(model, shuffle, params, keys, first_frames, stego)
+            return revealed.reshape(-1, *revealed.shape[-3:])
 
         self._hide, self._reveal = hide_frames, reveal_frames
 

@@ -111,7 +111,12 @@ def prediction_bound(config: ConfigDict, params: dict, clips: list[np.ndarray]) 
     """
     quantiser = block_dct.make_quantiser(config.model.modulus)
     codebook = jnp.asarray(params["hide"]["codebook"])
-    classify = jax.jit(lambda s: block_dct.classify(codebook, s, quantiser)[:2])
+
+    @jax.jit
+    def classify(secret):
+        cells = block_dct.classify(codebook, secret, quantiser)
+        return block_dct.from_stripes(cells.pairs), cells.classes
+
     saved, coefficients = 0.0, 0
     for clip in clips:
         group = np.float32(clip[: config.model.frames]) / 255

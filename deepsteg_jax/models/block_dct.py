@@ -31,102 +31,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float, Float32, Int, Int32
+from jaxtyping import Float, Float32, Int, Int8, Int32
 
-from deepsteg_jax.dct import dct_matrix, diagonal_frequencies, einsum, from_blocks, pad_to_blocks, to_blocks
+from deepsteg_jax.dct import dct_matrix, diagonal_frequencies, from_blocks, mix, pad_to_blocks, to_blocks
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
+from deepsteg_jax.models.quantiser import SCALE_STEPS, Quantiser, make_quantiser, width
 from deepsteg_jax.shapes import Array, Batch, Group, Index
+from deepsteg_jax.stripes import divisor, from_stripes, map_batch, map_stripes, to_stripes
 
 BLOCK = 8
 PAIRS = 3 * BLOCK * BLOCK // 2
-SCALE_STEPS = 8  # scales and water levels are whole numbers of 1/8 octave
 LEVEL_BITS = 7  # of the water level: far more than any picture needs
 LEVEL_CODE_BITS = 12  # of the digits for it: most of their values cannot be, which shows a wrong key
 SHARE_BITS = 8  # of the share of cells that are one level finer
 LEVEL_OFFSET = 16  # the finest water level, 2**(-16/8) grey levels: finer than rounding the revealed needs
 MAX_MODULUS = 32  # the stego is below 29 dB there
-MAX_LEVELS = 8192  # per coefficient; finer than any 8-bit secret needs
+STRIPE_CELLS = 512  # worked on at once in each frame: their arrays stay small, whatever the frame's size
 FLOOR = 0.05  # grey levels; no class falls below, since nothing so small is ever coded
 LAPLACE_STEPS = -SCALE_STEPS // 2  # the width of a Laplace density is its rms over sqrt(2)
 
 Codebook = Float[Array, "frames classes 96"]
 
 
-class Quantiser(NamedTuple):
-    """Tables of the companded quantisers for a modulus D, indexed by the digits n of a pair."""
-
-    modulus: int  # D: digits lie in [0, D)
-    powers: np.ndarray  # [n] modulus**n
-    levels: np.ndarray  # [n] levels per coefficient
-    centroids: np.ndarray  # [sum(levels)] reconstruction points in units of the Laplace width
-    offsets: np.ndarray  # [n] where each quantiser's centroids begin
-    rms: np.ndarray  # [n] root mean squared error of one coefficient
-    edges: np.ndarray  # [n] where the outermost cell begins
-    reach: np.ndarray  # [n] the outermost centroid
-    thresholds: np.ndarray  # [n - 1] least (scale - water level), in scale steps, that earns digit n
-
-
 def _look_up(table: np.ndarray, index: Array) -> Array:
     return jnp.asarray(table)[index]
-
-
-def _laplace_cell(lower, upper):
-    """Return mass, centroid and squared error of [lower, upper) under exp(-x), x >= 0 (closed forms)."""
-    finite = np.where(np.isinf(upper), 0.0, upper)
-    below, above = np.exp(-lower), np.where(np.isinf(upper), 0.0, np.exp(-finite))
-    mass = below - above
-    mean = ((lower + 1) * below - (finite + 1) * above) / mass
-    second = (lower**2 + 2 * lower + 2) * below - (finite**2 + 2 * finite + 2) * above
-    return mass, mean, second - mass * mean**2
-
-
-def _laplace_quantiser(count: int):
-    """Return centroids [count] and mean squared error of `count` companded levels, Laplace width 1."""
-    u = np.arange(count // 2, count + 1) / count * 2 - 1
-    u[0] = max(u[0], 0.0)  # of an odd count, half of the middle cell
-    edges = np.append(-3 * np.log1p(-u[:-1]), np.inf)
-    mass, mean, error = _laplace_cell(edges[:-1], edges[1:])
-    odd = count % 2
-    if odd:
-        error[0] += mass[0] * mean[0] ** 2
-        mean[0] = 0.0
-    return np.concatenate([-mean[odd:][::-1], mean]), error.sum()
-
-
-def _hull_gains(errors: np.ndarray) -> np.ndarray:
-    """Return the error saved per digit along the lower convex hull of errors[n]; equal in a hull segment."""
-    gains, n = [], 0
-    while n < len(errors) - 1:
-        slopes = (errors[n] - errors[n + 1 :]) / np.arange(1, len(errors) - n)
-        best = int(np.argmax(slopes))
-        gains += [slopes[best]] * (best + 1)
-        n += best + 1
-    return np.array(gains)
-
-
-def make_quantiser(modulus: int) -> Quantiser:
-    """Build the quantiser tables for digits in [0, modulus).
-
-    The compander u(x) = sign(x) (1 - exp(-|x| / 3)) has the optimal point density f^(1/3) of a Laplace
-    density f of width 1 (Bennett 1948).
-    """
-    levels = [1]
-    while levels[-1] < MAX_LEVELS:
-        levels.append(int(np.sqrt(float(modulus) ** len(levels)) + 1e-9))
-    centroids, errors = zip(*map(_laplace_quantiser, levels), strict=True)
-    gains = _hull_gains(2 * np.array(errors))
-    return Quantiser(
-        modulus=modulus,
-        powers=modulus ** np.arange(len(levels), dtype=np.int32),
-        levels=np.array(levels, np.int32),
-        centroids=np.concatenate(centroids).astype(np.float32),
-        offsets=np.cumsum([0, *levels[:-1]]).astype(np.int32),
-        rms=np.sqrt(np.array(errors, np.float32)),
-        edges=np.array([max(c[-1] - 1, 0) for c in centroids], np.float32),  # an exponential tail's mean
-        reach=np.array([c[-1] for c in centroids], np.float32),
-        thresholds=np.ceil(-0.5 * np.log2(gains) * SCALE_STEPS).astype(np.int32),
-    )
 
 
 # --- transform -----------------------------------------------------------------------------------
@@ -138,13 +67,13 @@ def analyse(video: Group) -> Float[Array, "t rows columns 192"]:
     Axis 0 is the temporal frequency.
     """
     x = to_blocks(video * 255 - 128, BLOCK)
-    return x if len(x) == 1 else einsum("ft,tyxc->fyxc", dct_matrix(len(x)), x)
+    return x if len(x) == 1 else mix(x, dct_matrix(len(x)), axis=0)
 
 
 def synthesise(coefficients: Float[Array, "t rows columns 192"]) -> Float[Array, "t 8*rows 8*columns 3"]:
     """Invert `analyse`, without clipping."""
     t = len(coefficients)
-    x = coefficients if t == 1 else einsum("ft,fyxc->tyxc", dct_matrix(t), coefficients)
+    x = coefficients if t == 1 else mix(coefficients, dct_matrix(t).T, axis=0)
     return (from_blocks(x, BLOCK) + 128) / 255
 
 
@@ -175,11 +104,6 @@ def integer_scales(codebook: Float[Array, "t k 96"], frames: int) -> Int32[Array
     """
     planes = np.arange(frames) * codebook.shape[0] // frames
     return jnp.round(SCALE_STEPS * codebook[planes]).astype(jnp.int32) + LAPLACE_STEPS
-
-
-def width(scales: Int[Array, "*n"] | int) -> Float[Array, "*n"]:
-    """Turn a Laplace width in whole scale steps into grey levels."""
-    return jnp.exp2(scales / SCALE_STEPS)
 
 
 def digit_counts(scales: Int[Array, "..."], level: Int[Array, "..."] | int, quantiser: Quantiser) -> Array:
@@ -234,17 +158,25 @@ def _population(classes, count: int) -> Array:
     return jnp.sum(classes[..., None] == jnp.arange(count), axis=1, dtype=jnp.int32)
 
 
-def _finest_level(fits):
-    """Find the least water level in scale steps for which the monotone predicate `fits(level)` holds."""
+def _finest_level(fits, guess=0):
+    """Find the least water level in scale steps for which the monotone predicate `fits(level)` holds.
 
-    def halve(bounds, _):
-        low, high = bounds
-        middle = (low + high) // 2
+    The level above which all fit is halved in on, beginning just below and at a guess.
+    """
+
+    def unknown(state):
+        low, high, _ = state
+        return low < high
+
+    def probe(state):
+        low, high, tried = state
+        middle = jnp.where(tried < 2, guess - 1 + tried, (low + high) // 2)
+        middle = jnp.clip(middle, low, high - 1)
         good = fits(middle)
-        return (jnp.where(good, low, middle + 1), jnp.where(good, middle, high)), None
+        return jnp.where(good, low, middle + 1), jnp.where(good, middle, high), tried + 1
 
     bounds = jnp.int32(-LEVEL_OFFSET), jnp.int32(2**LEVEL_BITS - 1 - LEVEL_OFFSET)
-    return lax.scan(halve, bounds, length=LEVEL_BITS)[0][1]
+    return lax.while_loop(unknown, probe, (*bounds, jnp.int32(0)))[0]
 
 
 class Water(NamedTuple):
@@ -259,37 +191,58 @@ class Water(NamedTuple):
         return (self.level - finer).reshape(t, n)
 
 
-def allot(magnitudes, scales, budget: int, quantiser: Quantiser) -> tuple[Water, Array]:
+def allot(pairs, scales, budget: int, quantiser: Quantiser) -> tuple[Water, Array]:
     """Choose the water level and the classes so that the pool holds all digits.
 
     The level is searched on a sample of the cells, where classes and level move together; then the
     classes are fixed on all cells, the level is made the finest that fits exactly, and as many cells as
     fit take the next finer one.
 
+    Args:
+        pairs: stripes of coefficients, [s, t, m, 96, 2].
+        scales: from `integer_scales`.
+        budget: digits.
+        quantiser: of the digits.
+
     Returns:
         (water, classes: int32 [t, n]).
     """
-    cells = magnitudes.shape[1]
-    stride = max(1, min(8, cells // 64))
-    sample = magnitudes[:, ::stride]
-    part = budget * sample.shape[1] // cells
+    cells = pairs.shape[0] * pairs.shape[2]
 
     def per_class(level):
         return digit_counts(scales, level, quantiser).sum(-1)  # [t, K] digits of one cell
 
-    def sample_fits(level):
-        population = _population(choose_classes(sample, scales, level, quantiser), scales.shape[1])
-        return (per_class(level) * population).sum() <= part
+    def search(stride, guess):
+        stripe, place = np.divmod(np.arange(0, cells, stride), pairs.shape[2])
+        sample = jnp.moveaxis(_magnitudes(pairs[stripe, :, place]), 0, 1)
+        part = budget * sample.shape[1] // cells
 
-    classes = choose_classes(magnitudes, scales, _finest_level(sample_fits), quantiser)
-    population = _population(classes, scales.shape[1])
-    level = _finest_level(lambda level: (per_class(level) * population).sum() <= budget)
+        def fits(level):
+            population = _population(choose_classes(sample, scales, level, quantiser), scales.shape[1])
+            return (per_class(level) * population).sum() <= part
+
+        return _finest_level(fits, guess)
+
+    stride = max(1, min(8, cells // 64))
+    level = search(stride, search(8 * stride, 0))  # a guess saves most of the longer search
+
+    def choose(stripe):
+        classes = choose_classes(_magnitudes(stripe), scales, level, quantiser)
+        return classes, _population(classes, scales.shape[1])
+
+    classes, population = map_stripes(choose, pairs)
+    classes, population = from_stripes(classes), population.sum(0)
+    level = _finest_level(lambda level: (per_class(level) * population).sum() <= budget, level)
     coarse = per_class(level)
     more = jnp.take_along_axis(per_class(level - 1) - coarse, classes, axis=1)
     spare = budget - (coarse * population).sum()
     finer = jnp.sum(jnp.cumsum(more.ravel()) <= spare)  # cells that fit on the finer level
     share = ((finer + 1) * 2**SHARE_BITS - 1) // classes.size
     return Water(level, jnp.minimum(share, 2**SHARE_BITS - 1)), classes
+
+
+def _magnitudes(pairs):
+    return jnp.hypot(pairs[..., 0], pairs[..., 1])
 
 
 class Layout(NamedTuple):
@@ -300,13 +253,37 @@ class Layout(NamedTuple):
     widths: Array  # [t * n * 96] its Laplace width, grey levels
 
 
-def lay_out(
+class Shares(NamedTuple):
+    """The share of every cell in the pool, from which the layout of any part of them follows."""
+
+    kinds: Array  # int32 [t, n]: the row of the tables for its temporal frequency, class and level
+    starts: Array  # int32 [t, n]: index of its first digit
+    counts: Array  # int32 [kinds, 96]: digits of each pair
+    before: Array  # int32 [kinds, 96]: those of the pairs before it in the cell
+    widths: Array  # [kinds, 96]: its Laplace width, grey levels
+
+    def of(self, kinds: Int32[Array, "t m"], starts: Int32[Array, "t m"]) -> Layout:
+        """Lay out cells of these kinds and starts."""
+        counts, before, widths = (
+            table.at[kinds].get(mode="promise_in_bounds") for table in (self.counts, self.before, self.widths)
+        )
+        return Layout(counts.ravel(), (starts[..., None] + before).ravel(), widths.ravel())
+
+
+def share_out(
     water: Water, classes: Int32[Array, "t n"], scales: Int32[Array, "t k 96"], quantiser: Quantiser
-) -> Layout:
-    """Derive the layout, as sender and receiver both do, from the water level and the classes."""
-    chosen = jnp.take_along_axis(scales, classes[..., None], axis=1)
-    counts = digit_counts(chosen, water.of_cells(*classes.shape)[..., None], quantiser).ravel()
-    return Layout(counts, jnp.cumsum(counts) - counts, width(chosen.ravel()))
+) -> Shares:
+    """Derive the shares, as sender and receiver both do, from the water level and the classes."""
+    t, k, _ = scales.shape
+    levels = water.level - jnp.arange(2)
+    counts = digit_counts(scales[:, :, None], levels[:, None], quantiser).reshape(-1, PAIRS)
+    finer = (water.level - water.of_cells(*classes.shape)).astype(jnp.int32)
+    kinds = 2 * (k * np.arange(t, dtype=np.int32)[:, None] + classes) + finer
+    sizes = counts.sum(-1)[kinds].ravel()
+    ends = jnp.cumsum(sizes)
+    before = jnp.cumsum(counts, axis=-1) - counts
+    widths = jnp.repeat(width(scales.reshape(-1, PAIRS)), 2, axis=0)
+    return Shares(kinds, (ends - sizes).reshape(classes.shape), counts, before, widths)
 
 
 # --- digits --------------------------------------------------------------------------------------
@@ -344,32 +321,25 @@ def quantise(pairs: Float[Array, "p 2"], layout: Layout, quantiser: Quantiser) -
 def dequantise(values: Int[Array, " p"], layout: Layout, quantiser: Quantiser) -> Float[Array, "p 2"]:
     """Return the centroids of quantised pairs in grey levels."""
     levels = _look_up(quantiser.levels, layout.counts)
-    index = jnp.stack([values // levels, values % levels], axis=-1)
+    first = values // levels
+    index = jnp.stack([first, values - first * levels], axis=-1)
     index = jnp.clip(index, 0, levels[:, None] - 1) + _look_up(quantiser.offsets, layout.counts)[:, None]
     return _look_up(quantiser.centroids, index) * layout.widths[:, None]
 
 
-def _owners(layout: Layout, size: int) -> Array:
-    """Find the pair that owns each digit of the pool, int32 [size]; the last one owns the rest.
-
-    Like `jnp.repeat`, without a scatter that adds up, which other runtimes lack (see docs/EXPORT.md).
-    """
-    used, pairs = layout.counts > 0, len(layout.counts)
-    rank = jnp.cumsum(used, dtype=jnp.int32) - 1
-    users = jnp.zeros(pairs + 1, jnp.int32).at[jnp.where(used, rank, pairs)].set(jnp.arange(pairs))
-    firsts = jnp.where(used, jnp.minimum(layout.starts, size), size)
-    begins = jnp.zeros(size + 1, jnp.int32).at[firsts].set(1)[:size]
-    return users[jnp.maximum(jnp.cumsum(begins) - 1, 0)]
-
-
 def write_pool(
-    values: Int[Array, " p"], layout: Layout, size: int, quantiser: Quantiser
-) -> Int32[Array, " {size}"]:
-    """Lay the digits of all pairs in the pool; -1 where no digit is needed."""
-    owner = _owners(layout, size)
-    order = jnp.clip(jnp.arange(size) - layout.starts[owner], 0, len(quantiser.powers) - 1)
-    used = jnp.arange(size) < layout.starts[-1] + layout.counts[-1]
-    return jnp.where(used, values[owner] // _look_up(quantiser.powers, order) % quantiser.modulus, -1)
+    pool: Int8[Array, " size"], values: Int[Array, " p"], layout: Layout, quantiser: Quantiser
+) -> Int8[Array, " size"]:
+    """Lay the digits of pairs in the pool."""
+
+    def write(state, order):
+        pool, values = state
+        at = jnp.where(order < layout.counts, layout.starts + order, len(pool))
+        digits = (values % quantiser.modulus).astype(jnp.int8)
+        pool = pool.at[at].set(digits, mode="drop", unique_indices=True)
+        return (pool, values // quantiser.modulus), None
+
+    return lax.scan(write, (pool, values), np.arange(len(quantiser.powers) - 1, dtype=np.int32))[0][0]
 
 
 def read_pool(digits: Int[Array, " size"], layout: Layout, quantiser: Quantiser) -> Int32[Array, " p"]:
@@ -379,7 +349,8 @@ def read_pool(digits: Int[Array, " size"], layout: Layout, quantiser: Quantiser)
         order, power = digit
         at = layout.starts + order
         there = (order < layout.counts) & (at < len(digits))
-        return values + jnp.where(there, digits[jnp.minimum(at, len(digits) - 1)] * power, 0), None
+        found = digits[jnp.minimum(at, len(digits) - 1)].astype(jnp.int32)
+        return values + jnp.where(there, found * power, 0), None
 
     # A loop, since XLA would otherwise compute the digits anew for every power.
     powers = jnp.arange(len(quantiser.powers)), jnp.asarray(quantiser.powers)
@@ -389,7 +360,7 @@ def read_pool(digits: Int[Array, " size"], layout: Layout, quantiser: Quantiser)
 class Cells(NamedTuple):
     """A group's coefficients, their classes and the water level."""
 
-    pairs: Array  # [t, n, 96, 2] grey levels
+    pairs: Array  # [s, t, m, 96, 2] grey levels, in stripes
     classes: Array  # int32 [t, n]
     water: Water
     budget: int  # digits in the pool
@@ -397,33 +368,44 @@ class Cells(NamedTuple):
 
 def classify(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Cells:
     """Transform a group and choose its classes and its water level."""
-    t = len(secret)
-    pairs = analyse(pad_to_blocks(secret, BLOCK)).reshape(t, -1, PAIRS, 2)
-    class_digits = _digits_for(codebook.shape[1], quantiser.modulus)
-    budget = secret.size - sum(header_digits(quantiser.modulus)) - t * pairs.shape[1] * class_digits
-    magnitudes = jnp.hypot(pairs[..., 0], pairs[..., 1])
-    water, classes = allot(magnitudes, integer_scales(codebook, t), budget, quantiser)
+    t, class_digits = len(secret), _digits_for(codebook.shape[1], quantiser.modulus)
+    video = pad_to_blocks(secret, BLOCK)
+    rows, columns = video.shape[1] // BLOCK, video.shape[2] // BLOCK
+    deep = divisor(rows, STRIPE_CELLS // columns)
+
+    def stripe(start):
+        part = lax.dynamic_slice_in_dim(video, start, deep * BLOCK, axis=1)
+        return analyse(part).reshape(t, deep * columns, PAIRS, 2)
+
+    pairs = map_stripes(stripe, np.arange(0, rows * BLOCK, deep * BLOCK))
+    budget = secret.size - sum(header_digits(quantiser.modulus)) - t * rows * columns * class_digits
+    water, classes = allot(pairs, integer_scales(codebook, t), budget, quantiser)
     return Cells(pairs, classes, water, budget)
 
 
-def encode(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Int32[Array, " {secret.size}"]:
+def encode(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Int8[Array, " {secret.size}"]:
     """Describe one group of frames, not more than the codebook's, by digits.
 
     Returns:
         Digits in [0, D), -1 where the secret needs none.
     """
     cells = classify(codebook, secret, quantiser)
-    layout = lay_out(cells.water, cells.classes, integer_scales(codebook, len(secret)), quantiser)
-    values = quantise(cells.pairs.reshape(-1, 2), layout, quantiser)
+    shares = share_out(cells.water, cells.classes, integer_scales(codebook, len(secret)), quantiser)
+
+    def write(pool, stripe):
+        pairs, *where = stripe
+        layout = shares.of(*where)
+        return write_pool(pool, quantise(pairs.reshape(-1, 2), layout, quantiser), layout, quantiser), None
+
+    where = (to_stripes(x, len(cells.pairs)) for x in (shares.kinds, shares.starts))
+    pool, _ = lax.scan(write, jnp.full(cells.budget, -1, jnp.int8), (cells.pairs, *where))
     level_digits, share_digits = header_digits(quantiser.modulus)
-    digits = jnp.concatenate(
-        [
-            _to_digits(cells.water.level + LEVEL_OFFSET, level_digits, quantiser),
-            _to_digits(cells.water.share, share_digits, quantiser),
-            _to_digits(cells.classes, _digits_for(codebook.shape[1], quantiser.modulus), quantiser).ravel(),
-            write_pool(values, layout, cells.budget, quantiser),
-        ]
-    )
+    head = [
+        _to_digits(cells.water.level + LEVEL_OFFSET, level_digits, quantiser),
+        _to_digits(cells.water.share, share_digits, quantiser),
+        _to_digits(cells.classes, _digits_for(codebook.shape[1], quantiser.modulus), quantiser).ravel(),
+    ]
+    digits = jnp.concatenate([*(x.astype(jnp.int8) for x in head), pool])
     return digits.reshape(-1, len(secret)).T.ravel()  # all frames share the digits that are not needed
 
 
@@ -434,13 +416,11 @@ class Decoded(NamedTuple):
     errors: Array  # [t, rows, columns, 96] expected rms error of each coefficient of a pair
 
 
-def decode(
-    codebook: Codebook, digits: Int[Array, " samples"], shape: tuple[int, ...], quantiser: Quantiser
-) -> Decoded:
-    """Read the digits of one group of frames of shape (t, h, w, 3)."""
+def _decoder(codebook, digits, shape, quantiser: Quantiser):
+    """Return a function that reads a stripe as `Decoded`, and the stripes that it takes."""
     t, h, w, _ = shape
     rows, columns = -(-h // BLOCK), -(-w // BLOCK)
-    count = codebook.shape[1]
+    count, deep = codebook.shape[1], divisor(rows, STRIPE_CELLS // columns)
     class_digits = _digits_for(count, quantiser.modulus)
     ends = np.cumsum([*header_digits(quantiser.modulus), t * rows * columns * class_digits])
     level, share, classes, pool = jnp.split(digits.reshape(t, -1).T.ravel(), ends)
@@ -449,12 +429,34 @@ def decode(
     level = jnp.where(level < 2**LEVEL_BITS, level, 0) - LEVEL_OFFSET
     share = jnp.clip(_from_digits(share, quantiser), 0, 2**SHARE_BITS - 1)
     classes = _from_digits(classes.reshape(t, rows * columns, class_digits), quantiser)
-    layout = lay_out(
-        Water(level, share), jnp.minimum(classes, count - 1), integer_scales(codebook, t), quantiser
-    )
-    pairs = dequantise(read_pool(pool, layout, quantiser), layout, quantiser)
-    errors = _look_up(quantiser.rms, layout.counts) * layout.widths
-    return Decoded(pairs.reshape(t, rows, columns, 2 * PAIRS), errors.reshape(t, rows, columns, PAIRS))
+    scales = integer_scales(codebook, t)
+    shares = share_out(Water(level, share), jnp.minimum(classes, count - 1), scales, quantiser)
+
+    def read(stripe):
+        layout = shares.of(*stripe)
+        pairs = dequantise(read_pool(pool, layout, quantiser), layout, quantiser)
+        errors = _look_up(quantiser.rms, layout.counts) * layout.widths
+        grid = t, deep, columns
+        return Decoded(pairs.reshape(*grid, 2 * PAIRS), errors.reshape(*grid, PAIRS))
+
+    return read, tuple(to_stripes(x, rows // deep) for x in (shares.kinds, shares.starts))
+
+
+def decode(
+    codebook: Codebook, digits: Int[Array, " samples"], shape: tuple[int, ...], quantiser: Quantiser
+) -> Decoded:
+    """Read the digits of one group of frames of shape (t, h, w, 3)."""
+    read, stripes = _decoder(codebook, digits, shape, quantiser)
+    return Decoded(*(from_stripes(x) for x in map_stripes(read, stripes)))
+
+
+def reveal_group(
+    codebook: Codebook, digits: Int[Array, " samples"], shape: tuple[int, ...], quantiser: Quantiser
+) -> Group:
+    """Read the digits of one group of frames of shape (t, h, w, 3) and return it, not clipped."""
+    read, stripes = _decoder(codebook, digits, shape, quantiser)
+    video = from_stripes(map_stripes(lambda stripe: synthesise(read(stripe).coefficients), stripes))
+    return video[:, : shape[1], : shape[2]]
 
 
 def wrap_into(
@@ -548,20 +550,20 @@ def build(config) -> Model:
         def one(cover, secret):
             return hide_group(params["codebook"], cover, secret, quantiser)
 
-        return jax.vmap(one)(_as_video(cover), _as_video(secret)).reshape(cover.shape)
+        return map_batch(one, _as_video(cover), _as_video(secret)).reshape(cover.shape)
 
     def reveal(params, stego):
         video = _as_video(stego)
-        digits = jnp.round(video * 255).astype(jnp.int32) % quantiser.modulus
+        digits = (jnp.round(video * 255).astype(jnp.int32) % quantiser.modulus).astype(jnp.int8)
 
         def read(digits):
-            return decode(params["codebook"], digits.ravel(), digits.shape, quantiser)
+            take = decode if network else reveal_group
+            return take(params["codebook"], digits.ravel(), digits.shape, quantiser)
 
-        decoded = lax.stop_gradient(jax.vmap(read)(digits))
-        coefficients = decoded.coefficients
+        revealed = lax.stop_gradient(map_batch(read, digits))
         if network:
-            coefficients = coefficients + refine(params["refinement"], decoded)
-        revealed = jax.vmap(synthesise)(coefficients)[:, :, : video.shape[2], : video.shape[3]]
+            coefficients = revealed.coefficients + refine(params["refinement"], revealed)
+            revealed = map_batch(synthesise, coefficients)[:, :, : video.shape[2], : video.shape[3]]
         return jnp.clip(revealed, 0, 1).reshape(stego.shape)
 
     def refine(params, decoded):
@@ -592,5 +594,5 @@ def _misfit(codebook, secret, quantiser: Quantiser) -> Array:
     cells = lax.stop_gradient(classify(codebook, secret, quantiser))
     planes = np.arange(len(secret)) * len(codebook) // len(secret)
     log_rms = jnp.take_along_axis(codebook[planes], cells.classes[..., None], axis=1) * math.log(2)
-    power = jnp.mean(cells.pairs**2, axis=-1) + FLOOR**2
+    power = jnp.mean(from_stripes(cells.pairs) ** 2, axis=-1) + FLOOR**2
     return jnp.mean(log_rms + power / 2 * jnp.exp(-2 * log_rms))

@@ -13,6 +13,7 @@ All bits look random to whoever lacks the key.
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
@@ -111,17 +112,30 @@ def _unpack(packed: bytes) -> Header | None:
 # --- indices -------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Others:
+    """All indices of a frame but some, as a sorted sequence that is not written out."""
+
+    size: int  # of the frame
+    taken: np.ndarray  # sorted
+
+    def __len__(self) -> int:
+        return self.size - len(self.taken)
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        before = self.taken - np.arange(len(self.taken))  # places that lie before each one taken
+        return places + np.searchsorted(before, places, side="right")
+
+
 @lru_cache(maxsize=4)
-def _public_indices(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _public_indices(size: int) -> tuple[np.ndarray, np.ndarray, _Others]:
     """Return the indices of the salt, of those that the header is picked from, and all the others."""
     count = min(8 * keys.SALT_BYTES + _HEADER_SAMPLES, size)
     first = low_bits.choose_indices(bytes(keys.KEY_BYTES), 0, count, size)
-    others = np.ones(size, bool)
-    others[first] = False
-    return first[: 8 * keys.SALT_BYTES], first[8 * keys.SALT_BYTES :], np.flatnonzero(others)
+    return first[: 8 * keys.SALT_BYTES], first[8 * keys.SALT_BYTES :], _Others(size, np.sort(first))
 
 
-def _picked(key: bytes, number: int, count: int, among: np.ndarray) -> np.ndarray:
+def _picked(key: bytes, number: int, count: int, among: np.ndarray | _Others) -> np.ndarray:
     """Return the indices among `among` for `count` bytes, as many as their code takes."""
     needed = low_bits.samples_needed(count, len(among))
     return among[low_bits.choose_indices(key, number, needed, len(among))]

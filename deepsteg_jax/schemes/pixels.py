@@ -39,6 +39,7 @@ from deepsteg_jax.schemes.metadata import PACKET_HEADER, Header, Packet, Packets
 from deepsteg_jax.steganography import Codec
 
 CHUNK_FRAMES = 4  # frames in one call of the compiled graph, or one group where groups are longer
+CHUNK_PIXELS = 2**20  # of larger frames one group in a call
 LEAST_SOUND, MOST_SOUND = 6_000, 512_000  # bits per second; the range of Opus
 OGG_HEADER = 160  # bytes: the least in a packet of large frames, so that one holds the header of an Ogg file
 
@@ -188,16 +189,16 @@ class Party:
 class _Runner:
     """Runs the compiled graph over chunks of a stream, one chunk ahead."""
 
-    def __init__(self, run: Callable, key_words: np.ndarray, group: int):
-        """Take `run`: (key_words, first_frame, *stacks) -> frames [n, h, w, 3]."""
-        self._run, self._key_words = run, key_words
-        self._size = group * max(1, CHUNK_FRAMES // group)
+    def __init__(self, run: Callable, key_words: np.ndarray, group: int, height: int, width: int):
+        """Take `run`: (key_words, first_frame, *stacks) -> frames [n, height, width, 3]."""
+        self._run, self._key_words, self._frame = run, key_words, (height, width, 3)
+        self._size = group * max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (height * width)) // group)
         self._group, self._waiting, self._running, self._number = group, [], None, 0
 
-    def warm_up(self, lengths: Sequence[int], height: int, width: int, inputs: int) -> None:
+    def warm_up(self, lengths: Sequence[int], inputs: int) -> None:
         """Compile for streams of these lengths, so that reported times are those of the work."""
         for size in {size for length in lengths for size in self._sizes(length)}:
-            blank = np.zeros((size, height, width, 3), np.uint8)
+            blank = np.zeros((size, *self._frame), np.uint8)
             np.asarray(self._run(np.zeros(8, np.uint32), 0, *[blank] * inputs))
 
     def _sizes(self, length: int) -> set[int]:
@@ -223,7 +224,7 @@ class _Runner:
     def finish(self) -> list[tuple[Any, np.ndarray]]:
         """Return the frames of the chunk that is running."""
         running, self._running = self._running, None
-        return [] if running is None else list(zip(running[0], np.array(running[1]), strict=True))
+        return [] if running is None else list(zip(running[0], np.asarray(running[1]), strict=True))
 
     def _start(self, count: int) -> list[tuple[Any, np.ndarray]]:
         items, stacks = zip(*self._waiting[:count], strict=True)
@@ -259,9 +260,10 @@ class PixelSender(Sender):
             self._packets = Packets(self._masters[0], self._header.packet_bytes, self._header.modulus)
             key_words = keys.key_words(keys.subkey(self._masters[0], "shuffle"))
             codec = scheme.codec()
-            self._runner = _Runner(partial(codec.hide, scheme.hide_params), key_words, codec.frames)
+            run = partial(codec.hide, scheme.hide_params)
+            self._runner = _Runner(run, key_words, codec.frames, info.height, info.width)
             tail = max(0, len(plan.cover_clock.times) - self._length) % self._length
-            self._runner.warm_up((self._length, tail), info.height, info.width, 2)
+            self._runner.warm_up((self._length, tail), 2)
         except BaseException:
             self.__exit__()
             raise
@@ -270,8 +272,10 @@ class PixelSender(Sender):
     def send(self, pair: Pair) -> list[np.ndarray]:
         """Take the next pair of frames; see `Sender.send`."""
         height, width = pair.cover.shape[:2]
-        margins = (0, height - pair.secret.shape[0]), (0, width - pair.secret.shape[1]), (0, 0)
-        secret = np.pad(pair.secret, margins, mode="edge")
+        secret, pair = pair.secret, pair._replace(secret=None)
+        if secret.shape != pair.cover.shape:
+            margins = (0, height - secret.shape[0]), (0, width - secret.shape[1]), (0, 0)
+            secret = np.pad(secret, margins, mode="edge")
         done = self._runner.take(pair, (pair.cover, secret))
         self._taken += 1
         if self._taken % self._length == 0:  # the secret begins again in the tail, with a group of its own
@@ -388,8 +392,8 @@ class PixelReceiver(Receiver):
         shuffle = {"moves": header.moves, "cipher": header.cipher, "block_size": header.block_size}
         codec = scheme.codec(header.modulus, header.group, **shuffle)
         key_words = keys.key_words(keys.subkey(master, "shuffle"))
-        self._runner = _Runner(partial(codec.reveal, scheme.reveal_params), key_words, codec.frames)
-        self._runner.warm_up((header.secret.cover_frames,), *size, 1)
+        self._runner = _Runner(partial(codec.reveal, scheme.reveal_params), key_words, codec.frames, *size)
+        self._runner.warm_up((header.secret.cover_frames,), 1)
         with temporary_files():
             self._sound = TemporaryFile()  # noqa: SIM115, closed by __exit__
 

@@ -167,19 +167,6 @@ def test_a_scheme_may_have_nothing_to_export():
         Bare().graphs((1, 16, 16))
 
 
-def test_pool_without_scatters_is_what_repeat_makes():
-    """The digits' owners against `jnp.repeat`, also where counts overflow the pool."""
-    from deepsteg_jax.models import block_dct
-
-    rng = np.random.default_rng(0)
-    for size in (500, 100, 900):
-        counts = rng.integers(0, 5, 250).astype(np.int32) * rng.integers(0, 2, 250).astype(np.int32)
-        starts = np.cumsum(counts) - counts
-        owners = np.asarray(block_dct._owners(block_dct.Layout(counts, starts, None), size))
-        wanted = np.repeat(np.arange(250), counts)[:size]
-        np.testing.assert_array_equal(owners[: len(wanted)], wanted)
-
-
 # --- TFLite and ONNX -----------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from scipy.fft import dctn
 from deepsteg_jax import metrics
 from deepsteg_jax.dct import pad_to_blocks
 from deepsteg_jax.losses import mean_squared_error
-from deepsteg_jax.models import block_dct
+from deepsteg_jax.models import block_dct, quantiser
 
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles fast
 MODULI = (2, 3, 8)  # a power of two or not, levels of both parities; 4 is the model's below
@@ -104,7 +104,7 @@ def test_quantiser_tables(modulus):
     assert powers == [modulus**n for n in range(len(levels))]
     for count, power in zip(levels, powers, strict=True):
         assert count**2 <= power < (count + 1) ** 2
-    assert levels[-1] >= block_dct.MAX_LEVELS > levels[-2]
+    assert levels[-1] >= quantiser.MAX_LEVELS > levels[-2]
     assert len(q.centroids) == sum(levels)
     assert len(q.thresholds) == len(levels) - 1
     assert np.all(np.diff(q.thresholds) >= 0)
@@ -217,8 +217,9 @@ def test_cells_take_the_class_they_were_drawn_from():
 
 
 @pytest.mark.parametrize("finest", [-16, -15, 0, 47, 100, 110, 111])
-def test_finest_level(finest):
-    assert int(block_dct._finest_level(lambda level: level >= finest)) == finest
+@pytest.mark.parametrize("guess", [-500, -16, 0, 47, 48, 500])
+def test_finest_level_whatever_the_guess(finest, guess):
+    assert int(block_dct._finest_level(lambda level: level >= finest, guess)) == finest
 
 
 @pytest.mark.parametrize("modulus", [2, 5])
@@ -250,6 +251,10 @@ def test_digits_for_suffice(modulus, classes):
     assert digits == 1 or modulus ** (digits - 1) < classes
 
 
+def empty_pool(size):
+    return jnp.full(size, -1, jnp.int8)
+
+
 @pytest.mark.parametrize("modulus", [2, 3])
 def test_pool_round_trip(modulus):
     q = quantiser_of(modulus)
@@ -265,7 +270,7 @@ def test_pool_round_trip(modulus):
     layout = block_dct.Layout(jnp.asarray(counts), jnp.asarray(np.cumsum(counts) - counts), jnp.ones(300))
     by_hand = [v // modulus**i % modulus for v, n in zip(values, counts, strict=True) for i in range(n)]
     for spare in (0, 50):  # a full pool, and one with room
-        pool = np.asarray(block_dct.write_pool(jnp.asarray(values), layout, 700 + spare, q))
+        pool = np.asarray(block_dct.write_pool(empty_pool(700 + spare), jnp.asarray(values), layout, q))
         np.testing.assert_array_equal(pool, by_hand + [-1] * spare)
         np.testing.assert_array_equal(block_dct.read_pool(jnp.asarray(pool), layout, q), values)
         junk = np.where(pool < 0, rng.integers(0, modulus, len(pool)), pool)  # the cover's own residues
@@ -276,9 +281,25 @@ def test_empty_pool():
     q = quantiser_of(4)
     none = jnp.zeros(10, jnp.int32)
     layout = block_dct.Layout(none, none, jnp.ones(10))
-    pool = block_dct.write_pool(none, layout, 30, q)
+    pool = block_dct.write_pool(empty_pool(30), none, layout, q)
     np.testing.assert_array_equal(pool, np.full(30, -1))
     np.testing.assert_array_equal(block_dct.read_pool(jnp.arange(30) % 4, layout, q), none)
+
+
+def test_stripes_give_the_same_bits(monkeypatch):
+    secret, q = unit(clip(5, (3, 40, 24), noise=4)), quantiser_of(3)
+    codebook = model_of()[1]["hide"]["codebook"]
+
+    def both_ways():
+        digits = quick(lambda x: block_dct.encode(codebook, x, q))(secret)
+        read = quick(lambda x: block_dct.reveal_group(codebook, x, secret.shape, q))
+        return np.asarray(digits), np.asarray(read(digits))
+
+    whole = both_ways()
+    monkeypatch.setattr(block_dct, "STRIPE_CELLS", 3)
+    for at_once, striped in zip(whole, both_ways(), strict=True):
+        np.testing.assert_array_equal(at_once, striped)
+    assert metrics.mean_psnr(rounded(secret), rounded(whole[1].clip(0, 1))) > 30
 
 
 CHECKS = np.indices(SHORT)[..., None] * np.ones(3, int)
@@ -523,7 +544,7 @@ def test_penalty_gradient_is_its_formula():
     for example in secret:
         cells = classify(example)
         for f in range(4):
-            for cell, chosen in zip(np.float64(cells.pairs[f]), cells.classes[f], strict=True):
+            for cell, chosen in zip(np.float64(cells.pairs[0, f]), cells.classes[f], strict=True):
                 log_rms = np.float64(codebook[f, int(chosen)]) * np.log(2)
                 ratio = (np.mean(cell**2, axis=-1) + block_dct.FLOOR**2) / np.exp(2 * log_rms)
                 total += np.sum(log_rms + ratio / 2)
