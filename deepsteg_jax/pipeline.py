@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepsteg_jax import keys, media
+from deepsteg_jax import keys, media, memory
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.media.background import read_ahead, write_behind
 from deepsteg_jax.plan import Plan, cover_frames, fitted_size, make_plan, make_plan_for_bytes, secret_frames
 from deepsteg_jax.schemes import payload
 from deepsteg_jax.schemes.base import (
     NOTHING,
+    Cost,
     Found,
     Pair,
     Receiver,
@@ -111,6 +112,7 @@ def hide(
     check_output(scheme, output, info, inputs)
     media.check_tracks(cover, output)
     _check_fits(scheme, plan)
+    memory.check(_cost(scheme, info).memory_bytes, f"hiding in {info.width}x{info.height}")
     measured = scheme.measure(timed.frame for timed in read(cover))
     pairs = _paired(scheme, plan, read) if pictures else _unpaired(plan, read)
     credential = credential() if callable(credential) else credential
@@ -123,7 +125,7 @@ def hide(
         with (
             closing(read_ahead(pairs, _ahead(info))) as stream,
             _stego_writer(scheme, plan, output, settings.drop_tags) as writer,
-            write_behind(partial(_write_all, writer), 2) as put,
+            write_behind(partial(_write_all, writer), 1) as put,
         ):
             for frames in _sent(sender, stream):
                 put(frames)
@@ -141,6 +143,10 @@ def _check_fits(scheme: Scheme, plan: Plan) -> None:
     room = scheme.holds(plan.cover, len(plan.cover_clock.times))
     if room is not None:
         payload.check(Path(plan.secret_path), room)
+
+
+def _cost(scheme: Scheme, info: media.Info) -> Cost:
+    return scheme.cost(info.height, info.width, 1 if info.is_image else 2)
 
 
 def _announcement(scheme: Scheme, plan: Plan, output: Any, sender: Sender) -> str:
@@ -341,6 +347,7 @@ def reveal(
     info = media.probe(stego, damaged)
     began = time.monotonic()
     scheme, found = find(schemes, credential, stego, info, damaged)
+    memory.check(_cost(scheme, info).revealing_bytes, f"revealing from {info.width}x{info.height}")
     output = output(scheme) if callable(output) else output
     probed = time.monotonic() - began if found.read else 0.0  # then part of the work is done
     if scheme.accepts == "pictures":
@@ -357,7 +364,7 @@ def reveal(
             _opened(receiver, scheme, output, info) as writer,
         ):
             pieces = _received(receiver, stream, progress)
-            with write_behind(writer.write_all, 2) as put:
+            with write_behind(writer.write_all, 1) as put:
                 for piece in pieces:
                     put(piece)
             if not (receiver.written or receiver.complete):

@@ -105,7 +105,8 @@ class PlaneScheme(Scheme):
     TAG, SALT = b"here", b"planes of a test"
 
     def cost(self, height, width, frames):
-        return Cost(1e-8 * height * width * frames, 10 * height * width, height * width * frames)
+        size = height * width
+        return Cost(1e-8 * size * frames, 10 * size, size * frames, 10 * size)
 
     def measure(self, cover):
         sizes = [frame.y.size // 2 // 8 for frame in cover]

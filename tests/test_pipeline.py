@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from deepsteg_jax import keys, media, metrics, models, pipeline
+from deepsteg_jax import keys, media, memory, metrics, models, pipeline
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.pipeline import Settings
 from deepsteg_jax.schemes import metadata
@@ -1019,6 +1019,13 @@ def test_older_output_survives_a_failure(folder):
     hide_fails(folder, "it has 9 frames")
     reveal_fails(folder, "passphrase", KEY[::-1])
     assert folder.output.read_text() == "old"
+
+
+def test_work_that_takes_more_memory_than_is_free_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(memory, "taken", lambda: 10**8)
+    monkeypatch.setattr(memory, "available", lambda: 10**8)
+    hide_fails(folder, r"hiding in \d+x\d+ needs about 0\.6 GB of memory, 0\.2 GB are free: take a smaller")
+    reveal_fails(folder, r"revealing from \d+x\d+ needs about 0\.6 GB of memory, 0\.2 GB are free")
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])

@@ -52,8 +52,9 @@ class Cost(NamedTuple):
     """The cost of hiding, known before the work."""
 
     seconds: float  # on two cores
-    memory_bytes: int  # at the peak
+    memory_bytes: int  # of the process at its peak
     stego_bytes: int
+    revealing_bytes: int  # of the process at its peak, to reveal
 
 
 class Metadata(NamedTuple):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepsteg_jax import keys, media, models
+from deepsteg_jax import keys, media, memory, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.export.graphs import Arrays, Graph, Shape, keyed_graphs, sample_tables, tabled_graphs
 from deepsteg_jax.keys import Deriver
@@ -45,8 +45,10 @@ OGG_HEADER = 160  # bytes: the least in a packet of large frames, so that one ho
 
 # Measured with block_dct on two cores, file to file; other models take longer.
 _SECONDS_PER_PIXEL = 3e-7
-_BYTES_PER_PIXEL, _BYTES = 1_050, 600e6  # memory: of a pixel of one frame, and of the process
 _STEGO_BYTES_PER_PIXEL = 1.1  # FFV1 with noise in its low bits
+# Memory: of the process while it compiles; of a pixel of an image; of a pixel of a video in files and queues,
+# and for every frame in one call of the compiled graph. To reveal, the share of these of a pixel.
+_BYTES, _STILL_BYTES, _STREAM_BYTES, _CALL_BYTES, _REVEALING = 600e6, 55, 210, 40, 0.65
 
 
 class PixelScheme(Scheme):
@@ -95,11 +97,13 @@ class PixelScheme(Scheme):
 
     def cost(self, height: int, width: int, frames: int) -> Cost:
         """Predict from figures measured with block_dct."""
-        pixels = height * width
+        pixels, at_once = height * width, _chunk_frames(self.group, height, width)
+        each = _STILL_BYTES if frames == 1 else _STREAM_BYTES + _CALL_BYTES * at_once
         return Cost(
             pixels * frames * _SECONDS_PER_PIXEL,
-            int(_BYTES + _BYTES_PER_PIXEL * pixels),
+            int(_BYTES + each * pixels),
             int(_STEGO_BYTES_PER_PIXEL * pixels * frames),
+            int(_BYTES + _REVEALING * each * pixels),
         )
 
     def check(self, info: media.Info) -> None:
@@ -186,13 +190,18 @@ class Party:
         np.asarray(self._run(self._params, np.zeros_like(self._key_words), 0, *stacks))
 
 
+def _chunk_frames(group: int, height: int, width: int) -> int:
+    """Return the number of frames in one call of the compiled graph."""
+    return group * max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (height * width)) // group)
+
+
 class _Runner:
     """Runs the compiled graph over chunks of a stream, one chunk ahead."""
 
     def __init__(self, run: Callable, key_words: np.ndarray, group: int, height: int, width: int):
         """Take `run`: (key_words, first_frame, *stacks) -> frames [n, height, width, 3]."""
         self._run, self._key_words, self._frame = run, key_words, (height, width, 3)
-        self._size = group * max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (height * width)) // group)
+        self._size = _chunk_frames(group, height, width)
         self._group, self._waiting, self._running, self._number = group, [], None, 0
 
     def warm_up(self, lengths: Sequence[int], inputs: int) -> None:
@@ -200,6 +209,7 @@ class _Runner:
         for size in {size for length in lengths for size in self._sizes(length)}:
             blank = np.zeros((size, *self._frame), np.uint8)
             np.asarray(self._run(np.zeros(8, np.uint32), 0, *[blank] * inputs))
+        memory.give_back()  # 0.2 GB that a compilation leaves
 
     def _sizes(self, length: int) -> set[int]:
         rest = length % self._size
@@ -231,7 +241,7 @@ class _Runner:
         del self._waiting[:count]
         # The last chunk is fetched first: two at a time would take twice the memory, now and then.
         done = self.finish()
-        stacked = [np.stack(frames) for frames in zip(*stacks, strict=True)]
+        stacked = (jax.device_put(np.stack(frames)) for frames in zip(*stacks, strict=True))
         self._running = items, self._run(self._key_words, self._number, *stacked)
         self._number += count
         return done

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -69,3 +72,26 @@ def test_parameters_of_the_hide_side_are_loaded_when_they_are_used(monkeypatch):
     scheme, _ = scheme_of(monkeypatch)
     assert "hide_params" not in vars(scheme)
     assert jax.tree.leaves(scheme.hide_params)[0].shape == (1,)
+
+
+MEASURE = """
+import resource, sys
+import numpy as np
+import deepsteg_jax
+picture = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), np.uint8)
+deepsteg_jax.hide(deepsteg_jax.load("image"), picture, picture[::-1], bytes(32))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+@pytest.mark.slow
+def test_memory_is_as_predicted():
+    scheme = loading.load(loading.config_of("image"))
+    peak = int(subprocess.run([sys.executable, "-c", MEASURE], check=True, capture_output=True).stdout)
+    assert peak < scheme.cost(1200, 1600, 1).memory_bytes < 1.6 * peak
+
+
+def test_large_frames_go_one_group_at_a_time():
+    scheme = loading.load(loading.config_of("video"))
+    small, large = (scheme.cost(size, size, 9).memory_bytes for size in (100, 4000))
+    assert large - small < 400 * (4000**2 - 100**2)

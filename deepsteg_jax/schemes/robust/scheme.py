@@ -62,6 +62,7 @@ class RobustScheme(Scheme):
             frames * pixels / _PIXELS_PER_SECOND,
             int(_BYTES + _BYTES_PER_PIXEL * pixels),
             frames * int((_STILL_BYTES if self.still else _STEGO_BYTES) * pixels),
+            int(_BYTES + _BYTES_PER_PIXEL / 2 * pixels),
         )
 
     def check(self, info: media.Info) -> None:
