@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Shaped
 
@@ -44,3 +45,35 @@ def map_batch(function: Callable, *batch: jax.Array) -> Any:
     if len(batch[0]) > 1:
         return jax.vmap(function)(*batch)
     return jax.tree.map(lambda x: x[None], function(*(x[0] for x in batch)))
+
+
+def map_tiles(function: Callable, tile: int, overlap: int, *frames: jax.Array) -> jax.Array:
+    """Apply a function of frames, one tile after the other, as if to the whole.
+
+    Windows touch the frames' own borders, so that padding there is that of the whole.
+
+    Args:
+        function: of frames [n, h, w, *] to one [n, h, w, c].
+        tile: pixels of a side that are kept of each window; a frame of not many more is one window.
+        overlap: pixels that a result depends on, in each direction.
+        frames: of one size.
+    """
+    size = frames[0].shape[1:3]
+    sides = [min(n, tile + 2 * overlap) for n in size]
+    if sides == list(size):
+        return function(*frames)
+    kept = [min(n, tile) for n in size]
+    starts = [np.minimum(np.arange(0, n, k), n - k) for n, k in zip(size, kept, strict=True)]
+    cores = np.stack(np.meshgrid(*starts, indexing="ij"), -1).reshape(-1, 2).astype(np.int32)
+    windows = np.clip(cores - overlap, 0, np.subtract(size, sides)).astype(np.int32)
+
+    def work(whole, at):
+        core, window = at
+        shapes = [(len(x), *sides, x.shape[3]) for x in frames]
+        parts = [lax.dynamic_slice(x, (0, *window, 0), s) for x, s in zip(frames, shapes, strict=True)]
+        done = function(*parts)
+        done = lax.dynamic_slice(done, (0, *(core - window), 0), (len(done), *kept, done.shape[3]))
+        return lax.dynamic_update_slice(whole, done, (0, *core, 0)), None
+
+    made = jax.eval_shape(function, *frames)
+    return lax.scan(work, jnp.zeros(made.shape, made.dtype), (cores, windows))[0]

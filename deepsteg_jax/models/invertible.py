@@ -26,7 +26,9 @@ import numpy as np
 from deepsteg_jax.dct import diagonal_frequencies, from_blocks, pad_to_blocks, to_blocks
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
+from deepsteg_jax.stripes import map_tiles
 
+TILE = 256  # blocks of a side that are worked on at once
 CLAMP = 2.0  # bound of log scales, as in HiNet
 SWAP_POWER = 2e-4  # mean power of the hidden coefficients, [0, 1] pixels squared
 
@@ -147,7 +149,7 @@ def build(config) -> Model:
     make = partial(coupling, config.features, config.depth, channels, compute_dtype(config))
     network = Couplings(config.couplings, make)
     swaps = config.start == "swap"
-    plan = swap_plan(config.block)
+    plan, reach = swap_plan(config.block), 2 * config.couplings * (config.depth + 1)
 
     def analyse(video):
         frames = video.reshape(-1, *video.shape[-3:])
@@ -165,15 +167,18 @@ def build(config) -> Model:
         x1, x2 = analyse(cover), analyse(secret)
         if swaps:
             x1, x2 = _swap(x1, x2, *plan)
-        x1, _ = network.apply({"params": params}, x1, x2)
-        return synthesise(x1, cover.shape)
+
+        def one(x1, x2):
+            return network.apply({"params": params}, x1, x2)[0]
+
+        return synthesise(map_tiles(one, TILE, reach, x1, x2), cover.shape)
 
     def reveal(params, stego):
-        x1 = analyse(stego)
-        x1, x2 = network.apply({"params": params}, x1, jnp.zeros_like(x1), method="inverse")
-        if swaps:
-            _, x2 = _swap_back(x1, x2, *plan)
-        return synthesise(x2, stego.shape)
+        def one(x1):
+            x1, x2 = network.apply({"params": params}, x1, jnp.zeros_like(x1), method="inverse")
+            return _swap_back(x1, x2, *plan)[1] if swaps else x2
+
+        return synthesise(map_tiles(one, TILE, reach, analyse(stego)), stego.shape)
 
     def tie(params):
         copies = jax.tree.map(lambda x: jnp.array(x, copy=True), params["hide"])

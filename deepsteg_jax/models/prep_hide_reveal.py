@@ -20,11 +20,14 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
+from deepsteg_jax.stripes import map_tiles
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 KERNELS = (3, 4, 5)
 RGB = 3
+REACH = 10  # pixels around it that a pixel of one network's output depends on: five convolutions of 5x5
+TILE = 512  # pixels of a side that are worked on at once
 _LIFT = 3.0  # brings normalised pixels, down to -2.2, above zero, where ReLU lets them pass
 _REST = 0.3  # of the usual weights of what comes to RGB besides
 
@@ -149,13 +152,18 @@ def build(config) -> Model:
         }
 
     def hide(params, cover, secret):
-        prepared = prepare.apply({"params": params["prepare"]}, normalise(_frames(secret)))
-        together = jnp.concatenate([normalise(_frames(cover)), prepared], axis=-1)
-        stego = hide_network.apply({"params": params["hide"]}, together)
-        return denormalise(stego.astype(jnp.float32)).reshape(cover.shape)
+        def one(cover, secret):
+            prepared = prepare.apply({"params": params["prepare"]}, normalise(secret))
+            together = jnp.concatenate([normalise(cover), prepared], axis=-1)
+            stego = hide_network.apply({"params": params["hide"]}, together)
+            return denormalise(stego.astype(jnp.float32))
+
+        return map_tiles(one, TILE, 2 * REACH, _frames(cover), _frames(secret)).reshape(cover.shape)
 
     def reveal(params, stego):
-        revealed = reveal_network.apply({"params": params}, normalise(_frames(stego)))
-        return denormalise(revealed.astype(jnp.float32)).reshape(stego.shape)
+        def one(stego):
+            return denormalise(reveal_network.apply({"params": params}, normalise(stego)).astype(jnp.float32))
+
+        return map_tiles(one, TILE, REACH, _frames(stego)).reshape(stego.shape)
 
     return Model(init, hide, reveal)
