@@ -1024,8 +1024,8 @@ def test_older_output_survives_a_failure(folder):
 def test_work_that_takes_more_memory_than_is_free_is_refused(folder, monkeypatch):
     monkeypatch.setattr(memory, "taken", lambda: 10**8)
     monkeypatch.setattr(memory, "available", lambda: 10**8)
-    hide_fails(folder, r"hiding in \d+x\d+ needs about 0\.8 GB of memory, 0\.2 GB are free: take a smaller")
-    reveal_fails(folder, r"revealing from \d+x\d+ needs about 0\.8 GB of memory, 0\.2 GB are free")
+    hide_fails(folder, r"hiding in \d+x\d+ needs about 0\.6 GB of memory, 0\.2 GB are free: take a smaller")
+    reveal_fails(folder, r"revealing from \d+x\d+ needs about 0\.6 GB of memory, 0\.2 GB are free")
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])

@@ -172,7 +172,11 @@ def test_a_file_that_gets_another_suffix_is_said_to_be_what_it_is(tmp_path, reve
 @pytest.mark.parametrize("output", ["out.bin", "out/"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, reveal_into, monkeypatch, output):
     before, usual = names(tmp_path), Path.open
-    monkeypatch.setattr(Path, "open", lambda path, mode: Full(path) if mode == "xb" else usual(path, mode))
+
+    def full(path, mode="r", **options):
+        return Full(path) if mode == "xb" else usual(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(UserError, match="cannot be written: No space left on device") as caught:
         reveal_into(f"{tmp_path}/{output}")
     assert "\n" not in str(caught.value) and names(tmp_path) == before

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -85,10 +86,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform ==
 
 
 @pytest.mark.slow
-def test_memory_is_as_predicted():
+def test_memory_is_as_predicted(tmp_path):
+    """In a process that compiles, and has one device as a user's has."""
     scheme = loading.load(loading.config_of("image"))
-    peak = int(subprocess.run([sys.executable, "-c", MEASURE], check=True, capture_output=True).stdout)
-    assert peak < scheme.cost(1200, 1600, 1).memory_bytes < 1.6 * peak
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path)
+    command = [sys.executable, "-c", MEASURE]
+    peak = int(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
+    assert 0.95 * peak < scheme.cost(1200, 1600, 1).memory_bytes < 1.5 * peak
 
 
 def test_large_frames_go_one_group_at_a_time():

@@ -29,10 +29,10 @@ MASTER_SALT = b"deepsteg robust\0"  # public: without the key no other could be 
 PROBE_FRAMES = 256  # of a stego in which something has to be found
 _MOST_CRF, _MOST_QUALITY = 51, 100
 # Of hiding with the shipped configs, on two cores:
-#     448x256    4.5 frames/s    1.0 GB at the peak, for any length (224x128: 0.6 GB)
+#     448x256    4.5 frames/s    1.0 GB at the peak, for any length (1280x720: 3.5 GB)
 #     stego, mean of ten clips at CRF 18: 0.056 bytes for each pixel of a frame; JPEG, quality 90: 0.41
 _PIXELS_PER_SECOND = 4.5 * 448 * 256
-_BYTES, _BYTES_PER_PIXEL = 480e6, 4_400  # memory: of the process, and of a pixel of one frame
+_BYTES, _BYTES_PER_PIXEL = 660e6, 3_100  # memory: of the process, and of a pixel of one frame
 _STEGO_BYTES, _STILL_BYTES = 0.056, 0.41  # of a pixel
 
 
