@@ -97,7 +97,7 @@ def test_what_the_secret_will_come_back_as(visitor, clips):
 def test_mistakes_and_a_cover_that_is_too_short(visitor, clips):
     assert visitor.refused("hide", **hide_form()) == "Drop a cover first."
     assert visitor.put("cover", "none.mkv", b"")[1]["problem"] == "none.mkv is empty: it has 0 bytes."
-    assert "text.mkv is text, perhaps" in visitor.put("cover", "text.mkv", b"this is no video")[1]["problem"]
+    assert "text.mkv is not a video" in visitor.put("cover", "text.mkv", b"this is no video")[1]["problem"]
     visitor.drop("cover", clips / "cover.png")
     assert visitor.refused("hide", **hide_form()) == "Drop a secret first."
     visitor.drop("secret", clips / "secret.mkv")
