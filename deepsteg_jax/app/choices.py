@@ -120,7 +120,7 @@ def look(path: Path, any_file: bool = False) -> Clip:
     """
     size = path.stat().st_size
     if not size:
-        raise UserError(f"{path.name} is empty: it has 0 bytes")
+        raise UserError(f"{path} is empty: it has 0 bytes")
     try:
         info = media.probe(path, [])
         if not info.frames:
@@ -245,12 +245,12 @@ def _returns(scheme: Scheme, info: media.Info, frames: int, secret: Clip) -> tup
         if secret.size + len(secret.path.name.encode()) <= room:
             return f"as its own file, bit for bit ({own})", []
         if secret.info is None:
-            raise UserError(f"{secret.path.name} has {own}, and {messages.size(room)} fit: {_MORE_ROOM}")
+            raise UserError(f"{secret.path} has {own}, and {messages.size(room)} fit: {_MORE_ROOM}")
         width, height = media.likely_size(secret.info, secret.frames, room)
         return f"coded again{_size(secret, width, height)}: its file has {own}, {messages.size(room)} fit", []
     if secret.info is None:
         raise UserError(
-            f"{secret.path.name} is neither video nor picture: only “Send it as a file” takes such files, "
+            f"{secret.path} is neither video nor picture: only “Send it as a file” takes such files, "
             "hardest to notice or with four times the room"
         )
     if info.is_image and secret.is_video:

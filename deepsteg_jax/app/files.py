@@ -119,7 +119,7 @@ class Folder:
                 raise UserError("the page was closed")
             total = self._sizes.get(path.parent.name, 0) + size
             if total > self._store.limit:
-                raise TooLarge(f"{path.name} is too large: a file may have {self._store.limit // MIB} MiB")
+                raise TooLarge(f"{path} is too large: a file may have {self._store.limit // MIB} MiB")
             self._store.reserve(size)
             self._sizes[path.parent.name] = total
 
@@ -196,7 +196,7 @@ class Upload:
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             reason = "its disk is full" if full else error.strerror
-            raise UserError(f"{self.path.name} cannot be kept on this computer: {reason}") from None
+            raise UserError(f"{self.path} cannot be kept on this computer: {reason}") from None
 
     def __enter__(self) -> "Upload":
         """Return itself."""

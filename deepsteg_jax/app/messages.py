@@ -36,20 +36,15 @@ def plain(error: Exception, root: Path) -> str:
     if str(error) == NOTHING:
         return NOTHING_FOUND
     text = re.sub(rf"{re.escape(str(root))}(?:/[^/\s]+)*/", "", " ".join(str(error).split()))
-    text = _FOLDERS.sub("", text)
-    return f"{advised(text).rstrip('.')}."
+    text = _FOLDERS.sub("", text).rstrip(".")
+    for pattern, advice in _ADVICE:
+        text = re.sub(pattern, advice, text)
+    return f"{text}." if str(error).startswith(str(root)) else f"{text[:1].upper()}{text[1:]}."
 
 
 def notes(told: Iterable[str], root: Path) -> list[str]:
     """Return what hiding or revealing noted as sentences, without where on this computer things are."""
     return [plain(UserError(note), root) for note in told if not note.startswith("written to ")]
-
-
-def advised(text: str) -> str:
-    """Return a message of the command line in the page's terms, with a capital if it begins with a word."""
-    for pattern, advice in _ADVICE:
-        text = re.sub(pattern, advice, text)
-    return f"{text[:1].upper()}{text[1:]}" if re.match(r"[a-z' ]+\s", text) else text
 
 
 def stage(status: Status) -> str:

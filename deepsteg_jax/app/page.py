@@ -4,11 +4,9 @@ import asyncio
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import FastAPI, Header, HTTPException, Request, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
@@ -18,7 +16,7 @@ from deepsteg_jax import sample_clips
 from deepsteg_jax.app import choices, messages, render, work
 from deepsteg_jax.app.choices import Choice, Clip, Schemes, Wish
 from deepsteg_jax.app.files import TooLarge, type_of
-from deepsteg_jax.app.jobs import CANCELLED, FAILED, WAITING, Worker
+from deepsteg_jax.app.jobs import CANCELLED, FAILED, Job, Worker
 from deepsteg_jax.app.live import Camera
 from deepsteg_jax.app.sessions import PARTS, SLOTS, Gone, Session, Sessions
 from deepsteg_jax.errors import PartialError, UserError
@@ -121,9 +119,6 @@ class Page:
             traceback.print_exception(error)
         return messages.plain(error, self._sessions.store.root)
 
-    def _notes(self, report: Any) -> list[str]:
-        return messages.notes(getattr(report, "notes", ()), self._sessions.store.root)
-
     # --- the page and its files
 
     async def index(self) -> HTMLResponse:
@@ -189,6 +184,8 @@ class Page:
         session.arriving.add(path)
         try:
             clip = session.clips[slot] = await asyncio.to_thread(choices.look, path, slot == "secret")
+        except UserError:
+            raise
         except Exception as error:  # noqa: BLE001, whatever a file can do
             raise UserError(self._plain(error)) from None
         finally:
@@ -236,9 +233,9 @@ class Page:
         found = await asyncio.to_thread(choices.estimate, self._schemes, cover, secret, choice)
         if found.wrong:
             raise UserError(found.wrong)
-        given = session.folder, self._schemes, cover, secret, form.passphrase, choice
         session.hidden, session.is_pair = None, False
-        return self._start(session, "hide", partial(_last, work.hide, given))
+        given = session.folder, self._schemes, cover, secret, form.passphrase, choice
+        return self._start(session, "hide", lambda job: work.hide(job, *given))
 
     async def reveal(self, form: Passphrase, token: Token) -> dict:
         """Begin to reveal."""
@@ -246,9 +243,9 @@ class Page:
         stego = self._dropped(session, "stego")
         if not form.passphrase:
             raise UserError("type the passphrase that it was hidden with")
-        given = session.folder, self._schemes, stego, form.passphrase
         session.revealed = None
-        return self._start(session, "reveal", partial(_last, work.reveal, given))
+        given = session.folder, self._schemes, stego, form.passphrase
+        return self._start(session, "reveal", lambda job: work.reveal(job, *given))
 
     async def compare(self, token: Token) -> dict:
         """Begin to compare."""
@@ -258,7 +255,7 @@ class Page:
             names = " and ".join(missing)
             raise UserError(f"not there yet: {names}. Hide and reveal something first, or drop files")
         numbers = session.hidden.numbers if session.compares_own_work else None
-        return self._start(session, "compare", partial(_compare, session.folder, paths, numbers))
+        return self._start(session, "compare", lambda job: work.compare(job, session.folder, paths, numbers))
 
     def _dropped(self, session: Session, slot: str) -> Clip:
         if session.busy:
@@ -267,14 +264,25 @@ class Page:
             raise UserError(f"drop a {slot} first")
         return session.clips[slot]
 
-    def _start(self, session: Session, tab: str, do: Callable) -> dict:
+    def _start(self, session: Session, tab: str, do: Callable[[Job], Any]) -> dict:
+        def do_and_show(job: Job) -> tuple[Any, dict]:
+            done = do(job)
+            return done, self._shown(tab, done)
+
         if session.busy:
             raise UserError(_BUSY)
-        session.compared = None
-        session.job, session.tab = self._worker.submit(do, session.token), tab
-        session.told = None
+        with session.lock:
+            session.job, session.tab = self._worker.submit(do_and_show, session.token), tab
+            session.told = None
         session.news.set()
         return {}
+
+    def _shown(self, tab: str, done: Any) -> dict:
+        """Return what the page shows of a result."""
+        if tab == "compare":
+            return render.comparison(done)
+        notes = messages.notes(getattr(done.report, "notes", ()), self._sessions.store.root)
+        return {"result": render.part("hidden" if tab == "hide" else "revealed", done, notes)}
 
     async def stop(self, token: Token) -> dict:
         """Stop the job."""
@@ -308,17 +316,17 @@ class Page:
 
     def _status(self, session: Session) -> dict:
         """Return the state of a page's job, for the page; {} if there is none."""
-        job = session.job
-        if job is None:
-            return {}
         with session.lock:
+            job, tab = session.job, session.tab
+            if job is None:
+                return {}
             if session.told is None and job.finished:
-                session.told = {"tab": session.tab, "running": False, **self._end(session)}
+                session.told = {"tab": tab, "running": False, **self._end(session)}
             if session.told is not None:
                 return session.told
         status = self._worker.status(job)
-        told = {"tab": session.tab, "running": True, "said": messages.stage(status), "share": None}
-        if status.state != WAITING and status.share:  # it may compile first, or take long for the first part
+        told = {"tab": tab, "running": True, "said": messages.stage(status), "share": None}
+        if status.share:  # it may compile first, or take long for the first part
             told |= {"share": status.share, "left": messages.left(status)}
         return told
 
@@ -329,28 +337,15 @@ class Page:
             return {"kind": "note", "said": "Stopped. Nothing was kept."}
         if job.state == FAILED:
             return {"kind": "problem", "said": self._plain(job.error)}
-        done = job.result
-        if session.tab == "hide":
-            session.hidden = done
-        elif session.tab == "reveal":
-            session.revealed, session.is_pair = done, session.hidden is not None
-        else:
-            session.compared = done
-        session.tidy()
-        if session.tab == "compare":
-            return {"kind": "done", "said": render.figures(done), **render.comparison(done)}
+        done, shown = job.result
+        session.keep(done)
         took = f"took {messages.precise(job.seconds)}"
-        if session.tab == "hide":
-            said = f"Done: the secret is inside ({took})."
-            return {
-                "kind": "done",
-                "said": said,
-                "result": render.part("hidden", done, self._notes(done.report)),
-            }
-        damaged = isinstance(done.report, PartialError)
-        said = self._plain(done.report) if damaged else f"Done ({took})."
-        kind = "problem" if damaged else "done"
-        return {"kind": kind, "said": said, "result": render.part("revealed", done, self._notes(done.report))}
+        if session.tab == "compare":
+            return {"kind": "done", "said": render.figures(done), **shown}
+        if isinstance(done.report, PartialError):
+            return {"kind": "problem", "said": self._plain(done.report), **shown}
+        said = f"Done: the secret is inside ({took})." if session.tab == "hide" else f"Done ({took})."
+        return {"kind": "done", "said": said, **shown}
 
     async def live(self, connection: WebSocket, session: str, width: int, height: int) -> None:
         """Hide in what the browser's camera sees."""
@@ -359,13 +354,3 @@ class Page:
         except Gone:
             clip = None
         await self._camera.serve(connection, clip and clip.path, width, height)
-
-
-def _last(function: Callable, given: tuple, job: Any) -> Any:
-    return function(job, *given)
-
-
-def _compare(folder: Any, paths: dict[str, Path], numbers: np.ndarray | None, job: Any) -> work.Compared:
-    from deepsteg_jax.evaluation import Files
-
-    return work.compare(job, folder, Files(**paths), numbers)

@@ -50,6 +50,16 @@ class Session:
         """Whether a job is waiting or running."""
         return self.job is not None and not self.job.finished
 
+    def keep(self, done: Hidden | Revealed | Compared) -> None:
+        """Take the result of a job, in place of an earlier one."""
+        if isinstance(done, Hidden):
+            self.hidden, self.is_pair = done, False
+        elif isinstance(done, Revealed):
+            self.revealed, self.is_pair = done, self.hidden is not None
+        else:
+            self.compared = done
+        self.tidy()
+
     def tidy(self) -> None:
         """Remove the files that nothing on the page shows any more."""
         if self.busy:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -171,28 +171,33 @@ class Compared(NamedTuple):
     frames: int  # of the revealed file by its header, more than were compared if the cover is shorter
 
 
-def compare(job: Job, folder: Folder, files: Any, numbers: np.ndarray | None = None) -> Compared:
-    """Measure `evaluation.Files` frame by frame, RGB and 8-bit, and draw what `plots.comparison` shows.
+def compare(job: Job, folder: Folder, paths: dict[str, Path], numbers: np.ndarray | None = None) -> Compared:
+    """Measure four files frame by frame, RGB and 8-bit, and draw what `plots.comparison` shows.
+
+    A stego or a revealed secret of another size is scaled to the cover or the secret.
 
     Args:
         job: told of the progress.
         folder: where the pictures go.
-        files: the four files.
+        paths: of the fields of `evaluation.Files`.
         numbers: see `evaluation.read_together`.
 
     Raises:
         UserError: they cannot be read, or do not belong together.
         Cancelled: the job was stopped.
     """
-    from deepsteg_jax import evaluation, metrics
+    from deepsteg_jax import metrics
+    from deepsteg_jax.evaluation import Files, read_together
 
+    files = Files(**paths)
     with folder.in_use(), _Made(folder) as made:
-        total = media.probe(files.revealed).frames or 1
+        total = media.probe(paths["revealed"]).frames or 1
         job.stage("Comparing", total)
         every = -(-total // PICTURES)
         done, pictures = Compared([], [], [], [], total), made.new("pictures").parent
-        for number, frames in zip(count(), evaluation.read_together(files, numbers=numbers), strict=False):
-            _check_sizes(frames)
+        for number, frames in zip(count(), read_together(files, numbers=numbers), strict=False):
+            height, width = frames["cover"].shape[:2]
+            frames["stego"] = media.resize(frames["stego"], width, height)
             done.stego_db.append(metrics.psnr(frames["cover"], frames["stego"]))
             done.secret_db.append(metrics.psnr(frames["secret"], frames["revealed"]))
             if number % every == 0 and len(done.numbers) < PICTURES:
@@ -203,15 +208,6 @@ def compare(job: Job, folder: Folder, files: Any, numbers: np.ndarray | None = N
             raise UserError("no frame is in all four files: drop four that belong together")
         made.keep()
         return done
-
-
-def _check_sizes(frames: dict[str, np.ndarray]) -> None:
-    for a, b in (("cover", "stego"), ("secret", "revealed")):
-        if frames[a].shape != frames[b].shape:
-            sizes = [f"{frames[name].shape[1]}x{frames[name].shape[0]}" for name in (a, b)]
-            raise UserError(
-                f"the {a} is {sizes[0]} and the {b} {sizes[1]}: drop four files that belong together"
-            )
 
 
 def _draw(folder: Path, number: int, frames: dict[str, np.ndarray]) -> dict[str, Path]:

@@ -42,8 +42,10 @@ def test_a_cover_that_turns_out_to_be_too_short():
 def test_other_errors():
     assert messages.plain(UserError(NOTHING), ROOT) == messages.NOTHING_FOUND
     assert messages.plain(ValueError(f"in {COVER}"), ROOT) == messages.OUR_FAULT
+    named = UserError(f"{COVER} is interlaced: deinterlace it first")
+    assert messages.plain(named, ROOT) == "my cover.mp4 is interlaced: deinterlace it first."
     kept = UserError("holiday.mp4 is interlaced: deinterlace it first (ffmpeg -vf bwdif)")
-    assert messages.plain(kept, ROOT) == f"{kept}."
+    assert messages.plain(kept, ROOT) == f"H{str(kept)[1:]}."
 
 
 def test_no_folder_is_told():

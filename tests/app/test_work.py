@@ -13,7 +13,6 @@ from deepsteg_jax.app.choices import Choice, look  # noqa: E402
 from deepsteg_jax.app.files import Folder, Store  # noqa: E402
 from deepsteg_jax.app.jobs import CANCELLED, DONE, FAILED, Job  # noqa: E402
 from deepsteg_jax.errors import PartialError, UserError  # noqa: E402
-from deepsteg_jax.evaluation import Files  # noqa: E402
 
 KEY = bytes(range(32))  # quicker than a passphrase
 
@@ -160,12 +159,8 @@ def test_compare_measures_every_frame(folder, monkeypatch):
     cover, secret = smooth(8), smooth(8, seed=1)
     stego = np.clip(cover.astype(int) + 1, 0, 255).astype(np.uint8)
     stego[5] = cover[5]
-    files = Files(
-        cover=put(folder, "cover.mkv", cover).path,
-        stego=put(folder, "stego.mkv", stego).path,
-        secret=put(folder, "secret.mkv", secret).path,
-        revealed=put(folder, "revealed.mkv", secret).path,
-    )
+    frames = {"cover": cover, "stego": stego, "secret": secret, "revealed": secret}
+    files = {name: put(folder, f"{name}.mkv", each).path for name, each in frames.items()}
     job = Job(lambda job: work.compare(job, folder, files))
     job.run()
     done = job.result
@@ -179,7 +174,8 @@ def test_compare_measures_every_frame(folder, monkeypatch):
         assert len(pictures) == 5 and all(path.stat().st_size for path in pictures.values())
 
 
-def test_files_that_do_not_belong_together(folder):
-    small, large = (put(folder, f"{i}.mkv", noise(2, 32 + 8 * i, 48)).path for i in range(2))
-    with pytest.raises(UserError, match="the cover is 48x32 and the stego 48x40"):
-        ran(work.compare, folder, Files(small, large, small, small))
+def test_a_stego_that_was_scaled_is_compared_all_the_same(folder):
+    small, large = (put(folder, f"{i}.mkv", smooth(2, 32 + 8 * i, 48 + 12 * i)).path for i in range(2))
+    paths = {"cover": small, "stego": large, "secret": small, "revealed": large}
+    done = ran(work.compare, folder, paths)
+    assert len(done.stego_db) == 2 and done.stego_db == done.secret_db

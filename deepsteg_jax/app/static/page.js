@@ -86,6 +86,8 @@ async function changed(zone, change) {
   } catch (error) {
     complain(zone, error.message);
   }
+  const message = at(`${zone.closest("form").id}_message`);
+  if (message.classList.contains("problem")) say(message, "");
   if (zone.dataset.slot.startsWith("compare_")) showParts();
   else estimate();
 }
@@ -152,7 +154,7 @@ function choices() {
     wish: form.wish.value,
     quality: form[`quality_${form.wish.value}`].value,
     longest: Number(form.longest.value),
-    loop: form.loop.checked && !at("loop").hidden,
+    loop: form.loop.checked,
     sound: form.sound.checked,
   };
 }
