@@ -23,7 +23,6 @@ from deepsteg_jax.errors import PartialError, UserError
 
 POLL_S, BEAT_S = 0.3, 5.0  # between looks at a running job, and between signs of life
 SAMPLES = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")
-_BLOCK = 2**20
 _ASSETS = {path.name: path for path in (Path(__file__).parent / "static").iterdir()}
 _BUSY = "Something of yours is still running: wait for it, or stop it."
 
@@ -155,15 +154,16 @@ class Page:
     async def upload(self, request: Request, slot: Slot, name: str, token: Token) -> dict:
         """Receive a file, whose bytes are the body."""
         session, stream = self._sessions.of(token), request.stream()
-        try:
-            with session.folder.upload(name) as upload:
-                async for block in stream:
-                    upload.write(block)
-        except UserError:
-            async for _ in stream:  # or the browser sees a broken connection in place of the reason
-                pass
-            raise
-        return await self._place(session, slot, upload.path)
+        with session.arrival(name) as upload:
+            try:
+                with upload:
+                    async for block in stream:
+                        upload.write(block)
+            except UserError:
+                async for _ in stream:  # or the browser sees a broken connection in place of the reason
+                    pass
+                raise
+            return await self._place(session, slot, upload.path)
 
     async def give(self, slot: Slot, given: Given, token: Token) -> dict:
         """Put an example, or the stego that was hidden here, into a drop zone."""
@@ -171,26 +171,21 @@ class Page:
         if given.sample is None:
             if session.hidden is None:
                 raise UserError("nothing was hidden here yet")
-            session.clips[slot] = await asyncio.to_thread(choices.look, session.hidden.stego)
-            return {"card": render.part("card", session.clips[slot])}
+            return await self._place(session, slot, session.hidden.stego)
         path = Path(sample_clips.resolve(f"{sample_clips.PREFIX}{given.sample}"))
-        with session.folder.upload(path.name) as upload, path.open("rb") as source:
-            while block := source.read(_BLOCK):
-                upload.write(block)
-        return await self._place(session, slot, upload.path)
+        with session.arrival(path.name) as upload:
+            with upload:
+                upload.write(path.read_bytes())
+            return await self._place(session, slot, upload.path)
 
     async def _place(self, session: Session, slot: str, path: Path) -> dict:
         session.clips.pop(slot, None)
-        session.arriving.add(path)
         try:
             clip = session.clips[slot] = await asyncio.to_thread(choices.look, path, slot == "secret")
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001, whatever a file can do
             raise UserError(self._plain(error)) from None
-        finally:
-            session.arriving.discard(path)
-            session.tidy()
         return {"card": render.part("card", clip)}
 
     async def take_back(self, slot: Slot, token: Token) -> dict:
@@ -322,6 +317,7 @@ class Page:
                 return {}
             if session.told is None and job.finished:
                 session.told = {"tab": tab, "running": False, **self._end(session)}
+                session.tidy()
             if session.told is not None:
                 return session.told
         status = self._worker.status(job)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deepsteg_jax.app.choices import Clip
-from deepsteg_jax.app.files import Folder, Store
+from deepsteg_jax.app.files import Folder, Store, Upload
 from deepsteg_jax.app.jobs import Job
 from deepsteg_jax.app.work import Compared, Hidden, Revealed
 from deepsteg_jax.errors import UserError
@@ -50,6 +50,17 @@ class Session:
         """Whether a job is waiting or running."""
         return self.job is not None and not self.job.finished
 
+    @contextmanager
+    def arrival(self, name: str) -> Iterator[Upload]:
+        """Give a file to receive, which `tidy` leaves alone while this lasts."""
+        upload = self.folder.upload(name)
+        self.arriving.add(upload.path)
+        try:
+            yield upload
+        finally:
+            self.arriving.discard(upload.path)
+            self.tidy()
+
     def keep(self, done: Hidden | Revealed | Compared) -> None:
         """Take the result of a job, in place of an earlier one."""
         if isinstance(done, Hidden):
@@ -58,11 +69,10 @@ class Session:
             self.revealed, self.is_pair = done, self.hidden is not None
         else:
             self.compared = done
-        self.tidy()
 
     def tidy(self) -> None:
         """Remove the files that nothing on the page shows any more."""
-        if self.busy:
+        if self.job is not None and self.told is None:  # what it makes is in nobody's hands yet
             return
         kept = [*self.arriving, *(clip.path for clip in self.clips.values())]
         if self.hidden:

@@ -11,8 +11,6 @@ from tests.synthetic import save, smooth
 
 need("fastapi", "app")
 
-from deepsteg_jax import media  # noqa: E402
-from deepsteg_jax.app.jobs import RUNNING  # noqa: E402
 
 SIZE = {"height": 64, "width": 96}
 
@@ -160,16 +158,15 @@ def test_examples(visitor):
 def test_stopping_and_waiting(page, visitor, clips, monkeypatch):
     """One's own job that ends slowly is not called other people's."""
     go = threading.Event()
-    monkeypatch.setattr(media, "read_timed", lambda *_: go.wait() and iter(()))
+    monkeypatch.setattr("deepsteg_jax.app.work.hide", lambda job, *_: (job.stage("Hiding"), go.wait(60)))
     dropped(visitor, clips)
     visitor.post("hide", **hide_form(quality="quick"))
-    session = page.sessions.of(visitor.token)
-    wait_for(lambda: session.job.state == RUNNING)
+    session, status = page.sessions.of(visitor.token), page.app.state.page._status
+    wait_for(lambda: status(session)["said"] == "Hiding …")
     assert "still running" in visitor.refused("hide", **hide_form())
     visitor.post("stop")
     assert visitor.ended()["said"] == "Stopped. Nothing was kept."
     visitor.post("hide", **hide_form(quality="quick"))
-    status = page.app.state.page._status
     assert status(session)["said"] == "Waiting until what you stopped has ended …"
     other = Visitor(page)
     dropped(other, clips)

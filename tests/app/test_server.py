@@ -181,16 +181,34 @@ def test_several_files_in_one_request_are_one_file(page, visitor):
     assert page.store._left == 4 * 2**20
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(page, visitor):
+def begin_upload(page, visitor, path, size):
+    """The connection of an upload of which nothing was sent yet."""
     connection = http.client.HTTPConnection(urlsplit(page.address).netloc)
-    connection.putrequest("PUT", "/slots/cover?name=broken.mkv")
+    connection.putrequest("PUT", path)
     connection.putheader("X-Session", visitor.token)
-    connection.putheader("Content-Length", "1000000")
+    connection.putheader("Content-Length", str(size))
+    return connection
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(page, visitor):
+    connection = begin_upload(page, visitor, "/slots/cover?name=broken.mkv", 1_000_000)
     connection.endheaders(bytes(300_000))
     wait_for(lambda: page.store._left < 4 * 2**20)
     connection.close()
     wait_for(lambda: page.store._left == 4 * 2**20)
     assert not list(page.store.root.rglob("broken*"))
+
+
+def test_two_files_may_arrive_at_once(page, visitor, tmp_path):
+    content = save(tmp_path / "slow.png", smooth(1, 24, 24)).read_bytes()
+    slow = begin_upload(page, visitor, "/slots/cover?name=slow.png", len(content))
+    slow.endheaders(content[:50])
+    wait_for(lambda: page.store._left < 4 * 2**20)
+    visitor.drop("secret", tmp_path / "slow.png")
+    visitor.send("DELETE", "slots/secret")
+    slow.send(content[50:])
+    assert slow.getresponse().status == 200
+    slow.close()
 
 
 @pytest.mark.parametrize(
