@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from deepsteg_jax import media
+from deepsteg_jax import keys, media
 from deepsteg_jax.app import choices, messages, sessions
 from deepsteg_jax.app.files import MIB, type_of, url
 from deepsteg_jax.app.live import SIZES
@@ -56,6 +56,8 @@ def page(limit: int) -> str:
         live_sizes=[(f"{width}x{height}", f"{width} × {height}") for width, height in SIZES],
         limit=limit,
         limit_mib=limit // MIB,
+        characters=keys.LEAST_CHARACTERS,
+        different=keys.LEAST_DIFFERENT,
     )
 
 

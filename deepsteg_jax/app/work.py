@@ -67,7 +67,7 @@ def hide(
         info = fitted(cover.info, choice.longest, scheme)
         path = _fitted_cover(job, made, cover, info)
         stego = stego_path(made.new(cover.path.name), scheme, info)
-        settings = loading.settings_of(scheme.config, loop)
+        settings = loading.settings_of(scheme.config, loop, drop_tags=True)
         if not choice.sound:
             settings = settings._replace(sound_bit_rate=0)
         job.stage("Preparing the secret")

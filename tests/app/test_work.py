@@ -72,7 +72,7 @@ def test_a_cover_is_scaled_down_with_its_sound(folder, schemes, settings):
     assert size_of(hidden.cover) == size_of(hidden.stego) == size_of(hidden.watched) == (32, 24)
     assert media.probe(hidden.watched).tracks == 1 and hidden.watched.suffix == ".mp4"
     assert hidden.numbers is None and hidden.report.frames == 6 and hidden.stego.name == "cover.mkv"
-    assert settings[0].sound_bit_rate == 0 and not settings[0].loop_cover
+    assert settings[0].sound_bit_rate == 0 and not settings[0].loop_cover and settings[0].drop_tags
 
 
 def test_odd_sides_are_made_even_for_h264_and_a_cover_repeats(folder, schemes, settings):

@@ -3,7 +3,8 @@
 
 const at = (id) => document.getElementById(id);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-const LIMIT = Number(document.documentElement.dataset.limit);
+const GIVEN = document.documentElement.dataset;
+const LIMIT = Number(GIVEN.limit);
 const SILENCE_MS = 15000; // of the program, after which it counts as gone
 const GONE = "The program behind this page does not answer. If it has ended, what it was doing and its files are " +
   "gone: start it again and reload this page.";
@@ -95,8 +96,7 @@ async function changed(zone, change) {
 function upload(zone, file) { // XMLHttpRequest tells how far it is
   if (!file.size) return complain(zone, `${file.name} is empty: it has 0 bytes.`);
   if (file.size > LIMIT) {
-    const most = document.documentElement.dataset.limitMib;
-    return complain(zone, `${file.name} is too large: a file may have ${most} MiB.`);
+    return complain(zone, `${file.name} is too large: a file may have ${GIVEN.limitMib} MiB.`);
   }
   return changed(zone, () => new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
@@ -183,8 +183,9 @@ function setUpHide() {
   form.addEventListener("input", ({ target }) => {
     if (target.type !== "password") return;
     const [first, again] = [form.elements.passphrase.value, form.elements.again.value];
-    const short = first && first.length < 8 ? "The passphrase is short: whoever has the file could guess it. " : "";
-    at("weak").textContent = short + (again && again !== first ? "The two are not the same yet." : "");
+    const good = !first || (first.length >= GIVEN.characters && new Set(first).size >= GIVEN.different);
+    const weak = "The passphrase is weak: whoever has the file could guess it; five random words are better. ";
+    at("weak").textContent = (good ? "" : weak) + (again && again !== first ? "The two are not the same yet." : "");
   });
 }
 
