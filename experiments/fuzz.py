@@ -5,9 +5,9 @@
 Each case takes files of a small corpus, spoils one of them and hides with it (as cover or as secret) or
 reveals it. It must end within a time and within a share of memory, with a result or with an error for the
 user, and must leave nothing but its result; what was hidden must be revealed again. Everything else is a
-finding: it is kept with its input in OUTPUT/findings/NUMBER, and the exit code is 1. Most cases run a
-stand-in for the model, since they are about files; `--real` is the share of those with a compiled one.
-Writes fuzz.json.
+finding: it is kept with its input in OUTPUT/findings/NUMBER, and the exit code is 1. Most cases run stand-ins
+for what `pixels` and `robust` compute, since they are about files; `--real` is the share of those with a
+compiled model of `pixels`, or with `adaptive`. Writes fuzz.json.
 """
 
 import faulthandler
@@ -27,6 +27,7 @@ from contextlib import suppress
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import av
@@ -35,11 +36,17 @@ from PIL import Image
 
 from deepsteg_jax import media, pipeline
 from deepsteg_jax.errors import PartialError, UserError
+from deepsteg_jax.schemes.adaptive.scheme import AdaptiveScheme
+from deepsteg_jax.schemes.base import Metadata, Scheme
 from deepsteg_jax.schemes.pixels import PixelScheme
+from deepsteg_jax.schemes.robust.layout import SEGMENT
+from deepsteg_jax.schemes.robust.receiver import Part
+from deepsteg_jax.schemes.robust.scheme import RobustScheme
 from experiments import common
 
 KEY, STEP, FINGERPRINT = bytes(range(32)), 3, b"fuzzing."
-WIDTH, HEIGHT, FRAMES = 48, 32, 6
+WIDTH, HEIGHT, FRAMES = 72, 64, 6
+STAND_INS, REAL = ("pixels-plain", "robust-plain"), ("pixels", "adaptive")
 OUTCOMES = ("done", "refused", "partial", "finding")
 SIGNIFICANT = (
     0,
@@ -88,7 +95,9 @@ VIDEOS = (
     Recipe("varied.mkv", "ffv1", "bgr0", times=(0, 1, 2, 9, 10, 30)),
     Recipe("long.mkv", "ffv1", "bgr0", times=tuple(range(3 * FRAMES))),
 )
-IMAGES = ("image.png", "image.jpg", "image.bmp", "image.tiff", "image.webp", "image.ppm")
+IMAGES = ("image.png", "image.jpg", "image.bmp", "image.tiff", "image.webp", "image.ppm", "image.avif")
+IMAGES += ("image.heic",)
+ANIMATIONS = ("moving.png", "moving.webp", "moving.gif")
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -149,9 +158,20 @@ def make_corpus(folder: Path, real: bool) -> None:
         Image.fromarray(pictures(1)[0]).save(folder / name)
     Image.fromarray(pictures(1)[0].astype(np.uint16)[..., 0] * 256).save(folder / "grey16.png")
     Image.fromarray(pictures(1)[0]).convert("P").save(folder / "palette.png", transparency=3)
+    first, *others = map(Image.fromarray, pictures(FRAMES))
+    for name in ANIMATIONS:
+        first.save(folder / name, save_all=True, append_images=others, duration=[40] * 5 + [500])
+    if (folder / "h264.ts").exists():
+        (folder / "joined.ts").write_bytes(2 * (folder / "h264.ts").read_bytes())
+    (folder / "notes.txt").write_bytes(np.random.default_rng(5).bytes(700))
     media.write_frames(f"{folder}/images/", pictures(FRAMES))
-    hide = {"plain": scheme_of(False)} | ({"real": scheme_of(True)} if real else {})
-    for name, side in hide.items():
+    for name in STAND_INS + REAL * real:
+        side = scheme_of(name)
+        if side.accepts == "bytes":
+            for cover, output in ("long.mkv", "sound.mkv"), ("h264.mp4", "planes.mp4"):
+                target = f"{folder}/stego-{name}-{output}"
+                pipeline.hide(side, KEY, folder / cover, folder / "notes.txt", target, lambda _: None)
+            continue
         for cover, secret, output in (
             ("long.mkv", "ffv1.mkv", "sound.mkv"),
             ("ffv1.nut", "varied.mkv", "times.nut"),
@@ -406,7 +426,7 @@ class PlainCodec:
         return stego
 
 
-class PlainScheme(PixelScheme):
+class PlainPixels(PixelScheme):
     """`pixels` with `PlainCodec` for a model."""
 
     def codec(self, modulus=None, group=None, **shuffle):
@@ -414,19 +434,73 @@ class PlainScheme(PixelScheme):
         return PlainCodec()
 
 
+class PlainSegments:
+    """Stands in for the sender and the receiver of segments: the stego is the cover, each with a part."""
+
+    def __init__(self):
+        """Begin with no frames."""
+        self._taken, self._sent = 0, {}
+
+    def send(self, number, cover, secret, metadata, progress):
+        """Return the cover."""
+        self._sent[number] = secret, metadata
+        return SimpleNamespace(stego=cover)
+
+    def take(self, frame):
+        """Return a part after every SEGMENT frames."""
+        self._taken += 1
+        return [] if self._taken % SEGMENT else [self._part(self._taken // SEGMENT - 1)]
+
+    def finish(self):
+        """Return the part at the end."""
+        return [self._part(self._taken // SEGMENT)] if self._taken % SEGMENT else []
+
+    def _part(self, number):
+        shown = (
+            pictures(SEGMENT, number),
+            Metadata(WIDTH, HEIGHT, FRAMES, FRAMES, Fraction(25), False, False, Fraction(1)),
+        )
+        frames, metadata = self._sent.get(number, shown)
+        return Part(number, metadata, frames, 1, 1, 0)
+
+
+class PlainRobust(RobustScheme):
+    """`robust` with `PlainSegments`, the same ones for a stego and its receiver, in frames of any size."""
+
+    def check(self, info):
+        """Take any size."""
+
+    def segment_sender(self, *given):
+        """Return the stand-in."""
+        self._segments = PlainSegments()
+        return self._segments
+
+    def segment_receiver(self, *given):
+        """Return the stand-in."""
+        segments, self._segments = getattr(self, "_segments", None), None
+        return segments or PlainSegments()
+
+
 @cache
-def scheme_of(real: bool) -> PixelScheme:
-    """Make a scheme; with `real` of an untrained model, compiled for the corpus's frame size."""
+def scheme_of(name: str) -> Scheme:
+    """Make a scheme; `pixels` of an untrained model, compiled for the corpus's frame size."""
     import jax
     from ml_collections import ConfigDict
 
+    from configs import adaptive, robust
     from deepsteg_jax import models
 
+    if name == "robust-plain":
+        return PlainRobust(robust.get_config("tiny"), lambda side: {})
+    if name == "adaptive":
+        config = adaptive.get_config()
+        config.model.height, config.payload.rate = 4, 0.4
+        return AdaptiveScheme(config, lambda side: {})
     model = {"name": "block_dct", "modulus": STEP, "frames": 4, "classes": 8, "features": 8, "depth": 0}
     shuffle = {"moves": "cover", "cipher": "coefficients", "block_size": 8}
     config = ConfigDict({"model": model, "shuffle": shuffle})
     params = models.build(config.model).init(jax.random.key(0))
-    scheme = (PixelScheme if real else PlainScheme)(config, params.__getitem__)
+    scheme = (PixelScheme if name == "pixels" else PlainPixels)(config, params.__getitem__)
     codec, blank = scheme.codec(), np.zeros(8, np.uint32)
     for count in range(1, 5):
         codec.hide(scheme.hide_params, blank, 0, pictures(count), pictures(count))
@@ -442,7 +516,7 @@ class Case(NamedTuple):
     corpus: Path
     path: Path
     role: str  # cover, secret or stego
-    real: bool
+    scheme: str
 
 
 def _choose(rng, corpus: Path, stegos: bool) -> Path:
@@ -451,41 +525,51 @@ def _choose(rng, corpus: Path, stegos: bool) -> Path:
 
 
 def _output(case: Case, image: bool) -> str:
-    names = ("out.png", "out.bmp", "out.tiff") if image else ("out.mkv", "out.nut", "out/", "o/out_%03d.bmp")
+    names = ("out.png", "out.bmp", "out.tiff") if image else ("out.mkv", "out.nut", "out.mp4", "out/")
+    if not image and case.scheme.startswith("pixels"):
+        names = ("out.mkv", "out.nut", "out/", "o/out_%03d.bmp")
     return f"{case.folder}/output/{names[case.rng.integers(len(names))]}"
 
 
-def _scheme(case: Case, info: media.Info) -> PixelScheme:
-    return scheme_of(case.real and (info.width, info.height) == (WIDTH, HEIGHT))
+def _scheme(case: Case, info: media.Info) -> Scheme:
+    usual = (info.width, info.height) == (WIDTH, HEIGHT)  # others would be compiled anew
+    return scheme_of(case.scheme if usual or case.scheme in STAND_INS else STAND_INS[0])
 
 
 def run_reveal(case: Case, path: Path, output: str | None = None) -> None:
     """As --mode reveal does."""
     info = media.probe(path, [])
+    scheme = _scheme(case, info)
     output = output or _output(case, info.is_image)
-    media.check_output(output, (path,), image=info.is_image)
-    pipeline.reveal([_scheme(case, info)], KEY, path, output, lambda _: None)
-    assert len(media.frame_times(output.removesuffix("/"))), "the output has no frames"
+    if scheme.accepts == "pictures":
+        pipeline.check_revealed(output, info, (path,))
+    else:
+        media.check_place(output, (path,))
+    pipeline.reveal([scheme], KEY, path, output, lambda _: None)
+    if scheme.accepts == "pictures":
+        assert len(media.frame_times(output.removesuffix("/"))), "the output has no frames"
 
 
 def run_hide(case: Case) -> None:
     """As --mode hide does, and reveals again."""
     partner = _choose(case.rng, case.corpus, False)
-    if media.probe(case.path).is_image and case.role == "cover":
+    if case.scheme == "adaptive" and case.role == "cover":
+        partner = case.corpus / "notes.txt"
+    elif media.probe(case.path).is_image and case.role == "cover":
         partner = case.corpus / "image.png"
     cover, secret = (case.path, partner) if case.role == "cover" else (partner, case.path)
     info = media.probe(cover)
-    output = _output(case, info.is_image)
-    media.check_output(output, (cover, secret), image=info.is_image)
-    # A long secret in a repeated cover takes long, rightly.
-    times, base = media.frame_times(secret), media.probe(secret).time_base
-    short = (times[-1] - times[0]) * base < 10
+    scheme, output, short = _scheme(case, info), _output(case, info.is_image), True
+    pipeline.check_output(scheme, output, info, (cover, secret))
+    if scheme.accepts == "pictures":  # a long secret in a repeated cover takes long, rightly
+        times, base = media.frame_times(secret), media.probe(secret).time_base
+        short = (times[-1] - times[0]) * base < 10
     settings = pipeline.Settings(
         str(case.rng.choice(["time", "frames"])),
         bool(short and case.rng.random() < 0.5),
         int(case.rng.choice([0, 6000])),
     )
-    pipeline.hide(_scheme(case, info), KEY, cover, secret, output, lambda _: None, settings)
+    pipeline.hide(scheme, KEY, cover, secret, output, lambda _: None, settings)
     # A folder takes frames that are too small for a video.
     again = case.folder / "revealed" / ("out.png" if info.is_image else "images")
     again.parent.mkdir()
@@ -506,8 +590,16 @@ def run_case(number: int, seed: int, real: float, root: Path) -> dict:
     source = _choose(rng, corpus, role == "stego" and rng.random() < 0.8)
     other = next(p for p in iter(lambda: _choose(rng, corpus, False), None) if p.is_file())
     path, kind = spoil(rng, source, other, folder)
-    case = Case(rng, folder, corpus, path, role, bool(rng.random() < real))
-    result = {"number": number, "role": role, "source": source.name, "mutation": kind, "outcome": "done"}
+    scheme = str(rng.choice(REAL if rng.random() < real else STAND_INS))
+    case = Case(rng, folder, corpus, path, role, scheme)
+    result = {
+        "number": number,
+        "scheme": scheme,
+        "role": role,
+        "source": source.name,
+        "mutation": kind,
+        "outcome": "done",
+    }
     (folder / "case.json").write_text(json.dumps(result | {"input": path.name}))
     with (folder / "trace.txt").open("w") as trace:
         faulthandler.enable(trace)
@@ -543,8 +635,8 @@ def leftovers(folder: Path, outcome: str) -> str:
 def work(connection, seed: int, real: float, root: Path, memory: int) -> None:
     """Runs cases in a process of its own, one for each number that it is sent."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    for kind in [False] + [True] * (real > 0):
-        scheme_of(kind)
+    for name in STAND_INS + REAL * (real > 0):
+        scheme_of(name)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
     connection.send("ready")
@@ -639,7 +731,7 @@ def report_of(results: list[dict], seed: int) -> dict:
         "count": len(results),
         "seed": seed,
         "outcomes": outcomes(results),
-        **{f"by_{field}": table(field) for field in ("mutation", "role", "source")},
+        **{f"by_{field}": table(field) for field in ("mutation", "role", "scheme", "source")},
         "slowest_seconds": round(max(result["seconds"] for result in results), 2),
         "findings": sorted(findings, key=lambda result: result["number"]),
     }
@@ -648,7 +740,7 @@ def report_of(results: list[dict], seed: int) -> dict:
 def summary(report: dict) -> str:
     """The counts as a table."""
     lines = [f"{'':<16}" + "".join(f"{name:>9}" for name in OUTCOMES)]
-    for field in ("by_role", "by_mutation"):
+    for field in ("by_scheme", "by_role", "by_mutation"):
         for name, counts in report[field].items():
             lines.append(f"{name:<16}" + "".join(f"{counts[outcome]:>9}" for outcome in OUTCOMES))
     lines.append(f"{'all':<16}" + "".join(f"{report['outcomes'][outcome]:>9}" for outcome in OUTCOMES))
