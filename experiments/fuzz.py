@@ -587,10 +587,14 @@ def run_case(number: int, seed: int, real: float, root: Path) -> dict:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "output").mkdir(parents=True)
     role = str(rng.choice(["cover", "secret", "stego"]))
+    scheme = str(rng.choice(REAL if rng.random() < real else STAND_INS))
     source = _choose(rng, corpus, role == "stego" and rng.random() < 0.8)
+    if scheme == "adaptive" and rng.random() < 0.7:  # most else does not fit, or has nothing of its own
+        source = (
+            corpus / {"cover": "long.mkv", "secret": "notes.txt", "stego": "stego-adaptive-sound.mkv"}[role]
+        )
     other = next(p for p in iter(lambda: _choose(rng, corpus, False), None) if p.is_file())
     path, kind = spoil(rng, source, other, folder)
-    scheme = str(rng.choice(REAL if rng.random() < real else STAND_INS))
     case = Case(rng, folder, corpus, path, role, scheme)
     result = {
         "number": number,
