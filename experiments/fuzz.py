@@ -439,7 +439,7 @@ class PlainSegments:
 
     def __init__(self):
         """Begin with no frames."""
-        self._taken, self._sent = 0, {}
+        self._taken, self._sent, self.survives = 0, {}, True
 
     def send(self, number, cover, secret, metadata, progress):
         """Return the cover."""

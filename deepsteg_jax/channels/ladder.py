@@ -97,6 +97,11 @@ def named(name: str) -> CodecRun:
     raise UserError(f"there is no codec run {name!r}: give one such as {', '.join(_BY_NAME)}, CRF24 or C9-80")
 
 
+def is_exact(name: str) -> bool:
+    """Return whether a codec run loses nothing but what its pixel format cannot hold."""
+    return named(name).codec == "ffv1"
+
+
 def run(
     codec_run: CodecRun, frames: np.ndarray | media.Planes, rate: Fraction = media.FOLDER_RATE
 ) -> Received:

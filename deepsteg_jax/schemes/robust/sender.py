@@ -99,6 +99,14 @@ class _Received:
         llr = segment_format.fine.llr(planes, sent.fine_bits, sent.segment.fine_pilots)
         return llr[symbols].ravel(), sent.fine_bits[symbols].ravel()
 
+    def has_header(self, codec: str) -> bool:
+        """Return whether the header can be read."""
+        segment = self.sent.segment
+        llr = levels.coarse_llr(*self._demodulated(codec)[:, :, segment.format.layout.header])
+        of_all = np.zeros((SEGMENT, llr[0].size))
+        of_all[np.array(segment.starts)] = llr.reshape(len(llr), -1)
+        return header.decode(of_all, segment.format.master) is not None
+
 
 class SegmentSender:
     """Hides segments of at most SEGMENT frames, each like the one before it."""
@@ -114,6 +122,7 @@ class SegmentSender:
         self._spacing = alignment.nearest_spacing(config.model.spacing)
         self._growth, self._margin = config.growth, config.margin
         self._coder, self._at = LayerCoder(), 0
+        self.survives = False  # whether a segment can be read behind a codec
 
     def send(
         self,
@@ -143,6 +152,7 @@ class SegmentSender:
         received = self._modulated(number, cover, plain)
         progress(0.3)
         capacities = self._capacities(received)
+        self.survives = self.survives or self._is_readable(received, capacities)
         progress(0.6)
         messages = self._coder.encode(secret, [size - OVERHEAD for size in capacities], metadata.rate)
         progress(0.9)
@@ -217,6 +227,11 @@ class SegmentSender:
             capacities.append(capacity if capacity >= LEAST_CAPACITY else 0)
         return capacities
 
+    def _is_readable(self, received: _Received, capacities: list[int]) -> bool:
+        """Return whether a layer with a capacity has a codec run behind which the header can be read."""
+        used = {layer.codec for layer, size in zip(self._format.layers, capacities, strict=True) if size}
+        return any(received.has_header(codec) for codec in sorted(used) if not ladder.is_exact(codec))
+
     def _most_readable(self, salted: Iterable[Sent]) -> Sent:
         """Return the first segment whose coarse layers all survive their codec runs, else that with the most.
 
@@ -264,8 +279,11 @@ class RobustSender(base.Sender):
         return self._hide() if len(self._pairs) == SEGMENT else []
 
     def finish(self) -> list[np.ndarray]:
-        """See `base.Sender`."""
-        return self._hide() if self._pairs else []
+        """See `base.Sender`; raise UserError if no segment can be read behind a codec."""
+        stego = self._hide() if self._pairs else []
+        if not self._segments.survives:
+            raise UserError("nothing outlasts a codec in this cover: use larger frames, with more in them")
+        return stego
 
     def _hide(self) -> list[np.ndarray]:
         cover = media.stack([pair.cover for pair in self._pairs])

@@ -3,9 +3,22 @@
 import numpy as np
 import pytest
 
+from deepsteg_jax import media
 from deepsteg_jax.channels import ladder
+from deepsteg_jax.errors import UserError
+from deepsteg_jax.schemes.base import Pair
+from deepsteg_jax.schemes.robust.sender import RobustSender
 from tests.schemes.robust.conftest import ABOUT, FRAMES, KEY, SIZE, load_scheme, reveal
 from tests.synthetic import in_planes, smooth
+
+
+def test_a_cover_in_which_nothing_outlasts_a_codec_is_refused(parties):
+    """In so few symbols that they do not hold a header."""
+    hiding = RobustSender(parties.scheme.segment_sender(KEY, 96, 160), ABOUT)
+    (cover,) = media.unstack(in_planes(smooth(1, 96, 160)))
+    assert not hiding.send(Pair(cover, smooth(1, 60, 100)[0]))
+    with pytest.raises(UserError, match="nothing outlasts a codec"):
+        hiding.finish()
 
 
 @pytest.mark.slow
