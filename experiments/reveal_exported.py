@@ -69,14 +69,14 @@ def open_header(frame, credential):
     def subkey(purpose):
         return HKDFExpand(SHA256(), 32, b"deepsteg " + purpose).derive(master)
 
-    groups = bits[public[128:][chosen(subkey(b"header indices"), 2280, 2560)]].reshape(-1, 15)
+    groups = bits[public[128:][chosen(subkey(b"header indices"), 2400, 2560)]].reshape(-1, 15)
     message = np.bitwise_xor.reduce(groups * np.arange(1, 16), axis=1)  # Hamming code: 4 bits in 15 samples
     sealed = np.packbits(message[:, None] >> np.arange(4) & 1).tobytes()
     try:
         header = ChaCha20Poly1305(subkey(b"header")).decrypt(bytes(12), sealed, None)
     except InvalidTag:
         raise SystemExit("no hidden video for this passphrase or key") from None
-    _, width, height, _, count, _, _, flags, *_ = struct.unpack("<BHHIIIHBBBHiIBBH8s16s", header)
+    _, width, height, _, count, _, _, flags, *_ = struct.unpack("<BHHIIIHBBBIHiIBBH8s16s", header)
     return subkey(b"shuffle"), width, height, count, flags & 1
 
 
