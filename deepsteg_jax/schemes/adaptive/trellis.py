@@ -63,11 +63,6 @@ def layout(samples: int, bits: int, height: int = HEIGHT) -> Layout:
     return Layout(samples, bits, height, lanes, length, each, spare, min(WIDEST, math.ceil(length / each)))
 
 
-def capacity(samples: int, rate: float) -> int:
-    """Return the message bits that `samples` samples carry at `rate` bits per sample, whole groups only."""
-    return int(samples * rate) // BITS * BITS
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def embed(layout: Layout, symbols: jax.Array, costs: jax.Array, message: jax.Array):
     """Find the cheapest changes that make `extract` return the message.
