@@ -4,12 +4,9 @@ An example is no pair of cover and secret; a model that learns from recordings b
 (`Model.loss`).
 """
 
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,8 +141,8 @@ def _open_kinds(config: ConfigDict) -> dict[str, list[Recording]]:
 def _open_kind(
     paths: list[Path], entries: dict[str, Entry], folder: Path, config: ConfigDict
 ) -> list[Recording]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        read = list(pool.map(partial(read_recording, entries=entries), paths))
+    # one after the other: CPython 3.11 may fail to parse headers in several threads (gh-106905)
+    read = [read_recording(path, entries) for path in paths]
     large = [r is not None and _is_large(r, config) for r in read]
     report_unreadable([p for p, usable in zip(paths, large, strict=True) if not usable], len(paths), folder)
     found = [(p, r) for p, r, usable in zip(paths, read, large, strict=True) if usable]
