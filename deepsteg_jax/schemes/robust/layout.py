@@ -1,9 +1,10 @@
 """The layout of a segment: which symbols are pilots, header and layers, known to the key holder only.
 
-Every frame gives some symbols to pilots, by which the receiver knows the frame again, every group of frames
-that share symbols some to references, by which it measures the noise, and the quarters (levels 0 and 1) of
-some to the header. The other quarters, in an order of its own for every segment, are dealt out to the layers
-that use quarters. Finer levels belong to one layer each.
+Every frame gives some symbols to pilots, by which the receiver knows the frame again, some to grid pilots,
+by which it finds the grid of blocks (`geometry`), every group of frames that share symbols some to
+references, by which it measures the noise, and the quarters (levels 0 and 1) of some to the header. The other
+quarters, in an order of its own for every segment, are dealt out to the layers that use quarters. Finer
+levels belong to one layer each.
 
 A frame's symbols lie carrier by carrier, in each the macroblocks row by row.
 """
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.keystream import numpy_bits, numpy_permutation
+from deepsteg_jax.schemes.robust.geometry import turned
 from deepsteg_jax.schemes.robust.levels import LEVELS
 
 SEGMENT = 32  # frames hidden and revealed together
@@ -60,12 +62,18 @@ class Layout(NamedTuple):
     """Of frames with `symbols` symbols each."""
 
     symbols: int
-    pilots: np.ndarray  # int: indices of symbols in a frame, like the three below
+    grid: np.ndarray  # int: indices of symbols in a frame, like the four below
+    grid_start: np.ndarray  # bits of the grid's pilots, uint8 [n, LEVELS], see `geometry.turned`
+    pilots: np.ndarray
     references: np.ndarray
     header: np.ndarray
     data: np.ndarray
     order_key: bytes
     pilot_key: bytes
+
+    def grid_bits(self, frame: int) -> np.ndarray:
+        """Return all bits of a frame's grid pilots, uint8 [grid pilots, LEVELS]."""
+        return turned(self.grid_start, frame)
 
     def pilot_bits(self, frame: int) -> np.ndarray:
         """Return all bits of a frame's pilots, uint8 [pilots, LEVELS]."""
@@ -91,7 +99,7 @@ class Layout(NamedTuple):
         return of_frames[numpy_permutation(self.order_key, 2 * segment + 1, len(of_frames))]
 
 
-def overhead_sizes(symbols: int, header_bits: int, overhead: ConfigDict) -> tuple[int, int]:
+def _overhead_sizes(symbols: int, header_bits: int, overhead: ConfigDict, grid: int) -> tuple[int, int]:
     """Return the numbers of symbols of a frame for pilots (as many are references) and header; see `make`.
 
     Raises:
@@ -99,12 +107,14 @@ def overhead_sizes(symbols: int, header_bits: int, overhead: ConfigDict) -> tupl
     """
     pilots = max(round(symbols * overhead.pilots), LEAST_PILOTS)
     header = max(round(symbols * overhead.header), min(header_bits, symbols // 4))
-    if 2 * pilots + header >= symbols:
+    if grid + 2 * pilots + header >= symbols:
         raise UserError("these frames are too small to carry anything: use larger ones")
     return pilots, header
 
 
-def make(master: bytes, symbols: int, header_bits: int, overhead: ConfigDict) -> Layout:
+def make(
+    master: bytes, symbols: int, header_bits: int, overhead: ConfigDict, grid: tuple[np.ndarray, np.ndarray]
+) -> Layout:
     """Return the layout of frames of `symbols` symbols for the holder of a key.
 
     Args:
@@ -112,11 +122,14 @@ def make(master: bytes, symbols: int, header_bits: int, overhead: ConfigDict) ->
         symbols: of a frame.
         header_bits: bits of a header.
         overhead: shares of the symbols, `pilots`, as many of which are references, and `header`.
+        grid: symbols of a frame that are grid pilots, and their bits, see `geometry.Grid.symbols`.
 
     Raises:
         UserError: frames are too small for pilots and header.
     """
-    pilots, header = overhead_sizes(symbols, header_bits, overhead)
+    pilots, header = _overhead_sizes(symbols, header_bits, overhead, len(grid[0]))
     order = numpy_permutation(keys.subkey(master, "robust places"), 0, symbols)
-    parts = np.split(order, [pilots, 2 * pilots, 2 * pilots + header])
-    return Layout(symbols, *parts, keys.subkey(master, "robust order"), keys.subkey(master, "robust pilots"))
+    parts = np.split(order[~np.isin(order, grid[0])], [pilots, 2 * pilots, 2 * pilots + header])
+    return Layout(
+        symbols, *grid, *parts, keys.subkey(master, "robust order"), keys.subkey(master, "robust pilots")
+    )

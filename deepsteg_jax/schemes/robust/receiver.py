@@ -15,6 +15,7 @@ from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes import base
 from deepsteg_jax.schemes.base import GREY, Metadata, Timed, ranges
 from deepsteg_jax.schemes.robust import alignment, fine, header, levels
+from deepsteg_jax.schemes.robust.geometry import Geometry
 from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT
 from deepsteg_jax.schemes.robust.modem import Modem, planes_of
 from deepsteg_jax.schemes.robust.secret_layers import decode_layer, needs_below
@@ -51,15 +52,20 @@ def _not_found_at_end(received: list[_Received]) -> list[_Received]:
 class SegmentReceiver:
     """Reveals segments from frames as they come: some may be missing, come twice, or be coded again."""
 
-    def __init__(self, modem: Modem, shared: Format):
-        """Take the modem and the sender's format."""
-        self._modem, self._format = modem, shared
+    def __init__(self, modem: Modem, shared: Format, geometry: Geometry | None = None):
+        """Take the modem, the sender's format, and where frames lie in the stego, if not as they are."""
+        self._modem, self._format, self._geometry = modem, shared, geometry
+        self._outside = None  # which symbols of a frame were not received
         self._finder = alignment.Finder(shared.layout, shared.repeats)
         self._segment, self._received = None, []
 
     def take(self, frame: base.Frame) -> list[Part]:
         """Take the next frame, RGB or planes; return the segments that it completes, in order."""
         planes = planes_of(frame)
+        if self._geometry:
+            whole = self._geometry.received(planes[0].shape)
+            self._outside = np.flatnonzero(np.tile(~whole.ravel(), self._format.layout.symbols // whole.size))
+            planes = self._geometry.rectify(planes)
         pilots = self._modem.values(planes)[self._format.layout.pilots]
         number, spacing = self._finder.find(pilots) or (None, None)
         parts = self._add(_Received(planes, pilots, number, spacing))
@@ -143,7 +149,9 @@ class SegmentReceiver:
         means = [[np.mean(plane, axis=0) for plane in zip(*groups[i], strict=True)] for i in there]
         means = tuple(map(np.stack, zip(*means, strict=True)))
         found = self._modem.read(means, spacing, here.references, known)
-        nothing = np.array([0, symbol_model.MOST_SCALE, 1.0])  # of frames that are missing: all is lost
+        nothing = np.array([0, symbol_model.MOST_SCALE, 1.0])  # of what is missing: all is lost
+        if self._outside is not None:
+            found[:, :, self._outside] = nothing[:, None, None]
         reading = np.tile(nothing[:, None, None], (1, SEGMENT, found.shape[2]))
         for target, values in zip(reading, found, strict=True):
             target[there] = values

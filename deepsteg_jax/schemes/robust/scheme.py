@@ -1,6 +1,7 @@
 """The scheme `robust`: a secret in layers of bits, in symbols that codecs leave readable."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property
 from itertools import islice
@@ -14,18 +15,20 @@ from ml_collections import ConfigDict
 from deepsteg_jax import media, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.export.graphs import Arrays, Graph, Shape, symbol_graphs
-from deepsteg_jax.keys import Credential, Deriver, derive_key
+from deepsteg_jax.keys import KEY_BYTES, Credential, Deriver, derive_key
 from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.plan import Plan, by_number
 from deepsteg_jax.schemes.base import Cost, Found, Metadata, Scheme, Settings, Stego
-from deepsteg_jax.schemes.robust import header, layout, sender
+from deepsteg_jax.schemes.robust import alignment, geometry, layout, sender
+from deepsteg_jax.schemes.robust.geometry import Geometry
 from deepsteg_jax.schemes.robust.layout import SEGMENT
-from deepsteg_jax.schemes.robust.modem import Modem, planes_of, repeats_of, symbols_of
+from deepsteg_jax.schemes.robust.modem import Modem, planes_of, repeats_of
 from deepsteg_jax.schemes.robust.receiver import RobustReceiver, SegmentReceiver
 from deepsteg_jax.schemes.robust.segment import make_format
 from deepsteg_jax.schemes.robust.sender import RobustSender, SegmentSender
 
 MASTER_SALT = b"deepsteg robust\0"  # public: without the key no other could be read
+_SKIPPED = 8  # frames before those that are searched, which may be dark
 PROBE_FRAMES = 256  # of a stego in which something has to be found
 _MOST_CRF, _MOST_QUALITY = 51, 100
 # Of hiding with the shipped configs, on two cores:
@@ -67,8 +70,7 @@ class RobustScheme(Scheme):
 
     def check(self, info: media.Info) -> None:
         """Raise UserError if a cover is too small to carry anything."""
-        symbols = symbols_of(self.config.model, info.height, info.width)
-        layout.overhead_sizes(symbols, header.BITS, self.config.overhead)
+        make_format(self.config, bytes(KEY_BYTES), info.height, info.width)
 
     def pass_numbers(self, plan: Plan) -> np.ndarray:
         """See `Scheme`; a secret that ends within a segment stands still to its end.
@@ -92,11 +94,17 @@ class RobustScheme(Scheme):
 
     def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
         """See `Scheme`; receives until something can be read, for PROBE_FRAMES at most."""
-        master = deriver(MASTER_SALT)
-        try:
-            segments = self.segment_receiver(master, stego.info.height, stego.info.width)
-        except UserError:  # the frames are too small to carry anything
+        master, receiver = deriver(MASTER_SALT), None
+        with suppress(UserError):  # the frames are too small to carry anything as they are
+            receiver = self._listen(stego, self.segment_receiver(master, stego.info.height, stego.info.width))
+        if not (receiver and receiver.found) and (placed := self._place(stego, master)):
+            receiver = self._listen(stego, self.segment_receiver(master, *placed.size, placed))
+        if not (receiver and receiver.found):
             return None
+        return Found(receiver.metadata, receiver, receiver.received)
+
+    def _listen(self, stego: Stego, segments: SegmentReceiver) -> RobustReceiver:
+        """Receive until something can be read, for PROBE_FRAMES at most."""
         receiver = RobustReceiver(segments, stego.info.is_image)
         for frame in islice(stego.frames(), PROBE_FRAMES):
             receiver.listen(frame)
@@ -104,15 +112,45 @@ class RobustScheme(Scheme):
                 break
         if not receiver.found and receiver.received < PROBE_FRAMES:
             receiver.end()
-        return Found(receiver.metadata, receiver, receiver.received) if receiver.found else None
+        return receiver
+
+    def _place(self, stego: Stego, master: bytes) -> Geometry | None:
+        """Find how the received picture lies in the stego; None: it has no pilots of this key."""
+        frames = [planes_of(frame) for frame in islice(stego.frames(), _SKIPPED + geometry.FRAMES)]
+        frames = frames[-geometry.FRAMES :]
+        carriers = symbol_model.carriers_of(self.config.model)
+        planes = tuple(np.stack(plane) for plane in zip(*frames, strict=True))
+        found = list(geometry.find(planes, geometry.make_grid(carriers, master)))
+        if len(found) < 2:
+            return found[0] if found else None
+        # All have the same scale and offset: pilots tell which size is right.
+        largest = tuple(max(sides) for sides in zip(*(placed.size for placed in found), strict=True))
+        rectified = [found[0]._replace(size=largest).rectify(frame) for frame in frames]
+        rows, columns = (side // symbol_model.MACROBLOCK for side in largest)
+        values = np.stack([self._receiving.values(frame) for frame in rectified])
+        values = values.reshape(len(frames), -1, rows, columns)
+        return next((placed for placed in found if self._agrees(values, placed.size, master)), None)
+
+    def _agrees(self, values: np.ndarray, size: tuple[int, int], master: bytes) -> bool:
+        """Return whether frames whose coefficients [n, k, rows, columns] are these have pilots of a size."""
+        rows, columns = (side // symbol_model.MACROBLOCK for side in size)
+        try:
+            shared = make_format(self.config, master, *size)
+        except UserError:
+            return False
+        pilots = values[:, :, :rows, :columns].reshape(len(values), -1)[:, shared.layout.pilots]
+        finder = alignment.Finder(shared.layout, [1])
+        return finder.together(pilots, range(alignment.FIRST), alignment.SPACINGS) is not None
 
     def segment_sender(self, master: bytes, height: int, width: int) -> SegmentSender:
         """Make the sender of segments of frames of one size, for the holder of a master key."""
         return SegmentSender(self.config, self._sending, make_format(self.config, master, height, width))
 
-    def segment_receiver(self, master: bytes, height: int, width: int) -> SegmentReceiver:
-        """Make the receiver of such segments; raise UserError if the frames are too small."""
-        return SegmentReceiver(self._receiving, make_format(self.config, master, height, width))
+    def segment_receiver(
+        self, master: bytes, height: int, width: int, placed: Geometry | None = None
+    ) -> SegmentReceiver:
+        """Make the receiver of such segments, which were moved as `placed`; raise as `check` does."""
+        return SegmentReceiver(self._receiving, make_format(self.config, master, height, width), placed)
 
     def receiver(self, found: Found) -> RobustReceiver:
         """See `Scheme`; only once for each result of `probe`."""

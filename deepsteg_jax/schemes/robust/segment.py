@@ -10,7 +10,9 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax import keys
 from deepsteg_jax.keystream import numpy_bits
-from deepsteg_jax.schemes.robust import code, fine, header, layout, levels
+from deepsteg_jax.models import symbols as symbol_model
+from deepsteg_jax.models.symbols import MACROBLOCK
+from deepsteg_jax.schemes.robust import code, fine, geometry, header, layout, levels
 from deepsteg_jax.schemes.robust.fine import Fine
 from deepsteg_jax.schemes.robust.header import Header
 from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT, Layer, Layout
@@ -48,10 +50,11 @@ def make_format(config: ConfigDict, master: bytes, height: int, width: int) -> F
     Raises:
         UserError: `config.secret_layers` or `repeats` makes no sense, or the frames are too small.
     """
-    symbols = symbols_of(config.model, height, width)
+    symbols, carriers = symbols_of(config.model, height, width), symbol_model.carriers_of(config.model)
+    grid, shape = geometry.make_grid(carriers, master), (height // MACROBLOCK, width // MACROBLOCK)
     return Format(
         layout.layers_of(config),
-        layout.make(master, symbols, header.BITS, config.overhead),
+        layout.make(master, symbols, header.BITS, config.overhead, grid.symbols(carriers, *shape)),
         repeats_of(config),
         fine.make(config.fine, len(config.model.luma), master),
         macroblocks_of(height, width),
@@ -108,6 +111,7 @@ class Segment(NamedTuple):
         bits = numpy_bits(key, 0, math.prod(shape)).reshape(shape)
         packed, count = header.pack(self.header, master), 2 * len(here.header)
         for line, frame in zip(bits, self.starts, strict=True):
+            line[here.grid] = here.grid_bits(self.first + frame)
             line[here.pilots] = here.pilot_bits(self.first + frame)
             line[here.references] = here.reference_bits(self.first + frame)
             line[here.header, :2] = header.carried_bits(packed, frame, count, master).reshape(-1, 2)
@@ -117,10 +121,11 @@ class Segment(NamedTuple):
         """Return the bits of the fine symbols before a layer is written, uint8 [symbols, fine.BITS]."""
         return self.format.fine.filler(self.header.salt, self.header.length, self.format.macroblocks)
 
-    def pilot_phases(self) -> np.ndarray:
-        """Return the phases of the pilots of every frame, [length, pilots]."""
-        frames = range(self.first, self.first + self.header.length)
-        return levels.to_phases(np.stack([self.format.layout.pilot_bits(i) for i in frames]))
+    def pilots(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the symbols of a frame that are pilots of either kind, [n], and phases, [length, n]."""
+        here, frames = self.format.layout, range(self.first, self.first + self.header.length)
+        bits = np.stack([np.concatenate([here.grid_bits(i), here.pilot_bits(i)]) for i in frames])
+        return np.append(here.grid, here.pilots), levels.to_phases(bits)
 
     def filled(self, messages=()) -> tuple[np.ndarray, np.ndarray]:
         """Return the bits of all symbols, and of the fine ones, with the messages of the layers."""

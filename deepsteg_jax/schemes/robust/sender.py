@@ -183,8 +183,7 @@ class SegmentSender:
 
     def _send(self, segment: Segment, cover: Frames, modulation: Modulation, messages=()) -> Sent:
         bits, fine_bits = segment.filled(messages)
-        pilots = segment.format.layout.pilots, segment.pilot_phases()
-        stego = self._modem.write(cover, levels.to_phases(bits), modulation, pilots)
+        stego = self._modem.write(cover, levels.to_phases(bits), modulation, segment.pilots())
         if segment.uses_fine:
             stego = self._format.fine.write(stego, fine_bits)
         return Sent(segment, modulation, stego, bits, fine_bits)
