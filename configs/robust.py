@@ -45,8 +45,8 @@ def get_config(variant: str = "") -> ConfigDict:
 
     # From the most robust to the finest: levels of the symbols, share of them, rung that it is to survive.
     config.secret_layers = (
-        ("01", 0.14, "CRF28"),
-        ("01", 0.86, "CRF25"),
+        ("01", 0.16, "C11"),
+        ("01", 0.84, "CRF25"),
         ("2", 1.0, "CRF18"),
         ("fine", 1.0, "C2"),
     )

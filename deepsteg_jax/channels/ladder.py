@@ -30,7 +30,7 @@ class CodecRun(NamedTuple):
     pixel_format: str  # that the encoder takes
     options: dict[str, str]  # the encoder's own
     times: int = 1  # codings, one after the other
-    scale: float = 1.0  # frames are resized to this part of their size and back before they are coded
+    scale: float = 1.0  # of the size at which frames are coded; who receives them scales them back
 
 
 class Received(NamedTuple):
@@ -74,7 +74,7 @@ VIDEO = (
     CodecRun("C8-vp9", "VP9 CRF 33", "libvpx-vp9", "yuv420p", _VP9),
     CodecRun("C8-av1", "AV1 CRF 31", "libsvtav1", "yuv420p", _AV1),
     x264("C10", 23, "x264 CRF 23, twice", times=2),
-    x264("C11", 23, "75 % and back, x264 CRF 23", scale=0.75),
+    x264("C11", 23, "two thirds of the size, x264 CRF 23", scale=2 / 3),
 )
 IMAGE = (*VIDEO[:3], *(jpeg(f"C9-{quality}", quality) for quality in (90, 75, 50)))
 
@@ -116,13 +116,14 @@ def run(
     Raises:
         UserError: this build of FFmpeg has no such encoder.
     """
-    sent = [_rescaled(frame, codec_run.scale) for frame in media.unstack(frames)]
+    sent = [_scaled(frame, codec_run.scale) for frame in media.unstack(frames)]
     if codec_run.codec == JPEG:
         received, size = _through_jpeg(codec_run, sent)
     else:
         received, size = _through_ffmpeg(codec_run, sent, rate)
-    cut = [_cropped(got, was) for got, was in zip(received, sent, strict=True)]
-    return Received(media.stack(cut), size)
+    cut = (_cropped(got, was) for got, was in zip(received, sent, strict=True))
+    back = [_resized(got, was) for got, was in zip(cut, media.unstack(frames), strict=True)]
+    return Received(media.stack(back), size)
 
 
 def bit_rate(size_bytes: int, frames: int, rate: Fraction = media.FOLDER_RATE) -> float:
@@ -135,20 +136,24 @@ def bits_per_pixel(size_bytes: int, shape: tuple[int, ...]) -> float:
     return size_bytes * 8 / float(np.prod(shape[:3]))
 
 
-def _rescaled(frame, scale):
-    """Return a frame of the same size with the detail of a smaller one."""
+def _scaled(frame, scale):
+    """Return a frame of another size, whose sides are even."""
+    height, width = (frame.y if isinstance(frame, media.Planes) else frame).shape[:2]
     if scale == 1:
         return frame
+    height, width = (max(2, 2 * round(scale * side / 2)) for side in (height, width))
     if isinstance(frame, media.Planes):
-        return media.Planes(*(_rescaled(plane, scale) for plane in frame))
-    height, width = frame.shape[:2]
-    if frame.ndim == 2:  # resized as RGB whose channels are alike
-        return _rescaled(np.repeat(frame[..., None], 3, axis=2), scale)[..., 0]
-    return media.resize(media.resize(frame, _even(width * scale), _even(height * scale)), width, height)
+        sizes = (height, width), *2 * [(height // 2, width // 2)]
+        return media.Planes(*(media.resize(p, w, h) for p, (h, w) in zip(frame, sizes, strict=True)))
+    return media.resize(frame, width, height)
 
 
-def _even(length):
-    return max(2, 2 * round(length / 2))
+def _resized(received, sent):
+    """Return what was received in the size of what was sent."""
+    if isinstance(sent, media.Planes):
+        return media.Planes(*map(_resized, received, sent))
+    height, width = sent.shape[:2]
+    return media.resize(received, width, height)
 
 
 def _padded(frame):

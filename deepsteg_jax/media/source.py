@@ -410,8 +410,9 @@ def size_of(path: str | Path | Clip) -> int:
 
 
 def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize one uint8 RGB frame [h, w, 3] to [height, width, 3], bicubic; the same array if unchanged."""
+    """Resize a uint8 frame [h, w, 3] or plane [h, w], bicubic; the same array if its size is unchanged."""
     if frame.shape[:2] == (height, width):
         return frame
-    source = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-    return source.reformat(width, height, format="rgb24", interpolation="BICUBIC").to_ndarray()
+    pixels = "rgb24" if frame.ndim == 3 else "gray"
+    source = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format=pixels)
+    return source.reformat(width, height, format=pixels, interpolation="BICUBIC").to_ndarray()

@@ -10,9 +10,9 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.robust import levels
+from deepsteg_jax.schemes.robust.geometry import SPACINGS
 from deepsteg_jax.schemes.robust.layout import Layout
 
-SPACINGS = 16.0 * 2 ** (np.arange(21) / 8)  # all spacings D: 16 to 90.5
 AHEAD = 48  # frames that may be missing between two
 FIRST = 2048  # frames that may be missing at the start
 # Detection thresholds of the score, in standard deviations of chance:

@@ -27,7 +27,8 @@ DENSITY = 1 / 34  # share of the blocks of each coefficient that are pilots
 _LOWEST = 3  # coefficients of a block that have pilots
 _WINDOW = 128, 224  # samples of a plane that are searched, at its centre
 FRAMES = 16  # that are searched together
-SPACINGS = 36.0, 55.0  # D that are tried: a pilot of another one is read nearly as well with the nearest
+SPACINGS = 16.0 * 2 ** (np.arange(21) / 8)  # all spacings D: 16 to 90.5
+_SEARCHED = 36.0, 55.0  # D: pilots of others are read nearly as well with the nearest
 _STEP = 0.02  # between scales that are tried, as a logarithm
 _LEAST, _MOST = 0.5, 1.5  # of a received picture, of its size before
 _BEYOND_CHANCE = 7.5  # score that no candidate of a search reaches by chance
@@ -140,7 +141,7 @@ class _Hit(NamedTuple):
 
     score: float  # 1: the deviation of chance
     scale: np.ndarray  # (y, x)
-    offset: np.ndarray  # (y, x), up to whole tiles
+    offset: np.ndarray  # (y, x)
     spacing: float
     signs: np.ndarray  # of the frames
 
@@ -216,7 +217,7 @@ def _correlate(planes, scale, waves, spectrum, signs, size):
         best = jnp.argmax(score)
         return score.ravel()[best], best
 
-    return jax.lax.map(with_spacing, jnp.array(SPACINGS))
+    return jax.lax.map(with_spacing, jnp.array(_SEARCHED))
 
 
 def _search(planes: np.ndarray, grid: Grid, scales) -> _Hit | None:
@@ -233,7 +234,8 @@ def _search(planes: np.ndarray, grid: Grid, scales) -> _Hit | None:
             # The window's blocks, moved by -tile, agree: in the pattern they lie that far on.
             ahead = -np.array(tile) % TILE * BLOCK - np.array([phase_y, phase_x])
             offset = (np.array(_WINDOW) - scale * planes.shape[2:]) / 2 + ahead
-            return _Hit(float(scores[i]), scale, offset, SPACINGS[i[0]], signs[i[1]])
+            offset = (offset + BLOCK) % (TILE * BLOCK) - BLOCK  # a picture begins within the first tile
+            return _Hit(float(scores[i]), scale, offset, _SEARCHED[i[0]], signs[i[1]])
     return None
 
 
@@ -266,37 +268,36 @@ def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> tuple[np.ndarray, np.
     rows, columns = (np.arange(n // BLOCK) + begin for n, begin in zip(size, first, strict=True))
     points = grid.points().reshape(-1, TILE, TILE)[:, rows[:, None] % TILE, columns % TILE]
 
-    def agreement(scale, offset):
+    def agreement(scale, offset, spacing):
         place = np.float32(scale), np.float32(offset - BLOCK * first)
-        return float(
-            _agreement(planes[:few], *place, grid.waves(), points, hit.signs[:few], hit.spacing, size)
-        )
+        found = _agreement(planes[:few], *place, grid.waves(), points, hit.signs[:few], spacing, size)
+        return float(found)
 
     def moved(x):
         scale = hit.scale * np.exp(_STEP / 2 * x[:2])
         return scale, hit.offset + (hit.scale - scale) * middle + x[2:]
 
-    start = np.concatenate([np.zeros((1, 4)), np.eye(4)]) - 0.2
-    best = minimize(
-        lambda x: -agreement(*moved(x)),
-        start[0],
-        method="Nelder-Mead",
-        options={"initial_simplex": start, "xatol": 0.02, "fatol": 0.0, "maxfev": 160},
-    )
-    scale, offset = moved(best.x)
-    return _whole(scale, offset, shape, -best.fun, agreement) or (scale, offset)
+    x, spacing = np.zeros(4), hit.spacing
+    for _ in range(2):  # with a D nearby, then with the right one
+        spacing = max(SPACINGS, key=lambda d: agreement(*moved(x), d)) if x.any() else spacing
+        simplex = x + np.concatenate([np.zeros((1, 4)), np.eye(4)]) - 0.2
+        options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 0.0, "maxfev": 120}
+        found = minimize(lambda x, d: -agreement(*moved(x), d), x, (spacing,), "Nelder-Mead", options=options)
+        x = found.x
+    scale, offset = moved(x)
+    plain = list(_plain(scale, offset, shape))
+    scores = [agreement(*place, spacing) for place in plain]
+    best = int(np.argmax(scores)) if plain else None
+    return plain[best] if plain and scores[best] > _AS_WELL * -found.fun else (scale, offset)
 
 
-def _whole(scale, offset, shape, best, agreement):
-    """Return (scale, offset) of a whole picture with even sides, if that agrees as well; else None."""
-    tile = TILE * BLOCK
-    offset = offset - np.round(offset / tile) * tile
-    if np.abs(offset).max() > _NEAR:
-        return None
-    about = np.round(scale * shape)
-    sizes = [about + move for move in product((-2, -1, 0, 1, 2), repeat=2)]
-    score, size = max((agreement(side / shape, np.zeros(2)), tuple(side)) for side in sizes)
-    return (np.array(size) / shape, np.zeros(2)) if score > _AS_WELL * best else None
+def _plain(scale, offset, shape):
+    """Yield (scale, offset) of whole pictures with even sides and of parts that were not scaled, nearby."""
+    around = list(product((-2, -1, 0, 1, 2), repeat=2))
+    if np.abs(offset).max() < _NEAR:
+        yield from ((np.round(scale * shape + move) / shape, np.zeros(2)) for move in around)
+    if np.abs((scale - 1) * shape).max() < 2 * _NEAR:
+        yield from ((np.ones(2), np.round(offset + move)) for move in around)
 
 
 def _sizes(extent: np.ndarray, offset: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -88,7 +88,7 @@ def wire(monkeypatch):
             return SimpleNamespace(stego=jax.tree.map(lambda x: x ^ 1, cover))
 
     class SegmentReceiver:
-        def __init__(self, modem, shared):
+        def __init__(self, modem, shared, placed):
             master, *self._size = shared
             self._wire = wire if master == wire.master else SimpleNamespace(sent={}, trimmed=0)
             self._at = wire.trimmed
@@ -113,6 +113,7 @@ def wire(monkeypatch):
     for module in (sender, receiver, scheme):
         monkeypatch.setattr(module, "SEGMENT", SHORT_SEGMENT)
     monkeypatch.setattr(scheme, "PROBE_FRAMES", PROBE_FRAMES)
+    monkeypatch.setattr(scheme.RobustScheme, "_place", lambda self, stego, master: None)
     monkeypatch.setattr(scheme, "make_format", lambda config, *shared: shared)
     monkeypatch.setattr(scheme, "SegmentSender", SegmentSender)
     monkeypatch.setattr(scheme, "SegmentReceiver", SegmentReceiver)

@@ -76,7 +76,9 @@ def test_symbols_begin_where_the_header_says(segment):
     assert list(segment.starts) == [0, 4] and segment.first == 96
     assert segment.filler().shape == (2, 6 * 240, levels.LEVELS)
     assert _segment(repeat=1).filler().shape == (8, 6 * 240, levels.LEVELS)
-    assert segment.pilot_phases().shape == (8, len(segment.format.layout.pilots))
+    here = segment.format.layout
+    indices, phases = segment.pilots()
+    assert set(indices) == {*here.grid, *here.pilots} and phases.shape == (8, len(indices))
 
 
 def test_key_number_and_salt_decide(segment):

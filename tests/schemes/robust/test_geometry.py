@@ -1,0 +1,100 @@
+"""The grid of blocks is found again in pictures that were scaled, cropped or put between bars."""
+
+import jax
+import numpy as np
+import pytest
+
+from deepsteg_jax import media
+from deepsteg_jax.models import symbols as symbol_model
+from deepsteg_jax.schemes.robust import geometry, levels
+from tests.synthetic import in_planes, smooth
+
+KEY, OTHER = bytes(range(32)), bytes(32)
+SIZE, FRAMES = (192, 320), geometry.FRAMES
+SPACING = float(geometry.SPACINGS[11])
+CARRIERS = symbol_model.make_carriers((), (1.0,) * 3)
+GRID = geometry.make_grid(CARRIERS, KEY)
+
+
+@pytest.fixture(scope="module")
+def stego():
+    """Planes of a cover with symbols, those of the grid known."""
+    cover = in_planes(smooth(FRAMES, *SIZE) // 2 + 60)
+    rows, columns = (side // symbol_model.MACROBLOCK for side in SIZE)
+    phases = np.random.default_rng(0).uniform(-0.5, 0.5, (FRAMES, len(CARRIERS.blocks) * rows * columns))
+    indices, bits = GRID.symbols(CARRIERS, rows, columns)
+    for number, line in enumerate(phases):
+        line[indices] = levels.to_phases(geometry.turned(bits, number))
+    phases = phases.reshape(FRAMES, -1, rows, columns).transpose(0, 2, 3, 1)
+    written = symbol_model.write_symbols(tuple(cover), phases.astype(np.float32), SPACING, CARRIERS)
+    return jax.tree.map(lambda x: np.asarray(x).astype(np.uint8), written)
+
+
+@pytest.fixture(autouse=True)
+def _few_scales(monkeypatch):
+    monkeypatch.setattr(geometry, "_scales", lambda: [(s, s) for s in (1.0, 0.75, 0.9, 1.25)])
+
+
+def _scaled(planes, height, width):
+    sizes = (height, width), *2 * [(height // 2, width // 2)]
+    return tuple(
+        np.stack([media.resize(frame, w, h) for frame in plane])
+        for plane, (h, w) in zip(planes, sizes, strict=True)
+    )
+
+
+def _cropped(planes, top, bottom, left, right):
+    cut = [(slice(top // k, -bottom // k or None), slice(left // k, -right // k or None)) for k in (1, 2, 2)]
+    return tuple(plane[:, *some] for plane, some in zip(planes, cut, strict=True))
+
+
+@pytest.mark.parametrize("size", [(144, 240), (240, 398), (172, 290)])
+def test_a_whole_picture_has_its_size_again(stego, size):
+    (found,) = geometry.find(_scaled(stego, *size), GRID)
+    assert found.size == SIZE and found.offset == (0, 0)
+    np.testing.assert_allclose(found.scale, np.array(SIZE) / size, rtol=1e-6)
+
+
+def test_what_was_cut_off_is_found(stego):
+    received = _cropped(stego, 12, 10, 18, 8)
+    found = list(geometry.find(received, GRID))
+    assert SIZE in [placed.size for placed in found]
+    for placed in found:
+        np.testing.assert_allclose(placed.scale, 1, atol=0.01)
+        np.testing.assert_allclose(placed.offset, (12, 18), atol=1)
+    placed = found[0]._replace(size=SIZE)
+    here = placed.received(received[0].shape[1:])
+    assert here[1:-1, 2:-1].all() and not here[0].any() and not here[:, :1].any() and not here[-1].any()
+    y, cb, cr = placed.rectify(tuple(plane[3] for plane in received))
+    assert y.shape == SIZE and cb.shape == cr.shape == (SIZE[0] // 2, SIZE[1] // 2)
+    inside = slice(20, -20), slice(20, -20)
+    assert np.abs(y[inside].astype(int) - stego[0][3][inside]).mean() < 4
+
+
+def test_bars_are_no_part_of_the_picture(stego):
+    padded = [
+        np.pad(plane, ((0, 0), (side, side), (0, 0)), constant_values=black)
+        for plane, side, black in zip(stego, (40, 20, 20), (16, 128, 128), strict=True)
+    ]
+    found = next(geometry.find(tuple(padded), GRID))
+    assert found == geometry.Geometry(SIZE, (1.0, 1.0), (-40.0, 0.0))
+
+
+def test_another_key_or_an_innocent_picture_has_no_grid(stego):
+    assert not list(geometry.find(stego, geometry.make_grid(CARRIERS, OTHER)))
+    assert not list(geometry.find(tuple(in_planes(smooth(FRAMES, *SIZE))), GRID))
+
+
+def test_places_do_not_depend_on_the_size():
+    """In a larger picture the first rows and columns are the same ones."""
+    small, large = (np.zeros(6 * r * c, bool) for r, c in ((10, 14), (20, 40)))
+    small[GRID.symbols(CARRIERS, 10, 14)[0]] = True
+    large[GRID.symbols(CARRIERS, 20, 40)[0]] = True
+    assert np.array_equal(small.reshape(6, 10, 14), large.reshape(6, 20, 40)[:, :10, :14])
+    assert 0.7 < large.mean() / geometry.DENSITY < 1.3
+
+
+def test_pilots_turn_every_two_frames():
+    bits = np.random.default_rng(0).integers(0, 2, (50, levels.LEVELS), np.uint8)
+    turns = [levels.to_phases(geometry.turned(bits, i)) - levels.to_phases(bits) for i in range(5)]
+    assert [float(np.abs(turn).max()) for turn in turns] == [0, 0, 0.5, 0.5, 0]
