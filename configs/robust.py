@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.repeats = (1, 2, 4, 8, 16)
 
     # Shares of a frame's symbols that are known (pilots, and as many references), and that the header takes.
-    config.overhead = ConfigDict({"pilots": 1 / 40, "header": 0.08})
+    config.overhead = ConfigDict({"pilots": 1 / 40, "header": 0.11})
 
     # Of the layer "fine": coefficients of a luma block in every frame, above those of symbols, and their D.
     config.fine = ConfigDict({"coefficients": 6, "spacing": 6.0})

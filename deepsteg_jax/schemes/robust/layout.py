@@ -22,7 +22,8 @@ from deepsteg_jax.schemes.robust.levels import LEVELS
 
 SEGMENT = 32  # frames hidden and revealed together
 MOST_LAYERS = 6  # of a header
-LEAST_PILOTS = 80  # of a frame, and as many references
+LEAST_PILOTS, MOST_PILOTS = 80, 240  # of a frame, and as many references
+MOST_HEADER = 600  # symbols of a frame: large ones need no more
 
 COARSE = (0, 1)  # the levels of a quarter of the circle
 FINE = ()  # stands for symbols of their own, see `fine`
@@ -105,8 +106,8 @@ def _overhead_sizes(symbols: int, header_bits: int, overhead: ConfigDict, grid: 
     Raises:
         UserError: frames are too small for them.
     """
-    pilots = max(round(symbols * overhead.pilots), LEAST_PILOTS)
-    header = max(round(symbols * overhead.header), min(header_bits, symbols // 4))
+    pilots = int(np.clip(round(symbols * overhead.pilots), LEAST_PILOTS, MOST_PILOTS))
+    header = min(max(round(symbols * overhead.header), min(header_bits, symbols // 4)), MOST_HEADER)
     if grid + 2 * pilots + header >= symbols:
         raise UserError("these frames are too small to carry anything: use larger ones")
     return pilots, header
