@@ -5,7 +5,7 @@ a lossless file opens with `deepsteg reveal`, and the frames of a stego file ope
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from typing import Any
@@ -230,14 +230,15 @@ _shipped = loading.Shipped()
 
 def hide_file(
     cover: str | PathLike,
-    secret: str | PathLike,
+    secret: str | PathLike | Sequence[str | PathLike],
     output: str | PathLike,
-    key: Credential | Callable[[], Credential],
+    key: Credential | Sequence[Credential] | Callable[[], Any],
     purpose: Purpose | None = None,
     scheme: str | None = None,
     changes: Mapping[str, Any] | None = None,
     loop_cover: bool = False,
     drop_tags: bool = False,
+    slots: int = 1,
     progress: Progress = _ignore,
     announce: Callable[[str], Any] = _ignore,
 ) -> Report:
@@ -245,16 +246,17 @@ def hide_file(
 
     Args:
         cover: path of a clip or an image.
-        secret: the same, or for "file" any file.
+        secret: the same, or for "file" any file; or several in a sequence, at most `slots`.
         output: path of the stego.
-        key: a passphrase, or 32 bytes from `random_key` or a key file; or a function that asks for one of
-            them, called once cover and secret are known to fit.
+        key: a passphrase, or 32 bytes from `random_key` or a key file; of several secrets one each, all
+            different; or a function that asks for them, called once cover and secrets are known to fit.
         purpose: "file" for exact copies, "post" for re-encoding, "live" for the fastest; None: by the
             suffix of `output`, .mp4, .mov and .jpg are for posting.
         scheme: "adaptive", "pixels" or "robust" in place of the one that suits the purpose.
         changes: values for fields of the config.
         loop_cover: repeat a cover that is shorter than the secret.
         drop_tags: leave out the cover's tags, all but languages.
+        slots: 1, 2, 4 or 8 equal parts of the cover, all of which are filled, with secrets or with noise.
         progress: called with the number of frames just hidden.
         announce: called before the work with a line that says what will be done and how large it gets.
 
@@ -264,13 +266,16 @@ def hide_file(
     Raises:
         UserError: bad input; nothing is left under the output's name.
     """
-    cover, secret = (sample_clips.resolve(fspath(path)) for path in (cover, secret))
+    paths = [secret] if isinstance(secret, str | PathLike) else secret
+    cover, *secrets = (sample_clips.resolve(fspath(path)) for path in (cover, *paths))
     made = _suitable(cover, fspath(output), purpose, scheme, changes)
-    settings = loading.settings_of(made.config, loop_cover, drop_tags)
+    settings = loading.settings_of(made.config, loop_cover, drop_tags)._replace(slots=slots)
     if made.accepts == "pictures":
-        _check_picture(secret)
-    asked = (lambda: _checked(key())) if callable(key) else _checked(key)
-    report = pipeline.hide(made, asked, cover, secret, fspath(output), progress, settings, announce)
+        for path in secrets:
+            _check_picture(path)
+    asked = (lambda: _all_checked(key())) if callable(key) else _all_checked(key)
+    files = cover, tuple(secrets), fspath(output)
+    report = pipeline.hide(made, asked, *files, progress, settings, announce)
     return report._replace(notes=(*report.notes, SURVIVES[made.purpose]))
 
 
@@ -352,6 +357,10 @@ def _suitable(cover: str, output: str, purpose: str | None, scheme: str | None, 
     purpose = PURPOSES.get(scheme) or purpose or ("file" if media.is_exact(output) else "post")
     name = _shipped.for_cover(info, purpose)
     return loading.load(loading.config_of(name, changes)) if changes else _shipped.scheme(name)
+
+
+def _all_checked(given: Credential | Sequence[Credential]) -> list[Credential]:
+    return [_checked(key) for key in (given if isinstance(given, list | tuple) else [given])]
 
 
 def _checked(key: Credential) -> Credential:

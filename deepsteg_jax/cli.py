@@ -119,11 +119,19 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_hide(commands: Any) -> None:
     hide = _add(commands, "hide", _hide, "hide a secret in a cover")
     hide.add_argument("cover", metavar="COVER", help="the video or picture that everybody may see")
-    hide.add_argument("secret", metavar="SECRET", help="the video, picture or other file to hide")
+    hide.add_argument("secret", metavar="SECRET", nargs="+", help="the video, picture or other file to hide")
     hide.add_argument("-o", "--output", metavar="STEGO", required=True, help="what to write")
     _add_purpose(hide)
     hide.add_argument("--scheme", metavar="NAME", help="how to hide, in place of what --for chooses")
-    _add_key(hide)
+    hide.add_argument(
+        "--slots",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="2, 4 or 8: room for as many secrets, each with a key of its own, which are asked for in turn; "
+        "nothing tells how many there are",
+    )
+    _add_key(hide, each="; once for each SECRET", action="append", default=[])
     hide.add_argument(
         "--loop-cover",
         "--loop_cover",  # as messages call it, which main.py shares
@@ -184,10 +192,13 @@ def _add_purpose(command: _Parser) -> None:
     )
 
 
-def _add_key(command: _Parser) -> None:
+def _add_key(command: _Parser, each: str = "", **settings: Any) -> None:
     keys = command.add_mutually_exclusive_group()
-    keys.add_argument("--passphrase-file", metavar="FILE", help="its first line is the passphrase")
-    keys.add_argument("--key-file", metavar="FILE", help="made by deepsteg keygen, replaces a passphrase")
+    for name, text in (
+        ("--passphrase-file", "its first line is the passphrase"),
+        ("--key-file", "made by deepsteg keygen, replaces a passphrase"),
+    ):
+        keys.add_argument(name, metavar="FILE", help=text + each, **settings)
 
 
 def _port(text: str) -> int:
@@ -237,9 +248,10 @@ def _change(parser: _Parser, pair: str) -> tuple[str, Any]:
 def _hide(options: argparse.Namespace) -> None:
     from deepsteg_jax import media, sample_clips
 
-    inputs = [sample_clips.resolve(path) for path in (options.cover, options.secret)]
+    inputs = [sample_clips.resolve(path) for path in (options.cover, *options.secret)]
     info = media.probe(inputs[0])  # before the passphrase is asked for
-    media.check_readable(inputs[1])
+    for secret in inputs[1:]:
+        media.check_readable(secret)
     media.check_output(options.output, inputs, info.is_image, lossy=True)
 
     from deepsteg_jax import api
@@ -249,12 +261,13 @@ def _hide(options: argparse.Namespace) -> None:
             options.cover,
             options.secret,
             options.output,
-            lambda: asked(options, bar),
+            lambda: _asked_for_each(options, bar),
             purpose=options.purpose,
             scheme=options.scheme,
             changes=options.changes,
             loop_cover=options.loop_cover,
             drop_tags=options.drop_tags,
+            slots=options.slots,
             progress=bar.update,
             announce=announce,
         )
@@ -304,6 +317,24 @@ def asked(options: Any, bar: Any) -> str | bytes:
     announce(keys.weakness(key))
     bar.unpause()
     return key
+
+
+def _asked_for_each(options: argparse.Namespace, bar: Any) -> list[str | bytes]:
+    """Read the key of each secret, from the files that were given or at the prompt, in turn."""
+    secrets = options.secret
+    given = options.passphrase_file or options.key_file
+    if given and len(given) != len(secrets):
+        raise UserError(f"{len(secrets)} secrets need as many keys, and {len(given)} are given: one for each")
+    found = []
+    for i, secret in enumerate(secrets):
+        files = {
+            name: getattr(options, name)[i] if getattr(options, name) else None
+            for name in ("passphrase_file", "key_file")
+        }
+        if len(secrets) > 1 and not given:
+            announce(f"for {secret}:")
+        found.append(asked(argparse.Namespace(**files), bar))
+    return found
 
 
 def _progress(title: str, frames: int | None) -> Any:

@@ -11,6 +11,7 @@ import getpass
 import os
 import sys
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,17 @@ def check_passphrase(passphrase: str) -> str:
     except UnicodeEncodeError:
         raise UserError("the passphrase is not UTF-8 text: choose another one") from None
     return passphrase
+
+
+def check_different(credentials: Sequence[Credential]) -> None:
+    """Raise UserError if two secrets have the same key."""
+    if len({_bytes_of(credential) for credential in credentials}) < len(credentials):
+        raise UserError("two secrets have the same passphrase or key: each needs one of its own")
+
+
+def _bytes_of(credential: Credential) -> bytes:
+    """Return a key file's content, or a passphrase in Unicode's composed form NFC, since keyboards differ."""
+    return credential if isinstance(credential, bytes) else unicodedata.normalize("NFC", credential).encode()
 
 
 def weakness(credential: Credential) -> str:
@@ -145,8 +157,8 @@ def derive_key(credential: Credential, salt: bytes) -> bytes:
 
     Args:
         credential: a passphrase goes through Argon2id (RFC 9106, second recommended option: 3 passes over
-            64 MiB in 4 lanes, about 0.1 s), in Unicode's composed form NFC, since keyboards differ; the bytes
-            of a key file through HKDF-SHA256 (RFC 5869).
+            64 MiB in 4 lanes, about 0.1 s), in the composed form; the bytes of a key file through HKDF-SHA256
+            (RFC 5869).
         salt: the video's, 16 bytes.
 
     Returns:
@@ -155,7 +167,7 @@ def derive_key(credential: Credential, salt: bytes) -> bytes:
     if isinstance(credential, bytes):
         return HKDF(hashes.SHA256(), KEY_BYTES, salt, b"deepsteg key file").derive(credential)
     argon = Argon2id(salt=salt, length=KEY_BYTES, iterations=3, lanes=4, memory_cost=2**16)
-    return argon.derive(unicodedata.normalize("NFC", credential).encode("utf-8"))
+    return argon.derive(_bytes_of(credential))
 
 
 class Deriver:

@@ -18,7 +18,7 @@ import numpy as np
 from deepsteg_jax import keys, media, memory
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.media.background import read_ahead, write_behind
-from deepsteg_jax.plan import Plan, cover_frames, fitted_size, make_plan, make_plan_for_bytes, secret_frames
+from deepsteg_jax.plan import Plan, cover_frames, fitted_size, plan_job, secret_frames
 from deepsteg_jax.schemes import payload
 from deepsteg_jax.schemes.base import (
     NOTHING,
@@ -30,6 +30,7 @@ from deepsteg_jax.schemes.base import (
     Sender,
     Settings,
     Stego,
+    check_slots,
 )
 
 AHEAD, AHEAD_PIXELS = 8, 2**22  # frames read ahead of the work: fewer of large ones, but two
@@ -74,7 +75,7 @@ def shown_size(size: float) -> str:
 
 def hide(
     scheme: Scheme,
-    credential: keys.Credential | Sequence[keys.Credential] | Callable[[], keys.Credential],
+    credential: keys.Credential | Sequence[keys.Credential] | Callable[[], Any],
     cover: Any,
     secret: Any,
     output: Any,
@@ -89,10 +90,10 @@ def hide(
 
     Args:
         scheme: to hide with.
-        credential: what the receiver must have, a passphrase or a key file's content; several for a scheme
-            that has slots; or a function that asks for it, called once cover and secret are known to fit.
+        credential: what the receiver must have, a passphrase or a key file's content; for several secrets
+            a sequence; or a function that asks for it, called once cover and secret are known to fit.
         cover: path of a clip.
-        secret: path, or as many as there are credentials; scaled down if it is larger than the cover.
+        secret: path, or a tuple of at most `settings.slots`; scaled down if it is larger than the cover.
         output: path of the stego.
         progress: called with the number of frames just hidden.
         settings: see `Settings`.
@@ -101,24 +102,24 @@ def hide(
     Raises:
         UserError: bad input; nothing is left under the output's name.
     """
+    paths = secret if isinstance(secret, tuple) else (secret,)
     pictures = scheme.accepts == "pictures"
-    if pictures:
-        plan = make_plan(cover, secret, settings.align, settings.loop_cover)
-    else:
-        plan = make_plan_for_bytes(cover, secret, settings.loop_cover)
+    check_slots(scheme, settings, len(paths))
+    plan = plan_job(cover, paths, pictures, settings.align, settings.loop_cover)
     read = _reader(scheme, plan.cover, output)
-    info, inputs = plan.cover, (cover, *secret) if isinstance(secret, tuple) else (cover, secret)
+    info, inputs = plan.cover, (cover, *paths)
     scheme.check(info)
     check_output(scheme, output, info, inputs)
     media.check_tracks(cover, output)
-    _check_fits(scheme, plan)
+    _check_fits(scheme, plan, settings.slots)
     memory.check(_cost(scheme, info).memory_bytes, f"hiding in {info.width}x{info.height}")
     measured = scheme.measure(timed.frame for timed in read(cover))
     pairs = _paired(scheme, plan, read) if pictures else _unpaired(plan, read)
     credential = credential() if callable(credential) else credential
     credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
+    keys.check_different(credentials)
     with scheme.sender(plan, credentials, settings, measured) as sender:
-        announce(_announcement(scheme, plan, output, sender))
+        announce(_announcement(scheme, plan, output, sender, settings))
         start, done = time.monotonic(), 0
         counted = _Counted(progress)
         sender.progress = counted.ahead
@@ -134,26 +135,28 @@ def hide(
             _check_carried(plan, done)
         seconds = time.monotonic() - start
         notes = (*_notes(scheme, plan, output, settings), *sender.notes)
-    count = len(plan.secret_clock.times) if pictures else 0
+    count = len(plan.secret_clock.times) if pictures and settings.slots == 1 else 0
     return Report(count, info.width, info.height, info.rate, seconds, done, notes, media.size_of(output))
 
 
-def _check_fits(scheme: Scheme, plan: Plan) -> None:
+def _check_fits(scheme: Scheme, plan: Plan, slots: int) -> None:
     """Raise UserError if a secret that travels as bytes has too many."""
-    room = scheme.holds(plan.cover, len(plan.cover_clock.times))
+    room = scheme.holds(plan.cover, len(plan.cover_clock.times), slots)
     if room is not None:
-        payload.check(Path(plan.secret_path), room)
+        for each in plan.each:
+            payload.check(Path(each.secret_path), room)
 
 
 def _cost(scheme: Scheme, info: media.Info) -> Cost:
     return scheme.cost(info.height, info.width, 1 if info.is_image else 2)
 
 
-def _announcement(scheme: Scheme, plan: Plan, output: Any, sender: Sender) -> str:
-    """Say what will be done, before the work."""
+def _announcement(scheme: Scheme, plan: Plan, output: Any, sender: Sender, settings: Settings) -> str:
+    """Say what will be done, before the work; of slots nothing that depends on their content."""
     size = scheme.cost(plan.cover.height, plan.cover.width, len(plan.cover_clock.times)).stego_bytes
     size *= plan.schedule.passes
-    said = "; ".join(part for part in (sender.announcement, _shrunk(plan)) if part)
+    shrunk = _shrunk(plan) if settings.slots == 1 else ""
+    said = "; ".join(part for part in (sender.announcement, shrunk) if part)
     return f"{said}{_about(output, size)}".removeprefix("; ")
 
 
@@ -290,13 +293,18 @@ def _planes(scheme: Scheme, info: media.Info, output: Any) -> dict[str, Any]:
 
 
 def _notes(scheme: Scheme, plan: Plan, output: Any, settings: Settings) -> Iterator[str]:
-    """Yield notes for the user about a plan."""
-    for name, info in (
-        ("cover", None if _in_planes(scheme, plan.cover, output) else plan.cover),
-        ("secret", plan.secret),
-    ):
-        if info is not None and media.is_hdr(info.colour):
-            yield f"the {name} is HDR and is mapped to SDR"
+    """Yield notes for the user about a plan; of slots nothing that depends on their content."""
+    if not _in_planes(scheme, plan.cover, output) and media.is_hdr(plan.cover.colour):
+        yield "the cover is HDR and is mapped to SDR"
+    if lost := media.left_out(plan.cover_path, output):
+        yield f"left out of the cover: {lost}"
+    if settings.slots == 1:
+        yield from _notes_on_secret(scheme, plan, settings)
+
+
+def _notes_on_secret(scheme: Scheme, plan: Plan, settings: Settings) -> Iterator[str]:
+    if plan.secret is not None and media.is_hdr(plan.secret.colour):
+        yield "the secret is HDR and is mapped to SDR"
     if plan.secret_clock is not None and plan.left_out:
         yield (
             f"the cover has no frames at the times of {plan.left_out} frames of the secret, which are left "
@@ -304,8 +312,6 @@ def _notes(scheme: Scheme, plan: Plan, output: Any, settings: Settings) -> Itera
         )
     if shrunk := _shrunk(plan):
         yield shrunk
-    if lost := media.left_out(plan.cover_path, output):
-        yield f"left out of the cover: {lost}"
     if scheme.accepts == "pictures":
         sound = scheme.carries_sound and settings.sound_bit_rate > 0
         if lost := media.unsent(plan.secret_path, sound):

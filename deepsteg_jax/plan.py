@@ -1,6 +1,6 @@
 """The plan of a job: how a secret fits into the cover's frames, and which frame carries which."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -178,6 +178,12 @@ class Plan(NamedTuple):
     secret_clock: Clock | None
     schedule: Schedule
     fit: Fit | None
+    more: tuple["Plan", ...] = ()  # of further secrets in the same cover
+
+    @property
+    def each(self) -> tuple["Plan", ...]:
+        """The plan of each secret."""
+        return (self, *self.more)
 
     @property
     def needs_numbers(self) -> bool:
@@ -197,8 +203,15 @@ def make_plan(cover: Any, secret: Any, align: str = "time", loop_cover: bool = F
     Raises:
         UserError: bad input, or the cover is too short.
     """
-    cover_info, secret_info = media.probe(cover), media.probe(secret)
-    cover_clock, secret_clock = clock_of(cover, cover_info), clock_of(secret, secret_info)
+    info = media.probe(cover)
+    return _laid(cover, info, clock_of(cover, info), secret, align, loop_cover)
+
+
+def _laid(
+    cover: Any, cover_info: media.Info, cover_clock: Clock, secret: Any, align: str, loop_cover: bool
+) -> Plan:
+    secret_info = media.probe(secret)
+    secret_clock = clock_of(secret, secret_info)
     if cover_info.is_image and len(secret_clock.times) > 1:
         raise UserError(
             f"the cover {cover} is an image and the secret {secret} has more frames: give a video"
@@ -221,6 +234,23 @@ def make_plan_for_bytes(cover: Any, secret: Any, loop_cover: bool = False) -> Pl
     times = clock_of(cover, info)
     everything = Schedule(np.zeros(len(times.times), int), 1)
     return Plan(cover, secret, info, times, None, None, everything, None)
+
+
+def plan_job(
+    cover: Any, secrets: Sequence[Any], pictures: bool, align: str = "time", loop_cover: bool = False
+) -> Plan:
+    """Plan to hide secrets, all paths, in one cover, as pictures or as the files that they are.
+
+    Raises:
+        UserError: as `make_plan` and `make_plan_for_bytes`.
+    """
+    first, *others = secrets
+    if not pictures:
+        plan = make_plan_for_bytes(cover, first, loop_cover)
+        return plan._replace(more=tuple(plan._replace(secret_path=secret) for secret in others))
+    plan = make_plan(cover, first, align, loop_cover)
+    known = plan.cover_path, plan.cover, plan.cover_clock
+    return plan._replace(more=tuple(_laid(*known, secret, align, loop_cover) for secret in others))
 
 
 def _check_length(secret: Any, clock: Clock, info: media.Info, cover: Clock) -> None:

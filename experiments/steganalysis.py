@@ -142,8 +142,8 @@ def embed_adaptive(payload: float, planes: list[np.ndarray], rng, neighbours=())
     in_rgb = planes[0].shape == planes[1].shape
     cover = np.stack(planes, axis=-1) if in_rgb else Planes(*planes)
     free, beside = adaptive.free_of(cover), tuple(map(tuple, neighbours))
-    order = adaptive.keyed_order(rng.bytes(32), 0, len(free))
-    found = adaptive.embed(adaptive.planes_of(cover), beside, order, free, data, settings.height, pricing)
+    order = adaptive.keyed_order(rng.bytes(32), 0, len(free))[None]
+    found = adaptive.embed(adaptive.planes_of(cover), beside, order, free, [data], settings.height, pricing)
     stego = adaptive.frame_of(found, cover)
     return planes_of(stego) if in_rgb else list(stego)
 

@@ -1,6 +1,7 @@
 """Helpers of several tests: reading a clip, and schemes that stand in for real ones."""
 
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -113,8 +114,7 @@ class PlaneScheme(Scheme):
         return _Slots(min(sizes), len(sizes))
 
     def sender(self, plan, credentials, settings, measured=None):
-        paths = plan.secret_path if isinstance(plan.secret_path, tuple) else (plan.secret_path,)
-        data = [path.read_bytes() for path in paths]
+        data = [Path(each.secret_path).read_bytes() for each in plan.each]
         return _PlaneSender(measured, list(zip(credentials, data, strict=True)), self.slots)
 
     def probe(self, stego, deriver):

@@ -143,7 +143,7 @@ def test_hide(run, calls, folder):
     code, out, _ = run(*HIDE, "--for=post", "--scheme=robust", "--loop-cover", "--drop-tags", *changes)
     assert code == 0 and out == "out.mp4: 1 frame of 64x48\n"
     positional, named = calls[0]
-    assert positional == ("cover.mkv", "secret.mkv", "out.mp4", "a passphrase")
+    assert positional == ("cover.mkv", ["secret.mkv"], "out.mp4", ["a passphrase"])
     assert named.pop("changes") == {
         "model.modulus": 4,
         "video.align": "frames",
@@ -151,7 +151,7 @@ def test_hide(run, calls, folder):
         "a": (1, 2),
     }
     given = {"purpose": "post", "scheme": "robust", "loop_cover": True, "drop_tags": True}
-    assert named == given | {"announce": cli.announce}
+    assert named == given | {"announce": cli.announce, "slots": 1}
 
 
 def test_the_advice_of_a_message_can_be_followed(run, calls, folder):
@@ -161,7 +161,27 @@ def test_the_advice_of_a_message_can_be_followed(run, calls, folder):
 def test_the_suffix_chooses_where_nothing_is_said(run, calls, folder):
     assert run(*HIDE)[0] == 0
     named = {"purpose": None, "scheme": None, "changes": {}, "loop_cover": False, "drop_tags": False}
-    assert calls[0][1] == named | {"announce": cli.announce}
+    assert calls[0][1] == named | {"announce": cli.announce, "slots": 1}
+
+
+def test_several_secrets_have_a_key_each(run, calls, folder, monkeypatch):
+    for name in ("a.key", "b.key"):
+        keys.write_key_file(name)
+    two = ["hide", "cover.mkv", "secret.mkv", "stego.mkv", *HIDE[3:], "--slots=4"]
+    files = ["--key-file=a.key", "--key-file=b.key"]
+    assert run(*two, *files)[0] == 0
+    (_, secrets, _, found), named = calls.pop()
+    assert secrets == ["secret.mkv", "stego.mkv"] and named["slots"] == 4
+    assert found == [Path(name).read_bytes() for name in ("a.key", "b.key")]
+    code, _, err = run(*two, files[0])
+    assert code == 1 and "2 secrets need as many keys, and 1 are given" in err
+    entries = iter(["first words", "first words", "other words", "other words"])
+    monkeypatch.delenv(keys.PASSPHRASE_VARIABLE)
+    monkeypatch.setattr(keys.sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(keys.getpass, "getpass", lambda prompt: next(entries))
+    code, _, err = run(*two)
+    assert code == 0 and calls[0][0][3] == ["first words", "other words"]
+    assert err.index("for secret.mkv:") < err.index("for stego.mkv:")
 
 
 def test_reveal(run, calls, folder):
@@ -282,7 +302,7 @@ def test_keygen_makes_a_key_that_hide_takes(run, calls, folder):
     code, out, err = run("keygen", "-o", str(key))
     assert (code, err) == (0, "") and str(key) in out
     assert run(*HIDE, f"--key-file={key}")[0] == 0
-    assert calls[0][0][3] == key.read_bytes()
+    assert calls[0][0][3] == [key.read_bytes()]
     code, _, err = run("keygen", "-o", str(key))
     assert code == 1 and err == f"deepsteg: {key} exists: a key is never overwritten, give another name\n"
 

@@ -32,6 +32,9 @@ NOTHING = (
     "or nothing is hidden, or the file was recoded"
 )
 
+SLOTS = (1, 2, 4, 8)
+"""The numbers of slots that a stego may have; a receiver, who is not told, tries all."""
+
 GREY = 128
 """The level that stands for unreadable pixels."""
 
@@ -46,6 +49,7 @@ class Settings(NamedTuple):
     loop_cover: bool = False
     sound_bit_rate: int = 64_000  # bits per second; 0 leaves the secret's sound out
     drop_tags: bool = False  # leave out the cover's: location, camera, author, title, ...
+    slots: int = 1  # equal parts of the cover: one for each secret, noise in those that are left
 
 
 class Cost(NamedTuple):
@@ -114,7 +118,7 @@ class Found:
 
 
 class Sender(ABC):
-    """Hides one secret; a context manager that releases temporary files."""
+    """Hides one secret, or several in slots; a context manager that releases temporary files."""
 
     notes: tuple[str, ...] = ()
     """Notes for the user."""
@@ -216,7 +220,7 @@ class Scheme(ABC):
     """Whether the sound of a secret that is a video travels with it."""
 
     slots = 1
-    """The largest number of secrets, each with a key of its own, in one cover."""
+    """The largest number of slots, each for a secret with a key of its own, in one cover: one of SLOTS."""
 
     still = False
     """Whether it is made for single images."""
@@ -229,8 +233,8 @@ class Scheme(ABC):
         """Say what a cover like `info`, with this number of frames, can hold."""
         return f"a secret of up to {info.width}x{info.height}, as long as itself"
 
-    def holds(self, info: media.Info, frames: int) -> int | None:
-        """Return the bytes of the largest file that fits as it is; None: pictures travel."""
+    def holds(self, info: media.Info, frames: int, slots: int = 1) -> int | None:
+        """Return the bytes of the largest file that fits into a slot as it is; None: pictures travel."""
         return None
 
     def check(self, info: media.Info) -> None:  # noqa: B027
@@ -259,7 +263,7 @@ class Scheme(ABC):
 
         Args:
             plan: the plan of the job.
-            credentials: a passphrase or a key file's content for each secret.
+            credentials: a passphrase or a key file's content for each plan of `plan.each`.
             settings: the sender's choices.
             measured: the result of `measure`.
 
@@ -320,6 +324,18 @@ class Scheme(ABC):
     def graph_facts(self) -> dict[str, Any]:
         """Return what users of exported files must know; "group": the most frames of a graph."""
         return {"group": self.group}
+
+
+def check_slots(scheme: Scheme, settings: Settings, secrets: int) -> None:
+    """Raise UserError unless a scheme has the slots that are wanted, and they hold this many secrets."""
+    if settings.slots not in SLOTS:
+        raise UserError(f"a stego has {', '.join(map(str, SLOTS))} slots, not {settings.slots}")
+    if settings.slots > scheme.slots:
+        raise UserError(f"the scheme {scheme.name} has {scheme.slots} slot{'s' * (scheme.slots > 1)} at most")
+    if secrets > settings.slots:
+        raise UserError(f"{secrets} secrets need as many slots: give --slots with 2, 4 or 8")
+    if settings.loop_cover and settings.slots > 1:
+        raise UserError("a cover with slots cannot be repeated: give a longer cover")
 
 
 def ranges(numbers: Sequence[int]) -> str:

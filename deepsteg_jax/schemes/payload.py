@@ -2,6 +2,7 @@
 
 import hashlib
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple
@@ -23,6 +24,10 @@ class Payload(NamedTuple):
     digest: bytes  # SHA-256 of both
     coded: bool
     note: str  # for the user: which of the two, and how fine
+
+
+NOTHING = Payload(b"", BytesIO(), 0, b"", False, "")
+"""In the place of a secret."""
 
 
 def _packed_name(path: Path) -> bytes:

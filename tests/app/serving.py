@@ -71,13 +71,8 @@ class Files(PlaneScheme):
         self.config = ConfigDict({"payload": {"rate": 0.1}, "video": {"align": "time"}})
         self._probed = probed
 
-    def holds(self, info, frames):
+    def holds(self, info, frames, slots=1):
         return info.width * info.height // 16 * frames - 8
-
-    def sender(self, plan, credentials, settings, measured=None):
-        return super().sender(
-            plan._replace(secret_path=Path(plan.secret_path)), credentials, settings, measured
-        )
 
     def probe(self, stego, deriver):
         self._probed.append("adaptive")

@@ -48,7 +48,8 @@ def write_secret(folder, size, seed=0):
 
 
 def hide(cover, secret, stego, credentials=KEY):
-    return pipeline.hide(PlaneScheme(), credentials, cover, secret, stego, quiet)
+    settings = Settings(slots=2) if isinstance(secret, tuple) else Settings()
+    return pipeline.hide(PlaneScheme(), credentials, cover, secret, stego, quiet, settings)
 
 
 @pytest.mark.parametrize("size", [0, 1, 200, 800])
@@ -75,6 +76,26 @@ def test_each_key_opens_its_own_secret(tmp_path, cover):
         assert output.read_bytes() == secret.read_bytes()
     with pytest.raises(UserError, match="no hidden video for this passphrase or key"):
         pipeline.reveal([PlaneScheme()], KEY[::-1], stego, output, quiet)
+
+
+@pytest.mark.parametrize(
+    ("secrets", "credentials", "settings", "words"),
+    [
+        (2, [KEY, OTHER], {}, "2 secrets need as many slots"),
+        (1, [KEY], {"slots": 3}, "a stego has 1, 2, 4, 8 slots, not 3"),
+        (1, [KEY], {"slots": 4}, "the scheme planes has 2 slots at most"),
+        (1, [KEY], {"slots": 2, "loop_cover": True}, "cannot be repeated"),
+        (2, ["caf\u00e9", "cafe\u0301"], {"slots": 2}, "two secrets have the same passphrase or key"),
+    ],
+)
+def test_slots_that_cannot_be(tmp_path, cover, secrets, credentials, settings, words):
+    paths = tuple(write_secret(tmp_path, 10, seed) for seed in range(secrets))
+    before = names(tmp_path)
+    with pytest.raises(UserError, match=words):
+        pipeline.hide(
+            PlaneScheme(), credentials, cover, paths, tmp_path / "s.mkv", quiet, Settings(**settings)
+        )
+    assert names(tmp_path) == before
 
 
 def test_a_cut_stego_gives_what_arrived(tmp_path, cover):

@@ -1,6 +1,6 @@
 """Embed bytes in the samples of one frame, in the order that a key gives, where changes cost least."""
 
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -8,11 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepsteg_jax.keys import KEY_BYTES
 from deepsteg_jax.media import Planes
 from deepsteg_jax.schemes import low_bits
 from deepsteg_jax.schemes.adaptive import costs, trellis
+from deepsteg_jax.stripes import map_stripes
 
 Samples = tuple[np.ndarray, ...]  # the planes of a frame, uint8 or uint16 [h, w] each
+
+
+class Slot(NamedTuple):
+    """One of the equal parts of a stego, each for a secret of its own."""
+
+    number: int = 0
+    of: int = 1
+
+    @property
+    def nonce(self) -> bytes:
+        """12 bytes that no other slot has."""
+        return bytes([self.number, self.of - 1]).ljust(12, b"\0")
 
 
 class Pricing(NamedTuple):
@@ -66,37 +80,49 @@ def keyed_order(key: bytes, number: int, count: int) -> np.ndarray:
     return low_bits.choose_indices(key, number, count, count).astype(np.int32)
 
 
+@lru_cache(maxsize=4)
+def public_order(samples: int, count: int) -> np.ndarray:
+    """Return the first `count` places of a random order of a frame's samples that everybody knows."""
+    return low_bits.choose_indices(bytes(KEY_BYTES), 0, count, samples).astype(np.int32)
+
+
+def slot_order(key: bytes, number: int, samples: int, slot: Slot) -> np.ndarray:
+    """Return `keyed_order` of a slot's share of a frame's samples, int32 [samples // slot.of]."""
+    order = keyed_order(key, number, samples // slot.of)
+    return order if slot.of == 1 else public_order(samples, samples)[slot.number :: slot.of][order]
+
+
 def embed(
     planes: Samples,
     neighbours: tuple[Samples, ...],
-    order: np.ndarray,
+    orders: np.ndarray,
     free: np.ndarray,
-    data: bytes,
+    data: list[bytes],
     height: int,
     pricing: Pricing,
 ) -> Samples | None:
-    """Embed bytes in a frame.
+    """Embed bytes in the slots of a frame.
 
     Args:
         planes: of the cover.
         neighbours: planes of the frames before and after it, where there are such.
-        order: of all its samples, see `keyed_order`.
+        orders: int32 [slots, samples of a slot], see `slot_order`.
         free: bool [samples, 2], which of them may change by -1 and by +1.
-        data: the bytes.
+        data: the bytes of each slot, of one length.
         height: constraint height of the trellis.
         pricing: for the costs.
 
     Returns:
         The planes of the stego; None where too few samples can be changed.
     """
-    bits = np.unpackbits(np.frombuffer(data, np.uint8))
-    layout = trellis.layout(len(order), len(bits), height)
-    changed, met = _embed(layout, pricing, planes, neighbours, order, free, bits)
+    bits = np.stack([np.unpackbits(np.frombuffer(each, np.uint8)) for each in data])
+    layout = trellis.layout(orders.shape[1], bits.shape[1], height)
+    changed, met = _embed(layout, pricing, planes, neighbours, orders, free, bits)
     return tuple(map(np.asarray, changed)) if met else None
 
 
 def extract(planes: Samples, order: np.ndarray, count: int, height: int) -> bytes:
-    """Return the `count` bytes that `embed` put there; random ones where nothing was."""
+    """Return the `count` bytes that `embed` put there, in one slot; random ones where nothing was."""
     layout = trellis.layout(len(order), 8 * count, height)
     return np.packbits(np.asarray(_extract(layout, planes, order))).tobytes()
 
@@ -110,13 +136,18 @@ def fits(samples: int, count: int, height: int) -> bool:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _embed(layout, pricing: Pricing, planes, neighbours, order, free, message):
+def _embed(layout, pricing: Pricing, planes, neighbours, orders, free, messages):
     priced = [_priced(pricing, i, planes, neighbours) for i in range(len(planes))]
     priced = jnp.where(free, jnp.concatenate(priced), jnp.inf)
     samples = _flat(planes)
-    changes, met = trellis.embed(layout, samples[order], priced[order], message)
-    samples = samples.at[order].add(changes, unique_indices=True)
-    return planes_like(planes, samples), met
+
+    def one(slot):
+        order, message = slot
+        return trellis.embed(layout, samples[order], priced[order], message)
+
+    changes, met = map_stripes(one, (orders, messages))
+    samples = samples.at[orders].add(changes, unique_indices=True)
+    return planes_like(planes, samples), met.all()
 
 
 def _priced(pricing: Pricing, i: int, planes, neighbours) -> jax.Array:

@@ -2,11 +2,11 @@
 
 Each of the two holds a salt of its own, at public places since it must be read before the key exists, and the
 header, sealed with ChaCha20-Poly1305 (RFC 8439) at places that the key picks. A frame that is damaged or gone
-so loses neither. All bits look random to whoever lacks the key.
+so loses neither. All bits look random to whoever lacks the key. Slots share the salt, and have a header each.
 """
 
 import struct
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from deepsteg_jax import keys
 from deepsteg_jax.schemes import low_bits
-from deepsteg_jax.schemes.adaptive.embedding import Samples, planes_like
+from deepsteg_jax.schemes.adaptive.embedding import Samples, Slot, planes_like, public_order
+from deepsteg_jax.schemes.base import SLOTS
 
 VERSION = 1  # of the format
 FRAMES = 2  # that hold salt and header
 TAG_BYTES = 16
-LEAST_SAMPLES = 4096  # of a frame, for salt, header and something of the secret
+LEAST_SAMPLES = 4096  # of a frame and slot, for salt, header and something of the secret
 _AREA = 4224  # public samples from which the key picks those of the header, at most
 _HEADER = struct.Struct("<BBBBIIQ32s16s")
 HEIGHTS = range(4, 11)  # of the trellis; with 3, one frame in 200 cannot be embedded in at the densest
@@ -40,19 +41,21 @@ class Header(NamedTuple):
     salt: bytes  # of the master key
 
 
-@lru_cache(maxsize=4)
-def _public(samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the salt and those that the header is picked from."""
-    salt_bits = 8 * keys.SALT_BYTES
-    area = min(_AREA, samples // 4)
-    chosen = low_bits.choose_indices(bytes(keys.KEY_BYTES), 0, salt_bits + area, samples)
-    return chosen[:salt_bits], chosen[salt_bits:]
+def _area(samples: int, slots: int) -> int:
+    return min(_AREA, samples // (4 * slots))
 
 
-def sample_count(samples: int) -> int:
-    """Count those of a frame's samples that hold salt and header."""
-    area = min(_AREA, samples // 4)
-    return 8 * keys.SALT_BYTES + low_bits.samples_needed(_HEADER.size + TAG_BYTES, area)
+def _public(samples: int, slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the indices of the salt, and those that headers are picked from, [slots, area]."""
+    salt_bits, area = 8 * keys.SALT_BYTES, _area(samples, slots)
+    chosen = public_order(samples, salt_bits + slots * area)
+    return chosen[:salt_bits], chosen[salt_bits:].reshape(slots, area)
+
+
+def sample_count(samples: int, slots: int) -> int:
+    """Count those of a frame's samples that hold salt and headers."""
+    each = low_bits.samples_needed(_HEADER.size + TAG_BYTES, _area(samples, slots))
+    return 8 * keys.SALT_BYTES + slots * each
 
 
 def _picked(master: bytes, area: np.ndarray) -> np.ndarray:
@@ -64,39 +67,56 @@ def _sealer(master: bytes) -> ChaCha20Poly1305:
     return ChaCha20Poly1305(keys.subkey(master, "adaptive header"))
 
 
-def embed(planes: Samples, salt: bytes, master: bytes, header: Header) -> tuple[Samples, np.ndarray]:
-    """Write salt and header into a frame.
+def embed(
+    planes: Samples, salt: bytes, masters: Sequence[bytes], headers: Sequence[Header]
+) -> tuple[Samples, np.ndarray]:
+    """Write salt and headers into a frame.
 
     Args:
-        planes: of the cover, LEAST_SAMPLES or more in all.
+        planes: of the cover, LEAST_SAMPLES or more for each slot.
         salt: of this frame.
-        master: the key derived with that salt.
-        header: for the receiver.
+        masters: the key of each slot, derived with that salt.
+        headers: of each slot, for its receiver.
 
     Returns:
         The planes, and the indices of all samples that carry something now.
     """
-    packed = _HEADER.pack(VERSION, *header)
     samples = np.concatenate([plane.ravel() for plane in planes])
     low = (samples & 255).astype(np.uint8)
-    salt_at, area = _public(len(low))
-    header_at = _picked(master, area)
-    for indices, data in (salt_at, salt), (header_at, _sealer(master).encrypt(bytes(12), packed, None)):
-        low_bits.write(low, low.copy(), indices, data, 1, _TABLE)
+    salt_at, areas = _public(len(low), len(headers))
+    places, data = [salt_at], [salt]
+    for number, (master, header, area) in enumerate(zip(masters, headers, areas, strict=True)):
+        packed, slot = _HEADER.pack(VERSION, *header), Slot(number, len(headers))
+        places.append(_picked(master, area))
+        data.append(_sealer(master).encrypt(slot.nonce, packed, None))
+    for indices, sealed in zip(places, data, strict=True):
+        low_bits.write(low, low.copy(), indices, sealed, 1, _TABLE)
     written = samples & ~np.array(255, samples.dtype) | low
-    return planes_like(planes, written), np.concatenate([salt_at, header_at])
+    return planes_like(planes, written), np.concatenate(places)
 
 
-def read(planes: Samples, deriver: keys.Deriver) -> Header | None:
-    """Return the header that a frame holds for a key; None if there is none. One key is derived."""
+def read(planes: Samples, deriver: keys.Deriver) -> tuple[Header, Slot] | None:
+    """Return the header that a frame holds for a key, and its slot; None if there is none.
+
+    One key is derived, and as many headers tried as there are slots in stegos of 1, 2, 4 and 8.
+    """
     low = np.concatenate([(plane & 255).astype(np.uint8).ravel() for plane in planes])
     if len(low) < LEAST_SAMPLES:
         low = np.zeros(LEAST_SAMPLES, np.uint8)  # the same work for every input
-    salt_at, area = _public(len(low))
-    master = deriver(low_bits.read(low, salt_at, keys.SALT_BYTES, _TABLE))
-    sealed = low_bits.read(low, _picked(master, area), _HEADER.size + TAG_BYTES, _TABLE)
+    master = deriver(low_bits.read(low, _public(len(low), 1)[0], keys.SALT_BYTES, _TABLE))
+    for slots in SLOTS:
+        if slots * LEAST_SAMPLES <= len(low):
+            for number, area in enumerate(_public(len(low), slots)[1]):
+                slot = Slot(number, slots)
+                sealed = low_bits.read(low, _picked(master, area), _HEADER.size + TAG_BYTES, _TABLE)
+                if header := _opened(master, slot, sealed):
+                    return header, slot
+    return None
+
+
+def _opened(master: bytes, slot: Slot, sealed: bytes) -> Header | None:
     try:
-        version, *fields = _HEADER.unpack(_sealer(master).decrypt(bytes(12), sealed, None))
+        version, *fields = _HEADER.unpack(_sealer(master).decrypt(slot.nonce, sealed, None))
     except InvalidTag:
         return None
     header = Header(*fields)

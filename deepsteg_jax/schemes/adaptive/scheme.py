@@ -2,9 +2,14 @@
 
 secret -> bytes -> a sealed chunk for each frame -> trellis code at HILL costs, in keyed order, in the cover's
 own planes. Every frame of the cover carries the same number of bytes, so that nothing tells where it ends.
+
+Several secrets: a public order deals the samples out to slots, each of which is all of this for a key of its
+own. All slots carry as much as they can, those without a secret random bytes under a random key.
 """
 
 import hashlib
+import os
+import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,9 +29,10 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.plan import Plan
 from deepsteg_jax.schemes import payload
 from deepsteg_jax.schemes.adaptive import embedding, header
-from deepsteg_jax.schemes.adaptive.embedding import Pricing
+from deepsteg_jax.schemes.adaptive.embedding import Pricing, Slot
 from deepsteg_jax.schemes.adaptive.header import TAG_BYTES, Header
 from deepsteg_jax.schemes.base import (
+    SLOTS,
     Cost,
     Found,
     Frame,
@@ -39,6 +45,7 @@ from deepsteg_jax.schemes.base import (
     Stego,
     ranges,
 )
+from deepsteg_jax.schemes.payload import Payload
 
 MOST_RATE = 0.5  # bits per sample
 DENSEST = 0.6  # bits per sample that is embedded in
@@ -59,7 +66,7 @@ _STEGO_BYTES_PER_SAMPLE = 0.35  # lossless H.264
 class AdaptiveScheme(Scheme):
     """Embeds by syndrome-trellis codes; nothing of it is trained."""
 
-    name, purpose, domain, accepts = "adaptive", "file", "own", "bytes"
+    name, purpose, domain, accepts, slots = "adaptive", "file", "own", "bytes", max(SLOTS)
 
     def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
         """Take the whole config; there are no parameters to load.
@@ -88,18 +95,19 @@ class AdaptiveScheme(Scheme):
             int(_BYTES + _BYTES_PER_SAMPLE / 2 * samples),
         )
 
-    def room(self, samples: int, embedded: int, frames: int) -> int:
-        """Return the bytes that frames carry at the config's rate.
+    def room(self, samples: int, embedded: int, frames: int, slots: int = 1) -> int:
+        """Return the bytes that a slot of frames carries at the config's rate, which is that of all slots.
 
         Args:
             samples: of a frame.
             embedded: those of them that are embedded in, which have a limit of their own.
             frames: number of frames.
+            slots: number of slots.
         """
-        if embedded < header.LEAST_SAMPLES:
+        if embedded < slots * header.LEAST_SAMPLES:
             return 0
-        left = embedded - header.sample_count(embedded)
-        bits = min(self.config.payload.rate * samples, DENSEST * left)
+        left = embedded - header.sample_count(embedded, slots)
+        bits = min(self.config.payload.rate * samples, DENSEST * left) / slots
         return frames * max(0, int(bits) // 8 - TAG_BYTES)
 
     def capacity(self, info: media.Info, frames: int) -> str:
@@ -107,14 +115,14 @@ class AdaptiveScheme(Scheme):
         rate, room = self.config.payload.rate, self.holds(info, frames)
         return f"any file of up to {room / 1000:,.1f} kB, at {rate:g} bit per sample, {_risk(rate)}"
 
-    def holds(self, info: media.Info, frames: int) -> int:
+    def holds(self, info: media.Info, frames: int, slots: int = 1) -> int:
         """See `Scheme`."""
         embedded = info.width * info.height
         samples = embedded * (1 if info.pixel_format == "gray" else 3)
         if media.has_planes(info.pixel_format) and not info.is_image:
             across, down = media.subsampling(info.pixel_format)
             samples = embedded = embedded + 2 * -(-info.width // across) * -(-info.height // down)
-        return self.room(samples, embedded, frames)
+        return self.room(samples, embedded, frames, slots)
 
     def check(self, info: media.Info) -> None:
         """Raise UserError unless frames of this size hold header and chunks."""
@@ -129,16 +137,15 @@ class AdaptiveScheme(Scheme):
         self, plan: Plan, credentials: Sequence[keys.Credential], settings: Settings, measured: Any = None
     ) -> "AdaptiveSender":
         """Make the sender of one stego, see `Scheme.sender`."""
-        (credential,) = credentials
-        return AdaptiveSender(self, plan, credential, settings, measured)
+        return AdaptiveSender(self, plan, credentials, settings, measured)
 
     def probe(self, stego: Stego, deriver: keys.Deriver) -> Found | None:
         """Open the header in the first two frames: one derivation, a second one where that is damaged."""
         for frame in islice(stego.frames(), header.FRAMES):
-            found = header.read(embedding.planes_of(frame), deriver)
-            if found:
+            if opened := header.read(embedding.planes_of(frame), deriver):
+                found, slot = opened
                 about = _metadata(stego.info, found.frames)
-                return Found(about, (found, deriver(found.salt)))
+                return Found(about, (found, _Chunks(deriver(found.salt), slot)))
         return None
 
     def receiver(self, found: Found) -> "AdaptiveReceiver":
@@ -155,14 +162,15 @@ def _metadata(info: media.Info, frames: int) -> Metadata:
 
 
 class _Chunks:
-    """Seals and opens the chunk of each frame."""
+    """Seals and opens the chunk of each frame in one slot."""
 
-    def __init__(self, master: bytes):
+    def __init__(self, master: bytes, slot: Slot):
+        self.slot = slot
         self._sealer = ChaCha20Poly1305(keys.subkey(master, "adaptive chunks"))
         self._order_key = keys.subkey(master, "adaptive order")
 
     def order(self, number: int, samples: int) -> np.ndarray:
-        return embedding.keyed_order(self._order_key, number, samples)
+        return embedding.slot_order(self._order_key, number, samples, self.slot)
 
     def seal(self, number: int, chunk: bytes) -> bytes:
         return self._sealer.encrypt(number.to_bytes(12, "little"), chunk, None)
@@ -174,45 +182,65 @@ class _Chunks:
             return None
 
 
-class AdaptiveSender(Sender):
-    """Hides bytes, a chunk in each frame."""
+class _Content:
+    """A secret on its way into a slot, or random bytes in its place."""
 
     def __init__(
-        self, scheme: AdaptiveScheme, plan: Plan, credential: keys.Credential, settings: Settings, first
+        self, sent: Payload, credential: keys.Credential, salts: list[bytes], slot: Slot, shape: tuple
     ):
-        """Prepare the secret, and code it where it does not fit.
+        """Take what is to be sent, and `shape`: height of the trellis, frames, bytes of a chunk."""
+        self.masters = [keys.derive_key(credential, salt) for salt in salts]
+        self.chunks = _Chunks(self.masters[0], slot)
+        height, frames, self._chunk = shape
+        name = len(sent.name)
+        self.header = Header(sent.coded, height, name, frames, self._chunk, sent.size, sent.digest, salts[0])
+        self._rest, self._file = sent.name, sent.file
+
+    def sealed(self, number: int) -> bytes:
+        """Return the next chunk, of frame `number`: the name, the file, then random bytes."""
+        data, self._rest = self._rest[: self._chunk], self._rest[self._chunk :]
+        data += self._file.read(self._chunk - len(data))
+        return self.chunks.seal(number, data + os.urandom(self._chunk - len(data)))
+
+
+class AdaptiveSender(Sender):
+    """Hides bytes, a chunk in each frame and slot."""
+
+    def __init__(
+        self,
+        scheme: AdaptiveScheme,
+        plan: Plan,
+        credentials: Sequence[keys.Credential],
+        settings: Settings,
+        first: Frame,
+    ):
+        """Prepare the secrets, and code those that do not fit.
 
         Raises:
-            UserError: it does not fit, or the cover has no frames.
+            UserError: one does not fit, or the cover has no frames.
         """
         self._frames = len(plan.cover_clock.times)
         model, highest = scheme.config.model, _highest(first, plan.cover.pixel_format)
-        self._pricing = Pricing(highest, float(model.chroma), float(model.still))
-        samples = embedding.sample_count(first)
-        room = scheme.room(samples, len(embedding.free_of(first)), self._frames)
+        self._height, self._pricing = model.height, Pricing(highest, float(model.chroma), float(model.still))
+        samples, slots = embedding.sample_count(first), settings.slots
+        room = scheme.room(samples, len(embedding.free_of(first)), self._frames, slots)
         with ExitStack() as files:
-            self._payload = payload.prepare(Path(plan.secret_path), room, settings.sound_bit_rate, files)
-            if self._payload.size > room:
-                raise UserError(f"{plan.secret_path} changed while it was read: start again")
+            sent = [_prepared(each.secret_path, room, settings, files) for each in plan.each]
             self._files = files.pop_all()
         self._pool = ThreadPoolExecutor(_WORKERS, "embed")
-        chunk = _rounded(-(-self._payload.size // self._frames), room // self._frames)
-        self._rest = self._payload.name
-        self._salts = [keys.random_key()[: keys.SALT_BYTES] for _ in range(header.FRAMES)]
-        self._masters = [keys.derive_key(credential, salt) for salt in self._salts]
-        self._chunks = _Chunks(self._masters[0])
-        self._header = Header(
-            self._payload.coded,
-            model.height,
-            len(self._payload.name),
-            self._frames,
-            chunk,
-            self._payload.size,
-            self._payload.digest,
-            self._salts[0],
-        )
-        rate = 8 * (chunk + TAG_BYTES) / samples
-        self.announcement = f"{self._payload.note}; {rate:.3f} bit per sample, {_risk(rate)}"
+        chunk, note = room // self._frames, f"{slots} slots of {room / 1000:,.1f} kB"
+        if slots == 1:
+            chunk, note = _rounded(-(-sent[0].size // self._frames), chunk), sent[0].note
+        self._salts = [os.urandom(keys.SALT_BYTES) for _ in range(header.FRAMES)]
+        filled = [*zip(sent, credentials, strict=True)]
+        filled += [(payload.NOTHING, keys.random_key()) for _ in range(slots - len(filled))]
+        random.SystemRandom().shuffle(filled)
+        shape = model.height, self._frames, chunk
+        self._contents = [
+            _Content(*content, self._salts, Slot(i, slots), shape) for i, content in enumerate(filled)
+        ]
+        rate = slots * 8 * (chunk + TAG_BYTES) / samples
+        self.announcement = f"{note}; {rate:.3f} bit per sample, {_risk(rate)}"
         self.notes = (self.announcement,)
         self._waiting: list[Frame] = []  # the frame before, the next one to embed, and the one after it
         self._number, self._running = 0, deque()
@@ -237,7 +265,7 @@ class AdaptiveSender(Sender):
         beside = self._waiting[max(i - 1, 0) : i] + self._waiting[i + 1 : i + 2]
         beside *= 2 // max(len(beside), 1)  # the ends have one; the same program serves them
         if self._number < self._frames:
-            sealed = self._chunks.seal(self._number, self._take(self._header.chunk_bytes))
+            sealed = [content.sealed(self._number) for content in self._contents]
             job = self._pool.submit(self._embed, self._number, self._waiting[i], beside, sealed)
         else:  # a cover that has more frames than it promised
             job = Future()
@@ -252,23 +280,16 @@ class AdaptiveSender(Sender):
             done.append(self._running.popleft().result())
         return done
 
-    def _take(self, count: int) -> bytes:
-        """Return the next bytes: the name, the file, then random ones."""
-        data = self._rest[:count]
-        self._rest = self._rest[count:]
-        data += self._payload.file.read(count - len(data))
-        while len(data) < count:
-            data += keys.random_key()
-        return data[:count]
-
-    def _embed(self, number: int, cover: Frame, beside: list[Frame], sealed: bytes) -> Frame:
+    def _embed(self, number: int, cover: Frame, beside: list[Frame], sealed: list[bytes]) -> Frame:
         planes, free = embedding.planes_of(cover), embedding.free_of(cover)
         neighbours = tuple(embedding.planes_of(frame) for frame in beside)
         if number < header.FRAMES:
-            planes, taken = header.embed(planes, self._salts[number], self._masters[number], self._header)
+            masters = [content.masters[number] for content in self._contents]
+            headers = [content.header for content in self._contents]
+            planes, taken = header.embed(planes, self._salts[number], masters, headers)
             free[taken] = False
-        order = self._chunks.order(number, len(free))
-        stego = embedding.embed(planes, neighbours, order, free, sealed, self._header.height, self._pricing)
+        orders = np.stack([content.chunks.order(number, len(free)) for content in self._contents])
+        stego = embedding.embed(planes, neighbours, orders, free, sealed, self._height, self._pricing)
         if stego is None:
             raise UserError(
                 f"frame {number + 1} of the cover has too few samples that can be changed: take another cover"
@@ -279,6 +300,13 @@ class AdaptiveSender(Sender):
         """Stop the work and remove temporary files."""
         self._pool.shutdown(cancel_futures=True)
         self._files.close()
+
+
+def _prepared(path: str | Path, room: int, settings: Settings, files: ExitStack) -> Payload:
+    prepared = payload.prepare(Path(path), room, settings.sound_bit_rate, files)
+    if prepared.size > room:
+        raise UserError(f"{path} changed while it was read: start again")
+    return prepared
 
 
 def _highest(frame: Frame, pixel_format: str) -> int:
@@ -298,10 +326,10 @@ def _rounded(chunk: int, most: int) -> int:
 class AdaptiveReceiver(Receiver):
     """Reveals bytes, chunk by chunk; lost ones are zeros."""
 
-    def __init__(self, metadata: Metadata, found: Header, master: bytes):
+    def __init__(self, metadata: Metadata, found: Header, chunks: _Chunks):
         """Take what `AdaptiveScheme.probe` found."""
         self.metadata, self._header = metadata, found
-        self._chunks, self._digest = _Chunks(master), hashlib.sha256()
+        self._chunks, self._digest = chunks, hashlib.sha256()
         self._at, self._lost = 0, []  # number of the next chunk; of those that did not arrive
         self._left, self._name = found.size, b""
         self.coded = found.coded
@@ -327,7 +355,7 @@ class AdaptiveReceiver(Receiver):
         """Return the chunk in a frame; None if it was changed."""
         planes, size = embedding.planes_of(frame), self._header.chunk_bytes + TAG_BYTES
         samples, height = sum(plane.size for plane in planes), self._header.height
-        if not embedding.fits(samples, size, height):
+        if not embedding.fits(samples // self._chunks.slot.of, size, height):
             return None
         order = self._chunks.order(number, samples)
         return self._chunks.open(number, embedding.extract(planes, order, size, height))

@@ -14,7 +14,8 @@ def embed(planes, taken=NOTHING, highest=255, neighbours=(), **pricing):
     order = embedding.keyed_order(KEY, 0, sum(plane.size for plane in planes))
     free = np.ones((len(order), 2), bool)
     free[taken] = False
-    return embedding.embed(planes, neighbours, order, free, DATA, 3, Pricing(highest, **pricing)), order
+    pricing = Pricing(highest, **pricing)
+    return embedding.embed(planes, neighbours, order[None], free, [DATA], 3, pricing), order
 
 
 def changes(stego, cover):
@@ -70,7 +71,7 @@ def test_channels_of_rgb_move_together():
     cover[:4, :, 0], cover[4:8, :, 2] = 255, 0  # red and blue are at their ends
     planes, free = embedding.planes_of(cover), embedding.free_of(cover)
     order = embedding.keyed_order(KEY, 0, len(free))
-    found = embedding.embed(planes, (), order, free, DATA, 3, embedding.Pricing())
+    found = embedding.embed(planes, (), order[None], free, [DATA], 3, embedding.Pricing())
     stego = embedding.frame_of(found, cover)
     moves = stego.astype(int) - cover
     assert (moves == moves[..., :1]).all() and set(np.unique(moves)) == {-1, 0, 1}
