@@ -19,7 +19,7 @@ from deepsteg_jax import keys, media, memory
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.media.background import read_ahead, write_behind
 from deepsteg_jax.plan import Plan, cover_frames, fitted_size, plan_job, secret_frames
-from deepsteg_jax.schemes import payload
+from deepsteg_jax.schemes import payload, slots
 from deepsteg_jax.schemes.base import (
     NOTHING,
     Cost,
@@ -30,7 +30,6 @@ from deepsteg_jax.schemes.base import (
     Sender,
     Settings,
     Stego,
-    check_slots,
 )
 
 AHEAD, AHEAD_PIXELS = 8, 2**22  # frames read ahead of the work: fewer of large ones, but two
@@ -104,7 +103,7 @@ def hide(
     """
     paths = secret if isinstance(secret, tuple) else (secret,)
     pictures = scheme.accepts == "pictures"
-    check_slots(scheme, settings, len(paths))
+    slots.check(scheme.slots, settings.slots, len(paths), settings.loop_cover, scheme.name)
     plan = plan_job(cover, paths, pictures, settings.align, settings.loop_cover)
     read = _reader(scheme, plan.cover, output)
     info, inputs = plan.cover, (cover, *paths)
@@ -114,7 +113,8 @@ def hide(
     _check_fits(scheme, plan, settings.slots)
     memory.check(_cost(scheme, info).memory_bytes, f"hiding in {info.width}x{info.height}")
     measured = scheme.measure(timed.frame for timed in read(cover))
-    pairs = _paired(scheme, plan, read) if pictures else _unpaired(plan, read)
+    one = pictures and settings.slots == 1
+    pairs = _paired(scheme, plan, read) if one else _unpaired(plan, read)
     credential = credential() if callable(credential) else credential
     credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
     keys.check_different(credentials)
@@ -135,13 +135,13 @@ def hide(
             _check_carried(plan, done)
         seconds = time.monotonic() - start
         notes = (*_notes(scheme, plan, output, settings), *sender.notes)
-    count = len(plan.secret_clock.times) if pictures and settings.slots == 1 else 0
+    count = len(plan.secret_clock.times) if one else 0
     return Report(count, info.width, info.height, info.rate, seconds, done, notes, media.size_of(output))
 
 
-def _check_fits(scheme: Scheme, plan: Plan, slots: int) -> None:
+def _check_fits(scheme: Scheme, plan: Plan, count: int) -> None:
     """Raise UserError if a secret that travels as bytes has too many."""
-    room = scheme.holds(plan.cover, len(plan.cover_clock.times), slots)
+    room = scheme.holds(plan.cover, len(plan.cover_clock.times), count)
     if room is not None:
         for each in plan.each:
             payload.check(Path(each.secret_path), room)
@@ -155,8 +155,8 @@ def _announcement(scheme: Scheme, plan: Plan, output: Any, sender: Sender, setti
     """Say what will be done, before the work; of slots nothing that depends on their content."""
     size = scheme.cost(plan.cover.height, plan.cover.width, len(plan.cover_clock.times)).stego_bytes
     size *= plan.schedule.passes
-    shrunk = _shrunk(plan) if settings.slots == 1 else ""
-    said = "; ".join(part for part in (sender.announcement, shrunk) if part)
+    parts = sender.announcement, _shrunk(plan) if settings.slots == 1 else ""
+    said = "; ".join(filter(None, parts))
     return f"{said}{_about(output, size)}".removeprefix("; ")
 
 
@@ -253,7 +253,7 @@ def _unpaired(plan: Plan, read: Callable) -> Iterator[tuple[Pair, int]]:
 
 def _check_carried(plan: Plan, done: int) -> None:
     """Raise UserError if a cover turned out to have fewer frames than it promised."""
-    needed = len(plan.schedule.numbers)
+    needed = max(len(each.schedule.numbers) for each in plan.each)
     if done < needed:
         raise UserError(
             f"the cover {plan.cover_path} ends after {done} frames, {needed} are needed: "

@@ -32,9 +32,6 @@ NOTHING = (
     "or nothing is hidden, or the file was recoded"
 )
 
-SLOTS = (1, 2, 4, 8)
-"""The numbers of slots that a stego may have; a receiver, who is not told, tries all."""
-
 GREY = 128
 """The level that stands for unreadable pixels."""
 
@@ -88,7 +85,7 @@ class Pair(NamedTuple):
     """A frame of the cover and the secret that it is to carry."""
 
     cover: Frame
-    secret: np.ndarray | None  # uint8 [h', w', 3] as it lies, no larger than the cover; None: bytes travel
+    secret: np.ndarray | None  # uint8 [h', w', 3] as it lies, no larger than the cover; None: bytes or slots
     number: int = 0  # of the secret's frame
     time: int = 0  # its ticks
 
@@ -220,7 +217,7 @@ class Scheme(ABC):
     """Whether the sound of a secret that is a video travels with it."""
 
     slots = 1
-    """The largest number of slots, each for a secret with a key of its own, in one cover: one of SLOTS."""
+    """The largest number of slots, each for a secret with a key of its own, in one cover, see `slots`."""
 
     still = False
     """Whether it is made for single images."""
@@ -324,18 +321,6 @@ class Scheme(ABC):
     def graph_facts(self) -> dict[str, Any]:
         """Return what users of exported files must know; "group": the most frames of a graph."""
         return {"group": self.group}
-
-
-def check_slots(scheme: Scheme, settings: Settings, secrets: int) -> None:
-    """Raise UserError unless a scheme has the slots that are wanted, and they hold this many secrets."""
-    if settings.slots not in SLOTS:
-        raise UserError(f"a stego has {', '.join(map(str, SLOTS))} slots, not {settings.slots}")
-    if settings.slots > scheme.slots:
-        raise UserError(f"the scheme {scheme.name} has {scheme.slots} slot{'s' * (scheme.slots > 1)} at most")
-    if secrets > settings.slots:
-        raise UserError(f"{secrets} secrets need as many slots: give --slots with 2, 4 or 8")
-    if settings.loop_cover and settings.slots > 1:
-        raise UserError("a cover with slots cannot be repeated: give a longer cover")
 
 
 def ranges(numbers: Sequence[int]) -> str:

@@ -1,6 +1,6 @@
 """Embed bytes in the samples of one frame, in the order that a key gives, where changes cost least."""
 
-from functools import lru_cache, partial
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -8,25 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsteg_jax.keys import KEY_BYTES
 from deepsteg_jax.media import Planes
 from deepsteg_jax.schemes import low_bits
 from deepsteg_jax.schemes.adaptive import costs, trellis
+from deepsteg_jax.schemes.slots import Slot, share
 from deepsteg_jax.stripes import map_stripes
 
 Samples = tuple[np.ndarray, ...]  # the planes of a frame, uint8 or uint16 [h, w] each
-
-
-class Slot(NamedTuple):
-    """One of the equal parts of a stego, each for a secret of its own."""
-
-    number: int = 0
-    of: int = 1
-
-    @property
-    def nonce(self) -> bytes:
-        """12 bytes that no other slot has."""
-        return bytes([self.number, self.of - 1]).ljust(12, b"\0")
 
 
 class Pricing(NamedTuple):
@@ -80,16 +68,10 @@ def keyed_order(key: bytes, number: int, count: int) -> np.ndarray:
     return low_bits.choose_indices(key, number, count, count).astype(np.int32)
 
 
-@lru_cache(maxsize=4)
-def public_order(samples: int, count: int) -> np.ndarray:
-    """Return the first `count` places of a random order of a frame's samples that everybody knows."""
-    return low_bits.choose_indices(bytes(KEY_BYTES), 0, count, samples).astype(np.int32)
-
-
 def slot_order(key: bytes, number: int, samples: int, slot: Slot) -> np.ndarray:
     """Return `keyed_order` of a slot's share of a frame's samples, int32 [samples // slot.of]."""
     order = keyed_order(key, number, samples // slot.of)
-    return order if slot.of == 1 else public_order(samples, samples)[slot.number :: slot.of][order]
+    return order if slot.of == 1 else share(samples, slot)[order]
 
 
 def embed(

@@ -9,7 +9,6 @@ own. All slots carry as much as they can, those without a secret random bytes un
 
 import hashlib
 import os
-import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,12 +26,11 @@ from ml_collections import ConfigDict
 from deepsteg_jax import keys, media
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.plan import Plan
-from deepsteg_jax.schemes import payload
+from deepsteg_jax.schemes import payload, slots
 from deepsteg_jax.schemes.adaptive import embedding, header
-from deepsteg_jax.schemes.adaptive.embedding import Pricing, Slot
+from deepsteg_jax.schemes.adaptive.embedding import Pricing
 from deepsteg_jax.schemes.adaptive.header import TAG_BYTES, Header
 from deepsteg_jax.schemes.base import (
-    SLOTS,
     Cost,
     Found,
     Frame,
@@ -46,6 +44,7 @@ from deepsteg_jax.schemes.base import (
     ranges,
 )
 from deepsteg_jax.schemes.payload import Payload
+from deepsteg_jax.schemes.slots import Slot
 
 MOST_RATE = 0.5  # bits per sample
 DENSEST = 0.6  # bits per sample that is embedded in
@@ -66,7 +65,7 @@ _STEGO_BYTES_PER_SAMPLE = 0.35  # lossless H.264
 class AdaptiveScheme(Scheme):
     """Embeds by syndrome-trellis codes; nothing of it is trained."""
 
-    name, purpose, domain, accepts, slots = "adaptive", "file", "own", "bytes", max(SLOTS)
+    name, purpose, domain, accepts, slots = "adaptive", "file", "own", "bytes", max(slots.NUMBERS)
 
     def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
         """Take the whole config; there are no parameters to load.
@@ -222,24 +221,22 @@ class AdaptiveSender(Sender):
         self._frames = len(plan.cover_clock.times)
         model, highest = scheme.config.model, _highest(first, plan.cover.pixel_format)
         self._height, self._pricing = model.height, Pricing(highest, float(model.chroma), float(model.still))
-        samples, slots = embedding.sample_count(first), settings.slots
-        room = scheme.room(samples, len(embedding.free_of(first)), self._frames, slots)
+        samples, count = embedding.sample_count(first), settings.slots
+        room = scheme.room(samples, len(embedding.free_of(first)), self._frames, count)
         with ExitStack() as files:
             sent = [_prepared(each.secret_path, room, settings, files) for each in plan.each]
             self._files = files.pop_all()
         self._pool = ThreadPoolExecutor(_WORKERS, "embed")
-        chunk, note = room // self._frames, f"{slots} slots of {room / 1000:,.1f} kB"
-        if slots == 1:
+        chunk, note = room // self._frames, f"{count} slots of {room / 1000:,.1f} kB"
+        if count == 1:
             chunk, note = _rounded(-(-sent[0].size // self._frames), chunk), sent[0].note
         self._salts = [os.urandom(keys.SALT_BYTES) for _ in range(header.FRAMES)]
-        filled = [*zip(sent, credentials, strict=True)]
-        filled += [(payload.NOTHING, keys.random_key()) for _ in range(slots - len(filled))]
-        random.SystemRandom().shuffle(filled)
+        filled = slots.deal(zip(sent, credentials, strict=True), payload.NOTHING, count)
         shape = model.height, self._frames, chunk
         self._contents = [
-            _Content(*content, self._salts, Slot(i, slots), shape) for i, content in enumerate(filled)
+            _Content(*content, self._salts, Slot(i, count), shape) for i, content in enumerate(filled)
         ]
-        rate = slots * 8 * (chunk + TAG_BYTES) / samples
+        rate = count * 8 * (chunk + TAG_BYTES) / samples
         self.announcement = f"{note}; {rate:.3f} bit per sample, {_risk(rate)}"
         self.notes = (self.announcement,)
         self._waiting: list[Frame] = []  # the frame before, the next one to embed, and the one after it

@@ -3,7 +3,7 @@ import pytest
 
 from deepsteg_jax import keys
 from deepsteg_jax.schemes.adaptive import header
-from deepsteg_jax.schemes.adaptive.embedding import Slot
+from deepsteg_jax.schemes.slots import Slot
 from tests.schemes.adaptive.conftest import KEY
 
 SALT, MASTER = bytes(range(16)), keys.derive_key(KEY, bytes(range(16)))

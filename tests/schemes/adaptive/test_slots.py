@@ -11,6 +11,7 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes import low_bits
 from deepsteg_jax.schemes.adaptive import embedding, header
 from deepsteg_jax.schemes.base import NOTHING
+from deepsteg_jax.schemes.slots import Slot, public_order
 from tests.helpers import names
 from tests.schemes.adaptive.conftest import hide, make_scheme, read_planes, reveal, write_planes
 from tests.synthetic import noise, save, smooth
@@ -86,7 +87,7 @@ def test_all_slots_change_as_many_samples(filled):
         before, after = (read_planes(path) for path in (filled.cover, stego))
         flat = [np.concatenate([plane.ravel() for plane in frame]).astype(int) for frame in before + after]
         changed = np.stack(flat[:COUNT]) != np.stack(flat[COUNT:])
-        order = embedding.public_order(changed.shape[1], changed.shape[1])
+        order = public_order(changed.shape[1], changed.shape[1])
         counts = [changed[:, order[slot::ALL]].sum() for slot in range(ALL)]
         assert 500 < max(counts) < 1.15 * min(counts)
 
@@ -115,4 +116,4 @@ def test_a_header_knows_its_slot():
     made = header.Header(False, 6, 0, 1, 1, 1, bytes(32), salt)
     for slots in (1, 8):
         stego, _ = header.embed(planes, salt, [master] * slots, [made] * slots)
-        assert header.read(stego, keys.Deriver(KEYS[0])) == (made, embedding.Slot(0, slots))
+        assert header.read(stego, keys.Deriver(KEYS[0])) == (made, Slot(0, slots))
