@@ -178,7 +178,7 @@ class Plan(NamedTuple):
     secret_clock: Clock | None
     schedule: Schedule
     fit: Fit | None
-    more: tuple["Plan", ...] = ()  # of further secrets in the same cover
+    more: tuple = ()  # plans of further secrets in the same cover
 
     @property
     def each(self) -> tuple["Plan", ...]:
