@@ -17,7 +17,22 @@ from deepsteg_jax.media.images import (
     is_sequence,
     save_small,
 )
-from deepsteg_jax.media.outputs import check_output, check_place, destination, padded_size, takes_rgb_only
+from deepsteg_jax.media.jpeg import (
+    Coefficients,
+    JpegWriter,
+    check_jpeg,
+    is_jpeg,
+    nonzero,
+    read_coefficients,
+)
+from deepsteg_jax.media.outputs import (
+    check_output,
+    check_place,
+    destination,
+    padded_size,
+    takes_rgb_only,
+    writing,
+)
 from deepsteg_jax.media.planes import (
     Planes,
     TimedPlanes,
@@ -47,13 +62,15 @@ from deepsteg_jax.media.source import (
     timing,
 )
 from deepsteg_jax.media.tracks import Loop
-from deepsteg_jax.media.writer import Writer, write_frames, writing
+from deepsteg_jax.media.writer import Writer, write_frames
 
 __all__ = [
     "BT601",
+    "Coefficients",
     "Colour",
     "FOLDER_RATE",
     "Info",
+    "JpegWriter",
     "Loop",
     "Lossy",
     "Planes",
@@ -63,6 +80,7 @@ __all__ = [
     "Timing",
     "TimedPlanes",
     "Writer",
+    "check_jpeg",
     "check_output",
     "check_place",
     "check_readable",
@@ -83,6 +101,7 @@ __all__ = [
     "is_exact",
     "is_folder",
     "is_hdr",
+    "is_jpeg",
     "is_playable",
     "is_sequence",
     "is_sound",
@@ -90,8 +109,10 @@ __all__ = [
     "is_video",
     "left_out",
     "likely_size",
+    "nonzero",
     "padded_size",
     "probe",
+    "read_coefficients",
     "read_frames",
     "read_planes",
     "read_timed",

@@ -189,6 +189,12 @@ def _colour(image: Image.Image, path: Path) -> Colour:
     return Colour()
 
 
+def orientation(path: Path) -> int:
+    """Return the orientation that Exif says, 1 to 8; raise UserError as `load` does."""
+    with _opened(path) as image:
+        return image.getexif().get(_ORIENTATION, 1)
+
+
 def read_animation(path: Path) -> Iterator[Frame]:
     """Yield the frames of an animation."""
     time = 0

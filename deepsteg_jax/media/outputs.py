@@ -3,14 +3,15 @@
 import errno
 import os
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import formats
 from deepsteg_jax.media.codecs import RGB, Coding
+from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.images import is_folder, is_pattern, is_sequence, shown
 from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.media.planes import subsampling
@@ -87,6 +88,16 @@ def destination(path: str | Path) -> Path:
 def part_path(path: Path) -> Path:
     """Return a new temporary name beside `path`, for a file that is renamed to it when complete."""
     return path.with_name(f".{secrets.token_hex(4)}.part")  # short: `path` may be as long as names can be
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn errors of the disk into UserErrors about `path`."""
+    try:
+        yield
+    except ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{shown(path)} cannot be written: {' '.join(reason.split())}") from error
 
 
 def takes_rgb_only(path: str | Path | Clip) -> bool:

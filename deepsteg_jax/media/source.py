@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.media import clock, images, sdr
+from deepsteg_jax.media import clock, images, jpeg, sdr
 from deepsteg_jax.media.codecs import GREY, RGB, Colour
 from deepsteg_jax.media.container import check_colours, decoder_of, existing, has_alpha_beside, opened
 from deepsteg_jax.media.damage import ERRORS, Ffv1Check, decode_all, is_cut, past_damage, up_to_damage
@@ -53,6 +53,7 @@ class Info(NamedTuple):
     tracks: int = 0  # of sound and subtitles
     pixel_format: str = RGB  # of the file, as FFmpeg calls it; of images "gray" if they are, else RGB
     colour: Colour = Colour()  # that its numbers stand for
+    coefficients: int = 0  # other than 0 of an image that can stay a JPEG, DC left out
 
 
 class Timed(NamedTuple):
@@ -75,6 +76,7 @@ def probe(path: str | Path | Clip, damaged: list[int] | None = None) -> Info:
         first, still = images.load(found[0]), not is_sequence(path)
         colour = images.colour_of(found[0])
         info = Info(first.shape[1], first.shape[0], len(found), FOLDER_RATE, still, colour=colour)
+        info = info._replace(coefficients=jpeg.count_nonzero(found[0]) if still else 0)
         return info._replace(pixel_format=GREY) if still and (first == first[..., :1]).all() else info
     if images.is_animation(path):
         return _probe_animation(path)

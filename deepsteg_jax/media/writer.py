@@ -1,7 +1,6 @@
 """Writing clips: to a temporary name, renamed when complete."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,10 +9,16 @@ import numpy as np
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import formats, images, planes
 from deepsteg_jax.media.codecs import RGB, Colour, Lossy
-from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.images import FOLDER_RATE, is_pattern, is_sequence, shown
 from deepsteg_jax.media.memory import Clip
-from deepsteg_jax.media.outputs import check_sequence, check_suffix, destination, part_path, takes_rgb_only
+from deepsteg_jax.media.outputs import (
+    check_sequence,
+    check_suffix,
+    destination,
+    part_path,
+    takes_rgb_only,
+    writing,
+)
 from deepsteg_jax.media.planes import Planes
 from deepsteg_jax.media.sound import Sound
 from deepsteg_jax.media.tracks import Loop
@@ -157,16 +162,6 @@ class Writer:
             raise UserError(f"{shown(self._path)} was not written: there are no frames to put into it")
         with writing(self._path):
             self._sink.finish()
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn errors of the disk into UserErrors about `path`."""
-    try:
-        yield
-    except ERRORS as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"{shown(path)} cannot be written: {' '.join(reason.split())}") from error
 
 
 class _MemorySink:
