@@ -21,7 +21,7 @@ from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.pipeline import Report
 from deepsteg_jax.schemes.base import Purpose, Scheme
 
-SHIPPED = ("video", "image", "adaptive", "robust", "robust_image")
+SHIPPED = ("video", "image", "adaptive", "adaptive_jpeg", "robust", "robust_image")
 """The names of the shipped checkpoints."""
 
 random_key = keys.random_key
@@ -334,12 +334,13 @@ def describe(path: str | PathLike, purpose: Purpose | None = None) -> str:
         + ("" if info.is_image else f", {seconds:.1f} s")
     ]
     for name in [purpose] if purpose else ["file", "post"]:
-        made = _shipped.scheme(_shipped.for_cover(info, name))
+        made = _shipped.scheme(_shipped.for_cover(info, name, path if info.coefficients else None))
         cost = made.cost(info.height, info.width, frames)
+        size = cost.stego_bytes or media.size_of(path)
         lines.append(
             f"--for {name} ({made.name}): holds {made.capacity(info, frames)}; about "
             f"{_duration(cost.seconds)} on two cores, "
-            f"{cost.memory_bytes / 2**30:.1f} GiB of memory, a stego of {cost.stego_bytes / 2**20:.1f} MiB; "
+            f"{cost.memory_bytes / 2**30:.1f} GiB of memory, a stego of {size / 2**20:.1f} MiB; "
             f"{SURVIVES[made.purpose]}"
         )
     return "\n".join(lines)
@@ -355,7 +356,7 @@ def _suitable(cover: str, output: str, purpose: str | None, scheme: str | None, 
     if scheme not in (None, *PURPOSES):
         raise UserError(f"there is no scheme {scheme!r}: give one of {', '.join(PURPOSES)}")
     purpose = PURPOSES.get(scheme) or purpose or ("file" if media.is_exact(output) else "post")
-    name = _shipped.for_cover(info, purpose)
+    name = _shipped.for_cover(info, purpose, output)
     return loading.load(loading.config_of(name, changes)) if changes else _shipped.scheme(name)
 
 

@@ -104,9 +104,16 @@ class Shipped:
             self._kept[name] = load(config_of(name))
         return self._kept[name]
 
-    def for_cover(self, info: media.Info, purpose: Purpose) -> str:
-        """Return the name of the checkpoint that hides in such a cover for this purpose."""
-        return _name(purpose, info.is_image)
+    def for_cover(self, info: media.Info, purpose: Purpose, output: str | None = None) -> str:
+        """Return the name of the checkpoint that hides in such a cover for this purpose.
+
+        Args:
+            info: the cover's.
+            purpose: of the stego.
+            output: the stego's name; None: an exact format.
+        """
+        stays_jpeg = purpose == "file" and info.is_image and output is not None and media.is_jpeg(output)
+        return "adaptive_jpeg" if stays_jpeg else _name(purpose, info.is_image)
 
     def for_stego(self, info: media.Info, exact: bool) -> list[str]:
         """Return the names of those that may have made a stego, the likeliest first.
@@ -116,6 +123,8 @@ class Shipped:
             exact: whether its format keeps every sample.
         """
         surviving = ["robust_image", "robust"] if info.is_image else ["robust"]
+        if info.coefficients:
+            return ["adaptive_jpeg", *surviving]
         if media.has_planes(info.pixel_format) and not info.is_image:
             return ["adaptive", *surviving]  # which work in planes; two frames tell the first one
         exactly = ["image", "video", "adaptive"] if info.is_image else ["video", "image", "adaptive"]

@@ -58,10 +58,9 @@ class Report(NamedTuple):
     def summary(self) -> str:
         """Summarise the job in one line for the user."""
         notes = "".join(f"; {note}" for note in self.notes)
-        frames = self.frames or self.processed
         took = f"{self.seconds:.1f}" if self.seconds < 10 else f"{self.seconds:.0f}"
-        size = shown_size(self.size_bytes)
-        return f"{frames} frames of {self.width}x{self.height}, {size}, took {took} s{notes}"
+        about = f"{self.width}x{self.height}, {shown_size(self.size_bytes)}"
+        return f"{self.frames or self.processed} frames of {about}, took {took} s{notes}"
 
 
 def shown_size(size: float) -> str:
@@ -154,10 +153,9 @@ def _cost(scheme: Scheme, info: media.Info) -> Cost:
 def _announcement(scheme: Scheme, plan: Plan, output: Any, sender: Sender, settings: Settings) -> str:
     """Say what will be done, before the work; of slots nothing that depends on their content."""
     size = scheme.cost(plan.cover.height, plan.cover.width, len(plan.cover_clock.times)).stego_bytes
-    size *= plan.schedule.passes
+    size = size * plan.schedule.passes or media.size_of(plan.cover_path)
     parts = sender.announcement, _shrunk(plan) if settings.slots == 1 else ""
-    said = "; ".join(filter(None, parts))
-    return f"{said}{_about(output, size)}".removeprefix("; ")
+    return f"{'; '.join(filter(None, parts))}{_about(output, size)}".removeprefix("; ")
 
 
 def _shrunk(plan: Plan) -> str:
@@ -166,11 +164,8 @@ def _shrunk(plan: Plan) -> str:
         return ""
     width, height = fitted_size(plan.secret, plan.cover.width, plan.cover.height)
     own = plan.secret.width, plan.secret.height
-    return (
-        ""
-        if (width, height) == own
-        else f"the secret is scaled down from {own[0]}x{own[1]} to {width}x{height}"
-    )
+    said = f"the secret is scaled down from {own[0]}x{own[1]} to {width}x{height}"
+    return "" if (width, height) == own else said
 
 
 class _Counted:
@@ -208,9 +203,12 @@ def _sent(sender: Sender, pairs: Iterable[tuple[Pair, int]]) -> Iterator[list[tu
 
 def check_output(scheme: Scheme, output: Any, info: media.Info, inputs: Sequence[Any]) -> None:
     """Raise UserError unless `output` can take a stego of a cover like `info`."""
+    if scheme.domain == "coefficients":
+        media.check_jpeg(inputs[0], output, inputs)
+        return
     survives, size = scheme.lossy is not None, (info.width, info.height)
-    planes = _in_planes(scheme, info, output)
-    kind = {"pixel_format": scheme.pixel_format or info.pixel_format} if planes else {}
+    own = {"pixel_format": scheme.pixel_format or info.pixel_format}
+    kind = own if _in_planes(scheme, info, output) else {}
     size = size if survives or kind or info.is_image else None
     media.check_output(output, inputs, info.is_image, lossy=survives, size=size, **kind)
 
@@ -228,9 +226,11 @@ def _reader(scheme: Scheme, info: media.Info, output: Any = None) -> Callable:
 
     Where an `output` takes RGB only, planes are made of RGB, as a receiver will make them.
     """
+    if scheme.domain == "coefficients":
+        return media.read_coefficients
+    by_rgb = output is not None and media.takes_rgb_only(output)
     if not _in_planes(scheme, info, output):
         return media.read_timed
-    by_rgb = output is not None and media.takes_rgb_only(output)
     return partial(media.read_planes, pixel_format=scheme.pixel_format, by_rgb=by_rgb)
 
 
@@ -261,8 +261,10 @@ def _check_carried(plan: Plan, done: int) -> None:
         )
 
 
-def _stego_writer(scheme: Scheme, plan: Plan, output: Any, drop_tags: bool) -> media.Writer:
+def _stego_writer(scheme: Scheme, plan: Plan, output: Any, drop_tags: bool) -> Any:
     """Write the stego with the cover's times, pixel shape, sound and subtitles."""
+    if scheme.domain == "coefficients":
+        return media.JpegWriter(output, plan.cover_path, drop_tags)
     info, loop = plan.cover, None
     if plan.schedule.passes > 1:
         period = Fraction(plan.cover_clock.duration).limit_denominator(10**6)
@@ -459,14 +461,12 @@ class _PictureWriter:
         self.path, self._writer = path, writer
         (width, height), padded = size, media.padded_size(path, *size)
         self._margins = (0, padded[1] - height), (0, padded[0] - width), (0, 0)
-        self.notes = (
-            () if padded == size else (f"padded to {padded[0]}x{padded[1]}, since H.264 needs even sides",)
-        )
+        note = f"padded to {padded[0]}x{padded[1]}, since H.264 needs even sides"
+        self.notes = () if padded == size else (note,)
 
     def write_all(self, pieces: Sequence[Any]) -> None:
-        pieces = (
-            [(np.pad(frame, self._margins, "edge"), at) for frame, at in pieces] if self.notes else pieces
-        )
+        if self.notes:
+            pieces = [(np.pad(frame, self._margins, "edge"), at) for frame, at in pieces]
         _write_all(self._writer, pieces)
 
     def add_sound(self, sound: media.Sound | None) -> None:

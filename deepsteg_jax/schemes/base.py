@@ -36,7 +36,7 @@ GREY = 128
 """The level that stands for unreadable pixels."""
 
 Frame = Any
-"""A frame in a scheme's domain: RGB uint8 [h, w, 3], or `media.Planes`."""
+"""A frame in a scheme's domain: RGB uint8 [h, w, 3], `media.Planes` or `media.Coefficients`."""
 
 
 class Settings(NamedTuple):
@@ -54,7 +54,7 @@ class Cost(NamedTuple):
 
     seconds: float  # on two cores
     memory_bytes: int  # of the process at its peak
-    stego_bytes: int
+    stego_bytes: int  # 0: as many as the cover has
     revealing_bytes: int  # of the process at its peak, to reveal
 
 
@@ -200,8 +200,8 @@ class Scheme(ABC):
     purpose: Purpose
     """"file": survives exact copies; "post": survives codecs; "live": frame by frame."""
 
-    domain: Literal["rgb", "planes", "own"] = "rgb"
-    """The frames that it works on: RGB, planes, or those of the two that the file has."""
+    domain: Literal["rgb", "planes", "own", "coefficients"] = "rgb"
+    """The frames that it works on: RGB, planes, those of the two that the file has, or coefficients."""
 
     pixel_format: str | None = None
     """The format of its planes, to which all others are converted; None: the cover's own."""

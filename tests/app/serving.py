@@ -22,7 +22,7 @@ from tests.helpers import PlainScheme, PlaneScheme
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = float(os.environ.get("PATIENCE_S", 120))  # before a test gives up
-SHIPPED = ("video", "image", "adaptive", "robust", "robust_image")
+SHIPPED = ("video", "image", "adaptive", "adaptive_jpeg", "robust", "robust_image")
 KEY = "hunter2 is Not a good one"
 
 
@@ -85,7 +85,9 @@ def stand_ins(patch, probed=None):
     from deepsteg_jax.app.choices import Schemes
 
     probed = [] if probed is None else probed
-    made = {name: Files(probed) if name == "adaptive" else Pictures(name, probed) for name in SHIPPED}
+    made = {
+        name: Files(probed) if name.startswith("adaptive") else Pictures(name, probed) for name in SHIPPED
+    }
     patch.setattr(loading, "load", lambda config: made[config.get("checkpoint", "adaptive")])
     patch.setattr(loading, "config_of", lambda name: ConfigDict({"checkpoint": name}))
     return Schemes(ConfigDict({"checkpoint": "video"}))
