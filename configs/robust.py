@@ -51,6 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
         ("fine", 1.0, "C2"),
     )
     config.growth = 2.4  # most that H.264 of the stego may take, in bits of the cover's; 0: no limit
+    config.sound_share = 0.25  # of a layer's bytes, most that the secret's sound may take; 0: leave it out
     config.margin = 0.95  # share that is used of what a layer could carry through its rung
 
     config.optimizer = ConfigDict()
@@ -95,6 +96,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.video.align = "time"
     config.video.crf = 18  # of an H.264 stego, x264's constant rate factor
     config.video.jpeg_quality = 90  # of a JPEG stego
+    config.video.sound_bit_rate = 16_000  # most of the secret's sound, bits per second; 0: hide none
     config.video.cover = "sample:bikes.mp4"
     config.video.secret = "sample:bigbuckbunny.mp4"
 

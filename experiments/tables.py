@@ -9,7 +9,7 @@ scripts that these pages name and copy their JSON to experiments/results first.
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from experiments import common
+from experiments.markdown import cells, short, table, titles_of
 
 PAGES = (
     common.ROOT / "README.md",
@@ -26,29 +27,6 @@ PAGES = (
 )
 PUBLISHED = Path(__file__).with_name("published.json")
 MARK = re.compile(r"(<!-- table ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def table(titles: Iterable[str], rows: Iterable[Iterable]) -> str:
-    """A Markdown table."""
-    titles = list(titles)
-    head, *lines = ("| " + " | ".join(map(str, line)) + " |" for line in (titles, *rows))
-    return "\n".join([head, "|" + "---|" * len(titles), *lines])
-
-
-def cells(figures: dict[str, float], columns: dict[str, tuple[str, str]]) -> list[str]:
-    """Formatted figures, a dash where one is missing; columns: {name: (title, format)}."""
-    return [format(figures[name], style) if name in figures else "-" for name, (_, style) in columns.items()]
-
-
-def titles_of(columns: dict[str, tuple[str, str]]) -> list[str]:
-    """The titles of columns {name: (title, format)}."""
-    return [title for title, _ in columns.values()]
-
-
-def short(value: float, digits: int = 3) -> str:
-    """A figure with a few digits, thousands separated."""
-    rounded = float(f"{value:.{digits}g}")
-    return f"{rounded:,.0f}" if rounded >= 10 ** (digits - 1) or not rounded else f"{rounded:.{digits}g}"
 
 
 # --- lossless quality: experiments.quality -------------------------------------------------------
@@ -255,6 +233,19 @@ def side_information(report: dict) -> str:
         f"Stego dB: {stego}; secret {secret}. Sound: {report['sound_bytes']:,} bytes of Opus, "
         f"{report['packets']:,} packets; {exact}."
     )
+
+
+def secret_sound(rows: list[dict]) -> str:
+    """The secret's picture in `robust` without and with its sound, mean over clips."""
+    lines = []
+    for row in rows:
+        plain, sounding = ([item[side] for item in row["items"]] for side in ("without", "with"))
+        psnr = (np.mean([figures["secret_psnr_db"] for figures in each]) for each in (plain, sounding))
+        kbit_s = np.mean([figures["sound_bit_s"] for figures in sounding]) / 1000
+        lines.append(
+            [f"{row['width']}x{row['height']}", row["share"], f"{kbit_s:.1f}", *map("{:.2f}".format, psnr)]
+        )
+    return table(["cover", "`sound_share`", "sound kbit/s", "secret dB without", "with sound"], lines)
 
 
 # --- simulated channels: experiments.channels ----------------------------------------------------
@@ -542,6 +533,7 @@ TABLES = {
     "linking": Table("linking", linking),
     "ablation": Table("ablation", ablation),
     "side information": Table("side_information", side_information),
+    "secret sound": Table("secret_sound", secret_sound),
     "channels": Table("channels", channels),
     "enhancement": Table("enhancement", enhancement),
     "export": Table("export", export),

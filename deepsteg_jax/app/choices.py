@@ -257,7 +257,7 @@ def _returns(scheme: Scheme, info: media.Info, frames: int, secret: Clip) -> tup
         raise UserError("the cover is a picture and the secret a video: a video needs a video as its cover")
     width, height = fitted_size(secret.info, info.width, info.height)
     said, small = _size(secret, width, height), (width, height) != (secret.info.width, secret.info.height)
-    said += ", coarser, without sound" if scheme.lossy and not info.is_image else ""
+    said += ", coarser" if scheme.lossy and not info.is_image else ""
     return said.removeprefix(" "), ["A larger result, or a larger cover, keeps more of the secret."] * small
 
 

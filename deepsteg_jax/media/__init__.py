@@ -47,6 +47,7 @@ from deepsteg_jax.media.planes import (
 from deepsteg_jax.media.routes import check_tracks, left_out, unsent
 from deepsteg_jax.media.sdr import is_hdr
 from deepsteg_jax.media.sound import Sound, encode_sound, is_sound
+from deepsteg_jax.media.sound_packets import PACKET, PacketReader, PacketWriter, encode_packets, packet_bytes
 from deepsteg_jax.media.source import (
     Info,
     Timed,
@@ -73,6 +74,9 @@ __all__ = [
     "JpegWriter",
     "Loop",
     "Lossy",
+    "PACKET",
+    "PacketReader",
+    "PacketWriter",
     "Planes",
     "RGB",
     "Sound",
@@ -93,6 +97,7 @@ __all__ = [
     "decompress",
     "destination",
     "encode_jpeg",
+    "encode_packets",
     "encode_sound",
     "frame_times",
     "from_rgb",
@@ -110,6 +115,7 @@ __all__ = [
     "left_out",
     "likely_size",
     "nonzero",
+    "packet_bytes",
     "padded_size",
     "probe",
     "read_coefficients",

@@ -22,7 +22,7 @@ SOUND_RATE = 48_000  # Opus, samples per second
 _LONGEST_PAUSE = 3600  # seconds
 _JITTER = 1024  # samples by which times may be off: containers round them
 _BIT_RATE = 96_000  # of a channel
-_OGG_OPTIONS = {"page_duration": "200000"}  # us; a damaged byte costs a page, which else lasts a second
+OGG_OPTIONS = {"page_duration": "200000"}  # us; a damaged byte costs a page, which else lasts a second
 
 
 class Sound(NamedTuple):
@@ -57,8 +57,8 @@ def encode_sound(path: str | Path, bit_rate: int, copy: bool = True) -> Sound | 
         origin = next(read_timed(path)).time * video.time_base
         packets = demux(container, [track])
         file = TemporaryFile()  # noqa: SIM115, the caller closes it
-        with _complaining(path, file):
-            with av.open(file, "w", format="ogg", options=dict(_OGG_OPTIONS)) as output:
+        with complaining(path, file):
+            with av.open(file, "w", format="ogg", options=dict(OGG_OPTIONS)) as output:
                 if track.codec_context.name in ("opus", "libopus") and copy:
                     first = _copy_opus(packets, track, output)
                 else:
@@ -72,7 +72,7 @@ def encode_sound(path: str | Path, bit_rate: int, copy: bool = True) -> Sound | 
 
 
 @contextmanager
-def _complaining(path: Path, file: BinaryIO) -> Iterator[None]:
+def complaining(path: Path, file: BinaryIO) -> Iterator[None]:
     """Turn errors of FFmpeg into UserErrors about the sound, and close the temporary file."""
     try:
         yield
@@ -127,11 +127,87 @@ def _encode_opus(
     return recoder.start
 
 
-class Recoder:
-    """Codes a sound track anew at its times; more than two channels are mixed down to two, but for PCM.
+class Decoder:
+    """Decodes a sound track to samples at its times: silence in gaps, overlaps cut.
 
     Sample format, rate and channels may change inside the track.
     """
+
+    def __init__(self, layout: str, rate: int):
+        """Take the layout, such as "mono", and the rate of the samples to give."""
+        self._layout, self._rate = layout, rate
+        self._decoder = self._resampler = self._kind = self._time = None
+        self._next = self._begin = None  # numbers of samples, from the file's time 0 on
+        self._error = None
+
+    @property
+    def start(self) -> Fraction | None:
+        """When the first sample sounds, in seconds; None: there is none yet."""
+        return None if self._begin is None else Fraction(self._begin, self._rate)
+
+    def take(self, packet: av.Packet) -> list[np.ndarray]:
+        """Return the samples that a packet of the track completes, float32 [channels, n] each."""
+        self._decoder = packet.stream.codec_context
+        try:
+            return self._decoded(packet.decode())
+        except av.error.FFmpegError as error:
+            if self._next is not None:
+                raise
+            self._error = error  # a recording that starts inside a packet
+            return []
+
+    def finish(self) -> list[np.ndarray]:
+        """Return the remaining samples; raise what hindered decoding if nothing could be decoded."""
+        if self._next is None and self._error is not None:
+            raise self._error
+        if self._next is None:
+            return []
+        decoded = self._decoded(self._decoder.decode(None))  # a decoder may hold frames back
+        return decoded + [samples for piece in self._rest() for samples in self._placed(piece)]
+
+    def _decoded(self, frames: list[av.AudioFrame]) -> list[np.ndarray]:
+        for frame in frames:
+            repeated = frame.pts == self._time  # it stands for a block of frames
+            self._time = frame.pts
+            frame.pts = None if repeated else frame.pts
+        pieces = [piece for frame in frames for piece in self._resampled(frame)]
+        return [samples for piece in pieces for samples in self._placed(piece)]
+
+    def _resampled(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
+        kind, pieces = (frame.format.name, frame.layout.name, frame.sample_rate), []
+        if kind != self._kind:
+            pieces = self._rest()
+            self._kind, self._resampler = kind, av.AudioResampler("fltp", self._layout, self._rate)
+        return pieces + self._resampler.resample(frame)
+
+    def _rest(self) -> list[av.AudioFrame]:
+        """Return what the resampler still holds."""
+        pieces = [] if self._resampler is None else self._resampler.resample(None)
+        return [piece for piece in pieces if piece is not None]
+
+    def _placed(self, piece: av.AudioFrame) -> list[np.ndarray]:
+        """Return samples at their time: after silence where there is a gap, cut where they overlap."""
+        samples, placed = piece.to_ndarray(), []
+        time = None if piece.pts is None else round(piece.pts * piece.time_base * self._rate)
+        if self._next is None:
+            self._begin = self._next = time or 0
+        gap = 0 if time is None else time - self._next
+        if gap > _LONGEST_PAUSE * self._rate:
+            raise UserError(
+                f"the sound has a pause of {gap / self._rate / 3600:.0f} hours: repair or cut it first"
+            )
+        if gap < -_JITTER:
+            samples = samples[:, -gap:]
+        while gap > _JITTER:
+            placed.append(np.zeros((len(samples), min(gap, self._rate)), np.float32))
+            gap -= placed[-1].shape[1]
+        placed += [samples] * bool(samples.size)
+        self._next += sum(x.shape[1] for x in placed)
+        return placed
+
+
+class Recoder:
+    """Codes a sound track anew at its times; more than two channels are mixed down to two, but for PCM."""
 
     def __init__(
         self,
@@ -158,84 +234,36 @@ class Recoder:
         self.stream = output.add_stream(encoder, rate=self._rate, layout=self._layout)
         self.stream.bit_rate = bit_rate or _BIT_RATE * (1 if self._layout == "mono" else 2)
         self.stream.metadata["encoder"] = encoder_tag(encoder)
-        self._decoder = self._resampler = self._kind = self._time = None
-        self._next = None  # number of the next sample
-        self._begin, self._from_zero = 0, from_zero
-        self._error = None
+        self._decoder, self._from_zero = Decoder(self._layout, self._rate), from_zero
+        self._next = 0  # number of the next sample
 
     @property
     def start(self) -> Fraction | None:
         """When the first sample sounds, in seconds; None: there is none yet."""
-        return None if self._next is None else Fraction(self._begin, self._rate)
+        return self._decoder.start
 
     def take(self, packet: av.Packet) -> list[av.Packet]:
         """Return the packets to write for a packet of the track."""
-        self._decoder = packet.stream.codec_context
-        try:
-            return self._coded(packet.decode())
-        except av.error.FFmpegError as error:
-            if self._next is not None:
-                raise
-            self._error = error  # a recording that starts inside a packet
-            return []
-
-    def _coded(self, frames: list[av.AudioFrame]) -> list[av.Packet]:
-        for frame in frames:
-            repeated = frame.pts == self._time  # it stands for a block of frames
-            self._time = frame.pts
-            frame.pts = None if repeated else frame.pts
-        pieces = [piece for frame in frames for piece in self._resampled(frame)]
-        return [coded for piece in pieces for coded in self._add(piece)]
+        return [coded for samples in self._decoder.take(packet) for coded in self._encode(samples)]
 
     def finish(self) -> list[av.Packet]:
         """Return the remaining packets; raise what hindered decoding if nothing could be decoded."""
-        if self._next is None and self._error is not None:
-            raise self._error
-        if self._next is None:
-            return []
-        coded = self._coded(self._decoder.decode(None))  # a decoder may hold frames back
-        coded += [rest for piece in self._rest() for rest in self._add(piece)]
-        return coded + self.stream.encode(None)
-
-    def _resampled(self, frame: av.AudioFrame) -> list[av.AudioFrame]:
-        kind, pieces = (frame.format.name, frame.layout.name, frame.sample_rate), []
-        if kind != self._kind:
-            pieces = self._rest()
-            self._kind, self._resampler = kind, av.AudioResampler("fltp", self._layout, self._rate)
-        return pieces + self._resampler.resample(frame)
-
-    def _rest(self) -> list[av.AudioFrame]:
-        """Return what the resampler still holds."""
-        pieces = [] if self._resampler is None else self._resampler.resample(None)
-        return [piece for piece in pieces if piece is not None]
-
-    def _add(self, piece: av.AudioFrame) -> list[av.Packet]:
-        """Encode samples at their time: after silence where there is a gap, cut where they overlap."""
-        samples, coded = piece.to_ndarray(), []
-        time = None if piece.pts is None else round(piece.pts * piece.time_base * self._rate)
-        if self._next is None:
-            self._begin = self._next = time or 0
-        gap = 0 if time is None else time - self._next
-        if gap > _LONGEST_PAUSE * self._rate:
-            raise UserError(
-                f"the sound has a pause of {gap / self._rate / 3600:.0f} hours: repair or cut it first"
-            )
-        if gap < -_JITTER:
-            samples = samples[:, -gap:]
-        while gap > _JITTER:
-            silence = np.zeros((len(samples), min(gap, self._rate)), np.float32)
-            coded += self._encode(silence)
-            gap -= silence.shape[1]
-        return coded + self._encode(samples)
+        coded = [packet for samples in self._decoder.finish() for packet in self._encode(samples)]
+        return coded if self.start is None else coded + self.stream.encode(None)
 
     def _encode(self, samples: np.ndarray) -> list[av.Packet]:
-        if not samples.size:
-            return []
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)
-        frame.sample_rate, frame.time_base = self._rate, Fraction(1, self._rate)
-        frame.pts = self._next - self._begin * self._from_zero
+        frame = sound_frame(samples, self._layout, self._rate)
+        begin = 0 if self._from_zero else round(self.start * self._rate)
+        frame.pts = begin + self._next
         self._next += samples.shape[1]
         return self.stream.encode(frame)  # which cuts frames of the encoder's size
+
+
+def sound_frame(samples: np.ndarray, layout: str, rate: int) -> av.AudioFrame:
+    """Return a frame of samples, float32 [channels, n]."""
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
+    frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+    return frame
 
 
 def is_sound(sound: Sound) -> bool:

@@ -85,7 +85,7 @@ def test_any_file_travels_bit_for_bit(visitor, clips):
 def test_what_the_secret_will_come_back_as(visitor, clips):
     dropped(visitor, clips, secret="large.mkv")
     said = estimate(visitor, wish="post", quality="balanced")["html"]
-    assert "smaller, at 85 × 64 (its own: 128 × 96), coarser, without sound" in said
+    assert "smaller, at 85 × 64 (its own: 128 × 96), coarser" in said
     assert "A larger result" in said
     said = estimate(visitor)["html"]
     assert "coded again" in said and "fit" in said

@@ -177,7 +177,6 @@ function setUpHide() {
   form.addEventListener("change", ({ target }) => {
     const wish = form.elements.wish.value;
     for (const each of ["file", "post"]) at(`qualities_${each}`).hidden = each !== wish;
-    at("sound").hidden = wish === "post";
     if (!["file", "password"].includes(target.type)) estimate();
   });
   form.addEventListener("input", ({ target }) => {

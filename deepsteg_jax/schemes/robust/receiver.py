@@ -5,12 +5,15 @@ frames -> their numbers in the stego -> header -> layers, from the most robust t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from itertools import takewhile
 from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 
+from deepsteg_jax import media
+from deepsteg_jax.media.temporary import temporary_files
 from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes import base
 from deepsteg_jax.schemes.base import GREY, Metadata, Timed, ranges
@@ -20,6 +23,7 @@ from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT
 from deepsteg_jax.schemes.robust.modem import Modem, planes_of
 from deepsteg_jax.schemes.robust.secret_layers import decode_layer, needs_below
 from deepsteg_jax.schemes.robust.segment import Format, Reading, Segment
+from deepsteg_jax.schemes.robust.sound import Packets, split
 
 _KEPT = 2 * SEGMENT  # frames that are kept of those that were not found again
 
@@ -42,6 +46,7 @@ class Part(NamedTuple):
     layers: int  # that could be read
     of: int  # layers that there are
     payload: int  # bytes of what could be read
+    sound: Packets | None = None
 
 
 def _not_found_at_end(received: list[_Received]) -> list[_Received]:
@@ -160,12 +165,14 @@ class SegmentReceiver:
     def _read_part(self, segment: Segment, reading: np.ndarray, planes: dict[int, list]) -> Part | None:
         metadata = segment.header.metadata
         flat = reading[:, np.array(segment.starts)].reshape(3, -1)
-        messages = self._messages(segment, Reading(*flat), planes)
-        shown, count, payload = _shown(messages, (segment.header.length, metadata.height, metadata.width, 3))
+        messages = list(self._messages(segment, Reading(*flat), planes))
+        payload = sum(len(message) for message in messages if message)
+        sound, messages = split(messages)
+        shown, count = _shown(messages, (segment.header.length, metadata.height, metadata.width, 3))
         if shown is None:
             return None
         used = sum(capacity > 0 for capacity in segment.header.capacities)
-        return Part(segment.number, metadata, shown, count, used, payload)
+        return Part(segment.number, metadata, shown, count, used, payload, sound)
 
     def _messages(self, segment: Segment, reading: Reading, planes) -> Iterator[bytes | None]:
         """Yield the message of each layer in use; None: it cannot be read."""
@@ -205,20 +212,19 @@ class SegmentReceiver:
         return llr.reshape(-1, fine.BITS)
 
 
-def _shown(messages: Iterable[bytes | None], shape: tuple[int, ...]) -> tuple[np.ndarray | None, int, int]:
-    """Return the finest secret in these messages or None, the number of its layers, and their bytes.
+def _shown(read: Sequence[bytes | None], shape: tuple[int, ...]) -> tuple[np.ndarray | None, int]:
+    """Return the finest secret in these messages or None, and the number of its layers.
 
     A refinement is of no use without the layer that it refines, the last one before it that is none.
     """
-    read = list(messages)
     whole = [i for i, message in enumerate(read) if message and not needs_below(message)]
     if not whole:
-        return None, 0, 0
+        return None, 0
     shown = decode_layer(read[whole[-1]], None, shape)
     finer = list(takewhile(lambda message: message is not None, read[whole[-1] + 1 :]))
     if finer:
         shown = decode_layer(finer[-1], shown, shape)
-    return shown, _useful(read), sum(len(message) for message in read if message)
+    return shown, _useful(read)
 
 
 def _useful(messages: Sequence[bytes | None]) -> int:
@@ -243,6 +249,7 @@ class RobustReceiver(base.Receiver):
         self._segments, self._still, self._ended = segments, still, False
         self._ready: list[Timed] = []
         self._layers: set[tuple[int, int]] = set()
+        self._sound = media.PacketWriter()
 
     @property
     def found(self) -> bool:
@@ -287,6 +294,15 @@ class RobustReceiver(base.Receiver):
             self._fill(self._frames)
         return self._give()
 
+    def sound(self) -> media.Sound | None:
+        """See `base.Receiver`; silent where segments cannot be read."""
+        with temporary_files():
+            return self._sound.finish()
+
+    def __exit__(self, *exception: object) -> None:
+        """Remove the temporary file of the sound."""
+        self._sound.close()
+
     def complaint(self, stego: str, output: str, damaged: Sequence[int]) -> str | None:
         """See `base.Receiver`; damage shows where segments cannot be read."""
         missing = ranges([number + 1 for number in self.missing])
@@ -327,6 +343,10 @@ class RobustReceiver(base.Receiver):
             self._ready += [Timed(self.metadata.upright(frame)) for frame in frames]
             self._last = self._ready[-1]
             self._layers.add((part.layers, part.of))
+            if part.sound:
+                with temporary_files():
+                    begins = Fraction(begin) / self.metadata.rate
+                    self._sound.put(part.sound.number(begins), part.sound.packets)
 
     def _start(self, metadata: Metadata) -> None:
         self.metadata = metadata

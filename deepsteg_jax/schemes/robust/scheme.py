@@ -26,6 +26,7 @@ from deepsteg_jax.schemes.robust.modem import Modem, planes_of, repeats_of
 from deepsteg_jax.schemes.robust.receiver import RobustReceiver, SegmentReceiver
 from deepsteg_jax.schemes.robust.segment import make_format
 from deepsteg_jax.schemes.robust.sender import RobustSender, SegmentSender
+from deepsteg_jax.schemes.robust.sound import sound_of
 
 MASTER_SALT = b"deepsteg robust\0"  # public: without the key no other could be read
 _SKIPPED = 8  # frames before those that are searched, which may be dark
@@ -42,19 +43,21 @@ _STEGO_BYTES, _STILL_BYTES = 0.056, 0.41  # of a pixel
 class RobustScheme(Scheme):
     """Keeps its compiled programs; parameters of a side are loaded when it is first used."""
 
-    name, purpose, carries_sound = "robust", "post", False
+    name, purpose = "robust", "post"
 
     def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
         """Take the whole config, and `load_params`, which returns the parameters of "hide" or "reveal".
 
         Raises:
-            UserError: config.secret_layers, repeats, model.spacing, growth or margin makes no sense.
+            UserError: config.secret_layers, repeats, model.spacing, growth, margin or sound_share makes no
+                sense.
         """
         layout.layers_of(config)
         sender.check(config)
         self.config, self._load = config, load_params
         self.still, self.lossy = config.data.frames == 1, lossy_of(config)
         self.group = 1 if self.still else SEGMENT
+        self.carries_sound = config.sound_share > 0
         self.domain, self.pixel_format = ("planes", "yuv420p") if config.model.chroma else ("rgb", None)
         repeats_of(config)
 
@@ -90,7 +93,8 @@ class RobustScheme(Scheme):
         """See `Scheme`."""
         master = derive_key(credentials[0], MASTER_SALT)
         segments = self.segment_sender(master, plan.cover.height, plan.cover.width)
-        return RobustSender(segments, describe(plan, settings), notes_on(plan))
+        sound = sound_of(plan, settings, self.config)
+        return RobustSender(segments, describe(plan, settings), notes_on(plan), sound)
 
     def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
         """See `Scheme`; receives until something can be read, for PROBE_FRAMES at most."""

@@ -19,12 +19,13 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.symbols import Frames, group_means
 from deepsteg_jax.schemes import base
 from deepsteg_jax.schemes.base import Metadata, Pair
-from deepsteg_jax.schemes.robust import alignment, code, header, levels
+from deepsteg_jax.schemes.robust import alignment, code, header, levels, sound
 from deepsteg_jax.schemes.robust.header import Header
 from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT, Layer
 from deepsteg_jax.schemes.robust.modem import Modem, Modulation, planes_of
 from deepsteg_jax.schemes.robust.secret_layers import LayerCoder
 from deepsteg_jax.schemes.robust.segment import OVERHEAD, Format, Reading, Segment
+from deepsteg_jax.schemes.robust.sound import SecretSound
 
 GROWTH_CODEC = "CRF24"  # codec run that compares the stego's bits with the cover's
 LEAST_CAPACITY = 20  # bytes; layers of less are left out
@@ -131,6 +132,7 @@ class SegmentSender:
         secret: np.ndarray,
         metadata: Metadata,
         progress: Callable[[float], None] = lambda share: None,
+        secret_sound: SecretSound | None = None,
     ) -> Sent:
         """Hide segment `number`.
 
@@ -140,6 +142,7 @@ class SegmentSender:
             secret: uint8 [n, h', w', 3], of any size.
             metadata: of the secret.
             progress: called with the share of the work that is done.
+            secret_sound: of the whole secret.
 
         Returns:
             The segment with its stego, which is like the cover.
@@ -154,7 +157,10 @@ class SegmentSender:
         capacities = self._capacities(received)
         self.survives = self.survives or self._is_readable(received, capacities)
         progress(0.6)
-        messages = self._coder.encode(secret, [size - OVERHEAD for size in capacities], metadata.rate)
+        rooms = [size - OVERHEAD for size in capacities]
+        blocks = secret_sound.blocks(number, rooms) if secret_sound else [None] * len(rooms)
+        rooms = [room - sound.size_of(block) for room, block in zip(rooms, blocks, strict=True)]
+        messages = [*map(sound.attach, blocks, self._coder.encode(secret, rooms, metadata.rate))]
         progress(0.9)
         if not any(messages) and not number:  # a short last segment may well be empty
             raise UserError("nothing of the secret fits into this cover: use larger or more frames")
@@ -252,10 +258,11 @@ class SegmentSender:
 
 
 def check(config: ConfigDict) -> None:
-    """Raise UserError if `growth`, `margin` or the spacing of a config makes no sense."""
+    """Raise UserError if `growth`, `margin`, `sound_share` or the spacing of a config makes no sense."""
     if not (config.growth >= 0 and 0 < config.margin <= 1):
         raise UserError("config.growth must be 0 or more, config.margin more than 0 and at most 1")
     alignment.nearest_spacing(config.model.spacing)
+    sound.check(config.sound_share)
 
 
 def _salt() -> bytes:
@@ -265,10 +272,16 @@ def _salt() -> bytes:
 class RobustSender(base.Sender):
     """Collects the pairs of a segment and hides them together."""
 
-    def __init__(self, segments: SegmentSender, metadata: Metadata, notes: tuple[str, ...] = ()):
-        """Take the sender of segments, the secret's metadata and notes for the user."""
+    def __init__(
+        self,
+        segments: SegmentSender,
+        metadata: Metadata,
+        notes: tuple[str, ...] = (),
+        secret_sound: SecretSound | None = None,
+    ):
+        """Take the sender of segments, the secret's metadata, notes for the user, and the secret's sound."""
         self.notes = notes
-        self._segments, self._metadata = segments, metadata
+        self._segments, self._metadata, self._sound = segments, metadata, secret_sound
         self._pairs: list[Pair] = []
         self._number = 0
 
@@ -282,6 +295,7 @@ class RobustSender(base.Sender):
         stego = self._hide() if self._pairs else []
         if not self._segments.survives:
             raise UserError("nothing outlasts a codec in this cover: use larger frames, with more in them")
+        self.notes += self._sound.notes if self._sound else ()
         return stego
 
     def _hide(self) -> list[np.ndarray]:
@@ -294,6 +308,11 @@ class RobustSender(base.Sender):
             told += frames
             self.progress(frames)
 
-        stego = self._segments.send(self._number, cover, secret, self._metadata, tell).stego
+        stego = self._segments.send(self._number, cover, secret, self._metadata, tell, self._sound).stego
         self._pairs, self._number = [], self._number + 1
         return media.unstack(stego)
+
+    def __exit__(self, *exception: object) -> None:
+        """Remove temporary files."""
+        if self._sound:
+            self._sound.close()

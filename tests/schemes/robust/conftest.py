@@ -10,7 +10,7 @@ import pytest
 from configs.robust import get_config
 from deepsteg_jax import media, models
 from deepsteg_jax.schemes.base import Metadata
-from deepsteg_jax.schemes.robust import layout, receiver, scheme, secret_codec, sender
+from deepsteg_jax.schemes.robust import layout, receiver, scheme, secret_codec, sender, sound
 from deepsteg_jax.training import checkpoints
 from tests.synthetic import in_planes, smooth
 
@@ -70,21 +70,24 @@ def reveal(parties, frames: media.Planes | list[media.Planes], key=KEY) -> list:
 def wire(monkeypatch):
     """What is between the stand-ins: `sent[number]`, of which `lost` ones do not arrive.
 
-    The receiver counts frames, from frame `trimmed` on.
+    The receiver counts frames, from frame `trimmed` on. Sound has `capacities`, in bytes.
     """
     wire = SimpleNamespace(sent={}, lost=set(), trimmed=0, layers=lambda number: (3, 3))
+    wire.sounds, wire.capacities = {}, [0, 4000, 0, 0]
 
     class SegmentSender:
         def __init__(self, config, modem, shared):
             wire.master, self.survives = shared[0], True
 
-        def send(self, number, cover, secret, metadata, progress):
+        def send(self, number, cover, secret, metadata, progress, secret_sound):
             assert number == len(wire.sent) and secret.dtype == np.uint8
             for plane in jax.tree.leaves(cover):
                 assert 0 < len(plane) == len(secret) <= SHORT_SEGMENT and plane.dtype == np.uint8
             assert secret.shape[1:] == (metadata.height, metadata.width, 3)
             progress(0.6)
             wire.sent[number] = secret.copy(), metadata
+            blocks = secret_sound.blocks(number, wire.capacities)
+            wire.sounds[number] = next(filter(None, blocks), None)
             return SimpleNamespace(stego=jax.tree.map(lambda x: x ^ 1, cover))
 
     class SegmentReceiver:
@@ -107,10 +110,10 @@ def wire(monkeypatch):
             if number not in self._wire.sent or number in wire.lost:
                 return []
             frames, metadata = wire.sent[number]
-            return [receiver.Part(number, metadata, frames, *wire.layers(number), 0)]
+            return [receiver.Part(number, metadata, frames, *wire.layers(number), 0, wire.sounds[number])]
 
     monkeypatch.setattr(layout, "LEAST_PILOTS", 4)  # lets small frames through
-    for module in (sender, receiver, scheme):
+    for module in (sender, receiver, scheme, sound):
         monkeypatch.setattr(module, "SEGMENT", SHORT_SEGMENT)
     monkeypatch.setattr(scheme, "PROBE_FRAMES", PROBE_FRAMES)
     monkeypatch.setattr(scheme.RobustScheme, "_place", lambda self, stego, master: None)
