@@ -1,9 +1,9 @@
 """What the sound of a secret costs its picture in `robust`: secret dB behind x264 CRF 23, without and with.
 
-python -m experiments.secret_sound --clips FOLDER --items 2
+python -m experiments.secret_sound --clips FOLDER
 
 Protocol Q1 with one segment of each clip, at several sizes, and with the sound of a sample clip. Writes
-secret_sound.json to WORKDIR.
+secret_sound.json to WORKDIR; an interrupted run goes on.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from experiments import common, robustness, tables
 from experiments.entries import Entry
 
 SOUND, CODEC = "sample:bigbuckbunny.mp4", "C6"
-SETTINGS = ((448, 256, 0.25), (448, 256, 0.6), (640, 360, 0.25), (1280, 720, 0.25))  # width, height, share
+SETTINGS = ((448, 256, 0.6), (640, 360, 0.25), (848, 480, 0.25))  # width, height, share
 KEY = bytes(32)
 
 
@@ -50,19 +50,18 @@ def measure(pair: robustness.Pair, share: float) -> dict[str, float]:
     }
 
 
-def measure_all(clips: str, items: int) -> list[dict]:
-    """A row for each of SETTINGS, with the figures of every pair."""
-    rows, without = [], {}
+def add_rows(clips: str, items: int, path: Path) -> list[dict]:
+    """Measure every pair at every one of SETTINGS and keep each at once, but for those in the file."""
+    rows = common.read_json(path, [])
     for width, height, share in SETTINGS:
         settings = common.q1_settings("clips", clips, SEGMENT)
         settings.width, settings.height = width, height
-        found = []
         for pair in robustness.pairs_of(settings, items):
-            size = width, height, *pair.names
-            without[size] = without.get(size) or measure(pair, 0)
-            found.append({"names": pair.names, "without": without[size], "with": measure(pair, share)})
-            print(width, height, share, found[-1], flush=True)
-        rows.append({"width": width, "height": height, "share": share, "items": found})
+            row = {"cover": Path(pair.names[0]).stem, "width": width, "height": height, "share": share}
+            if any(row.items() <= found.items() for found in rows):
+                continue
+            rows.append(row | {"without": measure(pair, 0), "with": measure(pair, share)})
+            common.write_json(path, rows)
     return rows
 
 
@@ -76,11 +75,10 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measures all and prints the table."""
+    """Measures what is missing and prints the table."""
     arguments = parse()
-    rows = measure_all(arguments.clips, arguments.items)
-    common.write_json(arguments.workdir / "secret_sound.json", rows)
-    print(tables.secret_sound(rows))
+    path = arguments.workdir / "secret_sound.json"
+    print(tables.secret_sound(add_rows(arguments.clips, arguments.items, path)))
 
 
 if __name__ == "__main__":

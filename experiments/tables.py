@@ -236,16 +236,16 @@ def side_information(report: dict) -> str:
 
 
 def secret_sound(rows: list[dict]) -> str:
-    """The secret's picture in `robust` without and with its sound, mean over clips."""
-    lines = []
-    for row in rows:
-        plain, sounding = ([item[side] for item in row["items"]] for side in ("without", "with"))
-        psnr = (np.mean([figures["secret_psnr_db"] for figures in each]) for each in (plain, sounding))
-        kbit_s = np.mean([figures["sound_bit_s"] for figures in sounding]) / 1000
-        lines.append(
-            [f"{row['width']}x{row['height']}", row["share"], f"{kbit_s:.1f}", *map("{:.2f}".format, psnr)]
-        )
-    return table(["cover", "`sound_share`", "sound kbit/s", "secret dB without", "with sound"], lines)
+    """The secret's picture in `robust` without and with its sound."""
+    lines = (
+        [row["cover"], f"{row['width']}x{row['height']}", row["share"]]
+        + [f"{row['with']['sound_bit_s'] / 1000:.1f}"]
+        + [f"{row[side]['secret_psnr_db']:.2f}" for side in ("without", "with")]
+        for row in rows
+    )
+    return table(
+        ["cover", "size", "`sound_share`", "sound kbit/s", "secret dB without", "secret dB with"], lines
+    )
 
 
 # --- simulated channels: experiments.channels ----------------------------------------------------

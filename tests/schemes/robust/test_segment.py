@@ -7,7 +7,7 @@ import pytest
 
 from configs.robust import get_config
 from deepsteg_jax.schemes.base import Metadata
-from deepsteg_jax.schemes.robust import levels
+from deepsteg_jax.schemes.robust import code, levels
 from deepsteg_jax.schemes.robust.header import Header
 from deepsteg_jax.schemes.robust.layout import COARSE, FINE
 from deepsteg_jax.schemes.robust.segment import Reading, make_format
@@ -52,6 +52,16 @@ def test_messages_come_back(segment):
         np.testing.assert_array_equal(coded, carried.ravel())
         assert _segment(OTHER).opened(i, _sure(carried.ravel())) is None
         assert segment.opened(i, 0 * _sure(carried.ravel())) is None
+
+
+@pytest.mark.parametrize("at", [0, 30, -1])
+def test_one_wrong_byte_opens_nothing(segment, at):
+    """Of picture and sound, or of the tag, however well the code corrects."""
+    coded, wrong = segment._sealed(1, MESSAGES[1]), np.zeros(CAPACITIES[1], np.uint8)
+    wrong[at] = 1
+    ecc = code.build(len(coded), 8 * CAPACITIES[1])
+    assert segment.opened(1, _sure(coded))[0] == MESSAGES[1]
+    assert segment.opened(1, _sure(coded ^ ecc.encode(np.unpackbits(wrong)))) is None
 
 
 def test_nothing_else_is_changed(segment):

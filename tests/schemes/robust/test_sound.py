@@ -144,8 +144,7 @@ def test_shares_that_make_no_sense(share):
 # --- through files, with stand-ins for segments ---------------------------------------------------
 
 
-@pytest.mark.parametrize("start", [0, 9600])
-@pytest.mark.parametrize("rate", [25, 30, Fraction(30000, 1001), 10])
+@pytest.mark.parametrize("rate, start", [(25, 0), (Fraction(30000, 1001), 9600), (10, 0)])
 def test_in_sync_at_any_rate(robust, tmp_path, rate, start):
     """Every segment lies at its time: none drifts."""
     frames = round(2 * rate)
