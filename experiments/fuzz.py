@@ -441,7 +441,7 @@ class PlainSegments:
         """Begin with no frames."""
         self._taken, self._sent, self.survives = 0, {}, True
 
-    def send(self, number, cover, secret, metadata, progress):
+    def send(self, number, cover, secret, metadata, progress, sound):
         """Return the cover."""
         self._sent[number] = secret, metadata
         return SimpleNamespace(stego=cover)
