@@ -27,6 +27,7 @@ class Entry(NamedTuple):
 
 # The original trains on photographs of 224x224 for days; here on crops of clips that give it more steps.
 _ORIGINAL_ON_CLIPS = {
+    "model.start": "delta",
     "data.source": "clips",
     "data.height": 48,
     "data.width": 48,

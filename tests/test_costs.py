@@ -56,11 +56,13 @@ def test_kept_activations_of_rematerialised_layers():
 
 
 @pytest.fixture(params=["invertible", "prep_hide_reveal"])
-def case(request, monkeypatch):
+def case(request):
     """The config of a model; one of three sizes of kernels is enough."""
-    monkeypatch.setattr(models.prep_hide_reveal, "KERNELS", (3,))
     module = {"invertible": invertible, "prep_hide_reveal": prep_hide_reveal}[request.param]
-    return module.get_config("tiny").model
+    model = module.get_config("tiny").model
+    if request.param == "prep_hide_reveal":
+        model.update(hide_kernels=(3,), reveal_kernels=(3,))
+    return model
 
 
 def kept(config, batch):

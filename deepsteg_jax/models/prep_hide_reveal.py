@@ -6,9 +6,10 @@ Steganography: Hiding Videos in Plain Sight": each network is made of blocks of 
 1x1 convolution. Pixels are normalised by the ImageNet mean and deviation. Train it with noise or rounding
 of the stego, the loss ||c - c'||^2 + beta ||s - s'||^2, and Adam (configs/prep_hide_reveal.py).
 
-With `delta_init` every stack starts by handing on its first three inputs (Dirac initialisation: Zagoruyko
-and Komodakis 2017, "DiracNets"), so that training begins at stego = cover and revealed = stego, more or
-less, where random kernels begin at grey.
+Random kernels start at grey. With `start = "delta"` every stack hands on its first three inputs (Dirac
+initialisation: Zagoruyko and Komodakis 2017, "DiracNets"), so that training begins at stego = cover and
+revealed = stego, more or less. With `start = "modulo"` the networks hide and reveal at once
+(`modulo_start`), and training goes on from there. `:small` of the config has smaller kernels.
 """
 
 from collections.abc import Callable
@@ -20,12 +21,12 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
+from deepsteg_jax.models.modulo_start import DEPTH, RGB, Start, apply_modulo_start
 from deepsteg_jax.stripes import map_tiles
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 KERNELS = (3, 4, 5)
-RGB = 3
 REACH = 10  # pixels around it that a pixel of one network's output depends on: five convolutions of 5x5
 TILE = 512  # pixels of a side that are worked on at once
 _LIFT = 3.0  # brings normalised pixels, down to -2.2, above zero, where ReLU lets them pass
@@ -69,13 +70,14 @@ def denormalise(x: jax.Array) -> jax.Array:
 
 
 class Block(nn.Module):
-    """Parallel stacks of `depth` 3x3, 4x4 and 5x5 convolutions, [..., c] -> [..., 3 * features].
+    """Stacks of `depth` convolutions, one for each of `kernels`, [..., c] -> [..., stacks * features].
 
     `first` initialises the first convolution of a stack, `others` those after it.
     """
 
     features: int
     depth: int
+    kernels: tuple[int, ...]
     dtype: jnp.dtype
     first: Initialisers
     others: Initialisers
@@ -84,10 +86,10 @@ class Block(nn.Module):
     def __call__(self, x):
         """Apply the stacks; see the class."""
         stacks = []
-        for kernel in KERNELS:
+        for stack, kernel in enumerate(self.kernels):
             y = x
             for i in range(self.depth):
-                name, size = f"conv{kernel}x{kernel}_{i}", (kernel, kernel)
+                name, size = f"stack{stack}_conv{i}", (kernel, kernel)
                 y = nn.relu(_conv(self.features, size, self.dtype, self.others if i else self.first, name)(y))
             stacks.append(y)
         return jnp.concatenate(stacks, axis=-1)
@@ -102,22 +104,23 @@ class Network(nn.Module):
 
     out: bool
     features: int
+    kernels: tuple[int, ...]
     dtype: jnp.dtype
     block: type[nn.Module]
-    delta_init: bool
+    delta: bool
 
     @nn.compact
     def __call__(self, x):
         """Apply the network; see the class."""
         usual = (_random, nn.initializers.zeros)
-        concatenated = (len(KERNELS), self.features)
+        concatenated = (len(self.kernels), self.features)
         lifting, passing, joining, collecting = (
             (hand_on(lift=_LIFT), hand_on(), hand_on(*concatenated), hand_on(*concatenated, -_LIFT, _REST))
-            if self.delta_init
+            if self.delta
             else (usual,) * 4
         )
-        x = self.block(self.features, 4, self.dtype, lifting, passing, name="block0")(x)
-        x = self.block(self.features, 1, self.dtype, joining, passing, name="block1")(x)
+        x = self.block(self.features, DEPTH, self.kernels, self.dtype, lifting, passing, name="block0")(x)
+        x = self.block(self.features, 1, self.kernels, self.dtype, joining, passing, name="block1")(x)
         return _conv(RGB, (1, 1), self.dtype, collecting, "out")(x) if self.out else x
 
 
@@ -126,30 +129,40 @@ def _frames(x: jax.Array) -> jax.Array:
 
 
 def build(config) -> Model:
-    """Build the model of `config`: features (50 in the original), dtype, remat, delta_init.
+    """Build the model of `config`: features (50 in the original), kernels of both sides, start, dtype, remat.
 
     Video goes frame by frame.
 
     Raises:
-        UserError: fewer than three features, too few to hand a picture on.
+        UserError: an unknown start, or fewer features than it needs.
     """
+    start = config.get("start", "delta")
+    if start not in ("random", "delta", "modulo"):
+        raise UserError(f"config.model.start must be random, delta or modulo, not {start!r}")
     if config.features < RGB:
         raise UserError(f"config.model.features must be at least {RGB}, not {config.features}")
-    delta_init = config.get("delta_init", True)
-    settings = config.features, compute_dtype(config), rematerialise(Block, config), delta_init
-    prepare, hide_network, reveal_network = (Network(out, *settings) for out in (False, True, True))
+    kernels = tuple(tuple(config.get(f"{side}_kernels", KERNELS)) for side in ("hide", "reveal"))
+    settings = compute_dtype(config), rematerialise(Block, config), start == "delta"
+    networks = ((False, kernels[0]), (True, kernels[0]), (True, kernels[1]))
+    prepare, hide_network, reveal_network = (
+        Network(out, config.features, sizes, *settings) for out, sizes in networks
+    )
 
     def init(key):
         prepare_key, hide_key, reveal_key = jax.random.split(key, 3)
-        picture = jnp.zeros((1, 8, 8, 3))
-        prepared = jnp.zeros((1, 8, 8, 3 + len(KERNELS) * config.features))
-        return {
+        picture = jnp.zeros((1, 8, 8, RGB))
+        prepared = jnp.zeros((1, 8, 8, RGB + len(kernels[0]) * config.features))
+        params = {
             "hide": {
                 "prepare": prepare.init(prepare_key, picture)["params"],
                 "hide": hide_network.init(hide_key, prepared)["params"],
             },
             "reveal": reveal_network.init(reveal_key, picture)["params"],
         }
+        if start != "modulo":
+            return params
+        sides = (Start(config.levels, len(each), config.features, MEAN, DEVIATION) for each in kernels)
+        return apply_modulo_start(params, *sides)
 
     def hide(params, cover, secret):
         def one(cover, secret):

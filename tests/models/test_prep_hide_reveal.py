@@ -39,7 +39,7 @@ def key(seed):
 @functools.cache
 def small():
     """(model, its compiled init, params), random all over."""
-    model = build(4, delta_init=False)
+    model = build(4, start="random")
     init = quick(model.init)
     return model, init, init(key(0))
 
@@ -61,11 +61,11 @@ def test_shapes_of_the_original(monkeypatch):
     expected = {}
     networks = {"hide/prepare": (3, False), "hide/hide": (3 + 150, True), "reveal": (3, True)}
     for network, (channels, out) in networks.items():
-        for k in (3, 4, 5):
+        for stack, k in enumerate((3, 4, 5)):
             first = [channels, 50, 50, 50]
             for block, inputs in (("block0", first), ("block1", [150])):
                 for i, c in enumerate(inputs):
-                    name = f"{network}/{block}/conv{k}x{k}_{i}"
+                    name = f"{network}/{block}/stack{stack}_conv{i}"
                     expected[f"{name}/kernel"] = (k, k, c, 50)
                     expected[f"{name}/bias"] = (50,)
         if out:
@@ -86,7 +86,7 @@ def test_init_depends_on_the_key_only():
 @pytest.mark.slow
 def test_delta_init_hands_the_picture_on():
     block = prep_hide_reveal.Block(
-        5, 4, jnp.float32, prep_hide_reveal.hand_on(lift=3.0), prep_hide_reveal.hand_on()
+        5, 4, (3, 4), jnp.float32, prep_hide_reveal.hand_on(lift=3.0), prep_hide_reveal.hand_on()
     )
     x = pictures(0) - 0.5
     stacks = quick(block.apply)(quick(block.init)(key(0), x), x).reshape(*x.shape[:3], 2, 5)
@@ -105,9 +105,11 @@ def test_delta_init_starts_at_the_cover():
     assert psnr(revealed, cover) > psnr(jnp.full_like(cover, 0.5), cover) + 6
 
 
-def test_too_few_features_to_hand_on():
+def test_bad_settings():
     with pytest.raises(UserError, match="features must be at least 3, not 2"):
         build(2)
+    with pytest.raises(UserError, match="start must be random, delta or modulo, not 'identity'"):
+        build(4, start="identity")
 
 
 def test_normalise():

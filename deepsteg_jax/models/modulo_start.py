@@ -1,0 +1,218 @@
+"""Weights with which `prep_hide_reveal` hides by remainders before any training.
+
+Quantisation index modulation (Chen and Wornell 2001) written as ReLU units at the centres of the kernels:
+each colour of the secret is rounded to one of `levels` digits, and a sample of the stego is the 8-bit value
+nearest to the cover's whose remainder modulo `levels` is the digit. Units that this does not need are random
+and without influence on the outputs at first; training gives it to them. Covers and stegos have 8 bits, so
+that steps between neighbouring values are exact; where a step lies has no gradient and stays as it is.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from deepsteg_jax.errors import UserError
+
+RGB = 3
+DEPTH = 4  # convolutions of a stack
+UNIT = 1 / 64  # an activation for one 8-bit value
+DIGIT = 1 / 4  # an activation for one digit
+SLACK = 0.25  # of an 8-bit value, by which a sample may be off
+_FORBID = 8.0  # an activation that no sum of the others outweighs
+
+
+class Start(NamedTuple):
+    """What the weights depend on: digits, stacks and features of a network, the normalisation of pixels."""
+
+    levels: int
+    stacks: int
+    features: int
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        """Return the number of multiples of `levels` between 8-bit values, the last range being longer."""
+        return 256 // self.levels - 1
+
+
+class _Wires:
+    """Weights of one convolution; a feature that is not set keeps its random ones."""
+
+    def __init__(self, conv: Mapping[str, Any]):
+        self.conv = conv
+        shape = conv["kernel"].shape
+        self.kernel, self.bias = np.zeros(shape, np.float32), np.zeros(shape[-1], np.float32)
+        self.set_here = np.zeros(shape[-1], bool)
+        self.middle = (shape[0] - 1) // 2, (shape[1] - 1) // 2
+
+    def add(self, feature: int, weights: dict[int, float], bias: float = 0.0) -> None:
+        """Make a feature the sum of inputs, {input: weight}, and a bias."""
+        self.set_here[feature] = True
+        for source, weight in weights.items():
+            self.kernel[(*self.middle, source, feature)] = weight
+        self.bias[feature] = bias
+
+    def copy(self, *features: int) -> None:
+        """Hand features on under their own numbers."""
+        for feature in features:
+            self.add(feature, {feature: 1.0})
+
+    def decide(self, *features: int) -> None:
+        """Make features 1 where they were 0, and 0 where they were UNIT / 2 or more."""
+        for feature in features:
+            self.add(feature, {feature: -2 / UNIT}, 1.0)
+
+    def merge(self) -> dict:
+        """Return the parameters."""
+        given = {"kernel": self.kernel, "bias": self.bias}
+        return {name: jnp.where(self.set_here, x, self.conv[name]) for name, x in given.items()}
+
+
+class _Circuit:
+    """The convolutions of a network."""
+
+    def __init__(self, network: Mapping[str, Any]):
+        self.blocks = {
+            block: {name: _Wires(conv) for name, conv in convs.items()}
+            for block, convs in network.items()
+            if block != "out"
+        }
+        self.out = _Wires(network["out"]) if "out" in network else None
+
+    def stack(self, number: int) -> list[_Wires]:
+        """Return the convolutions of a stack of the first block."""
+        return [self.blocks["block0"][f"stack{number}_conv{i}"] for i in range(DEPTH)]
+
+    @property
+    def joined(self) -> _Wires:
+        """Return the convolution of the second block through which everything goes."""
+        return self.blocks["block1"]["stack0_conv0"]
+
+    def merge(self) -> dict:
+        """Return the parameters of the network."""
+        found: dict = {
+            block: {name: wires.merge() for name, wires in convs.items()}
+            for block, convs in self.blocks.items()
+        }
+        return found | ({"out": self.out.merge()} if self.out else {})
+
+
+def apply_modulo_start(params: Mapping[str, Any], hide: Start, reveal: Start) -> dict:
+    """Return parameters of `prep_hide_reveal` that hide and reveal by remainders.
+
+    Args:
+        params: random ones.
+        hide: for the prepare and hide networks.
+        reveal: for the reveal network.
+
+    Raises:
+        UserError: too few features, or digits that do not fit 8-bit values.
+    """
+    if not 2 <= hide.levels <= 64:
+        raise UserError(f"config.model.levels must be 2 to 64, not {hide.levels}")
+    widths = {"prepare": (hide, hide.levels - 1), "hide": (hide, hide.steps + 2)}
+    widths["reveal"] = (reveal, reveal.steps + 1)
+    needed = max(-(-RGB // start.stacks) * width for start, width in widths.values())
+    if needed > hide.features:
+        raise UserError(
+            f"config.model.features must be at least {needed} for config.model.start = modulo with "
+            f"{hide.levels} levels, not {hide.features}"
+        )
+    prepare = _prepare(_Circuit(params["hide"]["prepare"]), hide)
+    hiding = _hide(_Circuit(params["hide"]["hide"]), hide)
+    return {
+        "hide": {"prepare": prepare, "hide": hiding},
+        "reveal": _reveal(_Circuit(params["reveal"]), reveal),
+    }
+
+
+def _place(start: Start, colour: int, width: int) -> tuple[int, range]:
+    """Return the stack of a colour, and its features there."""
+    first = colour // start.stacks * width
+    return colour % start.stacks, range(first, first + width)
+
+
+def _take_sample(wires: _Wires, feature: int, colour: int, start: Start) -> None:
+    """Make a feature UNIT times the 8-bit value of a normalised colour."""
+    scale = 255 * UNIT
+    wires.add(feature, {colour: scale * start.deviation[colour]}, scale * start.mean[colour])
+
+
+def _compare(stack: list[_Wires], feature: int, colour: int, threshold: int, start: Start) -> None:
+    """Make a feature of the second convolution 1 where an 8-bit value is at least `threshold`, else 0."""
+    slope = -255 * UNIT * start.deviation[colour]
+    stack[0].add(feature, {colour: slope}, UNIT * (threshold - SLACK - 255 * start.mean[colour]))
+    stack[1].decide(feature)
+
+
+def _give_out(out: _Wires, colour: int, start: Start) -> None:
+    """Normalise a colour, the inverse of `_take_sample`."""
+    mean, deviation = start.mean[colour], start.deviation[colour]
+    out.add(colour, {colour: 1 / (255 * UNIT * deviation)}, -mean / deviation)
+
+
+def _prepare(circuit: _Circuit, start: Start) -> dict:
+    """Secret -> DIGIT times its digits."""
+    for colour in range(RGB):
+        number, digits = _place(start, colour, start.levels - 1)
+        stack = circuit.stack(number)
+        for i, feature in enumerate(digits, 1):
+            _compare(stack, feature, colour, -(-256 * i // start.levels), start)
+        stack[2].add(digits[0], dict.fromkeys(digits, DIGIT))
+        stack[3].copy(digits[0])
+        circuit.joined.add(colour, {number * start.features + digits[0]: 1.0})
+    return circuit.merge()
+
+
+def _hide(circuit: _Circuit, start: Start) -> dict:
+    """Cover and digits -> stego."""
+    modulus, edge = UNIT * start.levels, UNIT * (start.levels // 2 + 0.5 + SLACK)
+    for colour in range(RGB):
+        number, (*steps, sample, digit) = _place(start, colour, start.steps + 2)
+        stack = circuit.stack(number)
+        for i, feature in enumerate(steps, 1):
+            _compare(stack, feature, colour, i * start.levels, start)
+        _take_sample(stack[0], sample, colour, start)
+        stack[0].add(digit, {RGB + colour: 1.0})
+        stack[1].copy(sample, digit)
+        # Of the values with the right remainder, the one in the cover's range of `levels` values, or that
+        # in the next one up or down where it is nearer and there is one.
+        same = dict.fromkeys(steps, modulus) | {digit: UNIT / DIGIT}
+        rise = same | {sample: -1.0}
+        fall = {source: -weight for source, weight in rise.items()}
+        up, down, value = steps[0], sample, digit
+        stack[2].add(up, rise | {steps[-1]: rise[steps[-1]] + _FORBID}, edge)
+        stack[2].add(down, fall | {steps[0]: fall[steps[0]] - _FORBID}, edge + _FORBID)
+        stack[2].add(value, same)
+        stack[3].decide(up, down)
+        stack[3].copy(value)
+        first = number * start.features
+        circuit.joined.add(colour, {first + value: 1.0, first + up: modulus, first + down: -modulus})
+        _give_out(circuit.out, colour, start)
+    return circuit.merge()
+
+
+def _reveal(circuit: _Circuit, start: Start) -> dict:
+    """Stego -> the middles of what the digits stand for; by every stack, where they are large enough."""
+    width, gain = start.steps + 1, 256 / start.levels
+    for colour in range(RGB):
+        number, (*steps, sample) = _place(start, colour, width)
+        numbers = [number]
+        if RGB * width <= start.features:
+            *steps, sample = range(colour * width, (colour + 1) * width)
+            numbers = list(range(start.stacks))
+        for stack in map(circuit.stack, numbers):
+            for i, feature in enumerate(steps, 1):
+                _compare(stack, feature, colour, i * start.levels, start)
+            _take_sample(stack[0], sample, colour, start)
+            stack[1].copy(sample)
+            remainder = dict.fromkeys(steps, -gain * UNIT * start.levels) | {sample: gain}
+            stack[2].add(sample, remainder, UNIT * (gain - 1) / 2)
+            stack[3].copy(sample)
+        inputs = [number * start.features + sample for number in numbers]
+        circuit.joined.add(colour, dict.fromkeys(inputs, 1 / len(inputs)))
+        _give_out(circuit.out, colour, start)
+    return circuit.merge()
