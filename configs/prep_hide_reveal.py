@@ -46,6 +46,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.losses.secret = 1.0  # beta
     config.losses.secret_db = 0.0
     config.losses.penalty = 0.0
+    config.losses.stego_ssim = 0.0  # 1 - SSIM
+    config.losses.secret_ssim = 0.0
+    config.losses.colour = "rgb"  # of the squared errors stego and secret; or ycbcr, lab
 
     config.optimizer = ConfigDict()
     config.optimizer.num_steps = 5000

@@ -2,8 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from skimage import color
+from skimage.metrics import structural_similarity
 
 from deepsteg_jax import losses, metrics
+from deepsteg_jax.errors import UserError
 
 
 def pictures():
@@ -67,3 +70,28 @@ def test_total_loss_is_that_of_the_paper():
 def test_names_must_agree(weights):
     with pytest.raises(KeyError, match="differ"):
         losses.total_loss({"stego": jnp.float32(1), "secret": jnp.float32(1)}, weights)
+
+
+def test_dissimilarity_is_that_of_the_metric():
+    a, b = np.random.default_rng(2).integers(0, 256, (2, 24, 31, 3), dtype=np.uint8)
+    near = np.uint8(0.8 * a + 0.2 * b)
+    found = losses.dissimilarity(jnp.float32(a) / 255, jnp.float32(near) / 255)
+    options = {"channel_axis": -1, "data_range": 255, "gaussian_weights": True, "full": True}
+    _, similar = structural_similarity(a, near, use_sample_covariance=False, **options)
+    assert float(found) == pytest.approx(1 - similar[5:-5, 5:-5].mean(), abs=1e-4)
+    video = jnp.stack([jnp.float32(x) / 255 for x in (a, b)])[None]
+    assert float(losses.dissimilarity(video, video)) == pytest.approx(0, abs=1e-5)
+    assert np.all(np.isfinite(jax.grad(losses.dissimilarity)(jnp.zeros((12, 11, 3)), jnp.zeros((12, 11, 3)))))
+
+
+def test_colour_spaces():
+    x = np.random.default_rng(3).uniform(size=(5, 7, 3)).astype(np.float32)
+    x[0, 0], x[0, 1] = 0, 0.02
+    np.testing.assert_array_equal(losses.to_space(x, "rgb"), x)
+    np.testing.assert_allclose(losses.to_space(x, "lab"), color.rgb2lab(x) / 100, atol=2e-3)
+    in_bytes = color.rgb2ycbcr(x) - [16, 128, 128]
+    np.testing.assert_allclose(losses.to_space(x, "ycbcr"), in_bytes / [219, 224, 224], atol=1e-3)
+    gradient = jax.grad(lambda x: jnp.sum(losses.to_space(x, "lab")))(jnp.asarray([0.0, -0.01, 1.01]))
+    assert np.all(np.isfinite(gradient))
+    with pytest.raises(UserError, match="losses.colour must be rgb, ycbcr or lab, not 'hsv'"):
+        losses.to_space(x, "hsv")

@@ -57,19 +57,26 @@ def _listen(model: Model) -> Objective:
 
 
 def _hide_and_reveal(model: Model, config: ConfigDict) -> Objective:
+    weights = config.losses.to_dict()
+    space = weights.pop("colour", "rgb")
+
     def run(params, batch, keys):
         params = model.tie(params)  # shared parameters collect the gradients of both sides
         pictures = hide_and_reveal(model, config, params, batch, keys)
+        stego, secret = (pictures.cover, pictures.stego), (pictures.secret, pictures.revealed)
+        logs = {"stego_psnr_db": psnr(*stego), "secret_psnr_db": psnr(*secret)}
         terms = {
-            "stego": losses.mean_squared_error(pictures.cover, pictures.stego),
-            "secret": losses.mean_squared_error(pictures.secret, pictures.revealed),
-            "secret_db": -psnr(pictures.secret, pictures.revealed),
+            "stego": losses.mean_squared_error(*(losses.to_space(x, space) for x in stego)),
+            "secret": losses.mean_squared_error(*(losses.to_space(x, space) for x in secret)),
+            "secret_db": -logs["secret_psnr_db"],
             "penalty": model.penalty(params, pictures.cover, pictures.secret),
         }
-        loss, logs = losses.total_loss(terms, config.losses.to_dict())
-        logs["stego_psnr_db"] = psnr(pictures.cover, pictures.stego)
-        logs["secret_psnr_db"] = -terms["secret_db"]
-        return loss, logs, pictures
+        for name, pair in (("stego_ssim", stego), ("secret_ssim", secret)):
+            if weights.get(name):  # it takes crops of at least 11x11
+                terms[name] = losses.dissimilarity(*pair)
+        used = {name: weight for name, weight in weights.items() if name in terms or weight}
+        loss, found = losses.total_loss(terms, used)
+        return loss, found | logs, pictures
 
     def measure(params, batch, keys):
         loss, _, pictures = run(params, batch, keys)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsteg_jax import data, models
+from deepsteg_jax import data, losses, models
 from deepsteg_jax.training.objective import choose_objective, hide_and_reveal, psnr
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import example_keys, make_train_step, make_validation_step, mean_over_parts
@@ -110,6 +110,19 @@ def test_logs_hold_the_terms_their_weights_and_the_psnr(toy):
     assert float(logs["gradient_norm"]) > 0
 
 
+def test_similarity_and_the_colours_of_errors_count_where_asked_for(toy):
+    toy.channel, batch = (), _batch(2, shape=(12, 12, 3))
+    toy.losses.update(secret_ssim=0.5, stego_ssim=0.0, colour="ycbcr")
+    pictures = _pictures(toy, batch)
+    _, state, step = _setup(toy)
+    _, logs = step(state, batch)
+    wanted = losses.dissimilarity(pictures.secret, pictures.revealed)
+    assert float(logs["weighted_secret_ssim"]) == pytest.approx(0.5 * float(wanted), rel=1e-4)
+    space = [losses.to_space(x, "ycbcr") for x in (pictures.cover, pictures.stego)]
+    assert float(logs["loss_stego"]) == pytest.approx(np.mean(np.square(space[0] - space[1])), rel=1e-4)
+    assert "loss_stego_ssim" not in logs
+
+
 def test_the_parameter_norm_is_that_after_the_update(toy):
     _, state, step = _setup(toy)
     after, logs = step(state, _batch())
@@ -133,11 +146,11 @@ def test_the_gradient_is_that_of_the_logged_loss(toy):
 def test_the_loss_falls(toy):
     toy.optimizer.learning_rate = 0.1
     _, state, step = _setup(toy)
-    losses = []
+    values = []
     for i in range(20):
         state, logs = step(state, _batch(seed=i))
-        losses.append(float(logs["loss"]))
-    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+        values.append(float(logs["loss"]))
+    assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5])
 
 
 def test_a_weight_of_zero_stops_that_term(toy):
