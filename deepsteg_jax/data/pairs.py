@@ -66,8 +66,9 @@ def create_pairs(
 
     Args:
         config: from `section`; `source` is 'imagenet', 'images', 'clips' or 'recordings', and the function
-            `open_<source>` lists the fields it uses. `growing`, where there is one, holds pairs (step, side):
-            crops are side x side until that step, and `height` x `width` after the last.
+            `open_<source>` lists the fields it uses. `secret_path`, where there is one, holds the secrets.
+            `growing`, where there is one, holds pairs (step, side): crops are side x side until that step,
+            and `height` x `width` after the last.
         seed: of order and augmentation, at least 0.
         batch_size: pairs in a batch, over all processes.
         start_step: the first step to yield.
@@ -151,7 +152,8 @@ def create_validation(
 
     Args:
         config: the `data` section; `validation_path` (folders of images, clips or recordings; empty: `path`)
-            or `validation_split` (ImageNet) names the data, the rest is as for `create_pairs`.
+            or `validation_split` (ImageNet) names the data, `validation_secret_path` secrets of their own
+            kind; the rest is as for `create_pairs`.
         batch_size: pairs in a batch, over all processes.
         share: which part of every batch to yield.
 
@@ -163,7 +165,8 @@ def create_validation(
         UserError: the data are missing or unreadable, or the source is unknown.
     """
     if config.source != "imagenet" and config.validation_path:
-        config = ConfigDict(config.to_dict() | {"path": config.validation_path})
+        paths = {"path": config.validation_path, "secret_path": config.get("validation_secret_path", "")}
+        config = ConfigDict(config.to_dict() | paths)
     sources = [source for source in _open_streams(config, False) if source]
     draws, count = central_draws(), max(source.size for source in sources)
 
@@ -200,6 +203,9 @@ def _open_streams(config: ConfigDict, train: bool) -> list[Source | None]:
             names = "'imagenet', 'images', 'clips' or 'recordings'"
             raise UserError(f"data.source is {config.source!r}: it must be {names}")
     source = open_source(config, train)
+    if config.get("secret_path"):
+        secrets = open_source(ConfigDict(config.to_dict() | {"path": config.secret_path}), train)
+        return [_named("cover", source, 0), _named("secret", secrets, 0)]
     shift = 0 if train else source.size // 2  # two examples make a pair, if there are two
     return [_named("cover", source, 0), _named("secret", source, shift)]
 

@@ -247,6 +247,17 @@ def test_validation_has_a_folder_of_its_own(folders, tmp_path):
         create_validation(config, batch_size=1)
 
 
+def test_secrets_have_a_folder_of_their_own(folders, tmp_path):
+    for name, value in (("train", 150), ("validation", 200)):
+        (tmp_path / name).mkdir()
+        _picture(value).save(tmp_path / name / "only.png")
+    config = _config(folders, "images")
+    config.secret_path = str(tmp_path / "train")
+    config.validation_path, config.validation_secret_path = config.path, str(tmp_path / "validation")
+    for batch, value in ((_take(config, 1)[0], 150), (_passes(config)[0][0], 200)):
+        assert np.all(batch["secret"][..., 0] == value) and np.all(batch["cover"][..., 0] < 100)
+
+
 def test_has_validation(folders):
     for source in ("images", "clips"):
         config = _config(folders, source)
