@@ -52,7 +52,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.num_steps = 5000
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.learning_rate = 5e-5  # the start modulo is sensitive
     config.optimizer.schedule = "plateau"
     config.optimizer.warmup_steps = 100
     config.optimizer.clip_norm = 1.0
@@ -101,13 +101,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config.video.secret = "sample:bigbuckbunny.mp4"
 
     if variant == "delta":
-        config.model.start = "delta"
+        config.model.start, config.optimizer.learning_rate = "delta", 1e-3
     if variant == "small":
         config.model.update(features=16, levels=17, hide_kernels=(1, 1, 1), reveal_kernels=(1, 1, 3))
     if variant == "tiny":
         config.model.update(features=4, start="delta")
         config.shuffle.block_size = 8
-        config.optimizer.update(num_steps=4, warmup_steps=1)
+        config.optimizer.update(num_steps=4, warmup_steps=1, learning_rate=1e-3)
         config.train.update(batch_size=2, log_every_steps=1, picture_every_steps=4)
         config.train.update(save_every_steps=2, validate_every_steps=2)
         config.data.update(height=32, width=32)

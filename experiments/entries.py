@@ -27,7 +27,6 @@ class Entry(NamedTuple):
 
 # The original trains on photographs of 224x224 for days; here on crops of clips that give it more steps.
 _ORIGINAL_ON_CLIPS = {
-    "model.start": "delta",
     "data.source": "clips",
     "data.height": 48,
     "data.width": 48,
@@ -47,7 +46,7 @@ _ORIGINAL_ON_CLIPS = {
 ENTRIES = {
     "block_dct": Entry("video"),
     "block_dct_image": Entry("image"),
-    "prep_hide_reveal": Entry("prep_hide_reveal", overrides=_ORIGINAL_ON_CLIPS),
+    "prep_hide_reveal": Entry("prep_hide_reveal", "delta", _ORIGINAL_ON_CLIPS),
     "invertible": Entry("invertible"),
     "invertible_swap": Entry("invertible", "swap"),
 }
