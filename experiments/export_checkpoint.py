@@ -20,8 +20,9 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     arguments = parser.parse_args()
     config = ConfigDict(json.loads((arguments.workdir / "config.json").read_text()))
-    for field in ("path", "validation_path"):  # paths of this machine stay here
-        config.data[field] = Path(config.data[field]).name
+    for field in ("path", "validation_path", "secret_path", "validation_secret_path"):
+        if field in config.data:  # paths of this machine stay here
+            config.data[field] = Path(config.data[field]).name
     checkpoints.export(str(arguments.workdir), arguments.target, models.build(config.model), config)
     for note in arguments.target.rglob("commit_success.txt"):  # it names a folder of this machine
         note.write_text("Checkpoint commit was successful")
