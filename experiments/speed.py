@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsteg_jax import costs, loading, media, models, pipeline, sample_clips
-from deepsteg_jax.schemes.pixels import CHUNK_FRAMES
+from deepsteg_jax.schemes.runner import CHUNK_FRAMES
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import make_train_step
 from experiments import common

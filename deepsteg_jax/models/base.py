@@ -39,6 +39,17 @@ def rematerialise(module: type[nn.Module], config: ConfigDict, methods: tuple[st
     return nn.remat(module, methods=list(methods)) if config.get("remat", False) else module
 
 
+class Digits(NamedTuple):
+    """The halves of a model that describes a secret by digits modulo D, wherever they are then written."""
+
+    encode: Callable[[Any, jax.Array, int], jax.Array]
+    """encode(params["hide"], secret [t, h, w, 3], count) -> digits [count], -1 where none is needed; `count`
+    is a multiple of t."""
+
+    decode: Callable[[Any, jax.Array, tuple[int, ...]], jax.Array]
+    """decode(params["reveal"], digits [count], (t, h, w, 3)) -> revealed, not clipped."""
+
+
 class Model(NamedTuple):
     """Pure functions over `params = {"hide": ..., "reveal": ...}`, bound to one model config.
 
@@ -64,6 +75,9 @@ class Model(NamedTuple):
     modulus: int = 1
     """The model reads the stego's 8-bit samples modulo this number only if it is more than 1, so side
     information may change a sample by `modulus` unseen."""
+
+    digits: Digits | None = None
+    """Of models that write digits modulo `modulus`, so that several secrets can share a cover."""
 
     loss: Callable[[Params, dict[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]] | None = None
     """loss(params, batch) -> (scalar, logs) of a batch of recordings (`data.recordings`), the logs scalars

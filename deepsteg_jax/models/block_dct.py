@@ -35,7 +35,7 @@ from jaxtyping import Float, Float32, Int, Int8, Int32
 
 from deepsteg_jax.dct import dct_matrix, diagonal_frequencies, from_blocks, mix, pad_to_blocks, to_blocks
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
+from deepsteg_jax.models.base import Digits, Model, compute_dtype, rematerialise
 from deepsteg_jax.models.quantiser import SCALE_STEPS, Quantiser, make_quantiser, width
 from deepsteg_jax.shapes import Array, Batch, Group, Index
 from deepsteg_jax.stripes import divisor, from_stripes, map_batch, map_stripes, to_stripes
@@ -366,8 +366,8 @@ class Cells(NamedTuple):
     budget: int  # digits in the pool
 
 
-def classify(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Cells:
-    """Transform a group and choose its classes and its water level."""
+def classify(codebook: Codebook, secret: Group, quantiser: Quantiser, count: int | None = None) -> Cells:
+    """Transform a group and choose its classes and its water level; `count` as in `encode`."""
     t, class_digits = len(secret), _digits_for(codebook.shape[1], quantiser.modulus)
     video = pad_to_blocks(secret, BLOCK)
     rows, columns = video.shape[1] // BLOCK, video.shape[2] // BLOCK
@@ -378,18 +378,27 @@ def classify(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Cells:
         return analyse(part).reshape(t, deep * columns, PAIRS, 2)
 
     pairs = map_stripes(stripe, np.arange(0, rows * BLOCK, deep * BLOCK))
-    budget = secret.size - sum(header_digits(quantiser.modulus)) - t * rows * columns * class_digits
+    overhead = sum(header_digits(quantiser.modulus)) + t * rows * columns * class_digits
+    budget = (count or secret.size) - overhead
     water, classes = allot(pairs, integer_scales(codebook, t), budget, quantiser)
     return Cells(pairs, classes, water, budget)
 
 
-def encode(codebook: Codebook, secret: Group, quantiser: Quantiser) -> Int8[Array, " {secret.size}"]:
+def encode(
+    codebook: Codebook, secret: Group, quantiser: Quantiser, count: int | None = None
+) -> Int8[Array, " digits"]:
     """Describe one group of frames, not more than the codebook's, by digits.
+
+    Args:
+        codebook: of the model.
+        secret: the frames.
+        quantiser: of the digits.
+        count: of digits, a multiple of the number of frames; None: one for each sample of the secret.
 
     Returns:
         Digits in [0, D), -1 where the secret needs none.
     """
-    cells = classify(codebook, secret, quantiser)
+    cells = classify(codebook, secret, quantiser, count)
     shares = share_out(cells.water, cells.classes, integer_scales(codebook, len(secret)), quantiser)
 
     def write(pool, stripe):
@@ -460,8 +469,8 @@ def reveal_group(
 
 
 def wrap_into(
-    cover: Float[Array, "*b h w 3"], digits: Int[Array, "..."], modulus: int
-) -> Float32[Array, "*b h w 3"]:
+    cover: Float[Array, "*b h w c"], digits: Int[Array, "..."], modulus: int
+) -> Float32[Array, "*b h w c"]:
     """Move each 8-bit sample of the cover to the nearest valid value congruent to its digit modulo D.
 
     Args:
@@ -582,7 +591,11 @@ def build(config) -> Model:
         codebook = jnp.array(params["hide"]["codebook"], copy=True)  # a buffer of its own can be donated
         return {**params, "reveal": {**params["reveal"], "codebook": codebook}}
 
-    return Model(init, hide, reveal, penalty, tie, quantiser.modulus)
+    digits = Digits(
+        lambda params, secret, count: encode(params["codebook"], secret, quantiser, count),
+        lambda params, digits, shape: reveal_group(params["codebook"], digits, shape, quantiser),
+    )
+    return Model(init, hide, reveal, penalty, tie, quantiser.modulus, digits=None if network else digits)
 
 
 def _misfit(codebook, secret, quantiser: Quantiser) -> Array:

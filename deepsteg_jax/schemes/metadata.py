@@ -24,13 +24,15 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from deepsteg_jax import keys
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.schemes import low_bits
+from deepsteg_jax.schemes import low_bits, slots
 from deepsteg_jax.schemes.base import Metadata
+from deepsteg_jax.schemes.slots import ALONE, Slot
 
 VERSION = 4  # of the format
 TAG_BYTES = 16
 PACKET_HEADER = struct.Struct("<II")  # number of the secret's frame, its time in ticks
 SMALLEST_PIXELS = 256  # a frame of 16x16 holds salt and header
+_SLOT_PIXELS = 1024  # for each slot, which has packets too
 LARGEST_SIDE = 2**16 - 1
 MOVES, CIPHERS = ("nothing", "secret", "cover"), ("blocks", "coefficients")
 
@@ -55,6 +57,7 @@ class Header(NamedTuple):
     block_size: int  # pixels
     fingerprint: bytes  # 8 bytes, of the reveal parameters
     salt: bytes  # of the key that all but the header is under
+    slot: Slot = ALONE  # where it lies, which tells
 
 
 def _pack(header: Header) -> bytes:
@@ -87,8 +90,8 @@ def _pack(header: Header) -> bytes:
     )
 
 
-def _unpack(packed: bytes) -> Header | None:
-    """Unpack a header; None for another version."""
+def _unpack(packed: bytes, slot: Slot) -> Header | None:
+    """Unpack a header from a slot; None for another version."""
     if packed[0] != VERSION:
         return None
     _, width, height, frames, cover_frames, rate, per, flags, wide, high, end, *rest = _HEADER.unpack(packed)
@@ -106,7 +109,7 @@ def _unpack(packed: bytes) -> Header | None:
     )
     moves, cipher = MOVES[flags // _MOVES % 4], CIPHERS[flags // _CIPHER % 2]
     settings = modulus, group, moves, cipher, block_size
-    return Header(secret, packet_bytes, start, size, *settings, fingerprint, salt)
+    return Header(secret, packet_bytes, start, size, *settings, fingerprint, salt, slot)
 
 
 # --- indices -------------------------------------------------------------------------------------
@@ -127,12 +130,14 @@ class _Others:
         return places + np.searchsorted(before, places, side="right")
 
 
-@lru_cache(maxsize=4)
-def _public_indices(size: int) -> tuple[np.ndarray, np.ndarray, _Others]:
-    """Return the indices of the salt, of those that the header is picked from, and all the others."""
-    count = min(8 * keys.SALT_BYTES + _HEADER_SAMPLES, size)
-    first = low_bits.choose_indices(bytes(keys.KEY_BYTES), 0, count, size)
-    return first[: 8 * keys.SALT_BYTES], first[8 * keys.SALT_BYTES :], _Others(size, np.sort(first))
+@lru_cache(maxsize=32)
+def _public_indices(size: int, slot: Slot = ALONE) -> tuple[np.ndarray, np.ndarray, _Others]:
+    """Return the indices of the salt, of those that the header is picked from, and those of no header."""
+    salt_bits = 8 * keys.SALT_BYTES
+    count = min(salt_bits + slot.of * _HEADER_SAMPLES, size)
+    first, area = slots.public_order(size, count), (count - salt_bits) // slot.of
+    start = salt_bits + slot.number * area
+    return first[:salt_bits], first[start : start + area], _Others(size, np.sort(first))
 
 
 def _picked(key: bytes, number: int, count: int, among: np.ndarray | _Others) -> np.ndarray:
@@ -153,10 +158,11 @@ def _header_keys(master: bytes) -> tuple[ChaCha20Poly1305, bytes]:
     return ChaCha20Poly1305(keys.subkey(master, "header")), keys.subkey(master, "header indices")
 
 
-def check_size(width: int, height: int) -> None:
-    """Raise UserError unless frames of this size hold the metadata."""
-    if width * height < SMALLEST_PIXELS:
-        raise UserError(f"the cover, {width}x{height}, is too small: a frame needs {SMALLEST_PIXELS} pixels")
+def check_size(width: int, height: int, count: int = 1) -> None:
+    """Raise UserError unless frames of this size hold the metadata of so many slots."""
+    needed = count * (SMALLEST_PIXELS if count == 1 else _SLOT_PIXELS)
+    if width * height < needed:
+        raise UserError(f"the cover, {width}x{height}, is too small: a frame needs {needed} pixels")
     if max(width, height) > LARGEST_SIDE:
         raise UserError(f"the cover, {width}x{height}, is too large: scale it down first")
 
@@ -164,7 +170,7 @@ def check_size(width: int, height: int) -> None:
 def embed_header(
     stego: np.ndarray, cover: np.ndarray, salt: bytes, master: bytes, header: Header
 ) -> np.ndarray:
-    """Write salt and header into a copy of a stego frame.
+    """Write salt and header into a copy of a stego frame; slots share the salt.
 
     Args:
         stego: uint8 [h, w, 3].
@@ -174,23 +180,23 @@ def embed_header(
         header: for the receiver.
     """
     samples, under = stego.flatten(), cover.ravel()
-    salt_indices, public, _ = _public_indices(samples.size)
+    salt_indices, public, _ = _public_indices(samples.size, header.slot)
     sealer, indices_key = _header_keys(master)
-    sealed = sealer.encrypt(bytes(12), _pack(header), None)
+    sealed = sealer.encrypt(header.slot.nonce, _pack(header), None)
     for indices, data in (salt_indices, salt), (_picked(indices_key, 0, len(sealed), public), sealed):
         low_bits.write(samples, under, indices, data, header.modulus, low_bits.COMMON_TABLE)
     return samples.reshape(stego.shape)
 
 
-def _read_header(frame: np.ndarray, deriver: keys.Deriver) -> Header | None:
+def _read_header(frame: np.ndarray, deriver: keys.Deriver, slot: Slot) -> Header | None:
     samples = frame.ravel()
-    salt_indices, public, _ = _public_indices(samples.size)
+    salt_indices, public, _ = _public_indices(samples.size, slot)
     salt = low_bits.read(samples, salt_indices, keys.SALT_BYTES, low_bits.COMMON_TABLE)
     sealer, indices_key = _header_keys(deriver(salt))
     indices = _picked(indices_key, 0, _HEADER_BYTES, public)
     try:
         sealed = low_bits.read(samples, indices, _HEADER_BYTES, low_bits.COMMON_TABLE)
-        return _unpack(sealer.decrypt(bytes(12), sealed, None))
+        return _unpack(sealer.decrypt(slot.nonce, sealed, None), slot)
     except InvalidTag:
         return None
 
@@ -206,8 +212,9 @@ def open_headers(frames: list[np.ndarray], deriver: keys.Deriver) -> Iterator[He
     """
     for frame in frames:
         frame = frame if frame.size >= _HEADER_BITS else np.zeros((16, 16, 3), np.uint8)
-        if header := _read_header(frame, deriver):
-            yield header
+        for slot in slots.every(frame.size // _HEADER_BITS):
+            if header := _read_header(frame, deriver, slot):
+                yield header
 
 
 # --- packets -------------------------------------------------------------------------------------
@@ -224,15 +231,19 @@ class Packet(NamedTuple):
 class Packets:
     """Seals and opens the packets of one video."""
 
-    def __init__(self, master: bytes, content: int, modulus: int):
-        """Take the key and `content`, the header's `packet_bytes`."""
+    def __init__(self, master: bytes, content: int, modulus: int, slot: Slot = ALONE):
+        """Take the key, `content`, the header's `packet_bytes`, and the slot."""
+        self._slot = slot
         self._sealer = ChaCha20Poly1305(keys.subkey(master, "packets"))
         self._indices_key = keys.subkey(master, "packet indices")
         self._content, self._modulus = content, modulus
         self._table = low_bits.parity_table(modulus)
 
     def _indices(self, number: int, size: int) -> np.ndarray:
-        return _picked(self._indices_key, number, self._content + TAG_BYTES, _public_indices(size)[2])
+        among = _public_indices(size, self._slot)[2]
+        if self._slot.of > 1:
+            among = slots.share(size, self._slot, after=len(among.taken))
+        return _picked(self._indices_key, number, self._content + TAG_BYTES, among)
 
     def embed(self, stego: np.ndarray, cover: np.ndarray, number: int, packet: Packet) -> np.ndarray:
         """Write a packet into a copy of stego frame `number`; uint8 [h, w, 3] each."""

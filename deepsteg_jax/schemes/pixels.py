@@ -15,13 +15,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepsteg_jax import keys, media, memory, models
+from deepsteg_jax import keys, media, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.export.graphs import Arrays, Graph, Shape, keyed_graphs, sample_tables, tabled_graphs
 from deepsteg_jax.keys import Deriver
 from deepsteg_jax.media.temporary import temporary_files
 from deepsteg_jax.plan import Plan, tick_rate
-from deepsteg_jax.schemes import low_bits, metadata
+from deepsteg_jax.schemes import low_bits, metadata, slots
 from deepsteg_jax.schemes.base import (
     Cost,
     Found,
@@ -36,10 +36,10 @@ from deepsteg_jax.schemes.base import (
     ranges,
 )
 from deepsteg_jax.schemes.metadata import PACKET_HEADER, Header, Packet, Packets
+from deepsteg_jax.schemes.pixel_slots import SlotCodec, SlotSender
+from deepsteg_jax.schemes.runner import Runner, chunk_frames
 from deepsteg_jax.steganography import Codec
 
-CHUNK_FRAMES = 4  # frames in one call of the compiled graph, or one group where groups are longer
-CHUNK_PIXELS = 2**20  # of larger frames one group in a call
 LEAST_SOUND, MOST_SOUND = 6_000, 512_000  # bits per second; the range of Opus
 OGG_HEADER = 160  # bytes: the least in a packet of large frames, so that one holds the header of an Ogg file
 
@@ -64,8 +64,9 @@ class PixelScheme(Scheme):
         """
         self.config, self._load = config, load_params
         self.group, self.still = config.model.frames, config.model.frames == 1
-        self._codecs: dict[tuple, Codec] = {}
+        self._codecs: dict[tuple, Codec | SlotCodec] = {}
         self.model = models.build(config.model)
+        self.slots = max(slots.NUMBERS) if self.model.digits else 1
         self.modulus = self.model.modulus
         if not 1 <= self.modulus <= low_bits.LARGEST_MODULUS:
             raise UserError(
@@ -88,16 +89,26 @@ class PixelScheme(Scheme):
         modulus = modulus or self.modulus
         key = modulus, group, shuffle.moves, shuffle.cipher, shuffle.block_size
         if key not in self._codecs:
-            model = self.config.model.copy_and_resolve_references().unlock()
-            model.frames = group
-            if "modulus" in model:
-                model.modulus = modulus
-            self._codecs[key] = Codec(models.build(model), shuffle, group)
+            self._codecs[key] = Codec(self._model(modulus, group), shuffle, group)
         return self._codecs[key]
+
+    def slot_codec(self, modulus: int, group: int) -> SlotCodec:
+        """Return the compiled programs for stegos with slots."""
+        key = modulus, group
+        if key not in self._codecs:
+            self._codecs[key] = SlotCodec(self._model(modulus, group), group)
+        return self._codecs[key]
+
+    def _model(self, modulus: int, group: int) -> models.Model:
+        model = self.config.model.copy_and_resolve_references().unlock()
+        model.frames = group
+        if "modulus" in model:
+            model.modulus = modulus
+        return models.build(model)
 
     def cost(self, height: int, width: int, frames: int) -> Cost:
         """Predict from figures measured with block_dct."""
-        pixels, at_once = height * width, _chunk_frames(self.group, height, width)
+        pixels, at_once = height * width, chunk_frames(self.group, height, width)
         each = _STILL_BYTES if frames == 1 else _STREAM_BYTES + _CALL_BYTES * at_once
         return Cost(
             pixels * frames * _SECONDS_PER_PIXEL,
@@ -114,6 +125,10 @@ class PixelScheme(Scheme):
         self, plan: Plan, credentials: Sequence[keys.Credential], settings: Settings, measured: Any = None
     ) -> Sender:
         """Make the sender of one stego, see `Scheme.sender`."""
+        if settings.slots > 1:
+            header = partial(_header, self, sound=None)
+            codec = self.slot_codec(self.modulus, self.group)
+            return SlotSender(codec, self.hide_params, plan, credentials, settings.slots, header)
         (credential,) = credentials
         return PixelSender(self, plan, credential, settings)
 
@@ -190,63 +205,6 @@ class Party:
         np.asarray(self._run(self._params, np.zeros_like(self._key_words), 0, *stacks))
 
 
-def _chunk_frames(group: int, height: int, width: int) -> int:
-    """Return the number of frames in one call of the compiled graph."""
-    return group * max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (height * width)) // group)
-
-
-class _Runner:
-    """Runs the compiled graph over chunks of a stream, one chunk ahead."""
-
-    def __init__(self, run: Callable, key_words: np.ndarray, group: int, height: int, width: int):
-        """Take `run`: (key_words, first_frame, *stacks) -> frames [n, height, width, 3]."""
-        self._run, self._key_words, self._frame = run, key_words, (height, width, 3)
-        self._size = _chunk_frames(group, height, width)
-        self._group, self._waiting, self._running, self._number = group, [], None, 0
-
-    def warm_up(self, lengths: Sequence[int], inputs: int) -> None:
-        """Compile for streams of these lengths, so that reported times are those of the work."""
-        for size in {size for length in lengths for size in self._sizes(length)}:
-            blank = np.zeros((size, *self._frame), np.uint8)
-            np.asarray(self._run(np.zeros(8, np.uint32), 0, *[blank] * inputs))
-        memory.give_back()  # 0.2 GB that a compilation leaves
-
-    def _sizes(self, length: int) -> set[int]:
-        rest = length % self._size
-        whole = rest // self._group * self._group
-        return {size for size in (self._size * (length >= self._size), whole, rest - whole) if size}
-
-    def take(self, item: Any, stacks: tuple[np.ndarray, ...]) -> list[tuple[Any, np.ndarray]]:
-        """Take the next frame of every stack; return (item, frame) of those that are ready."""
-        self._waiting.append((item, stacks))
-        return self._start(self._size) if len(self._waiting) == self._size else []
-
-    def cut(self) -> list[tuple[Any, np.ndarray]]:
-        """End a group here: run all waiting frames, the last ones as a shorter group."""
-        whole = len(self._waiting) // self._group * self._group
-        done = self._start(whole) if whole else []
-        return done + (self._start(len(self._waiting)) if self._waiting else [])
-
-    def drop_cut_group(self) -> None:
-        """Drop the waiting frames of an incomplete group."""
-        del self._waiting[len(self._waiting) // self._group * self._group :]
-
-    def finish(self) -> list[tuple[Any, np.ndarray]]:
-        """Return the frames of the chunk that is running."""
-        running, self._running = self._running, None
-        return [] if running is None else list(zip(running[0], np.asarray(running[1]), strict=True))
-
-    def _start(self, count: int) -> list[tuple[Any, np.ndarray]]:
-        items, stacks = zip(*self._waiting[:count], strict=True)
-        del self._waiting[:count]
-        # The last chunk is fetched first: two at a time would take twice the memory, now and then.
-        done = self.finish()
-        stacked = (jax.device_put(np.stack(frames)) for frames in zip(*stacks, strict=True))
-        self._running = items, self._run(self._key_words, self._number, *stacked)
-        self._number += count
-        return done
-
-
 # --- sender ---------------------------------------------------------------------------------------
 
 
@@ -266,12 +224,12 @@ class PixelSender(Sender):
         capacity = _sound_bit_rate(info.width * info.height * 3, plan.cover_clock.rate)
         self._sound = _encoded_sound(plan, settings.sound_bit_rate, capacity)
         try:
-            self._header = _header(scheme, plan, self._sound, self._salts[0])
+            self._header = _header(scheme, plan, self._salts[0], self._sound)
             self._packets = Packets(self._masters[0], self._header.packet_bytes, self._header.modulus)
             key_words = keys.key_words(keys.subkey(self._masters[0], "shuffle"))
             codec = scheme.codec()
             run = partial(codec.hide, scheme.hide_params)
-            self._runner = _Runner(run, key_words, codec.frames, info.height, info.width)
+            self._runner = Runner(run, key_words, codec.frames, info.height, info.width)
             tail = max(0, len(plan.cover_clock.times) - self._length) % self._length
             self._runner.warm_up((self._length, tail), 2)
         except BaseException:
@@ -341,7 +299,7 @@ def _encoded_sound(plan: Plan, bit_rate: int, capacity: int) -> media.Sound | No
         return media.encode_sound(plan.secret_path, max(LEAST_SOUND, min(bit_rate, capacity)))
 
 
-def _header(scheme: PixelScheme, plan: Plan, sound: media.Sound | None, salt: bytes) -> Header:
+def _header(scheme: PixelScheme, plan: Plan, salt: bytes, sound: media.Sound | None) -> Header:
     timed, shuffle = not plan.secret_clock.constant, scheme.config.shuffle
     secret = Metadata(
         width=plan.fit.width,
@@ -390,6 +348,15 @@ def _packet_bytes(plan: Plan, sound: media.Sound | None) -> int:
 # --- receiver -------------------------------------------------------------------------------------
 
 
+def _revealing(scheme: PixelScheme, header: Header, size: tuple[int, int]) -> Callable:
+    """Return what reveals frames of a height and width: (key_words, first_frame, frames) -> frames."""
+    if header.slot.of > 1:
+        places = slots.share(3 * size[0] * size[1], header.slot)
+        return partial(scheme.slot_codec(header.modulus, header.group).reveal, scheme.reveal_params, places)
+    shuffle = {"moves": header.moves, "cipher": header.cipher, "block_size": header.block_size}
+    return partial(scheme.codec(header.modulus, header.group, **shuffle).reveal, scheme.reveal_params)
+
+
 class PixelReceiver(Receiver):
     """Reveals a video or an image, puts its frames into their order and collects its sound."""
 
@@ -397,12 +364,10 @@ class PixelReceiver(Receiver):
         """Take the header that was found, and `size`, height and width of the stego's frames."""
         self.metadata, self._header = header.secret, header
         self.lost: list[int] = []  # frames whose packet is damaged
-        self._packets = Packets(master, header.packet_bytes, header.modulus)
+        self._packets = Packets(master, header.packet_bytes, header.modulus, header.slot)
         self._number, self._time, self._last, self._taken = -1, -1, None, 0
-        shuffle = {"moves": header.moves, "cipher": header.cipher, "block_size": header.block_size}
-        codec = scheme.codec(header.modulus, header.group, **shuffle)
         key_words = keys.key_words(keys.subkey(master, "shuffle"))
-        self._runner = _Runner(partial(codec.reveal, scheme.reveal_params), key_words, codec.frames, *size)
+        self._runner = Runner(_revealing(scheme, header, size), key_words, header.group, *size)
         self._runner.warm_up((header.secret.cover_frames,), 1)
         with temporary_files():
             self._sound = TemporaryFile()  # noqa: SIM115, closed by __exit__

@@ -1,7 +1,7 @@
 """Slots: equal parts of a stego, each for a secret with a key of its own, and all of them filled."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -27,6 +27,15 @@ class Slot(NamedTuple):
         return bytes([self.number, self.of - 1]).ljust(12, b"\0")
 
 
+ALONE = Slot()
+"""The slot of a stego that has no others."""
+
+
+def every(most: int) -> Iterator[Slot]:
+    """Yield all slots of stegos that have at most `most`."""
+    return (Slot(number, of) for of in NUMBERS if of <= most for number in range(of))
+
+
 def check(most: int, wanted: int, secrets: int, loop_cover: bool, scheme: str) -> None:
     """Raise UserError unless a scheme of at most `most` slots has those wanted, and they hold the secrets."""
     if wanted not in NUMBERS:
@@ -47,7 +56,7 @@ def deal(secrets: Iterable[tuple[Any, keys.Credential]], nothing: Any, slots: in
     return filled
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def public_order(samples: int, count: int) -> np.ndarray:
     """Return the first `count` indices of a random order of a frame's samples that everybody knows, int32."""
     return low_bits.choose_indices(bytes(keys.KEY_BYTES), 0, count, samples).astype(np.int32)

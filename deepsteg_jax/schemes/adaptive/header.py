@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from deepsteg_jax import keys
 from deepsteg_jax.schemes import low_bits
 from deepsteg_jax.schemes.adaptive.embedding import Samples, planes_like
-from deepsteg_jax.schemes.slots import NUMBERS, Slot, public_order
+from deepsteg_jax.schemes.slots import Slot, every, public_order
 
 VERSION = 1  # of the format
 FRAMES = 2  # that hold salt and header
@@ -104,13 +104,11 @@ def read(planes: Samples, deriver: keys.Deriver) -> tuple[Header, Slot] | None:
     if len(low) < LEAST_SAMPLES:
         low = np.zeros(LEAST_SAMPLES, np.uint8)  # the same work for every input
     master = deriver(low_bits.read(low, _public(len(low), 1)[0], keys.SALT_BYTES, _TABLE))
-    for slots in NUMBERS:
-        if slots * LEAST_SAMPLES <= len(low):
-            for number, area in enumerate(_public(len(low), slots)[1]):
-                slot = Slot(number, slots)
-                sealed = low_bits.read(low, _picked(master, area), _HEADER.size + TAG_BYTES, _TABLE)
-                if header := _opened(master, slot, sealed):
-                    return header, slot
+    for slot in every(len(low) // LEAST_SAMPLES):
+        area = _public(len(low), slot.of)[1][slot.number]
+        sealed = low_bits.read(low, _picked(master, area), _HEADER.size + TAG_BYTES, _TABLE)
+        if header := _opened(master, slot, sealed):
+            return header, slot
     return None
 
 

@@ -1,0 +1,69 @@
+"""Run a compiled graph over the frames of a stream, some at a time."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from deepsteg_jax import memory
+
+CHUNK_FRAMES = 4  # frames in one call of the compiled graph, or one group where groups are longer
+CHUNK_PIXELS = 2**20  # of larger frames one group in a call
+
+
+def chunk_frames(group: int, height: int, width: int) -> int:
+    """Return the number of frames in one call of the compiled graph."""
+    return group * max(1, min(CHUNK_FRAMES, CHUNK_PIXELS // (height * width)) // group)
+
+
+class Runner:
+    """Runs the compiled graph over chunks of a stream, one chunk ahead."""
+
+    def __init__(self, run: Callable, key_words: np.ndarray, group: int, height: int, width: int):
+        """Take `run`: (key_words, first_frame, *stacks) -> frames [n, height, width, 3]."""
+        self._run, self._key_words, self._frame = run, key_words, (height, width, 3)
+        self._size = chunk_frames(group, height, width)
+        self._group, self._waiting, self._running, self._number = group, [], None, 0
+
+    def warm_up(self, lengths: Sequence[int], inputs: int) -> None:
+        """Compile for streams of these lengths, so that reported times are those of the work."""
+        for size in {size for length in lengths for size in self._sizes(length)}:
+            blank = np.zeros((size, *self._frame), np.uint8)
+            np.asarray(self._run(np.zeros_like(self._key_words), 0, *[blank] * inputs))
+        memory.give_back()  # 0.2 GB that a compilation leaves
+
+    def _sizes(self, length: int) -> set[int]:
+        rest = length % self._size
+        whole = rest // self._group * self._group
+        return {size for size in (self._size * (length >= self._size), whole, rest - whole) if size}
+
+    def take(self, item: Any, stacks: tuple[np.ndarray, ...]) -> list[tuple[Any, np.ndarray]]:
+        """Take the next frame of every stack; return (item, frame) of those that are ready."""
+        self._waiting.append((item, stacks))
+        return self._start(self._size) if len(self._waiting) == self._size else []
+
+    def cut(self) -> list[tuple[Any, np.ndarray]]:
+        """End a group here: run all waiting frames, the last ones as a shorter group."""
+        whole = len(self._waiting) // self._group * self._group
+        done = self._start(whole) if whole else []
+        return done + (self._start(len(self._waiting)) if self._waiting else [])
+
+    def drop_cut_group(self) -> None:
+        """Drop the waiting frames of an incomplete group."""
+        del self._waiting[len(self._waiting) // self._group * self._group :]
+
+    def finish(self) -> list[tuple[Any, np.ndarray]]:
+        """Return the frames of the chunk that is running."""
+        running, self._running = self._running, None
+        return [] if running is None else list(zip(running[0], np.asarray(running[1]), strict=True))
+
+    def _start(self, count: int) -> list[tuple[Any, np.ndarray]]:
+        items, stacks = zip(*self._waiting[:count], strict=True)
+        del self._waiting[:count]
+        # The last chunk is fetched first: two at a time would take twice the memory, now and then.
+        done = self.finish()
+        stacked = (jax.device_put(np.stack(frames)) for frames in zip(*stacks, strict=True))
+        self._running = items, self._run(self._key_words, self._number, *stacked)
+        self._number += count
+        return done
