@@ -1,4 +1,4 @@
-"""The entropy-coded data of a sequential JPEG (ITU-T T.81, annexes C, F and K), made of coefficients.
+"""The entropy-coded data of a JPEG (ITU-T T.81, annexes C, F, G and K), made of coefficients.
 
 No library writes it as it was: with the tables, restart intervals and scans of the file that it belongs to.
 """
@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 _END_OF_BLOCK, _SIXTEEN_ZEROS = 0x00, 0xF0
+_LONGEST_RUN, _MOST_HELD = 0x7FFF, 937  # blocks that end together, and bits that wait for them, in libjpeg
 _LONGEST = 16  # bits of a code
-AC = 4  # number of the first table of AC coefficients; those of DC have 0 to 3
+AC, _NONE = 4, 8  # numbers of the first table of AC coefficients, those of DC have 0 to 3; and of no code
 # Places of a block's coefficients [8, 8] in the order in which they are coded.
 _DIAGONALS = ([i for i in range(64) if i // 8 + i % 8 == d] for d in range(15))  # each from top to bottom
 ZIGZAG = np.array([i for d, found in enumerate(_DIAGONALS) for i in (found if d % 2 else found[::-1])])
@@ -24,6 +25,19 @@ class Component(NamedTuple):
     down: int
     dc: int  # numbers of its tables
     ac: int
+
+
+class Band(NamedTuple):
+    """The part of the coefficients that a scan codes."""
+
+    first: int = 0  # in zigzag order
+    last: int = 63
+    high: int = 0  # lowest bit of those coded before; 0: there are none
+    low: int = 0  # lowest bit
+    progressive: bool = False
+
+
+ALL = Band()
 
 
 class Table(NamedTuple):
@@ -46,14 +60,16 @@ class Table(NamedTuple):
 class Tokens(NamedTuple):
     """The content of a scan before it is coded."""
 
-    tables: np.ndarray  # uint8 [n], of 8
+    tables: np.ndarray  # uint8 [n], of 9
     symbols: np.ndarray  # uint8 [n]
     extra: np.ndarray  # uint16 [n], the bits after the code
     bits: np.ndarray  # uint8 [n], their number
     starts: np.ndarray  # int [intervals], numbers of the first tokens after a restart
 
 
-def tokens(components: Sequence[Component], width: int, height: int, restart: int) -> Tokens:
+def tokens(
+    components: Sequence[Component], width: int, height: int, restart: int, band: Band = ALL
+) -> Tokens:
     """Take apart a scan.
 
     Args:
@@ -61,18 +77,27 @@ def tokens(components: Sequence[Component], width: int, height: int, restart: in
         width: units in a row; ignored for a single component, whose units are its blocks.
         height: rows of units.
         restart: units between two restart markers; 0: there are none.
+        band: of a progressive scan.
     """
     if len(components) == 1:
         height, width = components[0].blocks.shape[:2]
         components = [components[0]._replace(across=1, down=1)]
+    if band.first:
+        blocks = components[0].blocks.reshape(-1, 64)[:, ZIGZAG[band.first : band.last + 1]]
+        return _progressive(blocks, AC + components[0].ac, restart or len(blocks), band)
     laid = [_units(component, width, height) for component in components]
     blocks = np.concatenate([values for values, _ in laid], 1)
     owners = np.repeat(np.arange(len(components)), [values.shape[1] for values, _ in laid])
     differences = np.zeros(blocks.shape[:2], np.int32)
     for i, (values, real) in enumerate(laid):
-        differences[:, owners == i] = _differences(values[..., 0], real, restart or len(values))
+        filled = _filled(values[..., 0], real) >> band.low
+        differences[:, owners == i] = (
+            filled & 1 if band.high else _differences(filled, restart or len(values))
+        )
     per_unit, flat = blocks.shape[1], blocks.reshape(-1, 64)
     first = np.arange(0, len(flat), (restart or len(blocks)) * per_unit)
+    if band.progressive:
+        return _dc_tokens(differences.ravel(), np.array([c.dc for c in components])[owners], band, first)
     dc, ac = (np.array(x)[owners] for x in ([c.dc for c in components], [AC + c.ac for c in components]))
     return _assemble(flat, differences.ravel(), *(np.tile(x, len(blocks)) for x in (dc, ac)), first)
 
@@ -91,11 +116,15 @@ def _units(component: Component, width: int, height: int) -> tuple[np.ndarray, n
     return arranged(blocks.reshape(rows, columns, 64)[..., ZIGZAG]), arranged(np.ones((rows, columns), bool))
 
 
-def _differences(values: np.ndarray, real: np.ndarray, restart: int) -> np.ndarray:
-    """Return DC coefficients [units, blocks] less the one before; blocks beyond the picture repeat that."""
+def _filled(values: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Return DC coefficients, int32 [units, blocks]; blocks beyond the picture repeat the one before."""
     place = np.maximum.accumulate(np.where(real, np.arange(real.size).reshape(real.shape), 0).ravel())
-    values = values.ravel()[place].reshape(real.shape).astype(np.int32)
-    before = np.roll(values.ravel(), 1).reshape(real.shape)
+    return values.ravel()[place].reshape(real.shape).astype(np.int32)
+
+
+def _differences(values: np.ndarray, restart: int) -> np.ndarray:
+    """Return DC coefficients [units, blocks] less the one before."""
+    before = np.roll(values.ravel(), 1).reshape(values.shape)
     before[::restart, 0] = 0
     return values - before
 
@@ -135,14 +164,105 @@ def _assemble(
     return Tokens(tables, symbols, extra, bits, at_dc[first])
 
 
+def _dc_tokens(values: np.ndarray, tables: np.ndarray, band: Band, first: np.ndarray) -> Tokens:
+    """Return the tokens of a progressive scan of DC coefficients: differences, or a bit of each."""
+    if band.high:
+        nothing, one = np.zeros(len(values), np.uint8), np.ones(len(values), np.uint8)
+        return Tokens(one * _NONE, nothing, values.astype(np.uint16), one, first)
+    size, rest = _sized(values)
+    tables = np.tile(tables, len(values) // len(tables)).astype(np.uint8)
+    return Tokens(tables, size.astype(np.uint8), rest.astype(np.uint16), size.astype(np.uint8), first)
+
+
+class _Runs:
+    """Collects (symbol or -1, bits, their number); blocks that have nothing more are counted together."""
+
+    def __init__(self):
+        self.out, self.blocks, self.held = [], 0, []
+
+    def end_block(self, bits: list[int]) -> None:
+        """End a block, of which these bits are left."""
+        self.blocks += 1
+        self.held += bits
+        if self.blocks == _LONGEST_RUN or len(self.held) > _MOST_HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was counted."""
+        if self.blocks:
+            size = self.blocks.bit_length() - 1
+            self.out.append((size << 4, self.blocks - (1 << size), size))
+            self.put(self.held)
+        self.blocks, self.held = 0, []
+
+    def put(self, bits: list[int]) -> None:
+        """Write bits as they are."""
+        self.out += [(-1, bit, 1) for bit in bits]
+
+
+def _progressive(blocks: np.ndarray, table: int, restart: int, band: Band) -> Tokens:
+    """Return the tokens of a scan of AC coefficients [n, of the band], as libjpeg orders them."""
+    runs, starts = _Runs(), []
+    magnitudes = np.abs(blocks.astype(np.int32)) >> band.low
+    rows, places = np.nonzero(magnitudes)
+    values, signs = magnitudes[rows, places].tolist(), (blocks[rows, places] > 0).tolist()
+    ends, places = np.searchsorted(rows, np.arange(len(blocks) + 1)).tolist(), places.tolist()
+    code = _refined if band.high else _coded
+    for number in range(len(blocks)):
+        if number % restart == 0:
+            runs.flush()
+            starts.append(len(runs.out))
+        part = slice(ends[number], ends[number + 1])
+        code(runs, places[part], values[part], signs[part], blocks.shape[1])
+    runs.flush()
+    symbols, extra, bits = np.array(runs.out).T
+    tables = np.where(symbols < 0, _NONE, table).astype(np.uint8)
+    symbols = np.maximum(symbols, 0).astype(np.uint8)
+    return Tokens(tables, symbols, extra.astype(np.uint16), bits.astype(np.uint8), np.array(starts))
+
+
+def _coded(runs: _Runs, places: list[int], values: list[int], signs: list[bool], width: int) -> None:
+    """Add a block's coefficients that are not 0."""
+    before = -1
+    for place, value, sign in zip(places, values, signs, strict=True):
+        runs.flush()
+        zeros, before, size = place - before - 1, place, value.bit_length()
+        runs.out += [(_SIXTEEN_ZEROS, 0, 0)] * (zeros >> 4)
+        runs.out.append(((zeros & 15) << 4 | size, value if sign else (1 << size) - 1 - value, size))
+    if before < width - 1:
+        runs.end_block([])
+
+
+def _refined(runs: _Runs, places: list[int], values: list[int], signs: list[bool], width: int) -> None:
+    """Add a bit of each coefficient of a block that was not 0 before, and those that are not 0 now."""
+    last = max((place for place, value in zip(places, values, strict=True) if value == 1), default=-1)
+    before, zeros, held = -1, 0, []
+    for place, value, sign in zip(places, values, signs, strict=True):
+        zeros, before = zeros + place - before - 1, place
+        while zeros > 15 and place <= last:
+            runs.flush()
+            runs.out.append((_SIXTEEN_ZEROS, 0, 0))
+            runs.put(held)
+            zeros, held = zeros - 16, []
+        if value > 1:
+            held.append(value & 1)
+            continue
+        runs.flush()
+        runs.out.append((zeros << 4 | 1, int(sign), 1))
+        runs.put(held)
+        zeros, held = 0, []
+    if zeros + width - 1 - before or held:
+        runs.end_block(held)
+
+
 def frequencies(scan: Tokens) -> np.ndarray:
-    """Count the symbols of each table, int64 [8, 256]."""
-    return np.bincount(scan.tables.astype(int) << 8 | scan.symbols, minlength=8 * 256).reshape(8, 256)
+    """Count the symbols of each table, int64 [9, 256]."""
+    return np.bincount(scan.tables.astype(int) << 8 | scan.symbols, minlength=9 * 256).reshape(9, 256)
 
 
 def encode(scan: Tokens, tables: dict[int, Table]) -> bytes:
     """Return the coded data of a scan; every symbol must have a code."""
-    codes, lengths = np.zeros((2, 8, 256), int)
+    codes, lengths = np.zeros((2, 9, 256), int)
     for number, table in tables.items():
         codes[number], lengths[number] = table.codes()
     used = scan.tables, scan.symbols

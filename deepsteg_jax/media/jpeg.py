@@ -17,15 +17,16 @@ import numpy as np
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import formats, huffman, images
-from deepsteg_jax.media.huffman import Component, Table, Tokens
+from deepsteg_jax.media.huffman import ALL, Band, Component, Table, Tokens
 from deepsteg_jax.media.images import shown
 from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.media.outputs import check_place, destination, part_path, writing
 
 _SOI, _EOI, _SOS, _DHT, _DQT, _DRI, _DNL, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xDC, 0xFE
 _APP1, _APP2, _APP13 = 0xE1, 0xE2, 0xED
-_SEQUENTIAL, _PROGRESSIVE, _OTHERS = (0xC0, 0xC1), 0xC2, (0xC3, *range(0xC5, 0xC8), *range(0xC9, 0xCC))
-_OTHERS += tuple(range(0xCD, 0xD0))
+_PROGRESSIVE = 0xC2
+_FRAMES = (0xC0, 0xC1, _PROGRESSIVE)
+_OTHERS = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)  # arithmetic codes, lossless, ...
 _AFTER_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 _EXIF, _MPF, _MP_ENTRIES = (
     b"Exif\0\0",
@@ -65,7 +66,7 @@ class _Segment(NamedTuple):
 
 
 class _File(NamedTuple):
-    """A sequential JPEG, taken apart."""
+    """A JPEG, taken apart."""
 
     segments: list[_Segment]
     tail: bytes  # from the end of the picture on
@@ -78,6 +79,7 @@ class _Scan(NamedTuple):
 
     names: list[int]  # of its components
     tables: list[tuple[int, int]]  # of DC and AC, for each
+    band: Band
     restart: int
     sources: dict[int, tuple[int, int]]  # by number of the table: segment, and place in it
 
@@ -120,9 +122,7 @@ def _parse(data: bytes) -> _File:
 def _frame(segments: list[_Segment]) -> tuple[dict, tuple[int, int]]:
     """Return components and units of the picture; raise _Unfit if it is not of a kind that is written."""
     markers = [segment.marker for segment in segments]
-    if _PROGRESSIVE in markers:
-        raise _Unfit("it is progressive: make it sequential first (jpegtran -copy all -optimize IN > OUT)")
-    headers = [segment.content for segment in segments if segment.marker in _SEQUENTIAL]
+    headers = [segment.content for segment in segments if segment.marker in _FRAMES]
     if len(headers) != 1 or _SOS not in markers or {_DNL, *_OTHERS} & set(markers):
         raise _Unfit("it is a JPEG of a rare kind")
     bits, height, width, count = struct.unpack_from(">BHHB", headers[0])
@@ -147,6 +147,7 @@ def _tables(segment: _Segment) -> list[tuple[int, Table]]:
 def _scans(file: _File) -> dict[int, _Scan]:
     """Return the scans by the numbers of their segments."""
     found, sources, restart = {}, {}, 0
+    is_progressive = any(segment.marker == _PROGRESSIVE for segment in file.segments)
     for i, (marker, content, _) in enumerate(file.segments):
         if marker == _DHT:
             sources |= {number: (i, j) for j, (number, _) in enumerate(_tables(file.segments[i]))}
@@ -155,7 +156,9 @@ def _scans(file: _File) -> dict[int, _Scan]:
         elif marker == _SOS:
             parts = [content[1 + 2 * j : 3 + 2 * j] for j in range(content[0])]
             names, tables = [name for name, _ in parts], [(t >> 4 & 3, t & 3) for _, t in parts]
-            found[i] = _Scan(names, tables, restart, dict(sources))
+            first, last, bits = content[1 + 2 * content[0] :][:3]
+            band = Band(first, last, bits >> 4, bits & 15, is_progressive) if is_progressive else ALL
+            found[i] = _Scan(names, tables, band, restart, dict(sources))
     return found
 
 
@@ -164,7 +167,7 @@ def _scans(file: _File) -> dict[int, _Scan]:
 
 def _decoded(file: _File) -> Coefficients:
     """Decode the coefficients of a file, in the order of its components."""
-    kept = (*_SEQUENTIAL, _DQT, _DHT, _DRI, _SOS)  # no more: jpeglib has room for few markers
+    kept = (*_FRAMES, _DQT, _DHT, _DRI, _SOS)  # no more: jpeglib has room for few markers
     data = b"\xff\xd8" + b"".join(s.packed() for s in file.segments if s.marker in kept) + b"\xff\xd9"
     with TemporaryDirectory() as folder:
         path = Path(folder) / "cover.jpg"
@@ -180,10 +183,12 @@ def _decoded(file: _File) -> Coefficients:
 
 def _read(path: str | Path) -> tuple[_File, Coefficients]:
     """Read a file; raise _Unfit if its coefficients cannot be written."""
-    file = _parse(Path(path).read_bytes())
     try:
+        file = _parse(Path(path).read_bytes())
         return file, _decoded(file)
-    except (OSError, RuntimeError, IndexError) as error:
+    except _Unfit:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, struct.error) as error:
         raise _Unfit("it is damaged") from error
 
 
@@ -267,7 +272,7 @@ def _tokens(file: _File, scan: _Scan, planes: tuple[np.ndarray, ...]) -> Tokens:
         Component(by_name[name], *file.components[name][:2], *numbers)
         for name, numbers in zip(scan.names, scan.tables, strict=True)
     ]
-    return huffman.tokens(parts, *file.units, scan.restart)
+    return huffman.tokens(parts, *file.units, scan.restart, scan.band)
 
 
 def _sources(scans: dict[int, _Scan]) -> set[tuple[int, int]]:

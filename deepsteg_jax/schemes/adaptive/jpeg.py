@@ -87,17 +87,15 @@ class JpegScheme(Scheme):
         """See `Scheme`."""
         return self.room(info.coefficients)
 
-    def check(self, info: media.Info) -> None:
-        """Raise UserError unless the picture holds salt, header and something of a secret."""
-        if info.coefficients and not self.room(info.coefficients):
-            raise UserError(
-                f"the cover has only {info.coefficients:,} coefficients other than 0: "
-                "take a larger or busier one, or more of it with --config.payload.rate"
-            )
-
     def measure(self, cover: Iterable[media.Coefficients]) -> int:
-        """Count the coefficients that payloads are measured by."""
-        return media.nonzero(next(iter(cover)))
+        """Count the coefficients that payloads are measured by; raise UserError if they are too few."""
+        found = media.nonzero(next(iter(cover)))
+        if not self.room(found):
+            raise UserError(
+                f"the cover has only {found:,} coefficients other than 0: take a larger or busier one, "
+                "or more of it with --config.payload.rate"
+            )
+        return found
 
     def sender(
         self, plan: Plan, credentials: Sequence[keys.Credential], settings: Settings, measured: Any = None

@@ -100,8 +100,8 @@ def test_two_stegos_share_no_salt(tmp_path, hidden):
     ("cover", "output", "words"),
     [
         (coded(), "a.png", "the cover stays a JPEG; use .jpg"),
-        (coded(progressive=True), "a.jpg", "progressive: .*; or use .png"),
-        (coded(16, 16), "a.jpg", "has only .* larger or busier"),
+        (coded(120, 136, mode="CMYK"), "a.jpg", "neither grey nor .*; or use .png"),
+        (coded(16, 16), "a.jpg", "0.0 kB fit"),
         (coded(120, 136), "no/a.jpg", "does not exist"),
     ],
 )
@@ -110,6 +110,13 @@ def test_covers_and_outputs_that_do_not_do(tmp_path, hidden, cover, output, word
     with pytest.raises(UserError, match=words):
         hide(tmp_path / "cover.jpg", hidden.secret, tmp_path / output, make_scheme())
     assert names(tmp_path) == ["cover.jpg"]
+
+
+def test_a_picture_is_not_coded_into_no_room(tmp_path):
+    for name in ("cover.jpg", "secret.jpg"):
+        (tmp_path / name).write_bytes(coded(16, 16))
+    with pytest.raises(UserError, match="has only .* larger or busier"):
+        hide(tmp_path / "cover.jpg", tmp_path / "secret.jpg", tmp_path / "a.jpg", make_scheme())
 
 
 @pytest.mark.parametrize("change", [{"payload.rate": 0.6}, {"model.height": 3}, {"model.chroma": 0.0}])
