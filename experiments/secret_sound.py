@@ -21,7 +21,7 @@ from experiments import common, robustness, tables
 from experiments.entries import Entry
 
 SOUND, CODEC = "sample:bigbuckbunny.mp4", "C6"
-SETTINGS = ((448, 256, 0.6), (640, 360, 0.25), (848, 480, 0.25))  # width, height, share
+SETTINGS = ((448, 256, 0.6), (640, 360, 0.25))  # width, height, share
 KEY = bytes(32)
 
 
