@@ -65,6 +65,10 @@ flags.DEFINE_bool(
 flags.DEFINE_string("coordinator", None, "train in several processes: HOST:PORT of process 0.")
 flags.DEFINE_integer("num_processes", None, "train in several processes: how many.", lower_bound=1)
 flags.DEFINE_integer("process_id", None, "train in several processes: which one this is.", lower_bound=0)
+flags.DEFINE_integer(
+    "workers", 0, "evaluate: processes for several pairs at once, which slows each down.", lower_bound=0
+)
+flags.DEFINE_string("scheduler", None, "evaluate: a Dask scheduler, tls://HOST:PORT; see docs/LISTS.md.")
 flags.DEFINE_string("host", "127.0.0.1", "app: the address to serve on; see docs/APP.md.")
 flags.DEFINE_integer("port", 7860, "app: the port; 0: any free one.", lower_bound=0, upper_bound=65535)
 flags.DEFINE_bool("open", False, "app: open the page in the browser.")

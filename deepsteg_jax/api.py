@@ -315,6 +315,35 @@ def reveal_file(
     return pipeline.reveal(schemes, _checked(key), stego, fspath(output), progress, announce)
 
 
+def hiding_memory(
+    cover: str | PathLike,
+    output: str | PathLike,
+    purpose: Purpose | None = None,
+    scheme: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    **others: Any,
+) -> int:
+    """Predict the peak memory in bytes of a process that calls `hide_file` with the same arguments.
+
+    Raises:
+        UserError: the cover cannot be read, or there is no such scheme or field.
+    """
+    info = media.probe(sample_clips.resolve(fspath(cover)))
+    made = _suitable(fspath(cover), fspath(output), purpose, scheme, changes)
+    return pipeline.cost(made, info).memory_bytes
+
+
+def revealing_memory(stego: str | PathLike) -> int:
+    """Predict the largest peak memory in bytes of a process that reveals from a file.
+
+    Raises:
+        UserError: it is no clip or image.
+    """
+    info = media.probe(stego, [])
+    names = _shipped.for_stego(info, media.is_exact(stego))
+    return max(pipeline.cost(_shipped.scheme(name), info).revealing_bytes for name in names)
+
+
 def describe(path: str | PathLike, purpose: Purpose | None = None) -> str:
     """Describe a file and the cost of hiding in it; never look for a secret.
 
@@ -357,7 +386,7 @@ def _suitable(cover: str, output: str, purpose: str | None, scheme: str | None, 
         raise UserError(f"there is no scheme {scheme!r}: give one of {', '.join(PURPOSES)}")
     purpose = PURPOSES.get(scheme) or purpose or ("file" if media.is_exact(output) else "post")
     name = _shipped.for_cover(info, purpose, output)
-    return loading.load(loading.config_of(name, changes)) if changes else _shipped.scheme(name)
+    return loading.load_once(loading.config_of(name, changes)) if changes else _shipped.scheme(name)
 
 
 def _all_checked(given: Credential | Sequence[Credential]) -> list[Credential]:

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
 from deepsteg_jax import __version__
@@ -18,7 +19,17 @@ DONE, FAILED, USAGE, PARTIAL = 0, 1, 2, 3  # exit codes
 PURPOSES = ("file", "post", "live")
 CHANGE = "--config."
 SHELLS = ("bash", "zsh", "fish", "powershell", "tcsh")
-FILES = ("COVER", "SECRET", "STEGO", "REVEALED", "KEY", "FILE")  # what a shell completes by names of files
+FILES = (
+    "COVER",
+    "SECRET",
+    "STEGO",
+    "REVEALED",
+    "KEY",
+    "FILE",
+    "LIST",
+)  # what a shell completes by names of files
+
+BATCH = "\n--batch LIST in place of the files does a whole list: see --batch LIST --help."
 
 EXAMPLES = """\
 examples:
@@ -96,8 +107,8 @@ class _Completion(argparse.Action):
         parser.exit()
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser; `options.run(options)` carries out what was parsed."""
+def make_parser(batch: bool = False) -> argparse.ArgumentParser:
+    """Return the parser, with `batch` that of lists; `options.run(options)` carries out what was parsed."""
     parser = _Parser(
         prog="deepsteg",
         description="Hide a video or picture in another one, and reveal it with a passphrase or key file.",
@@ -108,19 +119,25 @@ def make_parser() -> argparse.ArgumentParser:
         "--print-completion", action=_Completion, choices=SHELLS, help="print what a shell needs to complete"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
-    _add_hide(commands)
-    _add_reveal(commands)
+    _add_hide(commands, batch)
+    _add_reveal(commands, batch)
     _add_keygen(commands)
     _add_app(commands)
     _add_info(commands)
     return parser
 
 
-def _add_hide(commands: Any) -> None:
+def _add_hide(commands: Any, batch: bool) -> None:
     hide = _add(commands, "hide", _hide, "hide a secret in a cover")
-    hide.add_argument("cover", metavar="COVER", help="the video or picture that everybody may see")
-    hide.add_argument("secret", metavar="SECRET", nargs="+", help="the video, picture or other file to hide")
-    hide.add_argument("-o", "--output", metavar="STEGO", required=True, help="what to write")
+    if batch:
+        _add_batch(hide, "cover, secret, output and key_file")
+    else:
+        hide.add_argument("cover", metavar="COVER", help="the video or picture that everybody may see")
+        hide.add_argument(
+            "secret", metavar="SECRET", nargs="+", help="the video, picture or other file to hide"
+        )
+        hide.add_argument("-o", "--output", metavar="STEGO", required=True, help="what to write")
+        _add_key(hide, each="; once for each SECRET", action="append", default=[])
     _add_purpose(hide)
     hide.add_argument("--scheme", metavar="NAME", help="how to hide, in place of what --for chooses")
     hide.add_argument(
@@ -131,7 +148,6 @@ def _add_hide(commands: Any) -> None:
         help="2, 4 or 8: room for as many secrets, each with a key of its own, which are asked for in turn; "
         "nothing tells how many there are",
     )
-    _add_key(hide, each="; once for each SECRET", action="append", default=[])
     hide.add_argument(
         "--loop-cover",
         "--loop_cover",  # as messages call it, which main.py shares
@@ -143,16 +159,41 @@ def _add_hide(commands: Any) -> None:
         action="store_true",
         help="leave out the cover's tags: location, camera, author, title, all but languages",
     )
-    hide.epilog = f"{CHANGE}FIELD=VALUE, any number of times, changes a field of the scheme's config."
+    hide.epilog = f"{CHANGE}FIELD=VALUE, any number of times, changes a field of the scheme's config.{BATCH}"
 
 
-def _add_reveal(commands: Any) -> None:
+def _add_reveal(commands: Any, batch: bool) -> None:
     reveal = _add(commands, "reveal", _reveal, "reveal the secret of a stego")
+    reveal.epilog = BATCH.strip()
+    if batch:
+        _add_batch(reveal, "stego, output and key_file")
+        return
     reveal.add_argument("stego", metavar="STEGO", help="the video or picture with a secret in it")
     reveal.add_argument(
         "-o", "--output", metavar="REVEALED", required=True, help="what to write; DIR/: by its own name"
     )
     _add_key(reveal)
+
+
+def _add_batch(command: _Parser, columns: str) -> None:
+    command.set_defaults(run=_batch, job=command.get_default("run"))
+    command.add_argument(
+        "--batch",
+        metavar="LIST",
+        required=True,
+        help=f"a CSV file with the columns {columns}, a row for each file; paths are relative to it",
+    )
+    command.add_argument("--key-file", metavar="FILE", help="of rows that name none")
+    command.add_argument(
+        "--results", metavar="FILE", help="what to write, a row for each file (LIST.results.csv)"
+    )
+    where = command.add_mutually_exclusive_group()
+    where.add_argument(
+        "--workers", type=_positive, metavar="N", help="processes (as many as cores and memory allow)"
+    )
+    where.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a Dask cluster that sees the same files: tls://HOST:PORT"
+    )
 
 
 def _add_keygen(commands: Any) -> None:
@@ -224,8 +265,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: after help, the version, or one line about a mistake.
     """
-    options, rest = make_parser().parse_known_args(argv)
-    pairs = [argument for argument in rest if argument.startswith(CHANGE)] if options.run is _hide else []
+    batch = any(argument.partition("=")[0] == "--batch" for argument in argv)
+    options, rest = make_parser(batch).parse_known_args(argv)
+    hides = _hide in (options.run, getattr(options, "job", None))
+    pairs = [argument for argument in rest if argument.startswith(CHANGE)] if hides else []
     if unknown := [argument for argument in rest if argument not in pairs]:
         options.parser.error(f"unexpected argument {unknown[0]!r}")
     options.changes = dict(_change(options.parser, pair) for pair in pairs)
@@ -289,6 +332,30 @@ def _reveal(options: argparse.Namespace) -> None:
     print(f"{options.output}: {report.summary()}")
 
 
+def _batch(options: argparse.Namespace) -> None:
+    from deepsteg_jax import batch, media
+
+    if options.job is _hide:
+        choices = {"purpose": options.purpose, "scheme": options.scheme, "changes": options.changes}
+        choices |= {"loop_cover": options.loop_cover, "drop_tags": options.drop_tags, "slots": options.slots}
+        columns, work = batch.HIDE, batch.hide
+    else:
+        choices, columns, work = {}, batch.REVEAL, batch.reveal
+    jobs = batch.read(options.batch, columns, options.key_file)
+    path = options.results or f"{options.batch.removesuffix('.csv')}.results.csv"
+    media.check_place(path, [options.batch])
+    results = batch.Results(path, jobs, choices)
+    left = results.left
+    here = left and not options.scheduler
+    workers = (options.workers or batch.fitting_workers(left, **choices)) if here else 0
+    with _progress("files", len(jobs), unit="file", initial=len(jobs) - len(left)) as bar:
+        for row in batch.run(left, partial(work, **choices), results, workers, options.scheduler, announce):
+            if row["status"] != batch.OK:
+                announce(f"{row['output']}: {row['message']}")
+            bar.update()
+    print(f"{path}: {results.summary()}")
+
+
 def _keygen(options: argparse.Namespace) -> None:
     from deepsteg_jax import keys
 
@@ -337,10 +404,10 @@ def _asked_for_each(options: argparse.Namespace, bar: Any) -> list[str | bytes]:
     return found
 
 
-def _progress(title: str, frames: int | None) -> Any:
+def _progress(title: str, total: int | None, **settings: Any) -> Any:
     from deepsteg_jax.commands.common import progress_bar
 
-    return progress_bar(title, frames)
+    return progress_bar(title, total, **settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,8 @@ Every figure is RGB and 8-bit, from files written and read back; the mean over f
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepsteg_jax import keys, media, metrics, pipeline, plan
+from deepsteg_jax import cluster, keys, loading, media, metrics, pipeline, plan
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.pipeline import DEFAULTS
 from deepsteg_jax.schemes.base import GREY, Scheme, Settings
@@ -187,6 +189,11 @@ def hide_and_reveal(scheme: Scheme, files: Files, settings: Settings = DEFAULTS)
     }
 
 
+def hide_and_reveal_by(config: ConfigDict, files: Files) -> dict[str, float]:
+    """Return `hide_and_reveal` by the scheme of a config, which is loaded once in each process."""
+    return hide_and_reveal(loading.load_once(config), files, loading.settings_of(config))
+
+
 def _ignore(frames: int) -> None:
     pass
 
@@ -197,44 +204,75 @@ def _write_planes(path: Path, frames: list[np.ndarray]) -> None:
             writer.write(media.from_rgb(frame, _PLANES))
 
 
+class Pair(NamedTuple):
+    """Two items of a folder, one to be hidden in the other."""
+
+    cover: Path
+    secret: Path
+    pictured: bool  # in the comparison
+
+
 def evaluate_folder(
     run: Callable[[Files], dict[str, float]],
     settings: ConfigDict,
     workdir: Path,
     progress=iter,
     in_planes: bool = False,
+    workers: int = 0,
+    scheduler: str | None = None,
 ) -> tuple[list[dict], list]:
     """Hide item i + 1 in item i of a folder, all through files written and read back.
 
     Args:
         run: makes the stego and the revealed file from the other two and returns figures of its own, such
-            as `hide_and_reveal` with its two sides bound.
+            as `hide_and_reveal` with its two sides bound; for other processes `hide_and_reveal_by` with a
+            config bound.
         settings: section `evaluate` of the config: path, height, width, first_frame, frames, perceptual,
             pictures.
-        workdir: where the files of one pair at a time lie.
-        progress: wraps the list of items, for a progress bar.
+        workdir: where the files of a pair lie until it is measured.
+        progress: wraps the list of pairs, for a progress bar.
         in_planes: clips that are covers are written in 4:2:0, as videos come, in place of RGB.
+        workers: see `cluster.run`.
+        scheduler: the same.
 
     Returns:
         (one dict per pair, rows for `plots.comparison`).
     """
-    items, results, rows = list_items(settings.path), [], []
+    items = list_items(settings.path)
+    following = [*items[1:], items[0]]
+    pairs = [Pair(*both, i < settings.pictures) for i, both in enumerate(zip(items, following, strict=True))]
+    evaluate = partial(_evaluate_pair, run, settings, Path(workdir).absolute(), in_planes)
+    found: dict[int, tuple[dict, list]] = {}
+    with closing(cluster.run(evaluate, pairs, workers, scheduler)) as outcomes:
+        for _, outcome in zip(progress(pairs), outcomes, strict=False):
+            if outcome.error is not None:
+                raise outcome.error
+            found[outcome.number] = outcome.result
+    ordered = [found[number] for number in range(len(pairs))]
+    return [figures for figures, _ in ordered], [row for _, rows in ordered for row in rows]
+
+
+def _evaluate_pair(
+    run: Callable[[Files], dict[str, float]],
+    settings: ConfigDict,
+    workdir: Path,
+    in_planes: bool,
+    pair: Pair,
+) -> tuple[dict, list]:
+    """Return the figures of a pair, and its row of the comparison."""
+    cover, secret = prepare(pair.cover, settings), prepare(pair.secret, settings)
+    count = min(len(cover), len(secret))
+    still = media.probe(pair.cover).is_image
+    suffix = ".png" if still else ".mkv"
     with tempfile.TemporaryDirectory(dir=workdir) as folder:
-        for i, path in enumerate(progress(items)):
-            following = items[(i + 1) % len(items)]
-            cover, secret = prepare(path, settings), prepare(following, settings)
-            count = min(len(cover), len(secret))
-            still = media.probe(path).is_image
-            suffix = ".png" if still else ".mkv"
-            files = Files(*(Path(folder) / f"{name}{suffix}" for name in Files._fields))
-            (_write_planes if in_planes and not still else media.write_frames)(files.cover, cover[:count])
-            media.write_frames(files.secret, secret[:count])
-            figures = {**run(files), **measure(files, perceptual=settings.perceptual)}
-            figures["stego_bytes"] = files.stego.stat().st_size
-            results.append({"cover": path.name, "secret": following.name, **figures})
-            if i < settings.pictures:
-                rows += [(path.stem, frames) for _, frames in picked_frames(files, 1, count)]
-    return results, rows
+        files = Files(*(Path(folder) / f"{name}{suffix}" for name in Files._fields))
+        (_write_planes if in_planes and not still else media.write_frames)(files.cover, cover[:count])
+        media.write_frames(files.secret, secret[:count])
+        figures = {**run(files), **measure(files, perceptual=settings.perceptual)}
+        figures["stego_bytes"] = files.stego.stat().st_size
+        pictures = picked_frames(files, 1, count) if pair.pictured else []
+    names = {"cover": pair.cover.name, "secret": pair.secret.name}
+    return {**names, **figures}, [(pair.cover.stem, frames) for _, frames in pictures]
 
 
 def mean_of(results: list[dict]) -> dict[str, float]:

@@ -4,12 +4,13 @@ import ctypes
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from deepsteg_jax import media, models
 from deepsteg_jax.errors import UserError
@@ -61,6 +62,16 @@ def load(config: ConfigDict) -> Scheme:
             f"the config of {config.checkpoint!r} lacks a field, perhaps because it is from an older version "
             f"({reason}): take one of configs/ with --config.checkpoint"
         ) from None
+
+
+def load_once(config: ConfigDict) -> Scheme:
+    """Return what `load` does, and keep it with its compiled programs for the next call."""
+    return _kept(FrozenConfigDict(config))
+
+
+@lru_cache(maxsize=4)
+def _kept(config: FrozenConfigDict) -> Scheme:
+    return load(ConfigDict(config))
 
 
 def config_of(checkpoint: str | PathLike, changes: Mapping[str, Any] | None = None) -> ConfigDict:

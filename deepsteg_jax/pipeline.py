@@ -110,7 +110,7 @@ def hide(
     check_output(scheme, output, info, inputs)
     media.check_tracks(cover, output)
     _check_fits(scheme, plan, settings.slots)
-    memory.check(_cost(scheme, info).memory_bytes, f"hiding in {info.width}x{info.height}")
+    memory.check(cost(scheme, info).memory_bytes, f"hiding in {info.width}x{info.height}")
     measured = scheme.measure(timed.frame for timed in read(cover))
     one = pictures and settings.slots == 1
     pairs = _paired(scheme, plan, read) if one else _unpaired(plan, read)
@@ -146,7 +146,8 @@ def _check_fits(scheme: Scheme, plan: Plan, count: int) -> None:
             payload.check(Path(each.secret_path), room)
 
 
-def _cost(scheme: Scheme, info: media.Info) -> Cost:
+def cost(scheme: Scheme, info: media.Info) -> Cost:
+    """Return the cost of a scheme for a file like `info`; memory does not grow with its length."""
     return scheme.cost(info.height, info.width, 1 if info.is_image else 2)
 
 
@@ -355,7 +356,7 @@ def reveal(
     info = media.probe(stego, damaged)
     began = time.monotonic()
     scheme, found = find(schemes, credential, stego, info, damaged)
-    memory.check(_cost(scheme, info).revealing_bytes, f"revealing from {info.width}x{info.height}")
+    memory.check(cost(scheme, info).revealing_bytes, f"revealing from {info.width}x{info.height}")
     output = output(scheme) if callable(output) else output
     probed = time.monotonic() - began if found.read else 0.0  # then part of the work is done
     if scheme.accepts == "pictures":

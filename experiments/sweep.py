@@ -2,14 +2,15 @@
 
     python -m experiments.sweep --config configs/video.py --data FOLDER \\
         --grid optimizer.learning_rate=1e-3,1e-2,1e-1 --grid model.classes=8,64 \\
-        [--seeds 0,1,2] [--processes 1] [--steps 500] [--set data.height=64 data.width=64] \\
+        [--seeds 0,1,2] [--workers 2] [--steps 500] [--set data.height=64 data.width=64] \\
         [--metric secret_psnr_db] [--workdir runs/sweep]
     python -m experiments.sweep --workdir runs/sweep --table-only [--metric loss]
 
 A point is one `python main.py --mode train` in WORKDIR/NAME, with what it printed in output.txt and its
 settings in point.json. The same command again goes on: what is finished stays, the rest goes on from its
-newest checkpoint. A further grid or further seeds in the same WORKDIR join the table. Every process uses all
-cores and the whole accelerator, so --processes above 1 pays only where one run leaves them idle.
+newest checkpoint. A further grid or further seeds in the same WORKDIR join the table. One point at a time has
+all cores and the whole accelerator; --workers shares them, --scheduler tls://HOST:PORT takes other machines,
+which must see the same folders (docs/LISTS.md).
 
 Figures are those of training.jsonl. One that begins with `validation_` is read from the last line that has
 it; every other is the mean over the last --last lines that have it, since single batches differ. What ends in
@@ -23,7 +24,7 @@ import math
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from deepsteg_jax import cluster
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.plots import plt
 from deepsteg_jax.training.logs import read_log
@@ -132,14 +134,14 @@ def check_workdir(workdir: Path, points: list[Point]) -> None:
             raise UserError(f"{path.parent} was run with other settings: choose another --workdir")
 
 
-def run_point(point: Point, workdir: Path) -> bool:
-    """Train a point unless it is finished; return whether it is then."""
+def run_point(main: Path, workdir: Path, point: Point) -> bool:
+    """Train a point with main.py unless it is finished; return whether it is then."""
     folder = workdir / point.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "point.json").write_text(json.dumps(point._asdict(), indent=1) + "\n")
     if last_step(read_log(folder)) < point.num_steps:
         overrides = point.base | point.values | {"seed": point.seed}
-        command = [sys.executable, str(MAIN), "--config", point.config, "--mode", "train", "--workdir"]
+        command = [sys.executable, str(main), "--config", point.config, "--mode", "train", "--workdir"]
         command += [str(folder), *(f"--config.{name}={value}" for name, value in overrides.items())]
         print(f"{point.name}: started", flush=True)
         with (folder / "output.txt").open("a") as output:
@@ -249,7 +251,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", help="config.data.path")
     parser.add_argument("--grid", action="append", default=[], metavar="NAME=VALUE,VALUE", help="repeatable")
     parser.add_argument("--seeds", metavar="SEED,SEED", help="config.seed; each point is run with each")
-    parser.add_argument("--processes", type=int, default=1, help="how many run at a time")
+    parser.add_argument("--workers", type=int, default=0, help="points at a time, in processes")
+    parser.add_argument("--scheduler", help="a Dask scheduler in their place, tls://HOST:PORT")
     parser.add_argument("--steps", type=int, help="config.optimizer.num_steps")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="for all")
     parser.add_argument("--metric", default="secret_psnr_db", help="a name in training.jsonl")
@@ -264,14 +267,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the sweep and print its table; 1 if a point is not finished."""
-    arguments, finished = parse(argv), [True]
+    arguments, unfinished = parse(argv), 0
     if not arguments.table_only:
         points = build_points(arguments)
         check_workdir(arguments.workdir, points)
-        with ThreadPoolExecutor(arguments.processes) as pool:
-            finished = list(pool.map(lambda point: run_point(point, arguments.workdir), points))
+        train = partial(run_point, MAIN, arguments.workdir.absolute())
+        for outcome in cluster.run(train, points, arguments.workers, arguments.scheduler):
+            if outcome.error is not None:
+                print(f"{points[outcome.number].name}: {outcome.error}", file=sys.stderr)
+            unfinished += not outcome.result
     print(report(arguments.workdir, arguments.metric, arguments.last))
-    return int(not all(finished))
+    return int(unfinished > 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Helpers of several tests: reading a clip, and schemes that stand in for real ones."""
 
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,10 @@ from deepsteg_jax.schemes.base import Cost, Found, Metadata, Receiver, Scheme, S
 from deepsteg_jax.schemes.pixels import PixelScheme
 
 FINGERPRINT = b"12345678"
+
+needs_dask = pytest.mark.skipif(
+    not find_spec("distributed"), reason="Dask is not installed: pip install -e .[cluster]"
+)
 
 
 def names(folder):

@@ -14,7 +14,7 @@ from PIL import Image
 import deepsteg_jax
 from configs import adaptive, robust
 from configs.video import get_config
-from deepsteg_jax import api, commands, keys, loading, media, models
+from deepsteg_jax import api, commands, keys, loading, media, models, pipeline
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.base import NOTHING
 from deepsteg_jax.schemes.robust import secret_codec
@@ -236,6 +236,26 @@ def test_a_file_in_a_file(files):
 )
 def test_which_scheme_hides(files, output, purpose, scheme, name):
     assert api._suitable(files / "cover.mp4", output, purpose, scheme, None).name == name
+
+
+def test_a_changed_scheme_is_loaded_once(files):
+    first, same, other = (
+        api._suitable(files / "cover.mp4", "stego.mkv", None, None, {"payload.rate": rate})
+        for rate in (0.2, 0.2, 0.3)
+    )
+    assert first is same is not other and other.config.payload.rate == 0.3
+
+
+def test_the_memory_of_a_job_is_known_before(files):
+    cover = files / "cover.mp4"
+    info, loaded = (
+        media.probe(cover),
+        {name: deepsteg_jax.load(name).scheme for name in ("adaptive", "robust")},
+    )
+    costs = {name: pipeline.cost(scheme, info) for name, scheme in loaded.items()}
+    assert api.hiding_memory(cover, "stego.mkv", drop_tags=True) == costs["adaptive"].memory_bytes
+    assert api.hiding_memory(cover, "stego.mp4") == costs["robust"].memory_bytes
+    assert api.revealing_memory(cover) == max(cost.revealing_bytes for cost in costs.values())
 
 
 def test_which_schemes_may_have_hidden():

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 import deepsteg_jax
-from deepsteg_jax import api, cli, commands, keys, media
+from deepsteg_jax import api, cli, cluster, commands, keys, media
 from deepsteg_jax.errors import PartialError, UserError
 from tests.synthetic import film, noise, save
 
@@ -69,6 +69,7 @@ def calls(monkeypatch):
     [
         (["-h"], ["hide", "reveal", "keygen", "app", "info", *["\n  deepsteg "] * 2]),
         (["hide", "-h"], ["COVER", "SECRET", "STEGO", "--for", "--scheme", "--loop-cover", "--config.FIELD"]),
+        (["hide", "--batch=x", "-h"], ["key_file", "--key-file", "--results", "--workers", "--scheduler"]),
         (["--version"], [f"deepsteg {deepsteg_jax.__version__}\n"]),
     ],
 )
@@ -96,6 +97,12 @@ def test_help_and_version_import_nothing_large(arguments, parts):
         ([*HIDE, "--config.=3"], "has no value"),
         ([*HIDE, "--configs.model=3"], "--configs.model=3"),
         ([*REVEAL, "--config.model.modulus=3"], "unexpected argument"),
+        ([*HIDE, "--batch=list.csv"], "unexpected argument"),
+        (["hide", "--batch"], "--batch"),
+        (["hide", "--batch=list.csv", "--passphrase-file=a"], "unexpected argument '--passphrase-file=a'"),
+        (["hide", "--batch=list.csv", "--workers=0"], "less than 1"),
+        (["hide", "--batch=list.csv", "--workers=2", "--scheduler=tls://host:1"], "not allowed with"),
+        (["reveal", "--batch=list.csv", "--config.a=1"], "unexpected argument"),
         (["app", "--port=65536"], "0..65535"),
         (["app", "--port=http"], "invalid number"),
         (["app", "--upload-limit=0"], "less than 1"),
@@ -292,6 +299,68 @@ def test_a_file_through_the_command_line(run, tmp_path, monkeypatch):
     assert Path("part.pdf").stat().st_size == 120
     code, out, err = run("hide", "cover.mp4", "stego.mp4", "-o", "new.mp4", "--for=file")
     assert code == 1 and "at any quality" in err and not Path("new.mp4").exists()
+
+
+# --- lists ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Has this process do the work of others; returns how many it would have been, and their scheduler."""
+    asked, run = [], cluster.run
+
+    def run_here(function, jobs, workers, scheduler, announce):
+        asked.append((workers, scheduler))
+        return run(function, jobs)
+
+    monkeypatch.setattr(cluster, "run", run_here)
+    monkeypatch.setattr(cluster, "fitting", lambda peak: (peak > 1e6) * 7)
+    return asked
+
+
+def test_a_list_is_hidden_with_the_choices_of_the_command(run, here, folder, monkeypatch):
+    seen = []
+
+    def hide(cover, secret, output, key, **choices):
+        if Path(secret).name == "stego.mkv":
+            raise UserError(f"{output} is\nnothing")
+        Path(output).write_bytes(key)
+        seen.append((Path(cover).name, Path(secret).name, choices))
+        return SimpleNamespace(notes=("a note",))
+
+    monkeypatch.setattr(api, "hide_file", hide)
+    keys.write_key_file("my.key")
+    Path("list.csv").write_text(
+        "cover,secret,output\ncover.mkv,secret.mkv,a.mp4\ncover.mkv,stego.mkv,b.mkv\n"
+    )
+    command = ["hide", "--batch", "list.csv", "--key-file=my.key", "--for=file", f"{LOW}=4", "--drop-tags"]
+    code, out, err = run(*command)
+    assert (code, out) == (1, "") and "b.mkv: b.mkv is nothing\n" in err
+    assert err.endswith("deepsteg: 1 of 2 files are whole: list.results.csv says why the others are not\n")
+    given = {"purpose": "file", "scheme": None, "changes": {"model.height": 4}}
+    given |= {"loop_cover": False, "drop_tags": True, "slots": 1}
+    assert seen == [("cover.mkv", "secret.mkv", given)]
+    assert Path("a.mp4").read_bytes() == Path("my.key").read_bytes()
+    Path("list.csv").write_text("cover,secret,output\ncover.mkv,secret.mkv,a.mp4\n")
+    code, out, err = run(*command, "--scheduler=tls://host:1")
+    assert (code, out) == (0, "list.results.csv: all 1 files are whole\n") and len(seen) == 1
+    assert run(*command, "--loop-cover", "--workers=3", "--results=other.csv")[0] == 0
+    assert here == [(7, None), (0, "tls://host:1"), (3, None)] and Path("other.csv").exists()
+    code, _, err = run(*command, "--results=./list.csv")
+    assert code == 1 and "also an input" in err and Path("list.csv").read_text().startswith("cover,")
+
+
+def test_a_list_is_revealed(run, here, folder, monkeypatch):
+    def reveal(stego, output, key):
+        Path(output).write_bytes(Path(stego).read_bytes())
+        raise PartialError(f"{stego} is cut")
+
+    monkeypatch.setattr(api, "reveal_file", reveal)
+    keys.write_key_file("my.key")
+    Path("list.csv").write_text("stego,output,key_file\nstego.mkv,a,my.key\n")
+    code, out, err = run("reveal", "--batch=list.csv")
+    assert (code, out) == (3, "") and "0 of 1 files are whole, 1 in part" in err
+    assert Path("a").read_bytes() == Path("stego.mkv").read_bytes() and here == [(7, None)]
 
 
 # --- keygen, app ----------------------------------------------------------------------------------

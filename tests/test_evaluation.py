@@ -5,7 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 from skimage.metrics import structural_similarity
 
-from deepsteg_jax import evaluation, media
+from deepsteg_jax import cluster, evaluation, media
 from tests.helpers import PlainScheme, read_stack
 from tests.synthetic import noise, save
 
@@ -169,6 +169,22 @@ def test_every_item_of_a_folder_hides_the_next(tmp_path):
         np.testing.assert_array_equal(row["stego"], row["cover"] + 1)
         assert any(np.array_equal(row["cover"], frame) for frame in clips[i][1:3])
     assert [path.name for path in tmp_path.iterdir()] == ["clips"]  # nothing is left behind
+
+
+def test_pairs_that_end_in_another_order_stay_in_that_of_the_folder(tmp_path, monkeypatch):
+    clips_folder(tmp_path / "clips")
+    asked, run = [], cluster.run
+
+    def backwards(function, pairs, *where):
+        asked.append(where)
+        yield from [*run(function, pairs)][::-1]
+
+    monkeypatch.setattr(cluster, "run", backwards)
+    arguments = run_by_hand, settings_of(tmp_path / "clips"), tmp_path
+    results, rows = evaluation.evaluate_folder(*arguments, workers=2, scheduler="tls://host:1")
+    assert asked == [(2, "tls://host:1")]
+    assert [result["cover"] for result in results] == ["a.mkv", "b.mkv", "c.mkv"]
+    assert [label for label, _ in rows] == ["a", "b"]
 
 
 def test_images_of_a_folder_are_cropped_in_the_centre(tmp_path):

@@ -52,6 +52,7 @@ def test_every_package_that_is_imported_is_declared():
         "starlette": "fastapi",
         "pydantic": "fastapi",
         "onnx": "jax2onnx",
+        "dask": "distributed",
     }
     distributions = metadata.packages_distributions()
     for name in imported():

@@ -46,6 +46,8 @@ class Options(NamedTuple):
     coordinator: str | None = None
     num_processes: int | None = None
     process_id: int | None = None
+    workers: int = 0  # processes; 0: this one
+    scheduler: str | None = None
     host: str = "127.0.0.1"
     port: int = 7860
     open: bool = False

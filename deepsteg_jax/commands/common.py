@@ -30,9 +30,9 @@ def command() -> str:
     return shlex.join(["python", *sys.argv])
 
 
-def progress_bar(title: str, frames: int | None = None) -> tqdm:
-    """Return a progress bar over frames, on stderr."""
-    return tqdm(desc=title, total=frames, unit="frame", dynamic_ncols=True, delay=_DELAY_S)
+def progress_bar(title: str, total: int | None = None, unit: str = "frame", initial: int = 0) -> tqdm:
+    """Return a progress bar over frames, or another unit, on stderr."""
+    return tqdm(desc=title, total=total, unit=unit, initial=initial, dynamic_ncols=True, delay=_DELAY_S)
 
 
 def table(rows: list[tuple[str, str]]) -> str:

@@ -46,11 +46,15 @@ def run(config: ConfigDict, options: Options) -> dict:
     workdir = make_workdir(options)
     settings = config.evaluate
     evaluation.list_items(settings.path)  # complains before the model is loaded
-    scheme = loading.load(config)
-    run_pair = partial(evaluation.hide_and_reveal, scheme, settings=loading.settings_of(config))
-    progress = partial(tqdm, desc="evaluate")
+    scheme = loading.load_once(config)
     results, rows = evaluation.evaluate_folder(
-        run_pair, settings, workdir, progress, in_planes=scheme.domain == "own"
+        partial(evaluation.hide_and_reveal_by, config),
+        settings,
+        workdir,
+        progress=partial(tqdm, desc="evaluate"),
+        in_planes=scheme.domain == "own",
+        workers=options.workers,
+        scheduler=options.scheduler,
     )
     report = {
         "model": config.model.to_dict(),

@@ -9,6 +9,7 @@ from PIL import Image
 
 from deepsteg_jax.errors import UserError
 from experiments import sweep
+from tests.helpers import needs_dask
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/video.py:tiny"
@@ -62,9 +63,10 @@ def table(workdir):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line]
 
 
+@needs_dask
 def test_every_point_is_one_call_of_main_with_its_flags(run, tmp_path):
     grid = ["--grid=optimizer.learning_rate=1e-3,1e-2", "--grid=model.classes=8,16", "--seeds=0,1"]
-    assert run(*grid, "--processes=2", "--set", "data.height=64", "data.width=96") == 0
+    assert run(*grid, "--workers=2", "--set", "data.height=64", "data.width=96") == 0
     seen = set()
     for folder in (path.parent for path in (tmp_path / "sweep").glob("*/calls.txt")):
         (call,) = calls(folder)
