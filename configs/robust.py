@@ -37,6 +37,9 @@ def get_config(variant: str = "") -> ConfigDict:
     # Frames that share symbols; a segment takes the first number whose stego stays within `growth`.
     config.repeats = (1, 2, 4, 8, 16)
 
+    # Larger frames have blocks of 16, 24, ... samples, as if they had about this many lines; 0: of 8 always.
+    config.lines = 360
+
     # Shares of a frame's symbols that are known (pilots, and as many references), and that the header takes.
     config.overhead = ConfigDict({"pilots": 1 / 40, "header": 0.11})
 
@@ -102,7 +105,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
     if variant == "image":
         config.model.update(spacing=32.0, luma=(1.0,) * 14, chroma=())
-        config.growth, config.repeats = 0.0, (1,)
+        config.growth, config.repeats, config.lines = 0.0, (1,), 0
         config.overhead.update(pilots=1 / 80, header=0.06)  # a frame alone, which need not be found
         config.data.frames = 1
         config.secret_layers = (

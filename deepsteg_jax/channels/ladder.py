@@ -31,6 +31,7 @@ class CodecRun(NamedTuple):
     options: dict[str, str]  # the encoder's own
     times: int = 1  # codings, one after the other
     scale: float = 1.0  # of the size at which frames are coded; who receives them scales them back
+    lines: int = 0  # at most, of frames that are coded, on their shorter side; 0: any number
 
 
 class Received(NamedTuple):
@@ -74,7 +75,7 @@ VIDEO = (
     CodecRun("C8-vp9", "VP9 CRF 33", "libvpx-vp9", "yuv420p", _VP9),
     CodecRun("C8-av1", "AV1 CRF 31", "libsvtav1", "yuv420p", _AV1),
     x264("C10", 23, "x264 CRF 23, twice", times=2),
-    x264("C11", 23, "two thirds of the size, x264 CRF 23", scale=2 / 3),
+    x264("C11", 23, "two thirds of the size, x264 CRF 23", scale=2 / 3, lines=480),
 )
 IMAGE = (*VIDEO[:3], *(jpeg(f"C9-{quality}", quality) for quality in (90, 75, 50)))
 
@@ -116,7 +117,7 @@ def run(
     Raises:
         UserError: this build of FFmpeg has no such encoder.
     """
-    sent = [_scaled(frame, codec_run.scale) for frame in media.unstack(frames)]
+    sent = [_scaled(frame, codec_run) for frame in media.unstack(frames)]
     if codec_run.codec == JPEG:
         received, size = _through_jpeg(codec_run, sent)
     else:
@@ -136,9 +137,10 @@ def bits_per_pixel(size_bytes: int, shape: tuple[int, ...]) -> float:
     return size_bytes * 8 / float(np.prod(shape[:3]))
 
 
-def _scaled(frame, scale):
-    """Return a frame of another size, whose sides are even."""
+def _scaled(frame, codec_run):
+    """Return a frame in the size at which it is coded; scaled sides are even."""
     height, width = (frame.y if isinstance(frame, media.Planes) else frame).shape[:2]
+    scale = min(codec_run.scale, (codec_run.lines or np.inf) / min(height, width))
     if scale == 1:
         return frame
     height, width = (max(2, 2 * round(scale * side / 2)) for side in (height, width))

@@ -31,6 +31,7 @@ from deepsteg_jax.models.base import Model, compute_dtype
 from deepsteg_jax.shapes import Array, Scalar
 
 BLOCK, MACROBLOCK = 8, 16  # pixels, or samples of colour for those of a block
+ENLARGEMENTS = 2  # of what is still missing, of a change that is made in larger blocks
 PROJECTIONS = 8  # onto 0..255 and onto the symbols, by turns
 CONTEXT = 16  # coefficients of a block that the network sees one by one
 MOVING = 4  # of which it sees the change from and to the neighbouring frames
@@ -87,6 +88,37 @@ def carriers_of(config: ConfigDict) -> Carriers:
 def wrap(x):
     """Reduce modulo 1 to the nearest representative, [-1/2, 1/2]."""
     return x - jnp.round(x)
+
+
+def block_scale(lines: int, height: int, width: int) -> int:
+    """Return how many times BLOCK samples the blocks of symbols are wide: large frames are often scaled down.
+
+    `lines`: of frames with blocks of BLOCK samples, about; 0: all.
+    """
+    return max(1, int(min(height, width) / lines + 0.5)) if lines else 1
+
+
+def reduce_planes(planes: tuple[Array, ...], scale: int) -> tuple[Array, ...]:
+    """Average squares of scale x scale samples of planes [..., h, w]; what is left over at the end goes."""
+
+    def mean(plane):
+        *n, h, w = plane.shape
+        whole = plane[..., : h // scale * scale, : w // scale * scale].astype(jnp.float32)
+        return whole.reshape(*n, h // scale, scale, w // scale, scale).mean((-3, -1))
+
+    return planes if scale == 1 else tuple(map(mean, planes))
+
+
+def enlarge_change(plane: Array, goal: Array, scale: int) -> Array:
+    """Move a plane [n, h, w] smoothly so that it becomes `goal` where `reduce_planes` reduces it, float32."""
+    n, *size = goal.shape
+    h, w = (scale * side for side in size)
+    moved = plane.astype(jnp.float32)
+    for _ in range(ENLARGEMENTS):
+        change = goal - reduce_planes((moved,), scale)[0]
+        moved = moved.at[:, :h, :w].add(jax.image.resize(change, (n, h, w), "cubic"))
+        moved = jnp.clip(moved, 0, 255)
+    return jnp.round(moved)
 
 
 def planes_of(frames: Frames) -> tuple[Array, ...]:

@@ -8,7 +8,7 @@ offset are right. The turns take away what stands still in the picture itself.
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import product
+from itertools import chain, product
 from typing import NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 from deepsteg_jax import keys
 from deepsteg_jax.dct import dct_matrix
 from deepsteg_jax.keystream import numpy_bits, numpy_permutation
-from deepsteg_jax.models.symbols import BLOCK, MACROBLOCK, Carriers
+from deepsteg_jax.models.symbols import BLOCK, MACROBLOCK, Carriers, block_scale
 from deepsteg_jax.schemes.robust import levels
 
 TILE = 32  # blocks, after which the pattern repeats
@@ -34,8 +34,12 @@ _LEAST, _MOST = 0.5, 1.5  # of a received picture, of its size before
 _BEYOND_CHANCE = 7.5  # score that no candidate of a search reaches by chance
 _MOST_CROPPED = 0.12  # of each side
 _NEAR, _AS_WELL = 2.0, 0.9  # samples; share of the best agreement
+_BLOCK_SCALES = 1, 2, 3  # of the stego, that are thought of
 _BLACK = 32  # luma of bars, at most
 _USUAL = 1, 2 / 3, 3 / 4, 1 / 2, 4 / 3, 3 / 2, 0.9, 5 / 6, 0.6, 5 / 4  # scales that are tried first
+_SIZES = (240, 320), (256, 448), (360, 640), (480, 640), (480, 720), (576, 720), (480, 854), (540, 960)
+_SIZES += (720, 960), (720, 1280), (1080, 1920), (512, 512), (720, 720), (1080, 1080)  # (h, w) before
+_RATES = 1, 4 / 5, 6 / 5, 8 / 5, 1 / 2, 2  # frames of the stego in one that is received
 
 
 class Geometry(NamedTuple):
@@ -143,22 +147,26 @@ class _Hit(NamedTuple):
     scale: np.ndarray  # (y, x)
     offset: np.ndarray  # (y, x)
     spacing: float
-    signs: np.ndarray  # of the frames
+    weights: np.ndarray  # of the frames
 
 
-def find(planes: tuple[np.ndarray, ...], grid: Grid) -> Iterator[Geometry]:
+def find(planes: tuple[np.ndarray, ...], grid: Grid, lines: int) -> Iterator[Geometry]:
     """Yield geometries that received frames may have, the likeliest first; they differ in the size alone.
 
     Args:
         planes: of some consecutive frames, [n, h, w] each.
         grid: of the key.
+        lines: see `models.symbols.block_scale`.
     """
     ratio = 2 if grid.planes[0] else 1
     for top, bottom, left, right in _pictures(planes[0]):
         cut = tuple(slice(a // ratio, b // ratio) for a, b in ((top, bottom), (left, right)))
         received = np.stack([planes[i][(slice(FRAMES), *cut)] for i in grid.planes], 1).astype(np.float32)
-        hit = _search(received, grid, _scales())
-        if hit:
+        scales = bottom - top, right - left, lines
+        hit = _search(received, grid, _uniform_scales(*scales), _RATES[:1], 1)
+        # A coarser search, for whole pictures alone, also thinks of other rates and shapes.
+        shapes = chain(_uniform_scales(*scales), _other_scales(*scales))
+        if hit := hit or _search(received, grid, shapes, _RATES, 2):
             scale, offset = _refined(received, grid, hit)
             for size in _sizes(ratio * scale * received.shape[2:], ratio * offset):
                 yield Geometry(size, tuple(scale), tuple(ratio * offset - scale * (top, left)))
@@ -176,85 +184,128 @@ def _pictures(luma: np.ndarray) -> list[tuple[int, int, int, int]]:
     return list(dict.fromkeys([tuple(map(int, inside)), (0, h, 0, w)]))
 
 
-def _scales() -> list[tuple[float, float]]:
-    """Return the scales (y, x) of a received picture, of its size before, that are tried in turn."""
-    every = np.exp(np.arange(np.log(_LEAST), np.log(_MOST) + _STEP, _STEP))
-    return [(scale, scale) for scale in [*_USUAL, *every]]
+def _uniform_scales(height: int, width: int, lines: int) -> Iterator[tuple[float, float]]:
+    """Yield the scales (y, x) of a received picture, of blocks of BLOCK samples, that are tried in turn."""
+    short = min(height, width)
+
+    def scale_of(usual: float) -> float:
+        return usual * block_scale(lines, round(short / usual), round(short / usual))
+
+    for usual in _USUAL:
+        yield scale_of(usual), scale_of(usual)
+    # Reduced, pictures with larger blocks have 3/4 to 5/4 of `lines`, others up to 3/2.
+    least, most = _LEAST, _MOST
+    if lines:
+        least, most = max(least, short / (1.6 * lines)), max(most, short / (0.7 * lines))
+    for scale in np.exp(np.arange(np.log(least), np.log(most) + _STEP, _STEP)):
+        yield scale, scale
 
 
-@partial(jax.jit, static_argnames="size")
-def _correlate(planes, scale, waves, spectrum, signs, size):
+def _other_scales(height: int, width: int, lines: int) -> Iterator[tuple[float, float]]:
+    """Yield the scales (y, x) of a picture that had one of the usual sizes and another shape."""
+    for size in _SIZES:
+        for sides in dict.fromkeys((size, size[::-1])):
+            scale = np.array([height, width]) / sides
+            if _LEAST < scale.min() < 0.99 * scale.max() < _MOST:
+                yield tuple(block_scale(lines, *sides) * scale)
+
+
+@partial(jax.jit, static_argnames=("size", "stride"))
+def _correlate(planes, scale, offset, waves, spectrum, weights, size, stride):
     """Correlate with the pattern at all offsets.
 
     Args:
       planes: received, [n, planes, h, w].
       scale: (y, x) by which they are scaled.
+      offset: (y, x) of the received in the window that is searched.
       waves: of the coefficients.
       spectrum: conjugated Fourier transform of `Grid.points`.
-      signs: of the frames, [m, n].
-      size: of the window that is searched.
+      weights: of the frames, see `_tones`, [m, 2, n].
+      size: of the window.
+      stride: between the blocks' phases that are tried, samples.
 
     Returns:
-      The best score for each D and signs, and its index (block's phase y, x, tile's offset y, x).
+      For each D and tone, the best score, the tone's phase there, and its index (block's phase y, x, in units
+      of `stride`, tile's offset y, x).
     """
-    n, count, h, w = planes.shape
-    offset = (jnp.array(size) - scale * jnp.array([h, w])) / 2
+    n, count, _, _ = planes.shape
     window = _window(planes, scale, offset, size)
-    pad = (0, BLOCK - 1)
-    maps = jax.lax.conv(window.reshape(-1, 1, *size), waves[:, None], (1, 1), "VALID")
-    maps = jnp.pad(maps, ((0, 0), (0, 0), pad, pad)).reshape(n, count * len(waves), *size)
+    window = jnp.pad(window, ((0, 0), (0, 0), (0, BLOCK - 1), (0, BLOCK - 1)))
+    window = window.reshape(-1, 1, *window.shape[2:])
+    maps = jax.lax.conv(window, waves[:, None], (stride, stride), "VALID")
+    maps = maps.reshape(n, count * len(waves), *maps.shape[2:])
+
+    power = jnp.square(weights).sum(2).T
+    shares = _most(*power, (weights[:, 0] * weights[:, 1]).sum(1)) / power.sum(0)  # of one phase, of both
 
     def with_spacing(spacing):
         turns = 2 * jnp.pi / spacing * maps
-        sums = jax.lax.complex(*(jnp.tensordot(signs, part(turns), 1) for part in (jnp.cos, jnp.sin)))
-        return jax.lax.map(agreement, sums)
+        sums = (jnp.tensordot(weights, part(turns), 1) for part in (jnp.cos, jnp.sin))
+        return jax.lax.map(agreement, (jax.lax.complex(*sums), shares))
 
-    def agreement(z):
-        z = z.reshape(-1, size[0] // BLOCK, BLOCK, size[1] // BLOCK, BLOCK).transpose(2, 4, 0, 1, 3)
-        energy = jnp.sum(jnp.square(jnp.abs(z)), (2, 3, 4), keepdims=True)[..., 0]
-        found = jnp.fft.ifft2((jnp.fft.fft2(z, (TILE, TILE)) * spectrum).sum(2))
-        score = jnp.abs(found) / jnp.sqrt(energy * DENSITY / 2 + 1e-6)
+    def agreement(tone):
+        z, share = tone
+        rows, columns = (side // BLOCK for side in size)
+        z = z.reshape(2, -1, rows, BLOCK // stride, columns, BLOCK // stride).transpose(3, 5, 0, 1, 2, 4)
+        energy = share * jnp.sum(jnp.square(jnp.abs(z)), (2, 3, 4, 5))[..., None, None]
+        found = jnp.fft.ifft2((jnp.fft.fft2(z, (TILE, TILE)) * spectrum).sum(3))
+        # The largest part that both share for some phase of the tone: an eigenvalue of a 2x2 matrix.
+        a, b = jnp.square(jnp.abs(found[:, :, 0])), jnp.square(jnp.abs(found[:, :, 1]))
+        c = (found[:, :, 0] * jnp.conj(found[:, :, 1])).real
+        score = jnp.sqrt(_most(a, b, c) / (energy * DENSITY / 2 + 1e-6))
         best = jnp.argmax(score)
-        return score.ravel()[best], best
+        return score.ravel()[best], (jnp.arctan2(2 * c, a - b) / 2).ravel()[best], best
 
     return jax.lax.map(with_spacing, jnp.array(_SEARCHED))
 
 
-def _search(planes: np.ndarray, grid: Grid, scales) -> _Hit | None:
+def _most(a, b, c):
+    """Return the larger eigenvalue of the symmetric matrices [[a, c], [c, b]]."""
+    return (a + b + jnp.hypot(a - b, 2 * c)) / 2
+
+
+def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int) -> _Hit | None:
     """Return the first hit among scales (y, x) of the received, of its size before; None: there is none."""
     spectrum = np.conj(np.fft.fft2(grid.points().reshape(-1, TILE, TILE))).astype(np.complex64)
-    signs = _signs(len(planes))
+    tones = _tones(len(planes), rates)
     for scale in scales:
         scale = 1 / np.array(scale, np.float32)
-        found = _correlate(planes, scale, grid.waves(), spectrum, signs, _WINDOW)
-        scores, places = map(np.asarray, found)
+        # A picture that was not cropped has its blocks at phase 0.
+        offset = BLOCK * np.round((np.array(_WINDOW) - scale * planes.shape[2:]) / 2 / BLOCK)
+        place = scale, offset.astype(np.float32)
+        found = _correlate(planes, *place, grid.waves(), spectrum, tones, _WINDOW, stride)
+        scores, phases, places = map(np.asarray, found)
         i = np.unravel_index(np.argmax(scores), scores.shape)
         if scores[i] > _BEYOND_CHANCE:
-            phase_y, phase_x, *tile = np.unravel_index(places[i], (BLOCK, BLOCK, TILE, TILE))
+            blocks = (BLOCK // stride,) * 2
+            *phase, tile_y, tile_x = np.unravel_index(places[i], (*blocks, TILE, TILE))
             # The window's blocks, moved by -tile, agree: in the pattern they lie that far on.
-            ahead = -np.array(tile) % TILE * BLOCK - np.array([phase_y, phase_x])
-            offset = (np.array(_WINDOW) - scale * planes.shape[2:]) / 2 + ahead
-            offset = (offset + BLOCK) % (TILE * BLOCK) - BLOCK  # a picture begins within the first tile
-            return _Hit(float(scores[i]), scale, offset, _SEARCHED[i[0]], signs[i[1]])
+            ahead = -np.array([tile_y, tile_x]) % TILE * BLOCK - stride * np.array(phase)
+            offset = (offset + ahead + BLOCK) % (
+                TILE * BLOCK
+            ) - BLOCK  # a picture begins within the first tile
+            weights = np.array([np.cos(phases[i]), np.sin(phases[i])]) @ tones[i[1]]
+            return _Hit(float(scores[i]), scale, offset, _SEARCHED[i[0]], weights.astype(np.float32))
     return None
 
 
-def _signs(count: int) -> np.ndarray:
-    """Return the signs that `turned` may give consecutive frames, float32 [2, count]; others are opposite."""
-    return np.where((np.arange(count) + np.arange(2)[:, None]) % 4 < 2, 1, -1).astype(np.float32)
+def _tones(count: int, rates) -> np.ndarray:
+    """Return cosine and sine of the tone of `turned` at frame rates, float32 [rates, 2, count]."""
+    angles = np.pi / 2 * np.outer(rates, np.arange(count))
+    return np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32)
 
 
 # --- refinement -----------------------------------------------------------------------------------
 
 
 @partial(jax.jit, static_argnames="size")
-def _agreement(planes, scale, offset, waves, points, signs, spacing, size):
+def _agreement(planes, scale, offset, waves, points, weights, spacing, size):
     """Return how well blocks at one place agree with the pattern's points [kinds, rows, columns]."""
     window = _window(planes, scale, offset, size)
     blocks = window.reshape(*window.shape[:2], size[0] // BLOCK, BLOCK, size[1] // BLOCK, BLOCK)
     values = jnp.einsum("npyaxb,cab->npcyx", blocks, waves)
     turns = 2 * jnp.pi / spacing * values.reshape(len(values), *points.shape)
-    z = jnp.tensordot(signs, jax.lax.complex(jnp.cos(turns), jnp.sin(turns)), 1)
+    z = jnp.tensordot(weights, jax.lax.complex(jnp.cos(turns), jnp.sin(turns)), 1)
     return jnp.abs(jnp.sum(z * jnp.conj(points)))
 
 
@@ -270,7 +321,7 @@ def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> tuple[np.ndarray, np.
 
     def agreement(scale, offset, spacing):
         place = np.float32(scale), np.float32(offset - BLOCK * first)
-        found = _agreement(planes[:few], *place, grid.waves(), points, hit.signs[:few], spacing, size)
+        found = _agreement(planes[:few], *place, grid.waves(), points, hit.weights[:few], spacing, size)
         return float(found)
 
     def moved(x):
@@ -294,10 +345,13 @@ def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> tuple[np.ndarray, np.
 def _plain(scale, offset, shape):
     """Yield (scale, offset) of whole pictures with even sides and of parts that were not scaled, nearby."""
     around = list(product((-2, -1, 0, 1, 2), repeat=2))
-    if np.abs(offset).max() < _NEAR:
-        yield from ((np.round(scale * shape + move) / shape, np.zeros(2)) for move in around)
-    if np.abs((scale - 1) * shape).max() < 2 * _NEAR:
-        yield from ((np.ones(2), np.round(offset + move)) for move in around)
+    for blocks in _BLOCK_SCALES:
+        if np.abs(offset).max() < _NEAR:
+            yield from (
+                (np.round(blocks * scale * shape + move) / shape / blocks, np.zeros(2)) for move in around
+            )
+        if np.abs((scale - 1 / blocks) * shape).max() < 2 * _NEAR:
+            yield from ((np.ones(2) / blocks, np.round(blocks * offset + move) / blocks) for move in around)
 
 
 def _sizes(extent: np.ndarray, offset: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -15,6 +15,7 @@ from deepsteg_jax.models.symbols import Carriers, Frames
 from deepsteg_jax.schemes.robust.layout import SEGMENT
 
 _CALIBRATE = jax.jit(symbol_model.calibrate)
+_reduce = jax.jit(symbol_model.reduce_planes, static_argnums=1)
 _TOGETHER = 8  # frames that are read at once; the last group is filled up
 
 
@@ -28,9 +29,10 @@ class Modulation(NamedTuple):
 class Modem:
     """Write symbols into frames and read them, with the network of a config; keeps compiled programs."""
 
-    def __init__(self, config: ConfigDict, params: Any):
-        """Compile for section `model` of a config and the `params` of either side."""
+    def __init__(self, config: ConfigDict, params: Any, lines: int = 0):
+        """Compile for section `model` of a config and `params` of either side; `lines`: see `block_scale`."""
         carriers = symbol_model.carriers_of(config)
+        self._lines, self._colour_alone = lines, not config.luma
         self._count = len(carriers.blocks)
         self._demodulate = jax.jit(partial(symbol_model.demodulate, config, params))
         self._write = jax.jit(partial(_write, carriers), static_argnames="repeat")
@@ -42,13 +44,29 @@ class Modem:
 
         `pilots`: which symbols of a frame they are, and their phases [n, m]; no two frames share them.
         """
-        stego = self._write(cover, phases, how.spacing, how.repeat)
+        scale = self._scale_of(cover)
+        stego = self._write(self.reduced(cover), phases, how.spacing, how.repeat)
         if how.repeat > 1:
             stego = self._write_pilots(stego, *pilots, how.spacing)
+        if scale > 1:
+            carry = [not self._colour_alone, True, True]
+            planes = zip(cover, stego, carry, strict=True)
+            moved = [_enlarge(old, new, scale) if here else old for old, new, here in planes]
+            stego = jax.tree.unflatten(jax.tree.structure(cover), moved)
         return jax.tree.map(np.asarray, stego)
 
+    def reduced(self, frames: Frames) -> Frames:
+        """Return frames in the size in which blocks of symbols are BLOCK samples wide."""
+        scale = self._scale_of(frames)
+        return frames if scale == 1 else jax.tree.map(np.asarray, _reduce(tuple(frames), scale))
+
+    def _scale_of(self, frames: Frames) -> int:
+        if not isinstance(frames, tuple):
+            return 1
+        return symbol_model.block_scale(self._lines, *frames[0].shape[-2:])
+
     def values(self, planes: tuple[np.ndarray, ...]) -> np.ndarray:
-        """Return the coefficients of a frame that carry symbols, [symbols], in units of D / spacing."""
+        """Return the symbols' coefficients in a reduced frame, [symbols], in units of D / spacing."""
         return rearrange(np.asarray(self._read(planes)), "y x k -> (k y x)")
 
     def read(
@@ -57,7 +75,7 @@ class Modem:
         """Demodulate and calibrate.
 
         Args:
-            planes: [n, ...], of frames or means of those that share symbols.
+            planes: [n, ...], of reduced frames or means of those that share symbols.
             spacing: D.
             indices: symbols of a frame that are known, int [m].
             known: their phases, [n, m].
@@ -82,11 +100,6 @@ def macroblocks_of(height: int, width: int) -> int:
     return (height // symbol_model.MACROBLOCK) * (width // symbol_model.MACROBLOCK)
 
 
-def symbols_of(config: ConfigDict, height: int, width: int) -> int:
-    """Count the symbols of a frame; `config` is the section `model`."""
-    return len(symbol_model.carriers_of(config).blocks) * macroblocks_of(height, width)
-
-
 def repeats_of(config: ConfigDict) -> list[int]:
     """Return the numbers of frames that may share symbols, from a config's `repeats`.
 
@@ -102,6 +115,11 @@ def repeats_of(config: ConfigDict) -> list[int]:
 def planes_of(frames: Frames) -> tuple[np.ndarray, ...]:
     """Return the planes that are read, of RGB luma alone, as arrays of NumPy."""
     return tuple(np.asarray(plane) for plane in symbol_model.planes_of(frames))
+
+
+@partial(jax.jit, static_argnums=2)
+def _enlarge(plane, goal, scale):
+    return symbol_model.enlarge_change(plane, goal, scale).astype(jnp.uint8)
 
 
 def _whole(frames: Frames) -> Frames:

@@ -31,7 +31,8 @@ _KEPT = 2 * SEGMENT  # frames that are kept of those that were not found again
 class _Received(NamedTuple):
     """A frame as it arrived."""
 
-    planes: tuple[np.ndarray, ...]
+    luma: np.ndarray
+    planes: tuple[np.ndarray, ...]  # see `Modem.reduced`
     pilots: np.ndarray  # as read, see `Modem.values`
     number: int | None  # in the stego, where that was found
     spacing: float | None
@@ -70,10 +71,11 @@ class SegmentReceiver:
         if self._geometry:
             whole = self._geometry.received(planes[0].shape)
             self._outside = np.flatnonzero(np.tile(~whole.ravel(), self._format.layout.symbols // whole.size))
-            planes = self._geometry.rectify(planes)
+        luma = planes[0]
+        planes = self._geometry.rectify(planes) if self._geometry else self._modem.reduced(planes)
         pilots = self._modem.values(planes)[self._format.layout.pilots]
         number, spacing = self._finder.find(pilots) or (None, None)
-        parts = self._add(_Received(planes, pilots, number, spacing))
+        parts = self._add(_Received(luma, planes, pilots, number, spacing))
         lost = len(_not_found_at_end(self._received))
         if lost and lost % SEGMENT == 0:
             parts += self._find_lost()
@@ -124,31 +126,31 @@ class SegmentReceiver:
         pilots = np.stack([x.pilots for x in received])
         start, _ = self._finder.together(pilots, starts, np.array([spacing])) or (None, None)
         for placed in alignment.alignments([x.number for x in received], start, first, SEGMENT):
-            planes: dict[int, list[tuple]] = {}  # of each frame of the segment; some may come twice
+            frames: dict[int, list[_Received]] = {}  # for each of the segment; some may come twice
             for i, at in sorted(placed.items()):
-                planes.setdefault(at, []).append(received[i].planes)
-            found += self._with_header(first, planes, spacing)
-        for _, found_header, reading, planes in sorted(found, key=itemgetter(0), reverse=True):
-            if part := self._read_part(self._format.segment(number, found_header), reading, planes):
+                frames.setdefault(at, []).append(received[i])
+            found += self._with_header(first, frames, spacing)
+        for _, found_header, reading, frames in sorted(found, key=itemgetter(0), reverse=True):
+            if part := self._read_part(self._format.segment(number, found_header), reading, frames):
                 return part
         return None
 
-    def _with_header(self, first: int, planes: dict[int, list], spacing: float) -> list[tuple]:
-        """Return (information, bits; header; symbols; `planes`) if frames so placed have a header."""
+    def _with_header(self, first: int, frames: dict[int, list], spacing: float) -> list[tuple]:
+        """Return (information, bits; header; symbols; `frames`) if frames so placed have a header."""
         for repeat in self._format.repeats:
-            reading = self._read_symbols(first, planes, repeat, spacing)
+            reading = self._read_symbols(first, frames, repeat, spacing)
             llr = levels.coarse_llr(*reading[:, :, self._format.layout.header])
             bits = header.decode(llr.reshape(SEGMENT, -1), self._format.master)
             found = None if bits is None else header.unpack(bits, repeat, self._format.master)
             if found is not None:
-                return [(levels.expected_information(llr) * llr.size, found, reading, planes)]
+                return [(levels.expected_information(llr) * llr.size, found, reading, frames)]
         return []
 
-    def _read_symbols(self, first: int, planes: dict[int, list], repeat: int, spacing: float) -> np.ndarray:
+    def _read_symbols(self, first: int, frames: dict[int, list], repeat: int, spacing: float) -> np.ndarray:
         """Read all groups of a segment, at their first frames, [3, SEGMENT, symbols]; see `Modem.read`."""
         groups: dict[int, list[tuple]] = {}
-        for at, alike in planes.items():
-            groups.setdefault(at // repeat * repeat, []).extend(alike)
+        for at, alike in frames.items():
+            groups.setdefault(at // repeat * repeat, []).extend(x.planes for x in alike)
         there, here = sorted(groups), self._format.layout
         known = np.stack([levels.to_phases(here.reference_bits(first + i)) for i in there])
         means = [[np.mean(plane, axis=0) for plane in zip(*groups[i], strict=True)] for i in there]
@@ -162,10 +164,10 @@ class SegmentReceiver:
             target[there] = values
         return reading
 
-    def _read_part(self, segment: Segment, reading: np.ndarray, planes: dict[int, list]) -> Part | None:
+    def _read_part(self, segment: Segment, reading: np.ndarray, frames: dict[int, list]) -> Part | None:
         metadata = segment.header.metadata
         flat = reading[:, np.array(segment.starts)].reshape(3, -1)
-        messages = list(self._messages(segment, Reading(*flat), planes))
+        messages = list(self._messages(segment, Reading(*flat), frames))
         payload = sum(len(message) for message in messages if message)
         sound, messages = split(messages)
         shown, count = _shown(messages, (segment.header.length, metadata.height, metadata.width, 3))
@@ -174,7 +176,7 @@ class SegmentReceiver:
         used = sum(capacity > 0 for capacity in segment.header.capacities)
         return Part(segment.number, metadata, shown, count, used, payload, sound)
 
-    def _messages(self, segment: Segment, reading: Reading, planes) -> Iterator[bytes | None]:
+    def _messages(self, segment: Segment, reading: Reading, frames) -> Iterator[bytes | None]:
         """Yield the message of each layer in use; None: it cannot be read."""
         filler, coarser_known = segment.filler().reshape(-1, levels.LEVELS), True
         reading.know(COARSE, *segment.unused(filler))
@@ -183,7 +185,7 @@ class SegmentReceiver:
         ):
             if layer.levels == FINE:
                 if capacity:
-                    opened = segment.opened(i, self._fine_llr(segment, planes)[symbols].ravel())
+                    opened = segment.opened(i, self._fine_llr(segment, frames)[symbols].ravel())
                     yield opened and opened[0]
                 continue
             finer, opened = layer.levels != COARSE, None
@@ -199,14 +201,14 @@ class SegmentReceiver:
             coarser_known = coarser_known and opened is not None
             yield opened and opened[0]
 
-    def _fine_llr(self, segment: Segment, planes: dict[int, list]) -> np.ndarray:
+    def _fine_llr(self, segment: Segment, frames: dict[int, list]) -> np.ndarray:
         """Return log-likelihood ratios of the bits added to all fine symbols, 0 for missing frames."""
         fine_symbols, length = self._format.fine, segment.header.length
-        there = [i for i in planes if i < length]
+        there = [] if self._geometry else [i for i in frames if i < length]
         llr = np.zeros((length, self._format.macroblocks * fine_symbols.count, fine.BITS))
         if there:
             known = segment.fine_filler().reshape(llr.shape)[there]
-            luma = np.stack([planes[i][0][0] for i in there])
+            luma = np.stack([frames[i][0].luma for i in there])
             found = fine_symbols.llr((luma,), known.reshape(-1, fine.BITS), segment.fine_pilots[: len(there)])
             llr[there] = found.reshape(known.shape) * (1 - 2.0 * known)
         return llr.reshape(-1, fine.BITS)

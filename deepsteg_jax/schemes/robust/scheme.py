@@ -124,7 +124,7 @@ class RobustScheme(Scheme):
         frames = frames[-geometry.FRAMES :]
         carriers = symbol_model.carriers_of(self.config.model)
         planes = tuple(np.stack(plane) for plane in zip(*frames, strict=True))
-        found = list(geometry.find(planes, geometry.make_grid(carriers, master)))
+        found = list(geometry.find(planes, geometry.make_grid(carriers, master), self.config.lines))
         if len(found) < 2:
             return found[0] if found else None
         # All have the same scale and offset: pilots tell which size is right.
@@ -165,7 +165,8 @@ class RobustScheme(Scheme):
         from deepsteg_jax import costs
 
         model, n, side = models.build(self.config.model), self.config.data.frames, symbol_model.MACROBLOCK
-        rows, columns = height // side, width // side
+        side *= symbol_model.block_scale(self.config.lines, height, width)
+        rows, columns, side = height // side, width // side, symbol_model.MACROBLOCK
         cover = jax.ShapeDtypeStruct((1, n, side * rows, side * columns), jnp.float32)
         colour = jax.ShapeDtypeStruct((1, n, side * rows // 2, side * columns // 2), jnp.float32)
         cover = (cover, colour, colour) if self.domain == "planes" else (cover,)
@@ -208,11 +209,11 @@ class RobustScheme(Scheme):
 
     @cached_property
     def _sending(self) -> Modem:
-        return Modem(self.config.model, self._load("hide"))
+        return Modem(self.config.model, self._load("hide"), self.config.lines)
 
     @cached_property
     def _receiving(self) -> Modem:
-        return Modem(self.config.model, self._reveal_params)
+        return Modem(self.config.model, self._reveal_params, self.config.lines)
 
 
 def describe(plan: Plan, settings: Settings) -> Metadata:

@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 from deepsteg_jax import keys
 from deepsteg_jax.keystream import numpy_bits
 from deepsteg_jax.models import symbols as symbol_model
-from deepsteg_jax.models.symbols import MACROBLOCK
+from deepsteg_jax.models.symbols import MACROBLOCK, block_scale
 from deepsteg_jax.schemes.robust import code, fine, geometry, header, layout, levels
 from deepsteg_jax.schemes.robust.fine import Fine
 from deepsteg_jax.schemes.robust.header import Header
 from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT, Layer, Layout
-from deepsteg_jax.schemes.robust.modem import macroblocks_of, repeats_of, symbols_of
+from deepsteg_jax.schemes.robust.modem import macroblocks_of, repeats_of
 
 _TAG, _END = 8, b"\x80"  # of a layer's message: bytes of the authentication tag, and its end mark
 OVERHEAD = _TAG + len(_END)  # bytes of a layer's capacity that its message cannot have
@@ -30,7 +30,7 @@ class Format(NamedTuple):
     layout: Layout
     repeats: list[int]  # numbers of frames that may share symbols
     fine: Fine
-    macroblocks: int  # of a frame
+    macroblocks: int  # of a frame, of the fine symbols
     master: bytes
 
     def segment(self, number: int, header: Header) -> "Segment":
@@ -50,8 +50,9 @@ def make_format(config: ConfigDict, master: bytes, height: int, width: int) -> F
     Raises:
         UserError: `config.secret_layers` or `repeats` makes no sense, or the frames are too small.
     """
-    symbols, carriers = symbols_of(config.model, height, width), symbol_model.carriers_of(config.model)
-    grid, shape = geometry.make_grid(carriers, master), (height // MACROBLOCK, width // MACROBLOCK)
+    carriers, scale = symbol_model.carriers_of(config.model), block_scale(config.lines, height, width)
+    shape = height // scale // MACROBLOCK, width // scale // MACROBLOCK
+    symbols, grid = len(carriers.blocks) * math.prod(shape), geometry.make_grid(carriers, master)
     return Format(
         layout.layers_of(config),
         layout.make(master, symbols, header.BITS, config.overhead, grid.symbols(carriers, *shape)),

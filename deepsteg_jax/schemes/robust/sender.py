@@ -66,7 +66,7 @@ def _read_layer(layer: Layer, symbols, sent: np.ndarray, read: np.ndarray) -> tu
 def _demodulated(modem: Modem, sent: Sent, frames: Frames) -> np.ndarray:
     """Demodulate the symbols of a segment in received frames, see `Modem.read`."""
     references, modulation = sent.segment.format.layout.references, sent.modulation
-    planes = group_means(planes_of(frames), modulation.repeat)
+    planes = group_means(modem.reduced(planes_of(frames)), modulation.repeat)
     return modem.read(planes, modulation.spacing, references, levels.to_phases(sent.bits[:, references]))
 
 

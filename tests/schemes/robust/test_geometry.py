@@ -32,7 +32,7 @@ def stego():
 
 @pytest.fixture(autouse=True)
 def _few_scales(monkeypatch):
-    monkeypatch.setattr(geometry, "_scales", lambda: [(s, s) for s in (1.0, 0.75, 0.9, 1.25)])
+    monkeypatch.setattr(geometry, "_uniform_scales", lambda *_: [(s, s) for s in (1.0, 0.75, 0.9, 1.25)])
 
 
 def _scaled(planes, height, width):
@@ -50,14 +50,14 @@ def _cropped(planes, top, bottom, left, right):
 
 @pytest.mark.parametrize("size", [(144, 240), (240, 398), (172, 290)])
 def test_a_whole_picture_has_its_size_again(stego, size):
-    (found,) = geometry.find(_scaled(stego, *size), GRID)
+    (found,) = geometry.find(_scaled(stego, *size), GRID, 0)
     assert found.size == SIZE and found.offset == (0, 0)
     np.testing.assert_allclose(found.scale, np.array(SIZE) / size, rtol=1e-6)
 
 
 def test_what_was_cut_off_is_found(stego):
     received = _cropped(stego, 12, 10, 18, 8)
-    found = list(geometry.find(received, GRID))
+    found = list(geometry.find(received, GRID, 0))
     assert SIZE in [placed.size for placed in found]
     for placed in found:
         np.testing.assert_allclose(placed.scale, 1, atol=0.01)
@@ -76,13 +76,13 @@ def test_bars_are_no_part_of_the_picture(stego):
         np.pad(plane, ((0, 0), (side, side), (0, 0)), constant_values=black)
         for plane, side, black in zip(stego, (40, 20, 20), (16, 128, 128), strict=True)
     ]
-    found = next(geometry.find(tuple(padded), GRID))
+    found = next(geometry.find(tuple(padded), GRID, 0))
     assert found == geometry.Geometry(SIZE, (1.0, 1.0), (-40.0, 0.0))
 
 
 def test_another_key_or_an_innocent_picture_has_no_grid(stego):
-    assert not list(geometry.find(stego, geometry.make_grid(CARRIERS, OTHER)))
-    assert not list(geometry.find(tuple(in_planes(smooth(FRAMES, *SIZE))), GRID))
+    assert not list(geometry.find(stego, geometry.make_grid(CARRIERS, OTHER), 0))
+    assert not list(geometry.find(tuple(in_planes(smooth(FRAMES, *SIZE))), GRID, 0))
 
 
 def test_places_do_not_depend_on_the_size():
