@@ -33,7 +33,7 @@ _EXACT = "survives exact copies only: send it as a file, no messenger and no upl
 SURVIVES = {
     "file": _EXACT,
     "live": _EXACT,
-    "post": "survives re-encoding at the same size",
+    "post": "survives re-encoding and rescaling, coarser",
 }
 """The channels that a stego survives, by purpose."""
 

@@ -33,6 +33,15 @@ class CodecRun(NamedTuple):
     scale: float = 1.0  # of the size at which frames are coded; who receives them scales them back
     lines: int = 0  # at most, of frames that are coded, on their shorter side; 0: any number
 
+    @property
+    def has_bit_rate(self) -> bool:
+        """Whether it spends bits at a rate, not by quality."""
+        return self.options.get("b", "0") != "0"
+
+    def scale_of(self, height: int, width: int) -> float:
+        """Return the scale at which frames of a size are coded."""
+        return min(self.scale, (self.lines or np.inf) / min(height, width))
+
 
 class Received(NamedTuple):
     """Frames as they arrive."""
@@ -80,7 +89,27 @@ VIDEO = (
 IMAGE = (*VIDEO[:3], *(jpeg(f"C9-{quality}", quality) for quality in (90, 75, 50)))
 
 
-_BY_NAME = {codec_run.name: codec_run for codec_run in (*VIDEO, *IMAGE)}
+_X264_AT = {"preset": "medium", "x264-params": "threads=1:asm=avx2"}
+_VP9_AT = {"deadline": "good", "cpu-used": "3", "threads": "1"}
+_AV1_AT = {"preset": "8", "svtav1-params": "lp=1:rc=1"}
+
+
+def _platform(name: str, lines: int, codec: str, bit_rate: str, options: dict[str, str]) -> CodecRun:
+    title = f"{lines} lines, {codec.removeprefix('lib')} at {bit_rate}bit/s"
+    return CodecRun(name, title, codec, "yuv420p", {**options, "b": bit_rate}, lines=lines)
+
+
+# They imitate what messengers and sites do to videos; none of them was asked.
+PLATFORMS = (
+    _platform("messenger", 476, "libx264", "1.2M", {**_X264_AT, "g": "60"}),
+    _platform("social", 720, "libx264", "3.5M", _X264_AT),
+    _platform("site-480-vp9", 480, "libvpx-vp9", "750k", _VP9_AT),
+    _platform("site-720-vp9", 720, "libvpx-vp9", "1.8M", _VP9_AT),
+    _platform("site-480-av1", 480, "libsvtav1", "500k", _AV1_AT),
+    _platform("site-720-av1", 720, "libsvtav1", "1.2M", _AV1_AT),
+)
+
+_BY_NAME = {codec_run.name: codec_run for codec_run in (*VIDEO, *IMAGE, *PLATFORMS)}
 
 
 def named(name: str) -> CodecRun:
@@ -140,7 +169,7 @@ def bits_per_pixel(size_bytes: int, shape: tuple[int, ...]) -> float:
 def _scaled(frame, codec_run):
     """Return a frame in the size at which it is coded; scaled sides are even."""
     height, width = (frame.y if isinstance(frame, media.Planes) else frame).shape[:2]
-    scale = min(codec_run.scale, (codec_run.lines or np.inf) / min(height, width))
+    scale = codec_run.scale_of(height, width)
     if scale == 1:
         return frame
     height, width = (max(2, 2 * round(scale * side / 2)) for side in (height, width))

@@ -249,3 +249,28 @@ def test_bits_that_a_symbol_carries_grow_with_the_step():
     batches = [_batch(config, spacing, busy=3, quiet=3) for spacing in (20.0, 40.0, 80.0)]
     found = [float(loss(params, batch)[1]["bits_per_symbol"]) for batch in batches]
     assert found[0] < found[1] < found[2]
+
+
+SIZES = [((64, 96), 1), ((539, 960), 1), ((540, 960), 2), ((1920, 1080), 3)]
+
+
+@pytest.mark.parametrize(("size", "scale"), SIZES)
+def test_blocks_are_larger_in_larger_frames(size, scale):
+    assert symbol_model.block_scale(360, *size) == scale and symbol_model.block_scale(0, *size) == 1
+    reduced = (side // scale for side in size)
+    assert symbol_model.block_scale(360, *reduced) == 1
+
+
+def test_symbols_in_larger_blocks_are_read_in_the_reduced_frame():
+    carriers, spacing = symbol_model.make_carriers((), (1.0,) * 3), 42.0
+    cover = tuple(in_planes(smooth(2, 131, 194) // 2 + 60))
+    before = symbol_model.reduce_planes(cover, 2)
+    phases = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 4, 6, len(carriers.blocks))).astype(np.float32)
+    goals = symbol_model.write_symbols(before, phases, spacing, carriers)
+    moved = [
+        symbol_model.enlarge_change(old, goal, 2) for old, goal in zip(cover[1:], goals[1:], strict=True)
+    ]
+    assert all(new.shape == old.shape for new, old in zip(moved, cover[1:], strict=True))
+    assert not np.any(np.asarray(moved[0])[:, 64:] - cover[1][:, 64:])  # beyond whole squares
+    read = symbol_model.read_phases(symbol_model.reduce_planes((cover[0], *moved), 2), spacing, carriers)
+    assert np.abs(symbol_model.wrap(read - phases)).max() < 0.1

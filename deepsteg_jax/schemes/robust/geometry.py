@@ -35,6 +35,7 @@ _BEYOND_CHANCE = 7.5  # score that no candidate of a search reaches by chance
 _MOST_CROPPED = 0.12  # of each side
 _NEAR, _AS_WELL = 2.0, 0.9  # samples; share of the best agreement
 _BLOCK_SCALES = 1, 2, 3  # of the stego, that are thought of
+_UNSCALED, _STRETCHED = 1e-3, 0.01  # deviations that are called none, and stretching
 _BLACK = 32  # luma of bars, at most
 _USUAL = 1, 2 / 3, 3 / 4, 1 / 2, 4 / 3, 3 / 2, 0.9, 5 / 6, 0.6, 5 / 4  # scales that are tried first
 _SIZES = (240, 320), (256, 448), (360, 640), (480, 640), (480, 720), (576, 720), (480, 854), (540, 960)
@@ -63,6 +64,19 @@ class Geometry(NamedTuple):
             first = MACROBLOCK * np.arange(size // MACROBLOCK)
             whole.append((first > offset - 1) & (first + MACROBLOCK < scale * length + offset + 1))
         return whole[0][:, None] & whole[1]
+
+    def describe(self, height: int, width: int) -> str:
+        """Return, for the user, what happened to a stego that arrived in this size."""
+        size, scale, offset = map(np.array, self[:3])
+        end, found = scale * (height, width) + offset, []
+        if not any(np.abs(blocks * scale - 1).max() < _UNSCALED for blocks in _BLOCK_SCALES):
+            stretched = abs(scale[0] / scale[1] - 1) > _STRETCHED
+            found.append(f"{'stretched' if stretched else 'rescaled'} to {width}x{height}")
+        if (offset > 1).any() or (end < size - 1).any():
+            found.append("cropped")
+        if (offset < -1).any():
+            found.append("put between bars")
+        return f"the stego was {' and '.join(found)}" if found else ""
 
 
 def _resample(geometry: Geometry, whole: tuple[int, int], plane: np.ndarray) -> np.ndarray:

@@ -34,7 +34,7 @@ class Layer(NamedTuple):
 
     levels: tuple[int, ...]  # COARSE, consecutive ones from 2 on, or FINE
     share: float  # of the symbols whose quarters are free, for COARSE
-    codec: str  # name of the codec run that it is to survive, see `channels.ladder`
+    codecs: tuple[str, ...]  # names of the codec runs that it is to survive, see `channels.ladder`
 
 
 def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
@@ -47,7 +47,7 @@ def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
     if len(given) > MOST_LAYERS:
         raise UserError(f"config.secret_layers: give at most {MOST_LAYERS}, not {len(given)}")
     named = [(FINE if levels == "fine" else tuple(map(int, levels)), *rest) for levels, *rest in given]
-    layers = tuple(Layer(*fields) for fields in named)
+    layers = tuple(Layer(levels, share, tuple(codecs)) for levels, share, *codecs in named)
     used = [level for layer in layers if layer.levels != COARSE for level in layer.levels]
     coarse = sum(layer.share for layer in layers if layer.levels == COARSE)
     fine = [layer.levels for layer in layers[:-1]].count(FINE)

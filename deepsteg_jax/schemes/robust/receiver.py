@@ -244,12 +244,16 @@ class RobustReceiver(base.Receiver):
     The first segment that can be read has the secret's metadata; `listen` to frames until it is found.
     """
 
-    def __init__(self, segments: SegmentReceiver, still: bool):
-        """Take the receiver of segments; `still`: the stego is an image, from which one frame comes out."""
+    def __init__(self, segments: SegmentReceiver, still: bool, note: str = ""):
+        """Take the receiver of segments, and a note on the stego.
+
+        `still`: it is an image, from which one frame comes out.
+        """
         self.received = self.written = 0
         self.missing: list[int] = []  # frames that repeat the one before
         self._segments, self._still, self._ended = segments, still, False
         self._ready: list[Timed] = []
+        self._note = (note,) if note else ()
         self._layers: set[tuple[int, int]] = set()
         self._sound = media.PacketWriter()
 
@@ -265,12 +269,12 @@ class RobustReceiver(base.Receiver):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The number of layers that could be read, in words."""
+        """The number of layers that could be read, in words, and the note."""
         if not self.found:
             return ()
         counts = sorted({layers for layers, _ in self._layers})
         span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        return (f"{span} of {max(of for _, of in self._layers)} layers",)
+        return (f"{span} of {max(of for _, of in self._layers)} layers", *self._note)
 
     def listen(self, frame: base.Frame) -> None:
         """Take the next frame of the stego; `receive` or `finish` will give what it completes."""

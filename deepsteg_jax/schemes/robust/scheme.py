@@ -102,14 +102,15 @@ class RobustScheme(Scheme):
         with suppress(UserError):  # the frames are too small to carry anything as they are
             receiver = self._listen(stego, self.segment_receiver(master, stego.info.height, stego.info.width))
         if not (receiver and receiver.found) and (placed := self._place(stego, master)):
-            receiver = self._listen(stego, self.segment_receiver(master, *placed.size, placed))
+            note = placed.describe(stego.info.height, stego.info.width)
+            receiver = self._listen(stego, self.segment_receiver(master, *placed.size, placed), note)
         if not (receiver and receiver.found):
             return None
         return Found(receiver.metadata, receiver, receiver.received)
 
-    def _listen(self, stego: Stego, segments: SegmentReceiver) -> RobustReceiver:
+    def _listen(self, stego: Stego, segments: SegmentReceiver, note: str = "") -> RobustReceiver:
         """Receive until something can be read, for PROBE_FRAMES at most."""
-        receiver = RobustReceiver(segments, stego.info.is_image)
+        receiver = RobustReceiver(segments, stego.info.is_image, note)
         for frame in islice(stego.frames(), PROBE_FRAMES):
             receiver.listen(frame)
             if receiver.found:

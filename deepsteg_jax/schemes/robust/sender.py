@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -29,6 +30,7 @@ from deepsteg_jax.schemes.robust.sound import SecretSound
 
 GROWTH_CODEC = "CRF24"  # codec run that compares the stego's bits with the cover's
 LEAST_CAPACITY = 20  # bytes; layers of less are left out
+_UNEVEN = 0.5  # share that is used behind a bit rate, which is spent on some segments more than on others
 STILL_SALTS = 12  # tried for a single frame, which is quick
 _ROOMY = 0.6  # share of the permitted bits below which fewer frames may share symbols again
 _POOL = ThreadPoolExecutor(2, "codec run")
@@ -90,13 +92,19 @@ class _Received:
                 run = _POOL.submit(ladder.run, ladder.named(name), self.sent.stego, self._rate)
                 self._running[name] = run
 
-    def read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return (log-likelihood ratios, bits) of layer `i`."""
+    def codecs(self, i: int) -> list[str]:
+        """Return the codec runs that count for layer `i`: the first, and others that shrink these frames."""
+        size = jax.tree.leaves(self.sent.stego)[0].shape[1:3]
+        first, *others = self.sent.segment.format.layers[i].codecs
+        return [first, *(name for name in others if ladder.named(name).scale_of(*size) < 1)]
+
+    def read(self, i: int, codec: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return (log-likelihood ratios, bits) of layer `i` behind a codec run."""
         sent, segment_format = self.sent, self.sent.segment.format
         layer, symbols = segment_format.layers[i], sent.segment.indices[i]
         if layer.levels != FINE:
-            return _read_layer(layer, symbols, sent.bits, self._demodulated(layer.codec))
-        planes = planes_of(self.through(layer.codec).frames)
+            return _read_layer(layer, symbols, sent.bits, self._demodulated(codec))
+        planes = planes_of(self.through(codec).frames)
         llr = segment_format.fine.llr(planes, sent.fine_bits, sent.segment.fine_pilots)
         return llr[symbols].ravel(), sent.fine_bits[symbols].ravel()
 
@@ -223,18 +231,24 @@ class SegmentSender:
 
     def _capacities(self, received: _Received) -> list[int]:
         """Return the bytes that each layer can carry through its codec run, found by sending these bits."""
-        received.start(layer.codec for layer in self._format.layers)
+        codecs = [received.codecs(i) for i in range(len(self._format.layers))]
+        received.start(name for names in codecs for name in names)
         capacities = []
-        for i in range(len(self._format.layers)):
-            llr, bits = received.read(i)
-            size = code.reached_size(len(bits), levels.information(llr, bits))
+        for i, names in enumerate(codecs):
+            size = min(self._reached(received, i, name) for name in names)
             capacity = header.capacity_within(int(self._margin * size) // 8)
             capacities.append(capacity if capacity >= LEAST_CAPACITY else 0)
         return capacities
 
+    def _reached(self, received: _Received, i: int, codec: str) -> float:
+        """Return the bits that layer `i` can carry through a codec run."""
+        llr, bits = received.read(i, codec)
+        size = code.reached_size(len(bits), levels.information(llr, bits))
+        return size * (_UNEVEN if ladder.named(codec).has_bit_rate else 1)
+
     def _is_readable(self, received: _Received, capacities: list[int]) -> bool:
         """Return whether a layer with a capacity has a codec run behind which the header can be read."""
-        used = {layer.codec for layer, size in zip(self._format.layers, capacities, strict=True) if size}
+        used = {name for i, size in enumerate(capacities) if size for name in received.codecs(i)}
         return any(received.has_header(codec) for codec in sorted(used) if not ladder.is_exact(codec))
 
     def _most_readable(self, salted: Iterable[Sent]) -> Sent:
@@ -249,7 +263,9 @@ class SegmentSender:
             coarse = [
                 i for i, layer in enumerate(self._format.layers) if layer.levels == COARSE and capacities[i]
             ]
-            count = sum(_is_decoded(*received.read(i), 8 * capacities[i]) for i in coarse)
+            count = sum(
+                _is_decoded(*received.read(i, received.codecs(i)[0]), 8 * capacities[i]) for i in coarse
+            )
             if count > most:
                 best, most = sent, count
             if most == len(coarse):

@@ -14,6 +14,7 @@ SIZE, FRAMES = (192, 320), geometry.FRAMES
 SPACING = float(geometry.SPACINGS[11])
 CARRIERS = symbol_model.make_carriers((), (1.0,) * 3)
 GRID = geometry.make_grid(CARRIERS, KEY)
+UNIFORM_SCALES = geometry._uniform_scales  # replaced in most tests
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,21 @@ def test_pilots_turn_every_two_frames():
     bits = np.random.default_rng(0).integers(0, 2, (50, levels.LEVELS), np.uint8)
     turns = [levels.to_phases(geometry.turned(bits, i)) - levels.to_phases(bits) for i in range(5)]
     assert [float(np.abs(turn).max()) for turn in turns] == [0, 0, 0.5, 0.5, 0]
+
+
+def test_frames_that_were_dropped_or_stretched_are_found(stego, monkeypatch):
+    """Of 60 frames a second 30 are left; a picture of a usual size gets another shape."""
+    monkeypatch.setattr(geometry, "_SIZES", (SIZE,))
+    monkeypatch.setattr(geometry, "_uniform_scales", lambda *_: [(1.0, 1.0)])
+    found = next(geometry.find(tuple(plane[::2] for plane in stego), GRID, 0))
+    assert found == geometry.Geometry(SIZE, (1.0, 1.0), (0.0, 0.0)) and not found.describe(*SIZE)
+    found = next(geometry.find(_scaled(stego, 192, 240), GRID, 0))
+    assert found.size == SIZE and found.describe(192, 240) == "the stego was stretched to 240x192"
+
+
+def test_scales_are_those_of_blocks_that_are_as_large_as_the_picture_wants():
+    """A picture of 480 lines may have had 720, with blocks of 16 samples, which now are 10.7."""
+    scales = np.array(list(UNIFORM_SCALES(480, 854, 360)))[:, 0]
+    assert 4 / 3 in scales and scales.min() < 0.9 and scales.max() > 1.8
+    assert np.array_equal(list(geometry._other_scales(480, 640, 360)), [])
+    assert [480 / 540 * 2, 2 * 2 / 3] in np.array(list(geometry._other_scales(480, 640, 360))).tolist()
