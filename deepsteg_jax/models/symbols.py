@@ -113,7 +113,7 @@ def enlarge_change(plane: Array, goal: Array, scale: int) -> Array:
     """Move a plane [n, h, w] smoothly so that it becomes `goal` where `reduce_planes` reduces it, float32."""
     n, *size = goal.shape
     h, w = (scale * side for side in size)
-    moved = plane.astype(jnp.float32)
+    moved = jnp.asarray(plane, jnp.float32)
     for _ in range(ENLARGEMENTS):
         change = goal - reduce_planes((moved,), scale)[0]
         moved = moved.at[:, :h, :w].add(jax.image.resize(change, (n, h, w), "cubic"))

@@ -271,6 +271,5 @@ def test_symbols_in_larger_blocks_are_read_in_the_reduced_frame():
         symbol_model.enlarge_change(old, goal, 2) for old, goal in zip(cover[1:], goals[1:], strict=True)
     ]
     assert all(new.shape == old.shape for new, old in zip(moved, cover[1:], strict=True))
-    assert not np.any(np.asarray(moved[0])[:, 64:] - cover[1][:, 64:])  # beyond whole squares
     read = symbol_model.read_phases(symbol_model.reduce_planes((cover[0], *moved), 2), spacing, carriers)
     assert np.abs(symbol_model.wrap(read - phases)).max() < 0.1

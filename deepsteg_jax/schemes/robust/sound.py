@@ -93,7 +93,7 @@ class SecretSound:
         """
         self._reader, self._share, self._most = reader, config.sound_share, most
         self._times = [Fraction(float(time)).limit_denominator(10**6) / media.PACKET for time in times]
-        self._exact = [ladder.is_exact(layer.codec) for layer in layers_of(config)]
+        self._exact = [ladder.is_exact(layer.codecs[0]) for layer in layers_of(config)]
         self._left_out: set[int] = set()  # segments
 
     def blocks(self, segment: int, capacities: Sequence[int]) -> list[Packets | None]:
