@@ -114,6 +114,7 @@ def test_hide_reveal_roundtrip_and_evaluate_need_no_tensorflow(tmp_path):
 import sys
 class Without:
     names = {"tensorflow", "tensorflow_datasets", "tensorboard", "cv2", "fastapi", "uvicorn", "pytest"}
+    names |= {"dask", "distributed"}
     def __init__(self, finder):
         self.finder = finder
     def __getattr__(self, name):
