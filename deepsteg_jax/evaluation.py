@@ -198,7 +198,8 @@ def _ignore(frames: int) -> None:
     pass
 
 
-def _write_planes(path: Path, frames: list[np.ndarray]) -> None:
+def write_planes(path: Path, frames: list[np.ndarray]) -> None:
+    """Write frames in 4:2:0, as videos come."""
     with media.Writer(path, media.FOLDER_RATE, pixel_format=_PLANES, colour=media.BT601) as writer:
         for frame in frames:
             writer.write(media.from_rgb(frame, _PLANES))
@@ -266,7 +267,7 @@ def _evaluate_pair(
     suffix = ".png" if still else ".mkv"
     with tempfile.TemporaryDirectory(dir=workdir) as folder:
         files = Files(*(Path(folder) / f"{name}{suffix}" for name in Files._fields))
-        (_write_planes if in_planes and not still else media.write_frames)(files.cover, cover[:count])
+        (write_planes if in_planes and not still else media.write_frames)(files.cover, cover[:count])
         media.write_frames(files.secret, secret[:count])
         figures = {**run(files), **measure(files, perceptual=settings.perceptual)}
         figures["stego_bytes"] = files.stego.stat().st_size

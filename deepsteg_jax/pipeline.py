@@ -119,8 +119,7 @@ def hide(
     keys.check_different(credentials)
     with scheme.sender(plan, credentials, settings, measured) as sender:
         announce(_announcement(scheme, plan, output, sender, settings))
-        start, done = time.monotonic(), 0
-        counted = _Counted(progress)
+        start, done, counted = time.monotonic(), 0, _Counted(progress)
         sender.progress = counted.ahead
         with (
             closing(read_ahead(pairs, _ahead(info))) as stream,

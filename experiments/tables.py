@@ -550,6 +550,8 @@ TABLES = {
     "models": Table("scaling", models),
     "steps": Table("scaling", steps),
     "devices": Table("scaling", devices),
+    "slots": Table("slots", lambda found: table(*found["table"])),
+    "slots detection": Table("slots_detection", lambda found: table(*found["table"])),
 }
 
 

@@ -41,7 +41,8 @@ def check(most: int, wanted: int, secrets: int, loop_cover: bool, scheme: str) -
     if wanted not in NUMBERS:
         raise UserError(f"a stego has {', '.join(map(str, NUMBERS))} slots, not {wanted}")
     if wanted > most:
-        raise UserError(f"the scheme {scheme} has {most} slot{'s' * (most > 1)} at most")
+        has = f"the scheme {scheme} has {most} slot{'s' * (most > 1)} at most"
+        raise UserError(f"{has}: give fewer --slots, or another --scheme")
     if secrets > wanted:
         raise UserError(f"{secrets} secrets need as many slots: give --slots with 2, 4 or 8")
     if loop_cover and wanted > 1:
