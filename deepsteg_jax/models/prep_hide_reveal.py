@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
@@ -96,7 +97,15 @@ class Block(nn.Module):
 
 
 def _conv(features: int, size: tuple[int, int], dtype: jnp.dtype, init: Initialisers, name: str) -> nn.Conv:
-    return nn.Conv(features, size, dtype=dtype, kernel_init=init[0], bias_init=init[1], name=name)
+    fields = {"dtype": dtype, "kernel_init": init[0], "bias_init": init[1], "name": name}
+    return nn.Conv(features, size, conv_general_dilated=_convolve, **fields)
+
+
+def _convolve(x, kernel, *arguments, **options):
+    """Convolve; a kernel of 1x1 as a matrix product, whose gradient is many times faster on a CPU."""
+    if kernel.shape[:2] == (1, 1):
+        return jnp.einsum("...i,io->...o", x, kernel[0, 0], precision=options["precision"])
+    return lax.conv_general_dilated(x, kernel, *arguments, **options)
 
 
 class Network(nn.Module):
