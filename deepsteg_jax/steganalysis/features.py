@@ -1,4 +1,4 @@
-"""Features that change when something is embedded: SPAM and a compact colour rich model.
+"""Features that change when something is embedded: SPAM, a compact colour rich model, and DCTR for JPEGs.
 
 A picture is a sequence of planes, uint8 [h, w]: R, G and B, or Y, Cb and Cr at their own sizes.
 """
@@ -8,6 +8,8 @@ from functools import cache
 from itertools import groupby, product
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.fft import idct
 
 SPAM_LIMIT = 3  # differences are truncated to -3..3
 SPATIAL_LIMIT, COLOUR_LIMIT = 2, 3  # the same of residuals
@@ -17,6 +19,9 @@ KB = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]])
 KV = np.array(
     [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]]
 )
+
+DCTR_LIMIT = 4  # of quantised magnitudes
+HALF = 0.5 + 1e-9  # in the grid of blocks many magnitudes lie between two steps: the higher one is taken
 
 Planes = Sequence[np.ndarray]
 
@@ -199,3 +204,28 @@ def _orbits(count: int, limit: int, mirrored: bool, signs: bool) -> np.ndarray:
     weights = (2 * limit + 1) ** np.arange(count)[::-1]
     smallest = np.min([(x + limit) @ weights for x in alike], axis=0)
     return np.unique(smallest, return_inverse=True)[1]
+
+
+def dctr(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """Return DCTR features of a plane of a JPEG, float32 [8000].
+
+    Holub and Fridrich 2015, "Low-Complexity Features for JPEG Steganalysis Using Undecimated DCT": histograms
+    of the DCT at every pixel, one for each frequency and each place in the grid of blocks; mirrored places
+    count as one.
+
+    Args:
+        pixels: float [h, w], decoded and not rounded.
+        quality: of the JPEG, 50 to 100, which decides the step of the quantiser.
+    """
+    basis = idct(np.eye(8), axis=0, norm="ortho").T  # [frequency, place]
+    rows = np.einsum("nwp,fp->fnw", sliding_window_view(pixels - 128.0, 8, 1), basis)
+    found, step = [], max(8 * (2 - quality / 50), 0.2)
+    cell = [np.minimum(np.arange(size - 7) % 8, -np.arange(size - 7) % 8) for size in pixels.shape]
+    places = (DCTR_LIMIT + 1) * (5 * cell[0][:, None] + cell[1])
+    for one in basis:
+        for row in rows:
+            transformed = sum(one[i] * row[i : i + len(row) - 7] for i in range(8))
+            values = np.minimum(np.abs(transformed) / step + HALF, DCTR_LIMIT).astype(int)
+            counts = np.bincount((places + values).ravel(), minlength=25 * (DCTR_LIMIT + 1)).reshape(25, -1)
+            found.append(counts / counts.sum(1, keepdims=True))
+    return np.concatenate(found).astype(np.float32).ravel()

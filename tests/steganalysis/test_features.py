@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy.fft import dctn
 
 from deepsteg_jax.steganalysis import features
 
@@ -85,3 +86,15 @@ def test_residuals_are_rounded_and_truncated(divisor, limit):
     expected = np.sign(residual) * np.floor(np.abs(residual) / divisor + 0.5)
     found = features._quantise(residual, divisor, limit)
     np.testing.assert_array_equal(found, np.clip(expected, -limit, limit))
+
+
+def test_dctr_is_as_defined(rng):
+    pixels, step = rng.normal(128, 20, (18, 21)), 4.0  # of quality 75
+    wanted = np.zeros((64, 25, 5))
+    for top, left in product(range(11), range(14)):
+        block = dctn(pixels[top : top + 8, left : left + 8] - 128, norm="ortho")
+        values = np.minimum(np.floor(np.abs(block) / step + 0.5), 4).astype(int).ravel()
+        place = 5 * min(top % 8, -top % 8) + min(left % 8, -left % 8)
+        wanted[np.arange(64), place, values] += 1
+    wanted /= wanted.sum(2, keepdims=True)
+    np.testing.assert_allclose(features.dctr(pixels, 75), wanted.ravel(), atol=1e-6)
