@@ -206,10 +206,9 @@ def check_output(scheme: Scheme, output: Any, info: media.Info, inputs: Sequence
     if scheme.domain == "coefficients":
         media.check_jpeg(inputs[0], output, inputs)
         return
-    survives, size = scheme.lossy is not None, (info.width, info.height)
-    own = {"pixel_format": scheme.pixel_format or info.pixel_format}
+    survives, own = scheme.lossy is not None, {"pixel_format": scheme.pixel_format or info.pixel_format}
     kind = own if _in_planes(scheme, info, output) else {}
-    size = size if survives or kind or info.is_image else None
+    size = (info.width, info.height) if survives or kind or info.is_image else None
     media.check_output(output, inputs, info.is_image, lossy=survives, size=size, **kind)
 
 

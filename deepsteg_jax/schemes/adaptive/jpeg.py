@@ -32,9 +32,9 @@ _SEALED = _HEADER.size + TAG_BYTES
 _OVERHEAD = keys.SALT_BYTES + _SEALED + TAG_BYTES  # bytes
 _NONCE = bytes(12)  # no two pictures share a key
 
-# Measured on two cores, file to file, at 0.1 bit per coefficient.
-_SECONDS_PER_PIXEL = 1e-6
-_BYTES_PER_PIXEL, _BYTES = 250, 500e6  # memory
+# Processor time at 0.1 bit per coefficient, file to file; memory of a busy picture, smooth ones take less.
+_SECONDS_PER_PIXEL = 3e-6
+_BYTES_PER_PIXEL, _BYTES = 250, 600e6
 
 
 class JpegHeader(NamedTuple):
