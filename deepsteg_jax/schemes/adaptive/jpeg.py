@@ -69,7 +69,7 @@ class JpegScheme(Scheme):
             raise UserError("config.model.chroma must be more than 0")
 
     def cost(self, height: int, width: int, frames: int) -> Cost:
-        """Predict from figures measured with 4:2:0."""
+        """Predict an upper bound from figures measured with 4:4:4, of 0.9 and 3.7 million pixels."""
         pixels = height * width
         memory = int(_BYTES + _BYTES_PER_PIXEL * pixels)
         return Cost(_SECONDS_PER_PIXEL * pixels, memory, 0, memory)
