@@ -363,7 +363,7 @@ def codecs_of(kind: str) -> list[CodecRun]:
     """All codec runs that this build of FFmpeg can do; says on stderr which are left out."""
     found = []
     for codec in [*LADDERS[kind], *(CURVE if kind == "clips" else ())]:
-        if codec.codec == ladder.JPEG or media.has_encoder(codec.codec):
+        if codec.codec in ladder.STILL or media.has_encoder(codec.codec):
             found.append(codec)
         else:
             print(f"{codec.name} is left out: no encoder {codec.codec} in this build", file=sys.stderr)

@@ -75,7 +75,7 @@ def _answers(session: Session, coded: bytes) -> list[bytes]:
         UserError: the frame is no JPEG of the session's size.
     """
     try:
-        frame = media.decode_jpeg(coded, (session.width, session.height))
+        frame = media.decode_image(coded, (session.width, session.height))
     except UserError as error:
         raise UserError(f"the camera's frame cannot be used, {error}: start again") from None
     return [packed(shown, session.fps, session.latency_ms) for shown in session.push(frame)]

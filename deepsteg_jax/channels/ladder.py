@@ -18,7 +18,8 @@ import numpy as np
 from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
 
-JPEG = "jpeg"  # Pillow's, every frame for itself
+JPEG, WEBP = "jpeg", "webp"  # Pillow's, every frame for itself
+STILL = {JPEG: media.encode_jpeg, WEBP: media.encode_webp}
 
 
 class CodecRun(NamedTuple):
@@ -26,7 +27,7 @@ class CodecRun(NamedTuple):
 
     name: str  # short, such as "C6"
     title: str
-    codec: str  # FFmpeg's name of an encoder, or `JPEG`
+    codec: str  # FFmpeg's name of an encoder, or one of `STILL`
     pixel_format: str  # that the encoder takes
     options: dict[str, str]  # the encoder's own
     times: int = 1  # codings, one after the other
@@ -56,9 +57,15 @@ def x264(name: str, crf: int, title: str = "", **changes) -> CodecRun:
     return CodecRun(name, title or f"x264 CRF {crf}", "libx264", "yuv420p", options, **changes)
 
 
-def jpeg(name: str, quality: int) -> CodecRun:
-    """Return Pillow's JPEG, 4:2:0."""
-    return CodecRun(name, f"JPEG quality {quality}", JPEG, "yuvj420p", {"quality": str(quality)})
+def jpeg(name: str, quality: int, title: str = "", **changes) -> CodecRun:
+    """Return Pillow's JPEG, 4:2:0; `changes` set other fields."""
+    title = title or f"JPEG quality {quality}"
+    return CodecRun(name, title, JPEG, "yuvj420p", {"quality": str(quality)}, **changes)
+
+
+def webp(name: str, quality: int) -> CodecRun:
+    """Return Pillow's lossy WebP."""
+    return CodecRun(name, f"WebP quality {quality}", WEBP, "yuv420p", {"quality": str(quality)})
 
 
 _FFV1 = {"threads": "1"}
@@ -86,7 +93,12 @@ VIDEO = (
     x264("C10", 23, "x264 CRF 23, twice", times=2),
     x264("C11", 23, "two thirds of the size, x264 CRF 23", scale=2 / 3, lines=480),
 )
-IMAGE = (*VIDEO[:3], *(jpeg(f"C9-{quality}", quality) for quality in (90, 75, 50)))
+IMAGE = (
+    *VIDEO[:3],
+    *(jpeg(f"C9-{quality}", quality) for quality in (95, 90, 75, 50)),
+    webp("C12-80", 80),
+    jpeg("C13", 85, "two thirds of the size, JPEG quality 85", scale=2 / 3),
+)
 
 
 _X264_AT = {"preset": "medium", "x264-params": "threads=1:asm=avx2"}
@@ -113,14 +125,14 @@ _BY_NAME = {codec_run.name: codec_run for codec_run in (*VIDEO, *IMAGE, *PLATFOR
 
 
 def named(name: str) -> CodecRun:
-    """Find a codec run of the ladders; "CRF24" is any rate factor of x264, "C9-80" any quality of JPEG.
+    """Find a codec run of the ladders; "CRF24" is any rate factor of x264, "C9-80" and "C12-80" any quality.
 
     Raises:
         UserError: there is none of that name.
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
-    for prefix, make in (("CRF", x264), ("C9-", jpeg)):
+    for prefix, make in (("CRF", x264), ("C9-", jpeg), ("C12-", webp)):
         number = name.removeprefix(prefix)
         if number != name and number.isdigit():
             return make(name, int(number))
@@ -147,8 +159,8 @@ def run(
         UserError: this build of FFmpeg has no such encoder.
     """
     sent = [_scaled(frame, codec_run) for frame in media.unstack(frames)]
-    if codec_run.codec == JPEG:
-        received, size = _through_jpeg(codec_run, sent)
+    if codec_run.codec in STILL:
+        received, size = _through_pillow(codec_run, sent)
     else:
         received, size = _through_ffmpeg(codec_run, sent, rate)
     cut = (_cropped(got, was) for got, was in zip(received, sent, strict=True))
@@ -212,12 +224,12 @@ def _through_ffmpeg(codec_run, frames, rate):
     return media.decompress(data, samples=samples), media.coded_size(data)
 
 
-def _through_jpeg(codec_run, frames):
+def _through_pillow(codec_run, frames):
     quality, received, size = int(codec_run.options["quality"]), [], 0
     for frame in frames:
         for _ in range(codec_run.times):
-            data = media.encode_jpeg(frame, quality)
-            frame = media.decode_jpeg(data, (frame.shape[1], frame.shape[0]))
+            data = STILL[codec_run.codec](frame, quality)
+            frame = media.decode_image(data, (frame.shape[1], frame.shape[0]))
         received.append(frame)
         size += len(data)
     return received, size

@@ -344,14 +344,21 @@ def encode_jpeg(frame: np.ndarray, quality: int) -> bytes:
     return file.getvalue()
 
 
-def decode_jpeg(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """Decode a JPEG of a known size (width, height) to uint8 [h, w, 3].
+def encode_webp(frame: np.ndarray, quality: int) -> bytes:
+    """Encode a frame, uint8 [h, w, 3], as lossy WebP; `quality` is 0 to 100."""
+    file = BytesIO()
+    Image.fromarray(frame).save(file, "WEBP", quality=quality)
+    return file.getvalue()
+
+
+def decode_image(data: bytes, size: tuple[int, int]) -> np.ndarray:
+    """Decode a JPEG or WebP of a known size (width, height) to uint8 [h, w, 3].
 
     Raises:
         UserError: it is none, or of another size, which is found out before its pixels are decoded.
     """
     try:
-        with Image.open(BytesIO(data), formats=["JPEG"]) as image:
+        with Image.open(BytesIO(data), formats=["JPEG", "WEBP"]) as image:
             if image.size != size:
                 raise UserError(f"the picture is {image.size[0]}x{image.size[1]}, not {size[0]}x{size[1]}")
             return np.asarray(image.convert("RGB"))

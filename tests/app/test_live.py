@@ -49,7 +49,7 @@ def unpacked(message):
     size = int.from_bytes(message[:4], "big")
     head, pictures, begin = json.loads(message[4 : 4 + size]), [], 4 + size
     for length in head["sizes"]:
-        pictures.append(media.decode_jpeg(message[begin : begin + length], (WIDTH, HEIGHT)))
+        pictures.append(media.decode_image(message[begin : begin + length], (WIDTH, HEIGHT)))
         begin += length
     assert begin == len(message)
     return head, pictures

@@ -24,7 +24,7 @@ def require(codec_run):
 
 
 def is_available(codec_run):
-    return codec_run.codec == ladder.JPEG or media.has_encoder(codec_run.codec)
+    return codec_run.codec in ladder.STILL or media.has_encoder(codec_run.codec)
 
 
 def largest(a, b):
@@ -188,7 +188,12 @@ def test_rates():
 
 @pytest.mark.parametrize(
     ("name", "codec", "option"),
-    [("CRF21", "libx264", "21"), ("C9-65", ladder.JPEG, "65"), ("C7", "libx265", "23")],
+    [
+        ("CRF21", "libx264", "21"),
+        ("C9-65", ladder.JPEG, "65"),
+        ("C12-9", ladder.WEBP, "9"),
+        ("C7", "libx265", "23"),
+    ],
 )
 def test_codec_runs_by_name(name, codec, option):
     codec_run = ladder.named(name)
