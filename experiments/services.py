@@ -1,0 +1,118 @@
+"""What messengers and sites leave of a post: imitated with FFmpeg, or measured on what one of them returned.
+
+    python -m experiments.services --cover COVER.mp4 --secret SECRET.mp4 [--workdir runs/services]
+    python -m experiments.services --received DOWNLOADED.mp4 --secret SECRET.mp4 --key-file KEY
+
+The first hides with `deepsteg`, sends the stego through each of SERVICES, which imitate and are nobody's own,
+and reveals. The second reveals what a real service gave back. Each adds a row to WORKDIR/services.json: size
+of what arrived, the notes of `reveal`, and the secret's PSNR (8-bit RGB, frame by frame, at its own size;
+mid-grey where nothing arrived).
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from deepsteg_jax import api, keys, media, metrics
+from deepsteg_jax.errors import PartialError, UserError
+from deepsteg_jax.schemes.base import GREY
+from experiments import common
+
+X264, VP9, AV1 = (["-c:v", name] for name in ("libx264", "libvpx-vp9", "libsvtav1"))
+AAC, OPUS = ["-c:a", "aac", "-b:a", "96k"], ["-c:a", "libopus", "-b:a", "64k"]
+LONG_848 = "scale=848:848:force_original_aspect_ratio=decrease:force_divisible_by=2"
+SITE_480, SITE_720 = (
+    ["-vf", f"scale='if(gt(iw,ih),-2,min(iw,{n}))':'if(gt(iw,ih),min(ih,{n}),-2)'"] for n in (480, 720)
+)
+SERVICES = {  # suffix and what FFmpeg is told
+    "messenger": (
+        ".mp4",
+        ["-vf", f"{LONG_848},fps=30", *X264, "-b:v", "1200k", "-g", "60", *AAC],
+    ),
+    "social": (".mp4", [*SITE_720, *X264, "-b:v", "3500k", *AAC]),
+    "site-480-vp9": (".webm", [*SITE_480, *VP9, "-b:v", "750k", "-cpu-used", "3", *OPUS]),
+    "site-720-vp9": (".webm", [*SITE_720, *VP9, "-b:v", "1800k", "-cpu-used", "3", *OPUS]),
+    "site-480-av1": (".mp4", [*SITE_480, *AV1, "-b:v", "500k", "-preset", "8", *AAC]),
+    "site-720-av1": (".mp4", [*SITE_720, *AV1, "-b:v", "1200k", "-preset", "8", *AAC]),
+}
+
+
+def imitate(stego: Path, name: str, folder: Path) -> Path:
+    """Send a file through one of SERVICES.
+
+    Raises:
+        UserError: there is no ffmpeg, or it fails.
+    """
+    if not shutil.which("ffmpeg"):
+        raise UserError("this needs the program ffmpeg: install it")
+    suffix, options = SERVICES[name]
+    received = folder / f"{name}{suffix}"
+    command = ["ffmpeg", "-nostdin", "-y", "-v", "error", "-i", stego, *options, "-pix_fmt", "yuv420p"]
+    if subprocess.run([*command, received], stderr=subprocess.DEVNULL).returncode:
+        raise UserError(f"ffmpeg fails for {name}: does this build have its encoder?")
+    return received
+
+
+def measure(received: Path, secret: Path, key: bytes, output: Path) -> dict:
+    """Reveal a file and compare it with the secret."""
+    info = media.probe(received)
+    row = {"received": f"{info.width}x{info.height}", "bytes": media.size_of(received), "revealed": "nothing"}
+    output.unlink(missing_ok=True)
+    try:
+        report = api.reveal_file(received, output, key)
+        row["revealed"] = "; ".join(report.notes)
+    except PartialError as error:
+        row["revealed"] = str(error)
+    except UserError:
+        pass
+    return row | {"secret_psnr_db": _psnr(secret, output)}
+
+
+def _psnr(secret: Path, output: Path) -> float:
+    """Mean over the secret's frames of the PSNR of the revealed one of the same number."""
+    frames = list(media.read_frames(secret))
+    size = frames[0].shape[1::-1]
+    shown = list(media.read_frames(output, 0, None, *size)) if output.exists() else []
+    shown += (shown[-1:] or [np.full_like(frames[0], GREY)]) * max(0, len(frames) - len(shown))
+    return metrics.mean_psnr(np.stack(frames), np.stack(shown[: len(frames)]))
+
+
+def main() -> None:
+    """Hides, sends, reveals and writes the figures."""
+    parser = common.make_parser(__doc__)
+    parser.add_argument("--secret", type=Path, required=True)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/services"))
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--cover", type=Path)
+    given.add_argument("--received", type=Path)
+    parser.add_argument("--key-file", type=Path)
+    parser.add_argument("--only", nargs="+", default=list(SERVICES), choices=SERVICES)
+    arguments = parser.parse_args()
+    folder, path = arguments.workdir, arguments.workdir / "services.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = (common.read_json(path) or {}).get("results", {})
+    if arguments.received:
+        if not arguments.key_file:
+            parser.error("--received needs --key-file")
+        key = keys.read_key_file(arguments.key_file)
+        rows[arguments.received.name] = measure(
+            arguments.received, arguments.secret, key, folder / "revealed.mp4"
+        )
+        print(rows[arguments.received.name])
+    else:
+        key, stego = api.random_key(), folder / f"{arguments.cover.stem}.stego.mp4"
+        report = api.hide_file(arguments.cover, arguments.secret, stego, key, loop_cover=True)
+        print(report)
+        for name in arguments.only:
+            received = imitate(stego, name, folder)
+            row = measure(received, arguments.secret, key, folder / f"{name}.revealed.mp4")
+            rows[f"{arguments.cover.name}, {name}"] = row
+            print(name, row, flush=True)
+            common.write_json(path, rows)
+    common.write_json(path, rows)
+
+
+if __name__ == "__main__":
+    common.run(main)
