@@ -313,7 +313,17 @@ def test_every_shipped_checkpoint_has_a_name_and_its_config():
 def test_a_shipped_config_hides_as_the_one_in_configs(name, variant):
     """What `main.py` hides, `deepsteg` reveals, and the other way round."""
     shipped, config = (x.to_dict() for x in (loading.config_of(name), robust.get_config(variant)))
-    fields = "model", "secret_layers", "overhead", "fine", "repeats", "growth", "sound_share", "margin"
+    fields = (
+        "model",
+        "secret_layers",
+        "overhead",
+        "fine",
+        "repeats",
+        "lines",
+        "growth",
+        "sound_share",
+        "margin",
+    )
     for section in fields:
         assert json.dumps(shipped[section]) == json.dumps(config[section])
 
