@@ -46,10 +46,10 @@ def get_config(variant: str = "") -> ConfigDict:
     # Of the layer "fine": coefficients of a luma block in every frame, above those of symbols, and their D.
     config.fine = ConfigDict({"coefficients": 6, "spacing": 6.0})
 
-    # From the most robust to the finest: levels of the symbols, share of them, codec runs that it is to
-    # survive; of those behind the first, the ones count that shrink the cover.
+    # From the most robust to the finest: levels of the symbols, share of them, codec runs. A layer is to
+    # survive the first one behind which a thumbnail has room; those that imitate sites are for large covers.
     config.secret_layers = (
-        ("01", 0.16, "C11", "site-480-vp9"),
+        ("01", 0.16, "site-480-vp9", "C11", "CRF28"),
         ("01", 0.84, "CRF25"),
         ("2", 1.0, "CRF18"),
         ("fine", 1.0, "C2"),

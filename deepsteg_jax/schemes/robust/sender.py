@@ -31,6 +31,7 @@ from deepsteg_jax.schemes.robust.sound import SecretSound
 GROWTH_CODEC = "CRF24"  # codec run that compares the stego's bits with the cover's
 LEAST_CAPACITY = 20  # bytes; layers of less are left out
 _UNEVEN = 0.5  # share that is used behind a bit rate, which is spent on some segments more than on others
+_THUMBNAIL = 64  # bytes that show something
 STILL_SALTS = 12  # tried for a single frame, which is quick
 _ROOMY = 0.6  # share of the permitted bits below which fewer frames may share symbols again
 _POOL = ThreadPoolExecutor(2, "codec run")
@@ -78,6 +79,7 @@ class _Received:
     def __init__(self, sent: Sent, modem: Modem):
         self.sent, self._rate = sent, sent.segment.header.metadata.rate
         self._running: dict[str, Future] = {}
+        self.chosen: dict[int, str] = {}  # codec run that each layer is to survive
         self._demodulated = cache(lambda name: _demodulated(modem, sent, self.through(name).frames))
 
     def through(self, name: str) -> ladder.Received:
@@ -93,10 +95,10 @@ class _Received:
                 self._running[name] = run
 
     def codecs(self, i: int) -> list[str]:
-        """Return the codec runs that count for layer `i`: the first, and others that shrink these frames."""
+        """Return the codec runs of layer `i` that change these frames as their names say."""
         size = jax.tree.leaves(self.sent.stego)[0].shape[1:3]
-        first, *others = self.sent.segment.format.layers[i].codecs
-        return [first, *(name for name in others if ladder.named(name).scale_of(*size) < 1)]
+        runs = map(ladder.named, self.sent.segment.format.layers[i].codecs)
+        return [run.name for run in runs if not run.lines or run.scale_of(*size) < 1]
 
     def read(self, i: int, codec: str) -> tuple[np.ndarray, np.ndarray]:
         """Return (log-likelihood ratios, bits) of layer `i` behind a codec run."""
@@ -230,25 +232,30 @@ class SegmentSender:
         return _Received(self._send(segment, cover, Modulation(self._spacing, repeat)), self._modem)
 
     def _capacities(self, received: _Received) -> list[int]:
-        """Return the bytes that each layer can carry through its codec run, found by sending these bits."""
-        codecs = [received.codecs(i) for i in range(len(self._format.layers))]
-        received.start(name for names in codecs for name in names)
+        """Return the bytes that each layer can carry through its codec run, found by sending these bits.
+
+        That is the first one that leaves room for a thumbnail, else the last one.
+        """
+        received.start(received.codecs(i)[0] for i in range(len(self._format.layers)))
         capacities = []
-        for i, names in enumerate(codecs):
-            size = min(self._reached(received, i, name) for name in names)
-            capacity = header.capacity_within(int(self._margin * size) // 8)
+        for i in range(len(self._format.layers)):
+            for name in received.codecs(i):
+                if (capacity := self._capacity(received, i, name)) >= _THUMBNAIL:
+                    break
+            received.chosen[i] = name
             capacities.append(capacity if capacity >= LEAST_CAPACITY else 0)
         return capacities
 
-    def _reached(self, received: _Received, i: int, codec: str) -> float:
-        """Return the bits that layer `i` can carry through a codec run."""
+    def _capacity(self, received: _Received, i: int, codec: str) -> int:
+        """Return the bytes that layer `i` can carry through a codec run."""
         llr, bits = received.read(i, codec)
         size = code.reached_size(len(bits), levels.information(llr, bits))
-        return size * (_UNEVEN if ladder.named(codec).has_bit_rate else 1)
+        share = self._margin * (_UNEVEN if ladder.named(codec).has_bit_rate else 1)
+        return header.capacity_within(int(share * size) // 8)
 
     def _is_readable(self, received: _Received, capacities: list[int]) -> bool:
         """Return whether a layer with a capacity has a codec run behind which the header can be read."""
-        used = {name for i, size in enumerate(capacities) if size for name in received.codecs(i)}
+        used = {received.chosen[i] for i, size in enumerate(capacities) if size}
         return any(received.has_header(codec) for codec in sorted(used) if not ladder.is_exact(codec))
 
     def _most_readable(self, salted: Iterable[Sent]) -> Sent:
