@@ -57,10 +57,9 @@ def _listen(model: Model) -> Objective:
 
 
 def _hide_and_reveal(model: Model, config: ConfigDict) -> Objective:
-    weights = config.losses.to_dict()
-    space = weights.pop("colour", "rgb")
-
     def run(params, batch, keys):
+        weights = config.losses.to_dict()
+        space = weights.pop("colour", "rgb")
         params = model.tie(params)  # shared parameters collect the gradients of both sides
         pictures = hide_and_reveal(model, config, params, batch, keys)
         stego, secret = (pictures.cover, pictures.stego), (pictures.secret, pictures.revealed)

@@ -32,9 +32,9 @@ def test_a_cover_that_is_too_short(rates):
 
 
 def test_a_cover_that_turns_out_to_be_too_short():
-    schedule = plan.Schedule(np.arange(9), 1)
+    each = [SimpleNamespace(schedule=plan.Schedule(np.arange(9), 1))]
     with pytest.raises(UserError) as caught:
-        pipeline._check_carried(SimpleNamespace(cover_path=COVER, schedule=schedule), 3)
+        pipeline._check_carried(SimpleNamespace(cover_path=COVER, each=each), 3)
     said = messages.plain(caught.value, ROOT)
     assert "Tick “Repeat the cover”" in said and "--" not in said and str(ROOT) not in said
 
