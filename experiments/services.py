@@ -5,8 +5,8 @@
 
 The first hides with `deepsteg`, sends the stego through each of SERVICES, which imitate and are nobody's own,
 and reveals. The second reveals what a real service gave back. Each adds a row to WORKDIR/services.json: size
-of what arrived, the notes of `reveal`, and the secret's PSNR (8-bit RGB, frame by frame, at its own size;
-mid-grey where nothing arrived).
+of what arrived, the notes of `reveal`, and the secret's PSNR (8-bit RGB, at its own size and times; mid-grey
+where nothing arrived).
 """
 
 import shutil
@@ -71,12 +71,22 @@ def measure(received: Path, secret: Path, key: bytes, output: Path) -> dict:
 
 
 def _psnr(secret: Path, output: Path) -> float:
-    """Mean over the secret's frames of the PSNR of the revealed one of the same number."""
-    frames = list(media.read_frames(secret))
-    size = frames[0].shape[1::-1]
-    shown = list(media.read_frames(output, 0, None, *size)) if output.exists() else []
-    shown += (shown[-1:] or [np.full_like(frames[0], GREY)]) * max(0, len(frames) - len(shown))
-    return metrics.mean_psnr(np.stack(frames), np.stack(shown[: len(frames)]))
+    """Mean over the secret's frames of the PSNR of the revealed one that is shown at that time."""
+    times, frames = _timed(secret)
+    if output.exists():
+        shown_times, shown = _timed(output)
+        at = np.searchsorted(shown_times, times + 1e-3, side="right") - 1
+        found = [media.resize(shown[i], *frames[0].shape[1::-1]) for i in np.maximum(at, 0)]
+    else:
+        found = [np.full_like(frame, GREY) for frame in frames]
+    return metrics.mean_psnr(np.stack(frames), np.stack(found))
+
+
+def _timed(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Seconds from the first frame on, and frames, of a clip."""
+    times, frames = zip(*((timed.time, timed.frame) for timed in media.read_timed(path)), strict=True)
+    seconds = np.array(times, float) * float(media.probe(path).time_base)
+    return seconds - seconds[0], list(frames)
 
 
 def main() -> None:
