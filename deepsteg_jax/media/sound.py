@@ -48,14 +48,10 @@ def encode_sound(path: str | Path, bit_rate: int, copy: bool = True) -> Sound | 
         UserError: the track is damaged.
     """
     path = existing(path)
-    if is_pictures(path):
-        return None
-    with opened(path) as (container, video):
-        track = first_sound(container)
-        if track is None:
+    with opened_sound(path) as found:
+        if found is None:
             return None
-        origin = next(read_timed(path)).time * video.time_base
-        packets = demux(container, [track])
+        packets, track, origin = found
         file = TemporaryFile()  # noqa: SIM115, the caller closes it
         with complaining(path, file):
             with av.open(file, "w", format="ogg", options=dict(OGG_OPTIONS)) as output:
@@ -69,6 +65,20 @@ def encode_sound(path: str | Path, bit_rate: int, copy: bool = True) -> Sound | 
         file.close()
         return None
     return Sound(file, size, round((first - origin) * SOUND_RATE))
+
+
+@contextmanager
+def opened_sound(path: Path) -> Iterator[tuple[Iterator[av.Packet], av.AudioStream, Fraction] | None]:
+    """Open the first sound track of a clip: (packets, track, first frame's time in seconds), or None."""
+    if is_pictures(path):
+        yield None
+        return
+    with opened(path) as (container, video):
+        track = first_sound(container)
+        if track is None:
+            yield None
+            return
+        yield demux(container, [track]), track, next(read_timed(path)).time * video.time_base
 
 
 @contextmanager

@@ -10,12 +10,17 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from deepsteg_jax.media.clock import demux
-from deepsteg_jax.media.container import existing, first_sound, opened
+from deepsteg_jax.media.container import existing
 from deepsteg_jax.media.damage import ERRORS
-from deepsteg_jax.media.images import is_pictures
-from deepsteg_jax.media.sound import OGG_OPTIONS, SOUND_RATE, Decoder, Sound, complaining, sound_frame
-from deepsteg_jax.media.source import read_timed
+from deepsteg_jax.media.sound import (
+    OGG_OPTIONS,
+    SOUND_RATE,
+    Decoder,
+    Sound,
+    complaining,
+    opened_sound,
+    sound_frame,
+)
 
 PACKET = Fraction(60, 1000)  # seconds
 _SAMPLES = int(PACKET * SOUND_RATE)
@@ -69,16 +74,13 @@ def encode_packets(path: str | Path, bit_rates: Sequence[int], seconds: float) -
         UserError: the track is damaged.
     """
     path = existing(path)
-    if is_pictures(path):
-        return None
-    with opened(path) as (container, video):
-        track = first_sound(container)
-        if track is None:
+    with opened_sound(path) as found:
+        if found is None:
             return None
-        origin = next(read_timed(path)).time * video.time_base
+        packets, _, origin = found
         file, loud = TemporaryFile(), bytearray()  # noqa: SIM115, the caller closes it
         with complaining(path, file):
-            samples = _from(origin, demux(container, [track]))
+            samples = _from(origin, packets)
             encoders = [_encoder(bit_rate) for bit_rate in bit_rates]
             before = 0.0  # level of what lags behind from the packet before
             for number, block in enumerate(_blocks(samples)):

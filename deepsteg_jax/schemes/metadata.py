@@ -159,7 +159,7 @@ def _header_keys(master: bytes) -> tuple[ChaCha20Poly1305, bytes]:
 
 
 def check_size(width: int, height: int, count: int = 1) -> None:
-    """Raise UserError unless frames of this size hold the metadata of so many slots."""
+    """Raise UserError unless frames of this size hold the metadata of `count` slots."""
     needed = count * (SMALLEST_PIXELS if count == 1 else _SLOT_PIXELS)
     if width * height < needed:
         raise UserError(f"the cover, {width}x{height}, is too small: a frame needs {needed} pixels")

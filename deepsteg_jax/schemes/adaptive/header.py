@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from ml_collections import ConfigDict
 
 from deepsteg_jax import keys
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes import low_bits
 from deepsteg_jax.schemes.adaptive.embedding import Samples, planes_like
 from deepsteg_jax.schemes.slots import Slot, every, public_order
@@ -24,8 +26,17 @@ TAG_BYTES = 16
 LEAST_SAMPLES = 4096  # of a frame and slot, for salt, header and something of the secret
 _AREA = 4224  # public samples from which the key picks those of the header, at most
 _HEADER = struct.Struct("<BBBBIIQ32s16s")
+MOST_RATE = 0.5  # bits per sample, or per AC coefficient other than 0
 HEIGHTS = range(4, 11)  # of the trellis; with 3, one frame in 200 cannot be embedded in at the densest
 _TABLE = low_bits.parity_table(1)  # the lowest bit; moves by 1 change it
+
+
+def check(config: ConfigDict, unit: str) -> None:
+    """Raise UserError unless a config's `payload.rate`, bits per `unit`, and `model.height` make sense."""
+    if not 0 < config.payload.rate <= MOST_RATE:
+        raise UserError(f"config.payload.rate must be more than 0 and at most {MOST_RATE} bits per {unit}")
+    if config.model.height not in HEIGHTS:
+        raise UserError("config.model.height must be 4 to 10")
 
 
 class Header(NamedTuple):

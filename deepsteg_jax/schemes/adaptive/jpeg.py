@@ -22,11 +22,10 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.plan import Plan
 from deepsteg_jax.schemes import payload
 from deepsteg_jax.schemes.adaptive import coefficients
-from deepsteg_jax.schemes.adaptive.header import HEIGHTS, TAG_BYTES
+from deepsteg_jax.schemes.adaptive.header import HEIGHTS, TAG_BYTES, check
 from deepsteg_jax.schemes.base import Cost, Found, Metadata, Pair, Receiver, Scheme, Sender, Settings, Stego
 
 VERSION = 1  # of the format
-MOST_RATE = 0.5  # bits per AC coefficient other than 0
 _HEADER = struct.Struct("<BBBBI")
 _SEALED = _HEADER.size + TAG_BYTES
 _OVERHEAD = keys.SALT_BYTES + _SEALED + TAG_BYTES  # bytes
@@ -59,12 +58,7 @@ class JpegScheme(Scheme):
         """
         del load_params
         self.config = config
-        if not 0 < config.payload.rate <= MOST_RATE:
-            raise UserError(
-                f"config.payload.rate must be more than 0 and at most {MOST_RATE} bits per coefficient"
-            )
-        if config.model.height not in HEIGHTS:
-            raise UserError("config.model.height must be 4 to 10")
+        check(config, "coefficient")
         if config.model.chroma <= 0:
             raise UserError("config.model.chroma must be more than 0")
 

@@ -46,7 +46,6 @@ from deepsteg_jax.schemes.base import (
 from deepsteg_jax.schemes.payload import Payload
 from deepsteg_jax.schemes.slots import Slot
 
-MOST_RATE = 0.5  # bits per sample
 DENSEST = 0.6  # bits per sample that is embedded in
 _WORKERS = 2  # frames that are embedded at once
 _MOST_MISSING = 4  # frames in a row that a receiver does without
@@ -75,12 +74,7 @@ class AdaptiveScheme(Scheme):
         """
         del load_params
         self.config = config
-        if not 0 < config.payload.rate <= MOST_RATE:
-            raise UserError(
-                f"config.payload.rate must be more than 0 and at most {MOST_RATE} bits per sample"
-            )
-        if config.model.height not in header.HEIGHTS:
-            raise UserError("config.model.height must be 4 to 10")
+        header.check(config, "sample")
         if min(config.model.chroma, config.model.still) <= 0:
             raise UserError("config.model.chroma and still must be more than 0")
 

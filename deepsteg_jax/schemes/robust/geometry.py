@@ -157,7 +157,6 @@ def turned(bits: np.ndarray, frame: int) -> np.ndarray:
 class _Hit(NamedTuple):
     """A place where a received picture agrees with the pattern, in samples of the pilots' planes."""
 
-    score: float  # 1: the deviation of chance
     scale: np.ndarray  # (y, x)
     offset: np.ndarray  # (y, x)
     spacing: float
@@ -299,7 +298,7 @@ def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int) -> _Hit 
                 TILE * BLOCK
             ) - BLOCK  # a picture begins within the first tile
             weights = np.array([np.cos(phases[i]), np.sin(phases[i])]) @ tones[i[1]]
-            return _Hit(float(scores[i]), scale, offset, _SEARCHED[i[0]], weights.astype(np.float32))
+            return _Hit(scale, offset, _SEARCHED[i[0]], weights.astype(np.float32))
     return None
 
 
