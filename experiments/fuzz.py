@@ -441,9 +441,9 @@ class PlainSegments:
         """Begin with no frames."""
         self._taken, self._sent, self.survives = 0, {}, True
 
-    def send(self, number, cover, secret, metadata, progress, sound):
+    def send(self, number, cover, secrets, progress):
         """Return the cover."""
-        self._sent[number] = secret, metadata
+        self._sent[number] = secrets[0][:2]
         return SimpleNamespace(stego=cover)
 
     def take(self, frame):

@@ -16,6 +16,7 @@ from deepsteg_jax import loading, media, metrics, sample_clips
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.schemes.base import Metadata
 from deepsteg_jax.schemes.robust.layout import SEGMENT
+from deepsteg_jax.schemes.robust.sender import Secret
 from deepsteg_jax.schemes.robust.sound import BIT_RATES, SecretSound
 from experiments import common, robustness, tables
 from experiments.entries import Entry
@@ -34,9 +35,8 @@ def measure(pair: robustness.Pair, share: float) -> dict[str, float]:
     times = np.array([0, n / float(media.FOLDER_RATE)])
     reader = media.encode_packets(sample_clips.resolve(SOUND), BIT_RATES, times[-1]) if share else None
     sound = SecretSound(reader, times, config, max(BIT_RATES))
-    sent = scheme.segment_sender(KEY, height, width).send(
-        0, pair.planes, pair.secret, about, secret_sound=sound
-    )
+    hidden = Secret(pair.secret, about, sound)
+    sent = scheme.segment_sender([KEY], height, width).send(0, pair.planes, [hidden])
     sound.close()
     received = media.unstack(ladder.run(ladder.named(CODEC), sent.stego).frames)
     receiver = scheme.segment_receiver(KEY, height, width)

@@ -6,7 +6,7 @@
 quality: clips as in protocol Q1 (frames 5..34 at 448x256, RGB, 8-bit, through files written and read back).
 The eight clips after clip i go into clip i, 1, 2, 4 or 8 at a time, for the first --count clips; mean PSNR
 over frames, then over secrets and over stegos. `adaptive` codes them to fit at a total of RATE bits per
-sample, covers in 4:2:0; `pixels` has D = 5.
+sample, covers in 4:2:0; `pixels` has D = 5; `robust`, which has two slots, is an .mp4 at CRF 18.
 
 detection: stegos of `adaptive` with four slots at its usual rate, one of them real or all four. Detectors are
 trained on three quarters of the photos to tell the two, and to tell stegos from covers, which says what they
@@ -27,8 +27,12 @@ from deepsteg_jax.schemes.base import Scheme
 from experiments import common, steganalysis
 
 RATE, MODULUS, SECRETS, DETECTED = 0.3, 5, 8, 4
-SCHEMES = {"adaptive": ("adaptive", {"payload.rate": RATE}), "pixels": ("video", {"model.modulus": MODULUS})}
-ROWS = [f"{name} {count}" for name in SCHEMES for count in slots.NUMBERS]
+SCHEMES = {  # checkpoint, changes, most slots
+    "adaptive": ("adaptive", {"payload.rate": RATE}, 8),
+    "pixels": ("video", {"model.modulus": MODULUS}, 8),
+    "robust": ("robust", {}, 2),
+}
+ROWS = [f"{name} {n}" for name, (*_, most) in SCHEMES.items() for n in slots.NUMBERS if n <= most]
 
 
 def ignore(told: object) -> None:
@@ -45,7 +49,8 @@ def hide_group(scheme: Scheme, cover: list, secrets: list[list], count: int, fol
         media.write_frames(path, frames)
     write = evaluation.write_planes if scheme.domain == "own" else media.write_frames
     write(folder / "cover.mkv", cover)
-    settings, stego = pipeline.DEFAULTS._replace(slots=count), folder / "stego.mkv"
+    settings = pipeline.DEFAULTS._replace(slots=count)
+    stego = folder / ("stego.mp4" if scheme.lossy else "stego.mkv")
     own = [keys.random_key() for _ in paths]
     pipeline.hide(scheme, own, folder / "cover.mkv", paths, stego, ignore, settings)
     found = []
@@ -63,7 +68,7 @@ def psnr(path: Path, wanted: Path) -> float:
 def measure_row(row: str, arguments) -> dict:
     """Hide eight clips in each cover, as many at a time as there are slots."""
     name, count = row.split()
-    count, (checkpoint, changes) = int(count), SCHEMES[name]
+    count, (checkpoint, changes, _) = int(count), SCHEMES[name]
     scheme = loading.load(loading.config_of(checkpoint, changes))
     settings = common.q1_settings("clips", arguments.clips)
     items, stegos = evaluation.list_items(arguments.clips), []

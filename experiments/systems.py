@@ -23,6 +23,7 @@ from deepsteg_jax.models.symbols import Frames
 from deepsteg_jax.schemes.base import GREY, Metadata
 from deepsteg_jax.schemes.robust import secret_codec
 from deepsteg_jax.schemes.robust.layout import SEGMENT
+from deepsteg_jax.schemes.robust.sender import Secret
 from deepsteg_jax.training import checkpoints
 from experiments.baselines import digital, lsb_codec
 from experiments.entries import ENTRIES, Entry
@@ -159,9 +160,9 @@ def robust_system(config: ConfigDict) -> System:
         nonlocal sender, sent
         n, height, width = secret.shape[:3]
         about = Metadata(width, height, n, n, media.FOLDER_RATE, False, False, Fraction(1))
-        sender = scheme.segment_sender(context.key.tobytes(), *jax.tree.leaves(cover)[0].shape[1:3])
+        sender = scheme.segment_sender([context.key.tobytes()], *jax.tree.leaves(cover)[0].shape[1:3])
         sent = [
-            sender.send(i // SEGMENT, _part(cover, i), secret[i : i + SEGMENT], about)
+            sender.send(i // SEGMENT, _part(cover, i), [Secret(secret[i : i + SEGMENT], about)])
             for i in range(0, n, SEGMENT)
         ]
         return media.stack([frame for segment in sent for frame in media.unstack(segment.stego)])

@@ -16,6 +16,7 @@ from deepsteg_jax import keys
 from deepsteg_jax.keystream import numpy_bits, numpy_permutation
 from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes.robust import levels
+from deepsteg_jax.schemes.slots import ALONE, Slot
 
 BITS = 2  # of a symbol
 _PILOT_SHARE = 1 / 32
@@ -45,6 +46,7 @@ class Fine(NamedTuple):
     spacing: float  # D
     skip: int  # coefficients below them
     key: bytes
+    slot: Slot = ALONE
 
     @property
     def count(self) -> int:
@@ -56,11 +58,17 @@ class Fine(NamedTuple):
         key = keys.subkey(self.key, f"robust fine {salt.hex()}")
         return numpy_bits(key, 0, frames * macroblocks * self.count * BITS).reshape(-1, BITS)
 
+    def share(self, macroblocks: int) -> np.ndarray:
+        """Return which symbols of a frame belong to the slot, bool [macroblocks * count]."""
+        at = np.arange(macroblocks * self.count)
+        return (at + at // self.count) % self.slot.of == self.slot.number
+
     def indices(self, segment: int, frames: int, macroblocks: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the indices of a segment's pilots, int [frames, m], and of its free symbols in order."""
         symbols = macroblocks * self.count
         order = numpy_permutation(self.key, segment, symbols)
-        pilots, data = np.split(order, [max(1, round(symbols * _PILOT_SHARE))])
+        own = order[self.share(macroblocks)[order]]
+        pilots, data = np.split(own, [max(1, round(len(own) * _PILOT_SHARE))])
         first = symbols * np.arange(frames)[:, None]
         # One permutation of all would take long; frames, taken by turns, spread a burst as well.
         return first + pilots, (first + data).T.ravel()
@@ -93,6 +101,6 @@ class Fine(NamedTuple):
         return levels.coarse_llr(phase, scale, lost).reshape(-1, BITS)
 
 
-def make(config: Any, skip: int, master: bytes) -> Fine:
-    """Return the fine symbols of a config's section `fine`, above `skip` coefficients."""
-    return Fine(config.coefficients, config.spacing, skip, keys.subkey(master, "robust fine"))
+def make(config: Any, skip: int, master: bytes, slot: Slot = ALONE) -> Fine:
+    """Return the fine symbols of a config's section `fine`, above `skip` coefficients, in a slot."""
+    return Fine(config.coefficients, config.spacing, skip, keys.subkey(master, "robust fine"), slot)

@@ -21,6 +21,7 @@ from deepsteg_jax.dct import dct_matrix
 from deepsteg_jax.keystream import numpy_bits, numpy_permutation
 from deepsteg_jax.models.symbols import BLOCK, MACROBLOCK, Carriers, block_scale
 from deepsteg_jax.schemes.robust import levels
+from deepsteg_jax.schemes.slots import ALONE, Slot
 
 TILE = 32  # blocks, after which the pattern repeats
 DENSITY = 1 / 34  # share of the blocks of each coefficient that are pilots
@@ -110,13 +111,11 @@ class Grid(NamedTuple):
 
     def symbols(self, carriers: Carriers, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
         """Return which symbols of a frame are pilots, int [n], and their bits, see `turned`, [n, LEVELS]."""
-        y, x = np.mgrid[:rows, :columns]
         indices, bits = [], []
-        for k, (block, coefficient) in enumerate(zip(carriers.blocks, carriers.coefficients, strict=True)):
-            plane, side = (0, 2) if block < 4 else (block - 3, 1)
+        for k, (plane, coefficient, y, x) in enumerate(_blocks(carriers, rows, columns)):
             if plane in self.planes and coefficient in self.coefficients:
                 kind = self.planes.index(plane), self.coefficients.index(coefficient)
-                at = (side * y + block % 4 // 2) % TILE, (side * x + block % 2 * (side - 1)) % TILE
+                at = y % TILE, x % TILE
                 there = self.there[kind][at].ravel()
                 indices.append(k * rows * columns + np.flatnonzero(there))
                 bits.append(self.bits[kind][at].reshape(-1, levels.LEVELS)[there])
@@ -133,15 +132,44 @@ class Grid(NamedTuple):
         return np.where(self.there, angles, 0).astype(np.complex64)
 
 
-def make_grid(carriers: Carriers, master: bytes) -> Grid:
-    """Return the pattern of the holder of a master key."""
-    planes = tuple(sorted({0 if block < 4 else int(block) - 3 for block in carriers.blocks}))
-    coefficients = tuple(map(int, dict.fromkeys(carriers.coefficients)))[:_LOWEST]
+def _blocks(carriers: Carriers, rows: int, columns: int) -> Iterator[tuple]:
+    """Yield plane, coefficient, and (y, x) of the blocks, [rows, columns], of each symbol of a macroblock."""
+    y, x = np.mgrid[:rows, :columns]
+    for block, coefficient in zip(carriers.blocks, carriers.coefficients, strict=True):
+        plane, side = (0, 2) if block < 4 else (int(block) - 3, 1)
+        yield plane, int(coefficient), side * y + block % 4 // 2, side * x + block % 2 * (side - 1)
+
+
+def _coefficients(carriers: Carriers) -> tuple[int, ...]:
+    return tuple(map(int, dict.fromkeys(carriers.coefficients)))
+
+
+def _belongs(slot: Slot, plane, order, y, x) -> np.ndarray:
+    """Return whether blocks carry symbols of a slot in their coefficient of an `order`: a chequerboard."""
+    return (plane + order + y + x) % slot.of == slot.number
+
+
+def share(carriers: Carriers, rows: int, columns: int, slot: Slot) -> np.ndarray:
+    """Return which symbols of a frame belong to a slot, bool [symbols]; everybody knows."""
+    coefficients = _coefficients(carriers)
+    blocks = _blocks(carriers, rows, columns)
+    return np.concatenate(
+        [_belongs(slot, plane, coefficients.index(i), y, x).ravel() for plane, i, y, x in blocks]
+    )
+
+
+def make_grid(carriers: Carriers, master: bytes, slot: Slot = ALONE) -> Grid:
+    """Return the pattern of the holder of a key in a slot; as many pilots as if there were no others."""
+    planes = tuple(sorted({plane for plane, *_ in _blocks(carriers, 1, 1)}))
+    coefficients = _coefficients(carriers)[:_LOWEST]
     shape = len(planes), len(coefficients), TILE, TILE
     count = int(np.prod(shape))
     there = np.zeros(count, bool)
     key = keys.subkey(master, "robust grid")
-    there[numpy_permutation(key, 0, count)[: round(DENSITY * count)]] = True
+    plane, *others = np.indices(shape)
+    order = numpy_permutation(key, 0, count)
+    order = order[_belongs(slot, np.array(planes)[plane], *others).ravel()[order]]
+    there[order[: round(DENSITY * count)]] = True
     bits = numpy_bits(key, 1, count * levels.LEVELS).reshape(*shape, levels.LEVELS)
     return Grid(planes, coefficients, there.reshape(shape), bits)
 

@@ -60,9 +60,9 @@ def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
 
 
 class Layout(NamedTuple):
-    """Of frames with `symbols` symbols each."""
+    """Of the frames of one slot."""
 
-    symbols: int
+    own: np.ndarray  # which symbols of a frame belong to the slot, bool [symbols]
     grid: np.ndarray  # int: indices of symbols in a frame, like the four below
     grid_start: np.ndarray  # bits of the grid's pilots, uint8 [n, LEVELS], see `geometry.turned`
     pilots: np.ndarray
@@ -71,6 +71,11 @@ class Layout(NamedTuple):
     data: np.ndarray
     order_key: bytes
     pilot_key: bytes
+
+    @property
+    def symbols(self) -> int:
+        """Symbols of a frame, of all slots."""
+        return len(self.own)
 
     def grid_bits(self, frame: int) -> np.ndarray:
         """Return all bits of a frame's grid pilots, uint8 [grid pilots, LEVELS]."""
@@ -114,13 +119,17 @@ def _overhead_sizes(symbols: int, header_bits: int, overhead: ConfigDict, grid: 
 
 
 def make(
-    master: bytes, symbols: int, header_bits: int, overhead: ConfigDict, grid: tuple[np.ndarray, np.ndarray]
+    master: bytes,
+    own: np.ndarray,
+    header_bits: int,
+    overhead: ConfigDict,
+    grid: tuple[np.ndarray, np.ndarray],
 ) -> Layout:
-    """Return the layout of frames of `symbols` symbols for the holder of a key.
+    """Return the layout of frames for the holder of a key.
 
     Args:
         master: key.
-        symbols: of a frame.
+        own: which of a frame's symbols belong to the slot, bool [symbols].
         header_bits: bits of a header.
         overhead: shares of the symbols, `pilots`, as many of which are references, and `header`.
         grid: symbols of a frame that are grid pilots, and their bits, see `geometry.Grid.symbols`.
@@ -128,9 +137,10 @@ def make(
     Raises:
         UserError: frames are too small for pilots and header.
     """
-    pilots, header = _overhead_sizes(symbols, header_bits, overhead, len(grid[0]))
-    order = numpy_permutation(keys.subkey(master, "robust places"), 0, symbols)
-    parts = np.split(order[~np.isin(order, grid[0])], [pilots, 2 * pilots, 2 * pilots + header])
+    pilots, header = _overhead_sizes(int(own.sum()), header_bits, overhead, len(grid[0]))
+    order = numpy_permutation(keys.subkey(master, "robust places"), 0, len(own))
+    free = order[own[order] & ~np.isin(order, grid[0])]
+    parts = np.split(free, [pilots, 2 * pilots, 2 * pilots + header])
     return Layout(
-        symbols, *grid, *parts, keys.subkey(master, "robust order"), keys.subkey(master, "robust pilots")
+        own, *grid, *parts, keys.subkey(master, "robust order"), keys.subkey(master, "robust pilots")
     )

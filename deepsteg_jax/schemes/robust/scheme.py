@@ -1,6 +1,6 @@
 """The scheme `robust`: a secret in layers of bits, in symbols that codecs leave readable."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property
@@ -17,16 +17,18 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.export.graphs import Arrays, Graph, Shape, symbol_graphs
 from deepsteg_jax.keys import KEY_BYTES, Credential, Deriver, derive_key
 from deepsteg_jax.models import symbols as symbol_model
-from deepsteg_jax.plan import Plan, by_number
+from deepsteg_jax.plan import Plan, by_number, secret_frames
+from deepsteg_jax.schemes import slots
 from deepsteg_jax.schemes.base import Cost, Found, Metadata, Scheme, Settings, Stego
 from deepsteg_jax.schemes.robust import alignment, geometry, layout, sender
 from deepsteg_jax.schemes.robust.geometry import Geometry
 from deepsteg_jax.schemes.robust.layout import SEGMENT
 from deepsteg_jax.schemes.robust.modem import Modem, planes_of, repeats_of
 from deepsteg_jax.schemes.robust.receiver import RobustReceiver, SegmentReceiver
-from deepsteg_jax.schemes.robust.segment import make_format
+from deepsteg_jax.schemes.robust.segment import make_format, slot_key
 from deepsteg_jax.schemes.robust.sender import RobustSender, SegmentSender
 from deepsteg_jax.schemes.robust.sound import sound_of
+from deepsteg_jax.schemes.slots import ALONE, Slot
 
 MASTER_SALT = b"deepsteg robust\0"  # public: without the key no other could be read
 _SKIPPED = 8  # frames before those that are searched, which may be dark
@@ -43,7 +45,7 @@ _STEGO_BYTES, _STILL_BYTES = 0.056, 0.41  # of a pixel
 class RobustScheme(Scheme):
     """Keeps its compiled programs; parameters of a side are loaded when it is first used."""
 
-    name, purpose = "robust", "post"
+    name, purpose, slots = "robust", "post", 2
 
     def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
         """Take the whole config, and `load_params`, which returns the parameters of "hide" or "reveal".
@@ -91,22 +93,37 @@ class RobustScheme(Scheme):
         self, plan: Plan, credentials: Sequence[Credential], settings: Settings, measured: Any = None
     ) -> RobustSender:
         """See `Scheme`."""
-        master = derive_key(credentials[0], MASTER_SALT)
-        segments = self.segment_sender(master, plan.cover.height, plan.cover.width)
-        sound = sound_of(plan, settings, self.config)
-        return RobustSender(segments, describe(plan, settings), notes_on(plan), sound)
+        # A slot that is left has the first secret again, under a key that nobody keeps: the work is the same.
+        filled = slots.deal(zip(plan.each, credentials, strict=True), plan, settings.slots)
+        masters = [derive_key(key, MASTER_SALT) for _, key in filled]
+        segments = self.segment_sender(masters, plan.cover.height, plan.cover.width)
+        plans = [each for each, _ in filled]
+        sounds = [sound_of(each, settings, self.config) for each in plans]
+        about = [describe(each, settings) for each in plans]
+        if settings.slots == 1:
+            return RobustSender(segments, about, sounds, notes_on(plan))
+        return RobustSender(segments, about, sounds, streams=list(map(self._over_and_over, plans)))
+
+    def _over_and_over(self, plan: Plan) -> Iterator[np.ndarray]:
+        """Yield the frames of a secret, and again from its start."""
+        while True:
+            yield from (hidden.frame for hidden in secret_frames(plan, self.pass_numbers(plan)))
 
     def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
-        """See `Scheme`; receives until something can be read, for PROBE_FRAMES at most."""
-        master, receiver = deriver(MASTER_SALT), None
-        with suppress(UserError):  # the frames are too small to carry anything as they are
-            receiver = self._listen(stego, self.segment_receiver(master, stego.info.height, stego.info.width))
-        if not (receiver and receiver.found) and (placed := self._place(stego, master)):
-            note = placed.describe(stego.info.height, stego.info.width)
-            receiver = self._listen(stego, self.segment_receiver(master, *placed.size, placed), note)
-        if not (receiver and receiver.found):
-            return None
-        return Found(receiver.metadata, receiver, receiver.received)
+        """See `Scheme`; receives until something can be read, for PROBE_FRAMES at most, in every slot."""
+        master, size = deriver(MASTER_SALT), (stego.info.height, stego.info.width)
+        for slot in slots.every(self.slots):
+            with suppress(UserError):  # the frames are too small to carry anything as they are
+                receiver = self._listen(stego, self.segment_receiver(master, *size, slot))
+                if receiver.found:
+                    return Found(receiver.metadata, receiver, receiver.received)
+        for slot in slots.every(self.slots):
+            if placed := self._place(stego, master, slot):
+                segments = self.segment_receiver(master, *placed.size, slot, placed)
+                receiver = self._listen(stego, segments, placed.describe(*size))
+                if receiver.found:
+                    return Found(receiver.metadata, receiver, receiver.received)
+        return None
 
     def _listen(self, stego: Stego, segments: SegmentReceiver, note: str = "") -> RobustReceiver:
         """Receive until something can be read, for PROBE_FRAMES at most."""
@@ -119,13 +136,14 @@ class RobustScheme(Scheme):
             receiver.end()
         return receiver
 
-    def _place(self, stego: Stego, master: bytes) -> Geometry | None:
-        """Find how the received picture lies in the stego; None: it has no pilots of this key."""
+    def _place(self, stego: Stego, master: bytes, slot: Slot) -> Geometry | None:
+        """Find how the received picture lies in the stego; None: it has no pilots of this key in the slot."""
         frames = [planes_of(frame) for frame in islice(stego.frames(), _SKIPPED + geometry.FRAMES)]
         frames = frames[-geometry.FRAMES :]
         carriers = symbol_model.carriers_of(self.config.model)
         planes = tuple(np.stack(plane) for plane in zip(*frames, strict=True))
-        found = list(geometry.find(planes, geometry.make_grid(carriers, master), self.config.lines))
+        grid = geometry.make_grid(carriers, slot_key(master, slot), slot)
+        found = list(geometry.find(planes, grid, self.config.lines))
         if len(found) < 2:
             return found[0] if found else None
         # All have the same scale and offset: pilots tell which size is right.
@@ -134,28 +152,33 @@ class RobustScheme(Scheme):
         rows, columns = (side // symbol_model.MACROBLOCK for side in largest)
         values = np.stack([self._receiving.values(frame) for frame in rectified])
         values = values.reshape(len(frames), -1, rows, columns)
-        return next((placed for placed in found if self._agrees(values, placed.size, master)), None)
+        return next((placed for placed in found if self._agrees(values, placed.size, master, slot)), None)
 
-    def _agrees(self, values: np.ndarray, size: tuple[int, int], master: bytes) -> bool:
+    def _agrees(self, values: np.ndarray, size: tuple[int, int], master: bytes, slot: Slot) -> bool:
         """Return whether frames whose coefficients [n, k, rows, columns] are these have pilots of a size."""
         rows, columns = (side // symbol_model.MACROBLOCK for side in size)
         try:
-            shared = make_format(self.config, master, *size)
+            shared = make_format(self.config, master, *size, slot)
         except UserError:
             return False
         pilots = values[:, :, :rows, :columns].reshape(len(values), -1)[:, shared.layout.pilots]
         finder = alignment.Finder(shared.layout, [1])
         return finder.together(pilots, range(alignment.FIRST), alignment.SPACINGS) is not None
 
-    def segment_sender(self, master: bytes, height: int, width: int) -> SegmentSender:
-        """Make the sender of segments of frames of one size, for the holder of a master key."""
-        return SegmentSender(self.config, self._sending, make_format(self.config, master, height, width))
+    def segment_sender(self, masters: Sequence[bytes], height: int, width: int) -> SegmentSender:
+        """Make the sender of segments of frames of one size, with a slot for each master key."""
+        shared = [
+            make_format(self.config, master, height, width, Slot(number, len(masters)))
+            for number, master in enumerate(masters)
+        ]
+        return SegmentSender(self.config, self._sending, shared)
 
     def segment_receiver(
-        self, master: bytes, height: int, width: int, placed: Geometry | None = None
+        self, master: bytes, height: int, width: int, slot: Slot = ALONE, placed: Geometry | None = None
     ) -> SegmentReceiver:
         """Make the receiver of such segments, which were moved as `placed`; raise as `check` does."""
-        return SegmentReceiver(self._receiving, make_format(self.config, master, height, width), placed)
+        shared = make_format(self.config, master, height, width, slot)
+        return SegmentReceiver(self._receiving, shared, placed)
 
     def receiver(self, found: Found) -> RobustReceiver:
         """See `Scheme`; only once for each result of `probe`."""

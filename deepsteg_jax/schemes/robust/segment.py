@@ -17,6 +17,7 @@ from deepsteg_jax.schemes.robust.fine import Fine
 from deepsteg_jax.schemes.robust.header import Header
 from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT, Layer, Layout
 from deepsteg_jax.schemes.robust.modem import macroblocks_of, repeats_of
+from deepsteg_jax.schemes.slots import ALONE, Slot
 
 _TAG, _END = 8, b"\x80"  # of a layer's message: bytes of the authentication tag, and its end mark
 OVERHEAD = _TAG + len(_END)  # bytes of a layer's capacity that its message cannot have
@@ -44,22 +45,28 @@ class Format(NamedTuple):
         return Segment(self, number, header, indices, pilots)
 
 
-def make_format(config: ConfigDict, master: bytes, height: int, width: int) -> Format:
-    """Return the format of a whole config for the holder of a key and frames of one size.
+def slot_key(master: bytes, slot: Slot) -> bytes:
+    """Return the key that the holder of a master key uses in a slot."""
+    return master if slot == ALONE else keys.subkey(master, f"robust slot {slot.number} of {slot.of}")
+
+
+def make_format(config: ConfigDict, master: bytes, height: int, width: int, slot: Slot = ALONE) -> Format:
+    """Return the format of a whole config for the holder of a key, in a slot of frames of one size.
 
     Raises:
         UserError: `config.secret_layers` or `repeats` makes no sense, or the frames are too small.
     """
     carriers, scale = symbol_model.carriers_of(config.model), block_scale(config.lines, height, width)
     shape = height // scale // MACROBLOCK, width // scale // MACROBLOCK
-    symbols, grid = len(carriers.blocks) * math.prod(shape), geometry.make_grid(carriers, master)
+    key = slot_key(master, slot)
+    own, grid = geometry.share(carriers, *shape, slot), geometry.make_grid(carriers, key, slot)
     return Format(
         layout.layers_of(config),
-        layout.make(master, symbols, header.BITS, config.overhead, grid.symbols(carriers, *shape)),
+        layout.make(key, own, header.BITS, config.overhead, grid.symbols(carriers, *shape)),
         repeats_of(config),
-        fine.make(config.fine, len(config.model.luma), master),
+        fine.make(config.fine, len(config.model.luma), key, slot),
         macroblocks_of(height, width),
-        master,
+        key,
     )
 
 
@@ -95,6 +102,14 @@ class Segment(NamedTuple):
     def uses_fine(self) -> bool:
         """Whether there is a layer of fine symbols."""
         return self.format.layers[-1].levels == FINE
+
+    def own(self) -> np.ndarray:
+        """Return which symbols of a frame belong to the slot, bool [symbols]."""
+        return self.format.layout.own
+
+    def fine_own(self) -> np.ndarray:
+        """Return which of the fine symbols do, bool [symbols of all frames]."""
+        return np.tile(self.format.fine.share(self.format.macroblocks), self.header.length)
 
     def with_header(self, **changes) -> "Segment":
         """Return it with another salt or other capacities, which leave the indices as they are."""

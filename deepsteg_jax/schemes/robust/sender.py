@@ -5,9 +5,10 @@ secret -> thumbnail or video in as many bytes, layer by layer -> sealed -> error
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
+from itertools import islice, zip_longest
 from typing import NamedTuple
 
 import jax
@@ -37,10 +38,18 @@ _ROOMY = 0.6  # share of the permitted bits below which fewer frames may share s
 _POOL = ThreadPoolExecutor(2, "codec run")
 
 
+class Secret(NamedTuple):
+    """The content of a slot in one segment."""
+
+    frames: np.ndarray  # uint8 [n, h, w, 3], of any size
+    metadata: Metadata  # of the whole secret, as its sound
+    sound: SecretSound | None = None
+
+
 class Sent(NamedTuple):
     """A segment as it is sent."""
 
-    segment: Segment
+    segments: tuple[Segment, ...]  # as each slot has it
     modulation: Modulation
     stego: Frames  # uint8
     bits: np.ndarray  # see `Segment.filled`
@@ -66,21 +75,19 @@ def _read_layer(layer: Layer, symbols, sent: np.ndarray, read: np.ndarray) -> tu
     return reading.llr(layer, symbols), flat[symbols][:, np.array(layer.levels)].ravel()
 
 
-def _demodulated(modem: Modem, sent: Sent, frames: Frames) -> np.ndarray:
-    """Demodulate the symbols of a segment in received frames, see `Modem.read`."""
-    references, modulation = sent.segment.format.layout.references, sent.modulation
+def _demodulated(modem: Modem, sent: Sent, slot: int, frames: Frames) -> np.ndarray:
+    """Demodulate the symbols of a segment in received frames, as in a slot, see `Modem.read`."""
+    references, modulation = sent.segments[slot].format.layout.references, sent.modulation
     planes = group_means(modem.reduced(planes_of(frames)), modulation.repeat)
     return modem.read(planes, modulation.spacing, references, levels.to_phases(sent.bits[:, references]))
 
 
-class _Received:
-    """A segment as received through codec runs, with the coarser layers known."""
+class _Runs:
+    """The codec runs of a segment."""
 
-    def __init__(self, sent: Sent, modem: Modem):
-        self.sent, self._rate = sent, sent.segment.header.metadata.rate
+    def __init__(self, sent: Sent):
+        self._stego, self._rate = sent.stego, sent.segments[0].header.metadata.rate
         self._running: dict[str, Future] = {}
-        self.chosen: dict[int, str] = {}  # codec run that each layer is to survive
-        self._demodulated = cache(lambda name: _demodulated(modem, sent, self.through(name).frames))
 
     def through(self, name: str) -> ladder.Received:
         """Return what arrives through a codec run."""
@@ -91,28 +98,37 @@ class _Received:
         """Let these codec runs begin."""
         for name in names:
             if name not in self._running:
-                run = _POOL.submit(ladder.run, ladder.named(name), self.sent.stego, self._rate)
+                run = _POOL.submit(ladder.run, ladder.named(name), self._stego, self._rate)
                 self._running[name] = run
+
+
+class _Received:
+    """A segment as one slot receives it through codec runs, with the coarser layers known."""
+
+    def __init__(self, sent: Sent, slot: int, modem: Modem, runs: _Runs):
+        self.sent, self.segment, self.runs = sent, sent.segments[slot], runs
+        self.chosen: dict[int, str] = {}  # codec run that each layer is to survive
+        self._demodulated = cache(lambda name: _demodulated(modem, sent, slot, runs.through(name).frames))
 
     def codecs(self, i: int) -> list[str]:
         """Return the codec runs of layer `i` that change these frames as their names say."""
         size = jax.tree.leaves(self.sent.stego)[0].shape[1:3]
-        runs = map(ladder.named, self.sent.segment.format.layers[i].codecs)
+        runs = map(ladder.named, self.segment.format.layers[i].codecs)
         return [run.name for run in runs if not run.lines or run.scale_of(*size) < 1]
 
     def read(self, i: int, codec: str) -> tuple[np.ndarray, np.ndarray]:
         """Return (log-likelihood ratios, bits) of layer `i` behind a codec run."""
-        sent, segment_format = self.sent, self.sent.segment.format
-        layer, symbols = segment_format.layers[i], sent.segment.indices[i]
+        sent, segment_format = self.sent, self.segment.format
+        layer, symbols = segment_format.layers[i], self.segment.indices[i]
         if layer.levels != FINE:
             return _read_layer(layer, symbols, sent.bits, self._demodulated(codec))
-        planes = planes_of(self.through(codec).frames)
-        llr = segment_format.fine.llr(planes, sent.fine_bits, sent.segment.fine_pilots)
+        planes = planes_of(self.runs.through(codec).frames)
+        llr = segment_format.fine.llr(planes, sent.fine_bits, self.segment.fine_pilots)
         return llr[symbols].ravel(), sent.fine_bits[symbols].ravel()
 
     def has_header(self, codec: str) -> bool:
         """Return whether the header can be read."""
-        segment = self.sent.segment
+        segment = self.segment
         llr = levels.coarse_llr(*self._demodulated(codec)[:, :, segment.format.layout.header])
         of_all = np.zeros((SEGMENT, llr[0].size))
         of_all[np.array(segment.starts)] = llr.reshape(len(llr), -1)
@@ -122,37 +138,33 @@ class _Received:
 class SegmentSender:
     """Hides segments of at most SEGMENT frames, each like the one before it."""
 
-    def __init__(self, config: ConfigDict, modem: Modem, shared: Format):
-        """Take the whole config, the modem and the format `shared` with the receiver.
+    def __init__(self, config: ConfigDict, modem: Modem, formats: Sequence[Format]):
+        """Take the whole config, the modem and the format of each slot, shared with its receiver.
 
         Raises:
             UserError: the spacing, `growth` or `margin` makes no sense.
         """
         check(config)
-        self._modem, self._format = modem, shared
+        self._modem, self._formats = modem, formats
         self._spacing = alignment.nearest_spacing(config.model.spacing)
         self._growth, self._margin = config.growth, config.margin
-        self._coder, self._at = LayerCoder(), 0
-        self.survives = False  # whether a segment can be read behind a codec
+        self._coders, self._at = [LayerCoder() for _ in formats], 0
+        self.survives = False  # whether a segment can be read behind a codec, in every slot
 
     def send(
         self,
         number: int,
         cover: Frames,
-        secret: np.ndarray,
-        metadata: Metadata,
+        secrets: Sequence[Secret],
         progress: Callable[[float], None] = lambda share: None,
-        secret_sound: SecretSound | None = None,
     ) -> Sent:
         """Hide segment `number`.
 
         Args:
             number: of the segment in the stego.
             cover: RGB, uint8 [n, h, w, 3], or planes [n, ...], n <= SEGMENT.
-            secret: uint8 [n, h', w', 3], of any size.
-            metadata: of the secret.
+            secrets: of each slot, of n frames.
             progress: called with the share of the work that is done.
-            secret_sound: of the whole secret.
 
         Returns:
             The segment with its stego, which is like the cover.
@@ -160,26 +172,29 @@ class SegmentSender:
         Raises:
             UserError: nothing fits into the first segment.
         """
-        layers, length = self._format.layers, len(secret)
-        plain = Header(_salt(), length, self._format.repeats[0], (0,) * len(layers), metadata)
+        layers, length = self._formats[0].layers, len(secrets[0].frames)
+        repeat, nothing = self._formats[0].repeats[0], (0,) * len(layers)
+        plain = [Header(_salt(), length, repeat, nothing, secret.metadata) for secret in secrets]
         received = self._modulated(number, cover, plain)
         progress(0.3)
-        capacities = self._capacities(received)
-        self.survives = self.survives or self._is_readable(received, capacities)
+        capacities = [self._capacities(slot) for slot in received]
+        self.survives = self.survives or all(map(self._is_readable, received, capacities))
         progress(0.6)
-        rooms = [size - OVERHEAD for size in capacities]
-        blocks = secret_sound.blocks(number, rooms) if secret_sound else [None] * len(rooms)
-        rooms = [room - sound.size_of(block) for room, block in zip(rooms, blocks, strict=True)]
-        messages = [*map(sound.attach, blocks, self._coder.encode(secret, rooms, metadata.rate))]
+        messages = list(map(partial(_messages, number), self._coders, secrets, capacities))
         progress(0.9)
-        if not any(messages) and not number:  # a short last segment may well be empty
+        if not all(map(any, messages)) and not number:  # a short last segment may well be empty
             raise UserError("nothing of the secret fits into this cover: use larger or more frames")
-        # A message that does not fill its layer leaves more room to the code, which then corrects more.
-        taken = [header.capacity_for(len(message) + OVERHEAD) if message else 0 for message in messages]
-        capacities = tuple(map(min, taken, capacities))
-        segment, modulation = received.sent.segment, received.sent.modulation
+        segments = [
+            slot.segment.with_header(capacities=_taken(*of_slot))
+            for slot, *of_slot in zip(received, capacities, messages, strict=True)
+        ]
         salted = (
-            self._send(segment.with_header(salt=_salt(), capacities=capacities), cover, modulation, messages)
+            self._send(
+                [segment.with_header(salt=_salt()) for segment in segments],
+                cover,
+                received[0].sent.modulation,
+                messages,
+            )
             for _ in range(STILL_SALTS if length == 1 else 1)
         )
         return self._most_readable(salted) if length == 1 else next(salted)
@@ -188,57 +203,76 @@ class SegmentSender:
         """Return the errors of the data symbols' phases, in turns, in what arrived of a segment's stego.
 
         Args:
-            sent: from `send`.
+            sent: from `send`, with one slot.
             frames: as many as the stego has, and like them.
 
         Returns:
             [frames with symbols, data symbols], wrapped or not; without the fine symbols, which codecs erase.
         """
-        phases, _, _ = _demodulated(self._modem, sent, frames)
-        return (phases - levels.to_phases(sent.bits))[:, sent.segment.format.layout.data]
+        phases, _, _ = _demodulated(self._modem, sent, 0, frames)
+        return (phases - levels.to_phases(sent.bits))[:, sent.segments[0].format.layout.data]
 
-    def _send(self, segment: Segment, cover: Frames, modulation: Modulation, messages=()) -> Sent:
-        bits, fine_bits = segment.filled(messages)
-        stego = self._modem.write(cover, levels.to_phases(bits), modulation, segment.pilots())
-        if segment.uses_fine:
-            stego = self._format.fine.write(stego, fine_bits)
-        return Sent(segment, modulation, stego, bits, fine_bits)
+    def _send(
+        self, segments: Sequence[Segment], cover: Frames, modulation: Modulation, messages: Sequence = ()
+    ) -> Sent:
+        first, *others = (
+            segment.filled(of_slot) for segment, of_slot in zip_longest(segments, messages, fillvalue=())
+        )
+        bits, fine_bits = first
+        for segment, (theirs, fine_theirs) in zip(segments[1:], others, strict=True):
+            own, fine_own = segment.own(), segment.fine_own()
+            bits[:, own], fine_bits[fine_own] = theirs[:, own], fine_theirs[fine_own]
+        symbols, phases = zip(*(segment.pilots() for segment in segments), strict=True)
+        pilots = np.concatenate(symbols), np.concatenate(phases, axis=1)
+        stego = self._modem.write(cover, levels.to_phases(bits), modulation, pilots)
+        if segments[0].uses_fine:
+            stego = self._formats[0].fine.write(stego, fine_bits)
+        return Sent(tuple(segments), modulation, stego, bits, fine_bits)
 
-    def _modulated(self, number: int, cover: Frames, plain: Header) -> _Received:
+    def _modulated(self, number: int, cover: Frames, plain: Sequence[Header]) -> list[_Received]:
         """Send filler, shared by as few frames as keeps H.264 of the stego within the limit on its growth.
 
         Symbols of every frame carry most where frames have to be coded anew anyway; where the cover stands
         still, shared ones cost less. The number that the last segment took is tried first.
         """
-        repeats = self._format.repeats
-        limited = self._growth and len(repeats) > 1 and plain.length > 1
+        repeats = self._formats[0].repeats
+        limited = self._growth and len(repeats) > 1 and plain[0].length > 1
         received = self._filled(number, cover, plain, repeats[self._at])
         if not limited:
             return received
-        received.start([GROWTH_CODEC])
-        run = ladder.run(ladder.named(GROWTH_CODEC), cover, plain.metadata.rate)
+        received[0].runs.start([GROWTH_CODEC])
+        run = ladder.run(ladder.named(GROWTH_CODEC), cover, plain[0].metadata.rate)
         most = self._growth * run.size_bytes
-        size = received.through(GROWTH_CODEC).size_bytes
+        size = received[0].runs.through(GROWTH_CODEC).size_bytes
         while size > most and self._at < len(repeats) - 1:
             self._at += 1
             received = self._filled(number, cover, plain, repeats[self._at])
-            size = received.through(GROWTH_CODEC).size_bytes
+            size = received[0].runs.through(GROWTH_CODEC).size_bytes
         if self._at and size < _ROOMY * most:
             self._at -= 1  # for the next segment
         return received
 
-    def _filled(self, number: int, cover: Frames, plain: Header, repeat: int) -> _Received:
-        segment = self._format.segment(number, plain._replace(repeat=repeat))
-        return _Received(self._send(segment, cover, Modulation(self._spacing, repeat)), self._modem)
+    def _filled(self, number: int, cover: Frames, plain: Sequence[Header], repeat: int) -> list[_Received]:
+        segments = [
+            shared.segment(number, header._replace(repeat=repeat))
+            for shared, header in zip(self._formats, plain, strict=True)
+        ]
+        return self._received(self._send(segments, cover, Modulation(self._spacing, repeat)))
+
+    def _received(self, sent: Sent) -> list[_Received]:
+        """Return a segment as each slot receives it."""
+        runs = _Runs(sent)
+        return [_Received(sent, slot, self._modem, runs) for slot in range(len(sent.segments))]
 
     def _capacities(self, received: _Received) -> list[int]:
         """Return the bytes that each layer can carry through its codec run, found by sending these bits.
 
         That is the first one that leaves room for a thumbnail, else the last one.
         """
-        received.start(received.codecs(i)[0] for i in range(len(self._format.layers)))
+        count = len(self._formats[0].layers)
+        received.runs.start(received.codecs(i)[0] for i in range(count))
         capacities = []
-        for i in range(len(self._format.layers)):
+        for i in range(count):
             for name in received.codecs(i):
                 if (capacity := self._capacity(received, i, name)) >= _THUMBNAIL:
                     break
@@ -265,19 +299,32 @@ class SegmentSender:
         """
         best, most = None, -1
         for sent in salted:
-            received = _Received(sent, self._modem)
-            capacities = sent.segment.header.capacities
             coarse = [
-                i for i, layer in enumerate(self._format.layers) if layer.levels == COARSE and capacities[i]
+                (slot, i, 8 * capacity)
+                for slot in self._received(sent)
+                for i, capacity in enumerate(slot.segment.header.capacities)
+                if capacity and slot.segment.format.layers[i].levels == COARSE
             ]
-            count = sum(
-                _is_decoded(*received.read(i, received.codecs(i)[0]), 8 * capacities[i]) for i in coarse
-            )
+            count = sum(_is_decoded(*slot.read(i, slot.codecs(i)[0]), size) for slot, i, size in coarse)
             if count > most:
                 best, most = sent, count
             if most == len(coarse):
                 break
         return best
+
+
+def _messages(number: int, coder: LayerCoder, secret: Secret, capacities: Sequence[int]) -> list[bytes]:
+    """Return the messages of the layers of a segment in a slot, sound and pictures."""
+    rooms = [size - OVERHEAD for size in capacities]
+    blocks = secret.sound.blocks(number, rooms) if secret.sound else [None] * len(rooms)
+    rooms = [room - sound.size_of(block) for room, block in zip(rooms, blocks, strict=True)]
+    return [*map(sound.attach, blocks, coder.encode(secret.frames, rooms, secret.metadata.rate))]
+
+
+def _taken(capacities: Sequence[int], messages: Sequence[bytes]) -> tuple[int, ...]:
+    """Return the bytes that layers take of their capacities; what is left makes the code correct more."""
+    taken = [header.capacity_for(len(message) + OVERHEAD) if message else 0 for message in messages]
+    return tuple(map(min, taken, capacities))
 
 
 def check(config: ConfigDict) -> None:
@@ -293,20 +340,29 @@ def _salt() -> bytes:
 
 
 class RobustSender(base.Sender):
-    """Collects the pairs of a segment and hides them together."""
+    """Collects the frames of a segment and hides in them together."""
 
     def __init__(
         self,
         segments: SegmentSender,
-        metadata: Metadata,
+        metadata: Sequence[Metadata],
+        sounds: Sequence[SecretSound | None],
         notes: tuple[str, ...] = (),
-        secret_sound: SecretSound | None = None,
+        streams: Sequence[Iterator[np.ndarray]] = (),
     ):
-        """Take the sender of segments, the secret's metadata, notes for the user, and the secret's sound."""
-        self.notes = notes
-        self._segments, self._metadata, self._sound = segments, metadata, secret_sound
+        """Take what hides segments, and of every slot the secret's metadata, sound and frames.
+
+        Args:
+            segments: hides them.
+            metadata: of each secret.
+            sounds: of each secret.
+            notes: for the user.
+            streams: of frames without end, of each secret; none: pairs bring those of the only one.
+        """
+        self.notes, self.announcement = notes, f"{len(streams)} slots" if streams else ""
+        self._segments, self._metadata, self._sounds = segments, metadata, sounds
+        self._streams, self._number = streams, 0
         self._pairs: list[Pair] = []
-        self._number = 0
 
     def send(self, pair: Pair) -> list[np.ndarray]:
         """See `base.Sender`."""
@@ -318,24 +374,27 @@ class RobustSender(base.Sender):
         stego = self._hide() if self._pairs else []
         if not self._segments.survives:
             raise UserError("nothing outlasts a codec in this cover: use larger frames, with more in them")
-        self.notes += self._sound.notes if self._sound else ()
+        if not self._streams and self._sounds[0]:
+            self.notes += self._sounds[0].notes
         return stego
 
     def _hide(self) -> list[np.ndarray]:
-        cover = media.stack([pair.cover for pair in self._pairs])
-        secret, told = np.stack([pair.secret for pair in self._pairs]), 0
+        cover, count, told = media.stack([pair.cover for pair in self._pairs]), len(self._pairs), 0
+        shown = [islice(stream, count) for stream in self._streams] or [(x.secret for x in self._pairs)]
+        shown = [np.stack(list(frames)) for frames in shown]
+        secrets = list(map(Secret, shown, self._metadata, self._sounds))
 
         def tell(share: float) -> None:
             nonlocal told
-            frames = int(share * len(secret)) - told
+            frames = int(share * count) - told
             told += frames
             self.progress(frames)
 
-        stego = self._segments.send(self._number, cover, secret, self._metadata, tell, self._sound).stego
+        stego = self._segments.send(self._number, cover, secrets, tell).stego
         self._pairs, self._number = [], self._number + 1
         return media.unstack(stego)
 
     def __exit__(self, *exception: object) -> None:
         """Remove temporary files."""
-        if self._sound:
-            self._sound.close()
+        for secret_sound in filter(None, self._sounds):
+            secret_sound.close()

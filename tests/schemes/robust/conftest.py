@@ -11,6 +11,7 @@ from configs.robust import get_config
 from deepsteg_jax import media, models
 from deepsteg_jax.schemes.base import Metadata
 from deepsteg_jax.schemes.robust import layout, receiver, scheme, secret_codec, sender, sound
+from deepsteg_jax.schemes.slots import ALONE
 from deepsteg_jax.training import checkpoints
 from tests.synthetic import in_planes, smooth
 
@@ -42,8 +43,8 @@ def parties():
     return SimpleNamespace(
         config=config,
         scheme=loaded,
-        sender=lambda: loaded.segment_sender(KEY, *SIZE),
-        receiver=lambda key=KEY: loaded.segment_receiver(key, *SIZE),
+        sender=lambda *others: loaded.segment_sender([KEY, *others], *SIZE),
+        receiver=lambda key=KEY, slot=ALONE: loaded.segment_receiver(key, *SIZE, slot),
     )
 
 
@@ -51,15 +52,15 @@ def parties():
 def hidden(parties):
     """(secret, stego); read-only."""
     secret, cover = smooth(FRAMES, 60, 100, seed=5), in_planes(smooth(FRAMES, *SIZE) // 2 + 60)
-    stego = parties.sender().send(0, cover, secret, ABOUT).stego
+    stego = parties.sender().send(0, cover, [sender.Secret(secret, ABOUT)]).stego
     for frames in (secret, *stego):
         frames.setflags(write=False)
     return secret, stego
 
 
-def reveal(parties, frames: media.Planes | list[media.Planes], key=KEY) -> list:
+def reveal(parties, frames: media.Planes | list[media.Planes], key=KEY, slot=ALONE) -> list:
     """The parts of all segments."""
-    receiver, frames = parties.receiver(key), media.unstack(frames)
+    receiver, frames = parties.receiver(key, slot), media.unstack(frames)
     return [part for frame in frames for part in receiver.take(frame)] + receiver.finish()
 
 
@@ -70,31 +71,34 @@ def reveal(parties, frames: media.Planes | list[media.Planes], key=KEY) -> list:
 def wire(monkeypatch):
     """What is between the stand-ins: `sent[number]`, of which `lost` ones do not arrive.
 
-    The receiver counts frames, from frame `trimmed` on. Sound has `capacities`, in bytes.
+    That is the content of the first slot, and `slots[key, slot][number]` that of every one. The receiver
+    counts frames, from frame `trimmed` on. Sound has `capacities`, in bytes.
     """
-    wire = SimpleNamespace(sent={}, lost=set(), trimmed=0, layers=lambda number: (3, 3))
+    wire = SimpleNamespace(sent={}, slots={}, lost=set(), trimmed=0, layers=lambda number: (3, 3))
     wire.sounds, wire.capacities = {}, [0, 4000, 0, 0]
 
     class SegmentSender:
         def __init__(self, config, modem, shared):
-            wire.master, self.survives = shared[0], True
+            wire.master, self.survives = shared[0][0], True
+            wire.slots = {(master, slot): {} for master, *_, slot in shared}
+            wire.sent = wire.slots[wire.master, shared[0][-1]]
 
-        def send(self, number, cover, secret, metadata, progress, secret_sound):
-            assert number == len(wire.sent) and secret.dtype == np.uint8
-            for plane in jax.tree.leaves(cover):
-                assert 0 < len(plane) == len(secret) <= SHORT_SEGMENT and plane.dtype == np.uint8
-            assert secret.shape[1:] == (metadata.height, metadata.width, 3)
+        def send(self, number, cover, secrets, progress):
+            assert number == len(wire.sent)
+            for (secret, metadata, _), sent in zip(secrets, wire.slots.values(), strict=True):
+                for plane in jax.tree.leaves(cover):
+                    assert 0 < len(plane) == len(secret) <= SHORT_SEGMENT and plane.dtype == np.uint8
+                assert secret.shape[1:] == (metadata.height, metadata.width, 3) and secret.dtype == np.uint8
+                sent[number] = secret.copy(), metadata
             progress(0.6)
-            wire.sent[number] = secret.copy(), metadata
-            blocks = secret_sound.blocks(number, wire.capacities)
+            blocks = secrets[0].sound.blocks(number, wire.capacities)
             wire.sounds[number] = next(filter(None, blocks), None)
             return SimpleNamespace(stego=jax.tree.map(lambda x: x ^ 1, cover))
 
     class SegmentReceiver:
         def __init__(self, modem, shared, placed):
-            master, *self._size = shared
-            self._wire = wire if master == wire.master else SimpleNamespace(sent={}, trimmed=0)
-            self._at = wire.trimmed
+            master, *self._size, slot = shared
+            self._sent, self._at = wire.slots.get((master, slot), {}), wire.trimmed
 
         def take(self, frame):
             planes = jax.tree.leaves(frame)
@@ -107,16 +111,16 @@ def wire(monkeypatch):
             return self._part(self._at // SHORT_SEGMENT) if self._at % SHORT_SEGMENT else []
 
         def _part(self, number):
-            if number not in self._wire.sent or number in wire.lost:
+            if number not in self._sent or number in wire.lost:
                 return []
-            frames, metadata = wire.sent[number]
+            frames, metadata = self._sent[number]
             return [receiver.Part(number, metadata, frames, *wire.layers(number), 0, wire.sounds[number])]
 
     monkeypatch.setattr(layout, "LEAST_PILOTS", 4)  # lets small frames through
     for module in (sender, receiver, scheme, sound):
         monkeypatch.setattr(module, "SEGMENT", SHORT_SEGMENT)
     monkeypatch.setattr(scheme, "PROBE_FRAMES", PROBE_FRAMES)
-    monkeypatch.setattr(scheme.RobustScheme, "_place", lambda self, stego, master: None)
+    monkeypatch.setattr(scheme.RobustScheme, "_place", lambda self, stego, master, slot: None)
     monkeypatch.setattr(scheme, "make_format", lambda config, *shared: shared)
     monkeypatch.setattr(scheme, "SegmentSender", SegmentSender)
     monkeypatch.setattr(scheme, "SegmentReceiver", SegmentReceiver)

@@ -21,7 +21,8 @@ MODEM = modem.Modem(CONFIG.model, None)
 
 def _made(key=KEY):
     no_grid = np.empty(0, int), np.empty((0, levels.LEVELS), np.uint8)
-    return layout.make(key, len(CARRIERS.blocks) * modem.macroblocks_of(*SIZE), 64, CONFIG.overhead, no_grid)
+    own = np.ones(len(CARRIERS.blocks) * modem.macroblocks_of(*SIZE), bool)
+    return layout.make(key, own, 64, CONFIG.overhead, no_grid)
 
 
 def _stego(numbers, noise=0.0, spacing=SPACING):

@@ -7,6 +7,7 @@ import pytest
 from deepsteg_jax import media
 from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes.robust import geometry, levels
+from deepsteg_jax.schemes.slots import Slot
 from tests.synthetic import in_planes, smooth
 
 KEY, OTHER = bytes(range(32)), bytes(32)
@@ -20,12 +21,18 @@ UNIFORM_SCALES = geometry._uniform_scales  # replaced in most tests
 @pytest.fixture(scope="module")
 def stego():
     """Planes of a cover with symbols, those of the grid known."""
+    return _written(GRID)
+
+
+def _written(*grids):
+    """Planes of a cover with symbols, those of grids known."""
     cover = in_planes(smooth(FRAMES, *SIZE) // 2 + 60)
     rows, columns = (side // symbol_model.MACROBLOCK for side in SIZE)
     phases = np.random.default_rng(0).uniform(-0.5, 0.5, (FRAMES, len(CARRIERS.blocks) * rows * columns))
-    indices, bits = GRID.symbols(CARRIERS, rows, columns)
-    for number, line in enumerate(phases):
-        line[indices] = levels.to_phases(geometry.turned(bits, number))
+    for grid in grids:
+        indices, bits = grid.symbols(CARRIERS, rows, columns)
+        for number, line in enumerate(phases):
+            line[indices] = levels.to_phases(geometry.turned(bits, number))
     phases = phases.reshape(FRAMES, -1, rows, columns).transpose(0, 2, 3, 1)
     written = symbol_model.write_symbols(tuple(cover), phases.astype(np.float32), SPACING, CARRIERS)
     return jax.tree.map(lambda x: np.asarray(x).astype(np.uint8), written)
@@ -84,6 +91,15 @@ def test_bars_are_no_part_of_the_picture(stego):
 def test_another_key_or_an_innocent_picture_has_no_grid(stego):
     assert not list(geometry.find(stego, geometry.make_grid(CARRIERS, OTHER), 0))
     assert not list(geometry.find(tuple(in_planes(smooth(FRAMES, *SIZE))), GRID, 0))
+
+
+def test_two_slots_have_grids_of_as_many_pilots_each():
+    grids = [geometry.make_grid(CARRIERS, key, Slot(i, 2)) for i, key in enumerate((KEY, OTHER))]
+    assert not (grids[0].there & grids[1].there).any()
+    assert grids[0].there.sum() == grids[1].there.sum() == GRID.there.sum()
+    received = _scaled(_written(*grids), 144, 240)
+    for grid in grids:
+        assert [placed.size for placed in geometry.find(received, grid, 0)] == [SIZE]
 
 
 def test_places_do_not_depend_on_the_size():

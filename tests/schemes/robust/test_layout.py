@@ -10,11 +10,12 @@ from deepsteg_jax.schemes.robust import layout, levels
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 OVERHEAD = get_config().overhead
+ALL = np.ones(1000, bool)
 GRID = np.arange(7, 1000, 50), np.zeros((20, levels.LEVELS), np.uint8)
 
 
 def test_every_symbol_of_a_frame_has_one_use():
-    made = layout.make(KEY, 7168, 416, OVERHEAD, GRID)
+    made = layout.make(KEY, np.ones(7168, bool), 416, OVERHEAD, GRID)
     uses = np.concatenate([made.grid, made.pilots, made.references, made.header, made.data])
     assert np.array_equal(np.sort(uses), np.arange(7168))
     assert len(made.pilots) == len(made.references) == 179
@@ -22,7 +23,7 @@ def test_every_symbol_of_a_frame_has_one_use():
 
 
 def test_quarters_are_dealt_out_once():
-    made = layout.make(KEY, 1000, 416, OVERHEAD, GRID)
+    made = layout.make(KEY, ALL, 416, OVERHEAD, GRID)
     parts = made.coarse_indices(3, 5, [0.2, 0.3, 0.5])
     assert [len(part) for part in parts] == [len(made.data), 1.5 * len(made.data), 2.5 * len(made.data)]
     indices = np.concatenate(parts)
@@ -34,20 +35,20 @@ def test_quarters_are_dealt_out_once():
 
 
 def test_key_segment_and_frame_decide():
-    a, b = (layout.make(key, 1000, 416, OVERHEAD, GRID) for key in (KEY, OTHER))
+    a, b = (layout.make(key, ALL, 416, OVERHEAD, GRID) for key in (KEY, OTHER))
     assert not np.array_equal(a.pilots, b.pilots)
     assert not np.array_equal(a.pilot_bits(0), b.pilot_bits(0))
     assert not np.array_equal(a.pilot_bits(0), a.pilot_bits(1))
     assert not np.array_equal(a.pilot_bits(0), a.reference_bits(0))
     assert not np.array_equal(a.finer_indices(0, 2), a.finer_indices(1, 2))
     assert np.array_equal(
-        a.finer_indices(1, 2), layout.make(KEY, 1000, 416, OVERHEAD, GRID).finer_indices(1, 2)
+        a.finer_indices(1, 2), layout.make(KEY, ALL, 416, OVERHEAD, GRID).finer_indices(1, 2)
     )
 
 
 def test_frames_too_small_are_refused():
     with pytest.raises(UserError, match="too small"):
-        layout.make(KEY, 100, 416, OVERHEAD, GRID)
+        layout.make(KEY, ALL[:100], 416, OVERHEAD, GRID)
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,7 @@ def test_a_side_is_loaded_once_and_only_if_it_is_used(wire):
 
 def test_says_what_it_is_for():
     robust = scheme.RobustScheme(get_config(), None)
-    assert (robust.name, robust.purpose, robust.still) == ("robust", "post", False)
+    assert (robust.name, robust.purpose, robust.still, robust.slots) == ("robust", "post", False, 2)
     assert (robust.domain, robust.pixel_format, robust.group) == ("planes", "yuv420p", 32)
     image = scheme.RobustScheme(get_config("image"), None)
     assert image.still and (image.domain, image.pixel_format, image.group) == ("rgb", None, 1)

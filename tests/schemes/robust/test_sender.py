@@ -7,14 +7,14 @@ from deepsteg_jax import media
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.base import Pair
-from deepsteg_jax.schemes.robust.sender import RobustSender
+from deepsteg_jax.schemes.robust.sender import RobustSender, Secret
 from tests.schemes.robust.conftest import ABOUT, FRAMES, KEY, SIZE, load_scheme, reveal
 from tests.synthetic import in_planes, smooth
 
 
 def test_a_cover_in_which_nothing_outlasts_a_codec_is_refused(parties):
     """In so few symbols that they do not hold a header."""
-    hiding = RobustSender(parties.scheme.segment_sender(KEY, 96, 160), ABOUT)
+    hiding = RobustSender(parties.scheme.segment_sender([KEY], 96, 160), [ABOUT], [None])
     (cover,) = media.unstack(in_planes(smooth(1, 96, 160)))
     assert not hiding.send(Pair(cover, smooth(1, 60, 100)[0]))
     with pytest.raises(UserError, match="nothing outlasts a codec"):
@@ -29,10 +29,11 @@ def test_a_cover_that_stands_still_shares_symbols(parties):
     secret, config = smooth(FRAMES, 60, 100, seed=5), parties.config.copy_and_resolve_references()
     config.growth, config.repeats = 1.2, (1, 4, 8)
     config.secret_layers = config.secret_layers[:2]
-    sender = load_scheme(config).segment_sender(KEY, *SIZE)
-    sent = sender.send(0, cover, secret, ABOUT)
+    sender = load_scheme(config).segment_sender([KEY], *SIZE)
+    sent = sender.send(0, cover, [Secret(secret, ABOUT)])
     stego = sent.stego
-    assert sent.segment.header.repeat == 8
+    (segment,) = sent.segments
+    assert segment.header.repeat == 8
     assert np.array_equal(stego.y, cover.y)
     moves = np.stack([stego.cb, stego.cr]).astype(int) - np.stack([cover.cb, cover.cr])
     alike = moves[:, 1:4] == moves[:, :3]  # all but pilots, of which every frame has its own
@@ -41,7 +42,7 @@ def test_a_cover_that_stands_still_shares_symbols(parties):
     assert sizes[0] < 1.5 * sizes[1]
     (part,) = reveal(parties, stego)
     assert part.frames.shape == secret.shape
-    assert 8 * part.layers < part.payload <= sum(sent.segment.header.capacities)
+    assert 8 * part.layers < part.payload <= sum(segment.header.capacities)
     errors = [sender.phase_errors(sent, frames) for frames in (stego, cover)]
     exact, none = (np.abs(x - np.round(x)).mean() for x in errors)
     assert exact < 0.01 and 0.2 < none < 0.3  # a quarter of a turn where nothing was written
