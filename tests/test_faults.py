@@ -21,7 +21,7 @@ from tests.synthetic import noise, save, smooth, tone
 
 KEY = bytes(range(32))
 OLDER = b"an older file of this name"
-KILLS = 20
+KILLS = 8
 LONG = 250  # frames
 
 

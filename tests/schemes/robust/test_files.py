@@ -271,7 +271,7 @@ def test_a_clip_survives_coding_again_and_the_loss_of_frames(tmp_path):
     _, shown = reveal(robust, tmp_path / "stego.mp4", tmp_path / "revealed.mkv")
     assert shown.shape == secret.shape and metrics.mean_psnr(secret, shown) > 20
     kept = np.delete(stego, (2, 9, 10, 21), axis=0)
-    with media.Writer(tmp_path / "again.mp4", 20, lossy=media.Lossy(crf=16)) as writer:
+    with media.Writer(tmp_path / "again.mp4", 20, lossy=media.Lossy(crf=12)) as writer:
         for frame in kept:
             writer.write(frame)
     _, shown = reveal(robust, tmp_path / "again.mp4", tmp_path / "again.mkv")
