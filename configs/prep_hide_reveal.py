@@ -48,6 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.losses.penalty = 0.0
     config.losses.stego_ssim = 0.0  # 1 - SSIM
     config.losses.secret_ssim = 0.0
+    config.losses.steganalyser = 0.0  # one is trained beside: the weight of what it finds
     config.losses.colour = "rgb"  # of the squared errors stego and secret; or ycbcr, lab
 
     config.optimizer = ConfigDict()

@@ -1,5 +1,8 @@
 """Training losses, weighted from the config."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -73,6 +76,18 @@ def _windows(size: int) -> np.ndarray:
     for i, row in enumerate(found):
         row[i : i + _WINDOW] = weights / weights.sum()
     return found
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def reverse_gradient(x: Float[Array, "*shape"], strength: float) -> Float[Array, "*shape"]:
+    """Return x; its gradient comes back times -strength, so that one descent serves two players.
+
+    Ganin and Lempitsky 2015, "Unsupervised Domain Adaptation by Backpropagation".
+    """
+    return x
+
+
+reverse_gradient.defvjp(lambda x, strength: (x, None), lambda strength, _, slope: (-strength * slope,))
 
 
 def total_loss(terms: dict[str, Scalar], weights: dict[str, float]) -> tuple[Scalar, dict[str, Scalar]]:

@@ -38,6 +38,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax import data, models
 from deepsteg_jax.plots import plt
+from deepsteg_jax.training.objective import with_steganalyser
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import make_train_step
 from experiments import common
@@ -138,7 +139,8 @@ def range_test(config: ConfigDict, low: float, high: float, steps: int, smoothin
     """Builds the config's training step with the growing rate and runs the test."""
     config.optimizer.schedule = "constant"  # no plateau beside the growing rate
     schedule = rate_schedule(low, high, steps)
-    model, optimizer = models.build(config.model), create_optimizer(config.optimizer, schedule)
+    model = with_steganalyser(models.build(config.model), config)
+    optimizer = create_optimizer(config.optimizer, schedule)
     key = jax.random.key(config.seed)
     state = create_state(model, optimizer, jax.random.fold_in(key, 0))
     step = jax.jit(make_train_step(model, optimizer, config, jax.random.fold_in(key, 1)))

@@ -19,7 +19,7 @@ accuracy against payload and against training pairs in steganalysis.png.
 """
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from deepsteg_jax.media import Planes
 from deepsteg_jax.plots import plt
 from deepsteg_jax.schemes.adaptive import embedding as adaptive
 from deepsteg_jax.schemes.adaptive.embedding import Pricing
-from deepsteg_jax.steganalysis import ensemble, features, network, scores
+from deepsteg_jax.steganalysis import ensemble, features, learning, scores
 from experiments import common
 from experiments.baselines import embedding
 from experiments.entries import ENTRIES, Entry, file_name
@@ -47,6 +47,7 @@ SCALE = 0.75
 TRAINING_SHARE = 0.73
 SEED = 0
 PAYLOADS = (0.05, 0.1, 0.2, 0.4)  # bits per sample
+HALVES = 10
 CURVE = (10, 30, 100, 300)  # training pairs, besides all
 CURVE_ROWS = ("LSB matching 0.4", "HILL 0.4", "HILL 0.1", "block_dct D=3")
 BOOSTED_ROWS = (
@@ -134,7 +135,9 @@ def embed_planes(
         yield [embedding.embed(*pair, payload, rng) for pair in zip(planes, costs, strict=True)]
 
 
-def embed_adaptive(payload: float, planes: list[np.ndarray], rng, neighbours=()) -> list[np.ndarray]:
+def embed_adaptive(
+    payload: float, planes: list[np.ndarray], rng, neighbours=(), params=None
+) -> list[np.ndarray]:
     """Embeds random bytes as the scheme `adaptive` does, in RGB or in 4:2:0, with its usual settings."""
     settings, samples = Entry("adaptive").load().model, sum(plane.size for plane in planes)
     data = rng.bytes(round(payload * samples) // 8)
@@ -143,7 +146,8 @@ def embed_adaptive(payload: float, planes: list[np.ndarray], rng, neighbours=())
     cover = np.stack(planes, axis=-1) if in_rgb else Planes(*planes)
     free, beside = adaptive.free_of(cover), tuple(map(tuple, neighbours))
     order = adaptive.keyed_order(rng.bytes(32), 0, len(free))[None]
-    found = adaptive.embed(adaptive.planes_of(cover), beside, order, free, [data], settings.height, pricing)
+    given = order, free, [data], settings.height, pricing, params
+    found = adaptive.embed(adaptive.planes_of(cover), beside, *given)
     stego = adaptive.frame_of(found, cover)
     return planes_of(stego) if in_rgb else list(stego)
 
@@ -265,6 +269,20 @@ def judge(detector: str, cover: dict, stego: dict, train: np.ndarray, test: np.n
     learn = train_boosting if detector == "boosting" else train_ensemble
     score, threshold = learn(*(x[train] for x in pair))
     return {"train": len(train)} | scores.measure(*(score(x[test]) for x in pair), threshold)._asdict()
+
+
+def halves(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Numbers of the photos that train and of those that test, HALVES times."""
+    for half in range(HALVES):
+        yield tuple(np.array_split(np.random.default_rng((SEED, half)).permutation(count), 2))
+
+
+def spread(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean over `halves`, whose photos are the same.
+
+    Nadeau and Bengio 2003, "Inference for the Generalization Error".
+    """
+    return float(1.96 * np.std(values, ddof=1) * np.sqrt(1 / len(values) + 1))
 
 
 def split(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -406,10 +424,10 @@ def learn(name: str, known: dict, covers: np.ndarray, pool, workdir: Path) -> li
     if lesson.method != "lsb":
         made[lesson.payload] = make_stegos(lesson.method, lesson.payload, covers, pool)
     embed = partial(embed_step, lesson, made[lesson.payload][train] if made else None)
-    draw = network.draw_pairs(covers[train], embed, config.train.side, config.train.batch_size, SEED)
-    known[name] = network.train(config, draw, workdir / file_name(name), known.get(lesson.start))
+    draw = learning.draw_pairs(covers[train], embed, config.train.side, config.train.batch_size, SEED)
+    known[name] = learning.train(config, draw, workdir / file_name(name), known.get(lesson.start))
     few = train[:DECIDING]
-    score, results = partial(network.score, config, known[name]), []
+    score, results = partial(learning.score, config, known[name]), []
     clean = score(covers[few]), score(covers[test])
     for row, payload in lesson.tests.items():
         if payload not in made:

@@ -23,12 +23,11 @@ from deepsteg_jax.schemes.adaptive import coefficients
 from deepsteg_jax.steganalysis import ensemble, features, scores
 from experiments import common
 from experiments.entries import Entry
-from experiments.steganalysis import SEED, cut_photo, list_photos
+from experiments.steganalysis import SEED, cut_photo, halves, list_photos, spread
 
 QUALITIES, PAYLOADS = (75, 95), (0.1, 0.4)
 MORE = 1.25  # times the payload, for the ideal code
 FLOOR = 0.4  # payload of nsF5
-HALVES = 10
 
 
 def pixels(plane: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -89,15 +88,13 @@ def extract(photo: Path, seed: int) -> dict[str, np.ndarray]:
 def judge(cover: np.ndarray, stego: np.ndarray) -> dict[str, float]:
     """Mean accuracy and area under the curve on halves that took no part in the training."""
     accuracies, areas = [], []
-    for half in range(HALVES):
-        order = np.random.default_rng((SEED, half)).permutation(len(cover))
-        train, test = np.array_split(order, 2)
+    for half, (train, test) in enumerate(halves(len(cover))):
         trained = ensemble.train(cover[train], stego[train], half)
         pair = [ensemble.score(trained, x[test]) for x in (cover, stego)]
         accuracies.append(scores.accuracy(*pair, trained.threshold))
         areas.append(scores.auc(*pair))
-    spread = float(np.std(accuracies))
-    return {"accuracy": float(np.mean(accuracies)), "spread": spread, "auc": float(np.mean(areas))}
+    mean, area = float(np.mean(accuracies)), float(np.mean(areas))
+    return {"accuracy": mean, "interval": spread(accuracies), "auc": area}
 
 
 def main() -> None:

@@ -64,7 +64,8 @@ def build_listener(config: ConfigDict) -> Model:
             "reveal": {**params["reveal"], "bias": jnp.array(params["hide"]["bias"], copy=True)},
         }
 
-    def loss(params, batch):
+    def loss(params, batch, keys):
+        del keys
         slope, bias = params["reveal"]["slope"], params["reveal"]["bias"]
         symbols, logs = batch["symbols"], {"mean_step": batch["step"].mean()}
         for i, name in enumerate(("luma", "cb")):

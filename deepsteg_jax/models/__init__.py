@@ -5,10 +5,11 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models import block_dct, invertible, prep_hide_reveal, symbols
+from deepsteg_jax.models import block_dct, embedding_costs, invertible, prep_hide_reveal, symbols
 from deepsteg_jax.models.base import Model, Params, fingerprint
 
 MODELS: dict[str, Callable[[ConfigDict], Model]] = {
+    "adaptive_learned": embedding_costs.build,
     "block_dct": block_dct.build,
     "invertible": invertible.build,
     "prep_hide_reveal": prep_hide_reveal.build,

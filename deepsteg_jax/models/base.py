@@ -79,10 +79,12 @@ class Model(NamedTuple):
     digits: Digits | None = None
     """Of models that write digits modulo `modulus`, so that several secrets can share a cover."""
 
-    loss: Callable[[Params, dict[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]] | None = None
-    """loss(params, batch) -> (scalar, logs) of a batch of recordings (`data.recordings`), the logs scalars
-    that are means over the batch. A model that has it is trained from recordings, not by hiding and
-    revealing."""
+    loss: Callable[[Params, dict[str, Any], jax.Array], tuple[jax.Array, dict[str, jax.Array]]] | None = None
+    """loss(params, batch, keys) -> (scalar, logs) of a batch, the logs scalars that are means over it; `keys`
+    has a random key for each example. A model that has it is trained by it alone."""
+
+    examples: str = "recordings"
+    """The batches of `loss`: recordings (`data.recordings`), or covers and secrets."""
 
 
 def fingerprint(params: Any) -> bytes:

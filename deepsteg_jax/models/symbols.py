@@ -445,7 +445,8 @@ def build(config) -> Model:
     def tie(params):
         return {"hide": params["reveal"], "reveal": params["reveal"]}
 
-    def loss(params, batch):
+    def loss(params, batch, keys):
+        del keys
         return _loss(config, params, batch)
 
     return Model(init, hide, reveal, tie=tie, loss=loss)

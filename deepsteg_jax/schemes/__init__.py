@@ -8,6 +8,7 @@ from deepsteg_jax.schemes.robust.scheme import RobustScheme
 SCHEMES = {
     "adaptive": AdaptiveScheme,
     "adaptive_jpeg": JpegScheme,
+    "adaptive_learned": AdaptiveScheme,
     "pixels": PixelScheme,
     "robust": RobustScheme,
 }

@@ -3,14 +3,10 @@
 In the line of Xu et al. 2016, "Structural Design of Convolutional Neural Networks for Steganalysis", and Ye
 et al. 2017, "Deep Learning Hierarchical Representations for Image Steganalysis": residuals, truncated; small
 convolutions; averages over ever larger areas. Cover and stego of a pair are in the same batch, without which
-it does not start to learn. `training` trains it as it trains every model with a loss of its own.
+it does not start to learn.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from functools import partial
-from itertools import count
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -19,42 +15,33 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from ml_collections import ConfigDict
 
-from deepsteg_jax.models import Model
 from deepsteg_jax.steganalysis.features import KB, KV, LINES
-from deepsteg_jax.training import checkpoints, parallel
-from deepsteg_jax.training.logs import TrainingLog
-from deepsteg_jax.training.loop import Run
-from deepsteg_jax.training.state import create_optimizer, create_state
-from deepsteg_jax.training.step import make_train_step
 
 LIMIT = 3.0  # residuals are truncated to -3..3
-MIXES = np.array([[0, 1, 0], [1, -1, 0], [0, -1, 1]])  # G, R - G, B - G: each is filtered
-BATCH = 8  # pictures that are scored at once
-
-Batch = dict[str, np.ndarray]
+# By the number of planes, the mixes that are filtered: of RGB G, R - G and B - G.
+MIXES = {1: np.array([[1]]), 3: np.array([[0, 1, 0], [1, -1, 0], [0, -1, 1]])}
 
 
-def high_pass_kernels() -> np.ndarray:
-    """Return the first layer's start, float32 [5, 5, 3, 24]: eight residuals of each of MIXES."""
+def high_pass_kernels(planes: int = 3) -> np.ndarray:
+    """Return the first layer's start, float32 [5, 5, planes, n]: eight residuals of each of MIXES."""
     lines = [np.zeros((5, 5)) for _ in range(6)]
     for kernel, taps in zip(lines[::2], LINES, strict=True):
         kernel[2, 2 - (len(taps) - 1) // 2 :][: len(taps)] = np.array(taps) / max(map(abs, taps))
     lines[1::2] = [kernel.T for kernel in lines[::2]]
     kernels = np.stack([*lines, np.pad(KB, 1) / 4, KV / 12], axis=-1)
-    return np.einsum("yxk,mc->yxcmk", kernels, MIXES).reshape(5, 5, 3, -1).astype(np.float32)
+    return np.einsum("yxk,mc->yxcmk", kernels, MIXES[planes]).reshape(5, 5, planes, -1).astype(np.float32)
 
 
 class Network(nn.Module):
-    """Pictures [b, h, w, 3] in 0..255 -> [b], the log-odds that they are stegos."""
+    """Pictures [b, h, w, 1 or 3] in 0..255 -> [b], the log-odds that they are stegos."""
 
     features: Sequence[int]
 
     @nn.compact
     def __call__(self, x, train: bool):
         """Apply the network; `train` normalises by the batch instead of by `calibrate`'s figures."""
-        kernel = self.param("residuals", lambda _: jnp.asarray(high_pass_kernels()))
+        kernel = self.param("residuals", lambda _: jnp.asarray(high_pass_kernels(x.shape[-1])))
         # Without a sum of zero, brightness would soon saturate what is truncated.
         kernel = kernel - kernel.mean(axis=(0, 1))
         x = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -67,128 +54,10 @@ class Network(nn.Module):
         return nn.Dense(1)(x.mean(axis=(1, 2)))[:, 0]
 
 
-def build(features: Sequence[int]) -> Model:
-    """Build the model of a network: it has a loss, pairs as {"cover", "stego"}, and hides nothing.
-
-    A checkpoint has two items, so `hide` holds the statistics of activations and `reveal` the weights.
-    """
-    network = Network(tuple(features))
-
-    def init(key):
-        variables = network.init(key, jnp.zeros((1, 32, 32, 3)), True)
-        return {"hide": variables["batch_stats"], "reveal": variables["params"]}
-
-    def loss(params, batch):
-        pictures = jnp.concatenate([batch["cover"], batch["stego"]]).astype(jnp.float32)
-        scores, _ = network.apply(_variables(params), pictures, True, mutable=["batch_stats"])
-        labels = jnp.repeat(jnp.array([0.0, 1.0]), len(batch["cover"]))
-        return optax.sigmoid_binary_cross_entropy(scores, labels).mean(), {
-            "accuracy": jnp.mean((scores > 0) == (labels > 0))
-        }
-
-    def unused(*_):
-        raise NotImplementedError("a steganalyser hides nothing")
-
-    return Model(init, unused, unused, loss=loss)
-
-
-def _variables(params: dict[str, Any]) -> dict[str, Any]:
-    return {"params": params["reveal"], "batch_stats": params["hide"]}
-
-
-def draw_pairs(
-    covers: np.ndarray, embed: Callable, side: int, pairs: int, seed: int
-) -> Callable[[int], Batch]:
-    """Return the batch of a step as a function of the step alone: random crops, turned and mirrored.
-
-    Args:
-        covers: uint8 [n, h, w, 3].
-        embed: (crops of covers, step, rng, cut) -> stegos; `cut` makes the same crops of any
-            other array like `covers`.
-        side: of a crop.
-        pairs: in a batch.
-        seed: of all draws.
-    """
-
-    def draw(step: int) -> Batch:
-        rng = np.random.default_rng((seed, step))
-        numbers = rng.choice(len(covers), pairs, replace=len(covers) < pairs)
-        corners = rng.integers(0, np.array(covers.shape[1:3]) - side + 1, (pairs, 2))
-        turns, mirrored = rng.integers(0, 4, pairs), rng.integers(0, 2, pairs).astype(bool)
-
-        def cut(pictures):
-            crops = []
-            for i, (y, x), turn, mirror in zip(numbers, corners, turns, mirrored, strict=True):
-                crop = np.rot90(pictures[i, y : y + side, x : x + side], turn)
-                crops.append(crop[:, ::-1] if mirror else crop)
-            return np.stack(crops)
-
-        cover = cut(covers)
-        return {"cover": cover, "stego": embed(cover, step, rng, cut)}
-
-    return draw
-
-
-def train(
-    config: ConfigDict, draw: Callable[[int], Batch], workdir: Path, start: Any = None
-) -> dict[str, Any]:
-    """Train into `workdir`, going on where its newest checkpoint ends.
-
-    Args:
-        config: sections `model` (`features`), `optimizer` and `train` as for every training; `seed`.
-        draw: the batch of a step.
-        workdir: gets checkpoints/ and training.jsonl.
-        start: variables of another training to begin with.
-
-    Returns:
-        The variables of the network, calibrated.
-    """
-    workdir.mkdir(parents=True, exist_ok=True)
-    model, optimizer = build(config.model.features), create_optimizer(config.optimizer)
-    key = jax.random.key(config.seed)
-    with checkpoints.open_manager(workdir / "checkpoints", keep=1) as manager:
-        fresh = create_state(model, optimizer, key)
-        if start is not None:
-            fresh = fresh.replace(params={"hide": start["batch_stats"], "reveal": start["params"]})
-        state = checkpoints.restore_state(manager, fresh)
-        first, last = int(state.step), config.optimizer.num_steps
-        with closing(TrainingLog(workdir, first, last)) as log:
-            run = Run(
-                config,
-                parallel.parallelise(make_train_step(model, optimizer, config, key)),
-                partial(checkpoints.save, manager, config=config),
-                str(manager.directory),
-                2 * config.train.batch_size,
-                log,
-            )
-            state = run.steps(state, map(draw, count(first + 1)))
-    variables = _variables(jax.tree.map(np.asarray, state.params))
-    return calibrate(config, variables, (draw(last + 1 + i) for i in range(config.train.calibration_steps)))
-
-
-def calibrate(config: ConfigDict, variables: dict[str, Any], batches: Iterator[Batch]) -> dict[str, Any]:
-    """Return the variables with means and variances of the activations over batches of pairs."""
-    network = Network(tuple(config.model.features))
-
-    @jax.jit
-    def statistics(params, batch):
-        pictures = jnp.concatenate([batch["cover"], batch["stego"]]).astype(jnp.float32)
-        return network.apply({**variables, "params": params}, pictures, True, mutable=["batch_stats"])[1]
-
-    found = [statistics(variables["params"], batch) for batch in batches]
-    mean = jax.tree.map(lambda *x: np.mean(x, axis=0), *found)
-    return {"params": variables["params"], **mean}
-
-
-@partial(jax.jit, static_argnums=0)
-def _log_odds(features: tuple[int, ...], variables: dict[str, Any], pictures: jax.Array) -> jax.Array:
-    return Network(features).apply(variables, pictures.astype(jnp.float32), False)
-
-
-def score(config: ConfigDict, variables: dict[str, Any], pictures: np.ndarray) -> np.ndarray:
-    """Return the log-odds that pictures, uint8 [n, h, w, 3], are stegos: [n]."""
-    features = tuple(config.model.features)
-    parts = [pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH)]
-    padded = [np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)]) for part in parts]
-    found = [np.asarray(_log_odds(features, variables, part)) for part in padded]
-    return np.concatenate(found)[: len(pictures)]
+def discriminate(network: Network, params: Any, cover: jax.Array, stego: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the cross entropy of telling pairs [b, h, w, c] in 0..255 apart, in nats, and the accuracy."""
+    pictures = jnp.concatenate([cover, stego]).astype(jnp.float32)
+    scores, _ = network.apply({"params": params}, pictures, True, mutable=["batch_stats"])
+    labels = jnp.repeat(jnp.array([0.0, 1.0]), len(cover))
+    accuracy = jnp.mean((scores > 0) == (labels > 0))
+    return optax.sigmoid_binary_cross_entropy(scores, labels).mean(), accuracy

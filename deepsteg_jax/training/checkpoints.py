@@ -2,9 +2,9 @@
 
 A checkpoint is one step of an orbax `CheckpointManager` with the items `hide` and `reveal` (the parameters
 to use, averaged where the config averages, so that a receiver reads only its own), `training` (step,
-optimiser state, and the raw parameters beside averaged ones; absent from shipped checkpoints) and `config`
-(JSON). Training folders and shipped checkpoints load by the same path. Several processes save and restore
-together, in a folder that all of them see.
+optimiser state, what is trained beside the model, and the raw parameters beside averaged ones; absent from
+shipped checkpoints) and `config` (JSON). Training folders and shipped checkpoints load by the same path.
+Several processes save and restore together, in a folder that all of them see.
 """
 
 import json
@@ -24,6 +24,7 @@ from deepsteg_jax.models import Model
 from deepsteg_jax.training.parallel import as_global, do_once
 from deepsteg_jax.training.state import TrainState
 
+SIDES = ("hide", "reveal")
 PRETRAINED = Path(__file__).parent.parent / "pretrained"
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # orbax narrates every file it touches
@@ -48,7 +49,8 @@ def save_best(manager: ocp.CheckpointManager, state: TrainState, config: ConfigD
 
     Not in the background: a checkpoint of this step that is there means that the best of them is there too.
     """
-    arguments = _arguments(as_global(state.tested), config, validation=figures)
+    sides = {side: state.tested[side] for side in SIDES}
+    arguments = _arguments(as_global(sides), config, validation=figures)
     step = int(state.step)
     if step in manager.all_steps():  # of a part of the run that was done again, with another learning rate
         manager.delete(step)
@@ -76,13 +78,17 @@ def _items(state: TrainState) -> dict[str, Any]:
     training = {"opt_state": state.opt_state, "step": state.step}
     if state.ema is not None:
         training["params"] = state.params
-    return {"hide": state.tested["hide"], "reveal": state.tested["reveal"], "training": training}
+    items = dict(state.tested)
+    sides = {side: items.pop(side) for side in SIDES}
+    if items:
+        training["beside"] = items
+    return {**sides, "training": training}
 
 
 def _state(items: dict[str, Any]) -> TrainState:
     """Put a state together again: the inverse of `_items`."""
     training = items["training"]
-    tested = {"hide": items["hide"], "reveal": items["reveal"]}
+    tested = {side: items[side] for side in SIDES} | training.get("beside", {})
     if "params" in training:
         return TrainState(training["step"], training["params"], training["opt_state"], tested)
     return TrainState(training["step"], tested, training["opt_state"])
@@ -200,7 +206,7 @@ def export(source: str, target: str | Path, model: Model, config: ConfigDict) ->
     Raises:
         UserError: as for `restore_params`, or `target` already holds this step or a later one.
     """
-    params = {side: restore_params(source, model, config.model, side) for side in ("hide", "reveal")}
+    params = {side: restore_params(source, model, config.model, side) for side in SIDES}
     with open_manager(target) as manager:
         step = max(int(p.name) for p in locate(source).iterdir() if p.name.isdigit())
         if not manager.save(step, args=_arguments(params, config)):

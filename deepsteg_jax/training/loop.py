@@ -16,7 +16,7 @@ from deepsteg_jax import data, models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training import checkpoints, environment, parallel
 from deepsteg_jax.training.logs import Log, Stopwatch, TrainingLog
-from deepsteg_jax.training.objective import Objective, Pictures, choose_objective
+from deepsteg_jax.training.objective import Objective, Pictures, choose_objective, with_steganalyser
 from deepsteg_jax.training.profiling import Trace, open_trace
 from deepsteg_jax.training.state import TrainState, create_optimizer, create_state
 from deepsteg_jax.training.step import example_keys, make_train_step
@@ -57,7 +57,8 @@ def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = la
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     parallel.check_batch(config.train.batch_size, config.train.accumulate_steps)
-    model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
+    model = with_steganalyser(models.build(config.model), config)
+    optimizer = create_optimizer(config.optimizer)
     objective = choose_objective(model, config)
     _check_source(config, objective)
     validates = data.has_validation(config.data)

@@ -5,11 +5,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from ml_collections import ConfigDict
 
 from deepsteg_jax import losses, steganography
 from deepsteg_jax.channels import simulated as channels
 from deepsteg_jax.models import Model
+from deepsteg_jax.steganalysis import network
+
+STEGANALYSER = "steganalyser"  # a term of the loss, and the part of the parameters that it needs
+_FEATURES = (24, 32, 48)  # channels of the steganalyser
+_PACE = 1e-3  # its learning rate
 
 Batch = dict[str, jax.Array]
 
@@ -43,17 +49,17 @@ class Objective(NamedTuple):
 
 def choose_objective(model: Model, config: ConfigDict) -> Objective:
     """Return the model's own loss where it has one, else hiding and revealing weighted by `config.losses`."""
-    return _listen(model) if model.loss else _hide_and_reveal(model, config)
+    return _own(model) if model.loss else _hide_and_reveal(model, config)
 
 
-def _listen(model: Model) -> Objective:
-    """Train from recordings with `Model.loss`."""
+def _own(model: Model) -> Objective:
+    """Train by `Model.loss`."""
 
     def loss(params, batch, keys):
-        value, logs = model.loss(model.tie(params), batch)  # see `Model.tie`
+        value, logs = model.loss(model.tie(params), batch, keys)  # see `Model.tie`
         return value, {**logs, "loss": value}
 
-    return Objective("recordings", loss, lambda *given: loss(*given)[1], ("loss",))
+    return Objective(model.examples, loss, lambda *given: loss(*given)[1], ("loss",))
 
 
 def _hide_and_reveal(model: Model, config: ConfigDict) -> Objective:
@@ -73,6 +79,10 @@ def _hide_and_reveal(model: Model, config: ConfigDict) -> Objective:
         for name, pair in (("stego_ssim", stego), ("secret_ssim", secret)):
             if weights.get(name):  # it takes crops of at least 11x11
                 terms[name] = losses.dissimilarity(*pair)
+        if STEGANALYSER in params:
+            own = params[STEGANALYSER], config.optimizer.learning_rate, weights[STEGANALYSER]
+            terms[STEGANALYSER], found = _steganalyse(*own, *stego)
+            logs |= found
         used = {name: weight for name, weight in weights.items() if name in terms or weight}
         loss, found = losses.total_loss(terms, used)
         return loss, found | logs, pictures
@@ -91,6 +101,38 @@ def _hide_and_reveal(model: Model, config: ConfigDict) -> Objective:
 
     metrics = ("loss", "stego_psnr_db", "secret_psnr_db")
     return Objective("covers and secrets", lambda *given: run(*given)[:2], measure, metrics, draw)
+
+
+def with_steganalyser(model: Model, config: ConfigDict) -> Model:
+    """Return a model whose parameters hold a steganalyser's besides, if `config.losses.steganalyser` asks.
+
+    Adam moves every parameter by about the learning rate of a step; the steganalyser has to keep up with the
+    model, so its parameters are kept in units at which it learns at `_PACE`.
+    """
+    if not config.get("losses", {}).get(STEGANALYSER):
+        return model
+
+    def init(key):
+        found = network.Network(_FEATURES).init(jax.random.fold_in(key, 1), jnp.zeros((1, 32, 32, 3)), True)
+        unit = _PACE / config.optimizer.learning_rate
+        return model.init(key) | {STEGANALYSER: jax.tree.map(lambda x: x / unit, found["params"])}
+
+    def tie(params):
+        return {**model.tie(params), STEGANALYSER: params[STEGANALYSER]}
+
+    return model._replace(init=init, tie=tie)
+
+
+def _steganalyse(params, learning_rate: float, weight: float, cover, stego) -> tuple[jax.Array, dict]:
+    """Return the term that the steganalyser lowers and the model raises, and the figures of both players."""
+    params = jax.tree.map(lambda x: x * (_PACE / learning_rate), params)
+    cover, stego = (255 * x.reshape(-1, *x.shape[-3:]) for x in (cover, stego))
+    written = stego + lax.stop_gradient(jnp.round(jnp.clip(stego, 0, 255)) - stego)
+    # The weight applies to what reaches the model; the steganalyser's own gradient has none.
+    seen = losses.reverse_gradient(written, weight)
+    found, accuracy = network.discriminate(network.Network(_FEATURES), params, cover, seen)
+    value = -lax.stop_gradient(found)
+    return value + (found - lax.stop_gradient(found)) / weight, {"steganalyser_accuracy": accuracy}
 
 
 def hide_and_reveal(model: Model, config: ConfigDict, params, batch: Batch, keys: jax.Array) -> Pictures:

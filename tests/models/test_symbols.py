@@ -223,7 +223,7 @@ def test_learns_from_records(config):
     config = _tiny(config)
     model = models.build(config)
     params, batches = model.init(jax.random.key(0)), [_batch(config, seed=seed) for seed in range(4)]
-    gradient = jax.jit(jax.value_and_grad(lambda p, b: model.loss(model.tie(p), b), has_aux=True))
+    gradient = jax.jit(jax.value_and_grad(lambda p, b: model.loss(model.tie(p), b, None), has_aux=True))
     (_, first), _ = gradient(params, batches[0])
     for step in range(40):
         _, slopes = gradient(params, batches[step % 4])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from deepsteg_jax.steganalysis import network, scores
+from deepsteg_jax.steganalysis import learning, network, scores
 
 
 @pytest.fixture
@@ -49,16 +49,16 @@ def embed(cover, step, rng, cut):
 
 @pytest.fixture
 def draw(covers):
-    return network.draw_pairs(covers, embed, 24, 8, seed=3)
+    return learning.draw_pairs(covers, embed, 24, 8, seed=3)
 
 
 @pytest.mark.slow
 def test_it_learns_and_is_restored_from_its_folder(config, covers, draw, tmp_path):
-    found = network.train(config, draw, tmp_path)
-    again = network.train(config, draw, tmp_path)  # takes no further step
+    found = learning.train(config, draw, tmp_path)
+    again = learning.train(config, draw, tmp_path)  # takes no further step
     jax.tree.map(np.testing.assert_array_equal, found, again)
     stegos = embed(covers, 0, np.random.default_rng(9), None)
-    clean, changed = (network.score(config, found, x) for x in (covers, stegos))
+    clean, changed = (learning.score(config, found, x) for x in (covers, stegos))
     assert clean.shape == (24,) and scores.auc(clean, changed) > 0.9
 
 
@@ -70,7 +70,7 @@ def test_a_batch_depends_on_its_step_alone(covers, draw):
 
 
 def test_crops_of_given_stegos_are_those_of_their_covers(covers):
-    draw = network.draw_pairs(covers, lambda cover, step, rng, cut: cut(covers + 1), 24, 8, seed=0)
+    draw = learning.draw_pairs(covers, lambda cover, step, rng, cut: cut(covers + 1), 24, 8, seed=0)
     batch = draw(5)
     np.testing.assert_array_equal(batch["stego"], batch["cover"] + 1)
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +82,7 @@ def embed(
     data: list[bytes],
     height: int,
     pricing: Pricing,
+    params: Any = None,
 ) -> Samples | None:
     """Embed bytes in the slots of a frame.
 
@@ -93,13 +94,14 @@ def embed(
         data: the bytes of each slot, of one length.
         height: constraint height of the trellis.
         pricing: for the costs.
+        params: of learned costs of the first plane; None: HILL.
 
     Returns:
         The planes of the stego; None where too few samples can be changed.
     """
     bits = np.stack([np.unpackbits(np.frombuffer(each, np.uint8)) for each in data])
     layout = trellis.layout(orders.shape[1], bits.shape[1], height)
-    changed, met = _embed(layout, pricing, planes, neighbours, orders, free, bits)
+    changed, met = _embed(layout, pricing, params, planes, neighbours, orders, free, bits)
     return tuple(map(np.asarray, changed)) if met else None
 
 
@@ -118,8 +120,8 @@ def fits(samples: int, count: int, height: int) -> bool:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _embed(layout, pricing: Pricing, planes, neighbours, orders, free, messages):
-    priced = [_priced(pricing, i, planes, neighbours) for i in range(len(planes))]
+def _embed(layout, pricing: Pricing, params, planes, neighbours, orders, free, messages):
+    priced = [_priced(pricing, None if i else params, i, planes, neighbours) for i in range(len(planes))]
     priced = jnp.where(free, jnp.concatenate(priced), jnp.inf)
     samples = _flat(planes)
 
@@ -132,12 +134,11 @@ def _embed(layout, pricing: Pricing, planes, neighbours, orders, free, messages)
     return planes_like(planes, samples), met.all()
 
 
-def _priced(pricing: Pricing, i: int, planes, neighbours) -> jax.Array:
+def _priced(pricing: Pricing, params, i: int, planes, neighbours) -> jax.Array:
     """Return the costs of one plane, [samples, 2]."""
     weight = pricing.chroma if i else 1.0
-    beside = tuple(near[i] for near in neighbours)
-    found = costs.changes(planes[i], beside, highest=pricing.highest, weight=weight, still=pricing.still)
-    return found.reshape(-1, 2)
+    about = {"highest": pricing.highest, "weight": weight, "still": pricing.still, "params": params}
+    return costs.changes(planes[i], tuple(near[i] for near in neighbours), **about).reshape(-1, 2)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -1,7 +1,8 @@
 """The scheme `adaptive`: a secret's own file, or one coded to fit, where changes of +-1 are noticed least.
 
-secret -> bytes -> a sealed chunk for each frame -> trellis code at HILL costs, in keyed order, in the cover's
-own planes. Every frame of the cover carries the same number of bytes, so that nothing tells where it ends.
+secret -> bytes -> a sealed chunk for each frame -> trellis code at HILL costs, or learned ones, in keyed
+order, in the cover's own planes. Every frame of the cover carries the same number of bytes, so that nothing
+tells where it ends.
 
 Several secrets: a public order deals the samples out to slots, each of which is all of this for a key of its
 own. All slots carry as much as they can, those without a secret random bytes under a random key.
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from fractions import Fraction
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from deepsteg_jax import keys, media
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.plan import Plan
 from deepsteg_jax.schemes import payload, slots
-from deepsteg_jax.schemes.adaptive import embedding, header
+from deepsteg_jax.schemes.adaptive import embedding, header, risk
 from deepsteg_jax.schemes.adaptive.embedding import Pricing
 from deepsteg_jax.schemes.adaptive.header import TAG_BYTES, Header
 from deepsteg_jax.schemes.base import (
@@ -51,10 +53,6 @@ _WORKERS = 2  # frames that are embedded at once
 _MOST_MISSING = 4  # frames in a row that a receiver does without
 _STEPS = 16  # sizes of chunks in an octave: each size takes seconds to compile, once
 
-# Frames of 4:2:0, in percent, that the best detector of experiments/results/steganalysis.md tells from
-# untouched ones (50: a guess), by bits per sample.
-_FOUND = ((0.0, 50), (0.05, 53), (0.1, 60), (0.4, 82), (0.5, 85))
-
 # Measured on two cores, file to file, at 0.1 bit per sample.
 _SECONDS_PER_SAMPLE = 6e-7
 _BYTES_PER_SAMPLE, _BYTES = 170, 650e6  # memory: of a sample of one frame, and of the process
@@ -62,21 +60,25 @@ _STEGO_BYTES_PER_SAMPLE = 0.35  # lossless H.264
 
 
 class AdaptiveScheme(Scheme):
-    """Embeds by syndrome-trellis codes; nothing of it is trained."""
+    """Embeds by syndrome-trellis codes at HILL costs, or at those of the model `adaptive_learned`."""
 
     name, purpose, domain, accepts, slots = "adaptive", "file", "own", "bytes", max(slots.NUMBERS)
 
     def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
-        """Take the whole config; there are no parameters to load.
+        """Take the whole config, and `load_params`, which returns the parameters of learned costs.
 
         Raises:
             UserError: a field makes no sense.
         """
-        del load_params
-        self.config = config
+        self.config, self._load = config, load_params
         header.check(config, "sample")
         if min(config.model.chroma, config.model.still) <= 0:
             raise UserError("config.model.chroma and still must be more than 0")
+
+    @cached_property
+    def params(self) -> Any:
+        """The parameters of learned costs; None: HILL."""
+        return self._load("hide") if self.config.model.name == "adaptive_learned" else None
 
     def cost(self, height: int, width: int, frames: int) -> Cost:
         """Predict from figures measured with 4:2:0."""
@@ -106,7 +108,7 @@ class AdaptiveScheme(Scheme):
     def capacity(self, info: media.Info, frames: int) -> str:
         """Return the largest file that fits as it is."""
         rate, room = self.config.payload.rate, self.holds(info, frames)
-        return f"any file of up to {room / 1000:,.1f} kB, at {rate:g} bit per sample, {_risk(rate)}"
+        return f"any file of up to {room / 1000:,.1f} kB, at {rate:g} bit per sample, {risk.of_frames(rate)}"
 
     def holds(self, info: media.Info, frames: int, slots: int = 1) -> int:
         """See `Scheme`."""
@@ -144,10 +146,6 @@ class AdaptiveScheme(Scheme):
     def receiver(self, found: Found) -> "AdaptiveReceiver":
         """Make the receiver of what `probe` found."""
         return AdaptiveReceiver(found.metadata, *found.state)
-
-
-def _risk(rate: float) -> str:
-    return f"found in about {np.interp(rate, *zip(*_FOUND, strict=True)):.0f} % of frames (50: a guess)"
 
 
 def _metadata(info: media.Info, frames: int) -> Metadata:
@@ -214,7 +212,8 @@ class AdaptiveSender(Sender):
         """
         self._frames = len(plan.cover_clock.times)
         model, highest = scheme.config.model, _highest(first, plan.cover.pixel_format)
-        self._height, self._pricing = model.height, Pricing(highest, float(model.chroma), float(model.still))
+        self._height, self._params = model.height, scheme.params
+        self._pricing = Pricing(highest, float(model.chroma), float(model.still))
         samples, count = embedding.sample_count(first), settings.slots
         room = scheme.room(samples, len(embedding.free_of(first)), self._frames, count)
         with ExitStack() as files:
@@ -231,7 +230,7 @@ class AdaptiveSender(Sender):
             _Content(*content, self._salts, Slot(i, count), shape) for i, content in enumerate(filled)
         ]
         rate = count * 8 * (chunk + TAG_BYTES) / samples
-        self.announcement = f"{note}; {rate:.3f} bit per sample, {_risk(rate)}"
+        self.announcement = f"{note}; {rate:.3f} bit per sample, {risk.of_frames(rate)}"
         self.notes = (self.announcement,)
         self._waiting: list[Frame] = []  # the frame before, the next one to embed, and the one after it
         self._number, self._running = 0, deque()
@@ -280,7 +279,8 @@ class AdaptiveSender(Sender):
             planes, taken = header.embed(planes, self._salts[number], masters, headers)
             free[taken] = False
         orders = np.stack([content.chunks.order(number, len(free)) for content in self._contents])
-        stego = embedding.embed(planes, neighbours, orders, free, sealed, self._height, self._pricing)
+        settings = self._height, self._pricing, self._params
+        stego = embedding.embed(planes, neighbours, orders, free, sealed, *settings)
         if stego is None:
             raise UserError(
                 f"frame {number + 1} of the cover has too few samples that can be changed: take another cover"
