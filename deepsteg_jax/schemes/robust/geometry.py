@@ -23,6 +23,7 @@ from deepsteg_jax.models.symbols import BLOCK, MACROBLOCK, Carriers, block_scale
 from deepsteg_jax.schemes.robust import levels
 from deepsteg_jax.schemes.slots import ALONE, Slot
 
+SLOTS = 2  # at most
 TILE = 32  # blocks, after which the pattern repeats
 DENSITY = 1 / 34  # share of the blocks of each coefficient that are pilots
 _LOWEST = 3  # coefficients of a block that have pilots
@@ -109,13 +110,18 @@ class Grid(NamedTuple):
     there: np.ndarray  # bool [planes, coefficients, TILE, TILE]
     bits: np.ndarray  # uint8 [planes, coefficients, TILE, TILE, LEVELS], see `turned`
 
-    def symbols(self, carriers: Carriers, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return which symbols of a frame are pilots, int [n], and their bits, see `turned`, [n, LEVELS]."""
+    def symbols(
+        self, carriers: Carriers, rows: int, columns: int, slot: Slot = ALONE
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return which symbols of a frame are pilots, int [n], and their bits, see `turned`, [n, LEVELS].
+
+        In each further slot the pattern lies one block more to the right, so that one search finds all.
+        """
         indices, bits = [], []
         for k, (plane, coefficient, y, x) in enumerate(_blocks(carriers, rows, columns)):
             if plane in self.planes and coefficient in self.coefficients:
                 kind = self.planes.index(plane), self.coefficients.index(coefficient)
-                at = y % TILE, x % TILE
+                at = y % TILE, (x - slot.number) % TILE
                 there = self.there[kind][at].ravel()
                 indices.append(k * rows * columns + np.flatnonzero(there))
                 bits.append(self.bits[kind][at].reshape(-1, levels.LEVELS)[there])
@@ -158,8 +164,8 @@ def share(carriers: Carriers, rows: int, columns: int, slot: Slot) -> np.ndarray
     )
 
 
-def make_grid(carriers: Carriers, master: bytes, slot: Slot = ALONE) -> Grid:
-    """Return the pattern of the holder of a key in a slot; as many pilots as if there were no others."""
+def make_grid(carriers: Carriers, master: bytes) -> Grid:
+    """Return the pattern of the holder of a master key, in blocks of the first of SLOTS slots."""
     planes = tuple(sorted({plane for plane, *_ in _blocks(carriers, 1, 1)}))
     coefficients = _coefficients(carriers)[:_LOWEST]
     shape = len(planes), len(coefficients), TILE, TILE
@@ -168,7 +174,7 @@ def make_grid(carriers: Carriers, master: bytes, slot: Slot = ALONE) -> Grid:
     key = keys.subkey(master, "robust grid")
     plane, *others = np.indices(shape)
     order = numpy_permutation(key, 0, count)
-    order = order[_belongs(slot, np.array(planes)[plane], *others).ravel()[order]]
+    order = order[_belongs(Slot(0, SLOTS), np.array(planes)[plane], *others).ravel()[order]]
     there[order[: round(DENSITY * count)]] = True
     bits = numpy_bits(key, 1, count * levels.LEVELS).reshape(*shape, levels.LEVELS)
     return Grid(planes, coefficients, there.reshape(shape), bits)
@@ -191,8 +197,10 @@ class _Hit(NamedTuple):
     weights: np.ndarray  # of the frames
 
 
-def find(planes: tuple[np.ndarray, ...], grid: Grid, lines: int) -> Iterator[Geometry]:
-    """Yield geometries that received frames may have, the likeliest first; they differ in the size alone.
+def find(planes: tuple[np.ndarray, ...], grid: Grid, lines: int) -> Iterator[tuple[int, Geometry]]:
+    """Yield (number of the key's slot, geometry) that received frames may have.
+
+    For each number the likeliest size comes first; scale and offset are the same.
 
     Args:
         planes: of some consecutive frames, [n, h, w] each.
@@ -208,9 +216,10 @@ def find(planes: tuple[np.ndarray, ...], grid: Grid, lines: int) -> Iterator[Geo
         # A coarser search, for whole pictures alone, also thinks of other rates and shapes.
         shapes = chain(_uniform_scales(*scales), _other_scales(*scales))
         if hit := hit or _search(received, grid, shapes, _RATES, 2):
-            scale, offset = _refined(received, grid, hit)
-            for size in _sizes(ratio * scale * received.shape[2:], ratio * offset):
-                yield Geometry(size, tuple(scale), tuple(ratio * offset - scale * (top, left)))
+            for number, (scale, offset) in enumerate(_refined(received, grid, hit)):
+                for size in _sizes(ratio * scale * received.shape[2:], ratio * offset):
+                    placed = Geometry(size, tuple(scale), tuple(ratio * offset - scale * (top, left)))
+                    yield number, placed
 
 
 def _pictures(luma: np.ndarray) -> list[tuple[int, int, int, int]]:
@@ -350,8 +359,8 @@ def _agreement(planes, scale, offset, waves, points, weights, spacing, size):
     return jnp.abs(jnp.sum(z * jnp.conj(points)))
 
 
-def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> tuple[np.ndarray, np.ndarray]:
-    """Return the likeliest (scale, offset) near a hit; exactly that of a whole picture, if it is one."""
+def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the likeliest (scale, offset) near a hit for each slot; that of a whole picture, if it is one."""
     shape, middle = np.array(planes.shape[2:]), np.array(planes.shape[2:]) / 2
     few = max(4, min(len(planes), int(len(planes) * np.prod(_WINDOW) / np.prod(hit.scale * shape))))
     # The window begins with a whole block, some samples before the picture.
@@ -377,10 +386,13 @@ def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> tuple[np.ndarray, np.
         found = minimize(lambda x, d: -agreement(*moved(x), d), x, (spacing,), "Nelder-Mead", options=options)
         x = found.x
     scale, offset = moved(x)
-    plain = list(_plain(scale, offset, shape))
-    scores = [agreement(*place, spacing) for place in plain]
-    best = int(np.argmax(scores)) if plain else None
-    return plain[best] if plain and scores[best] > _AS_WELL * -found.fun else (scale, offset)
+    for slot in range(SLOTS):
+        right = np.array([0, slot * BLOCK])
+        plain = list(_plain(scale, offset + right, shape))
+        scores = [agreement(exact, at - right, spacing) for exact, at in plain]
+        best = int(np.argmax(scores)) if plain else None
+        likely = plain and scores[best] > _AS_WELL * -found.fun
+        yield plain[best] if likely else (scale, offset + right)
 
 
 def _plain(scale, offset, shape):

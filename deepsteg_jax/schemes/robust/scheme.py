@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice, product
 from typing import Any
 
 import jax
@@ -25,7 +25,7 @@ from deepsteg_jax.schemes.robust.geometry import Geometry
 from deepsteg_jax.schemes.robust.layout import SEGMENT
 from deepsteg_jax.schemes.robust.modem import Modem, planes_of, repeats_of
 from deepsteg_jax.schemes.robust.receiver import RobustReceiver, SegmentReceiver
-from deepsteg_jax.schemes.robust.segment import make_format, slot_key
+from deepsteg_jax.schemes.robust.segment import make_format
 from deepsteg_jax.schemes.robust.sender import RobustSender, SegmentSender
 from deepsteg_jax.schemes.robust.sound import sound_of
 from deepsteg_jax.schemes.slots import ALONE, Slot
@@ -38,6 +38,7 @@ _MOST_CRF, _MOST_QUALITY = 51, 100
 #     448x256    4.5 frames/s    1.0 GB at the peak, for any length (1280x720: 3.5 GB)
 #     stego, mean of ten clips at CRF 18: 0.056 bytes for each pixel of a frame; JPEG, quality 90: 0.41
 _PIXELS_PER_SECOND = 4.5 * 448 * 256
+_SLOT_SECONDS = 0.2  # for each further slot, as a share of those of the first
 _BYTES, _BYTES_PER_PIXEL = 660e6, 3_100  # memory: of the process, and of a pixel of one frame
 _STEGO_BYTES, _STILL_BYTES = 0.056, 0.41  # of a pixel
 
@@ -45,7 +46,7 @@ _STEGO_BYTES, _STILL_BYTES = 0.056, 0.41  # of a pixel
 class RobustScheme(Scheme):
     """Keeps its compiled programs; parameters of a side are loaded when it is first used."""
 
-    name, purpose, slots = "robust", "post", 2
+    name, purpose, slots = "robust", "post", geometry.SLOTS
 
     def __init__(self, config: ConfigDict, load_params: Callable[[str], Any]):
         """Take the whole config, and `load_params`, which returns the parameters of "hide" or "reveal".
@@ -63,11 +64,11 @@ class RobustScheme(Scheme):
         self.domain, self.pixel_format = ("planes", "yuv420p") if config.model.chroma else ("rgb", None)
         repeats_of(config)
 
-    def cost(self, height: int, width: int, frames: int) -> Cost:
+    def cost(self, height: int, width: int, frames: int, slots: int = 1) -> Cost:
         """Predict from figures measured with the shipped configs, whatever the quality of lossy outputs."""
         pixels = height * width
         return Cost(
-            frames * pixels / _PIXELS_PER_SECOND,
+            frames * pixels / _PIXELS_PER_SECOND * (1 + _SLOT_SECONDS * (slots - 1)),
             int(_BYTES + _BYTES_PER_PIXEL * pixels),
             frames * int((_STILL_BYTES if self.still else _STEGO_BYTES) * pixels),
             int(_BYTES + _BYTES_PER_PIXEL / 2 * pixels),
@@ -112,15 +113,11 @@ class RobustScheme(Scheme):
     def probe(self, stego: Stego, deriver: Deriver) -> Found | None:
         """See `Scheme`; receives until something can be read, for PROBE_FRAMES at most, in every slot."""
         master, size = deriver(MASTER_SALT), (stego.info.height, stego.info.width)
-        for slot in slots.every(self.slots):
+        as_it_is = product(slots.every(self.slots), [None])
+        for slot, placed in chain(as_it_is, self._places(stego, master)):
             with suppress(UserError):  # the frames are too small to carry anything as they are
-                receiver = self._listen(stego, self.segment_receiver(master, *size, slot))
-                if receiver.found:
-                    return Found(receiver.metadata, receiver, receiver.received)
-        for slot in slots.every(self.slots):
-            if placed := self._place(stego, master, slot):
-                segments = self.segment_receiver(master, *placed.size, slot, placed)
-                receiver = self._listen(stego, segments, placed.describe(*size))
+                segments = self.segment_receiver(master, *(placed.size if placed else size), slot, placed)
+                receiver = self._listen(stego, segments, placed.describe(*size) if placed else "")
                 if receiver.found:
                     return Found(receiver.metadata, receiver, receiver.received)
         return None
@@ -136,23 +133,29 @@ class RobustScheme(Scheme):
             receiver.end()
         return receiver
 
-    def _place(self, stego: Stego, master: bytes, slot: Slot) -> Geometry | None:
-        """Find how the received picture lies in the stego; None: it has no pilots of this key in the slot."""
+    def _places(self, stego: Stego, master: bytes) -> Iterator[tuple[Slot, Geometry]]:
+        """Yield the slots that this key may have, and how the received picture then lies in the stego."""
         frames = [planes_of(frame) for frame in islice(stego.frames(), _SKIPPED + geometry.FRAMES)]
         frames = frames[-geometry.FRAMES :]
-        carriers = symbol_model.carriers_of(self.config.model)
+        grid = geometry.make_grid(symbol_model.carriers_of(self.config.model), master)
         planes = tuple(np.stack(plane) for plane in zip(*frames, strict=True))
-        grid = geometry.make_grid(carriers, slot_key(master, slot), slot)
         found = list(geometry.find(planes, grid, self.config.lines))
-        if len(found) < 2:
-            return found[0] if found else None
-        # All have the same scale and offset: pilots tell which size is right.
+        for slot in slots.every(self.slots):
+            placed = [place for number, place in found if number == slot.number]
+            if len(placed) > 1:
+                placed = self._agreeing(frames, placed, master, slot)
+            yield from ((slot, place) for place in placed[:1])
+
+    def _agreeing(
+        self, frames: list[tuple], found: list[Geometry], master: bytes, slot: Slot
+    ) -> list[Geometry]:
+        """Return those of geometries of the same scale and offset whose size has the pilots of this key."""
         largest = tuple(max(sides) for sides in zip(*(placed.size for placed in found), strict=True))
         rectified = [found[0]._replace(size=largest).rectify(frame) for frame in frames]
         rows, columns = (side // symbol_model.MACROBLOCK for side in largest)
         values = np.stack([self._receiving.values(frame) for frame in rectified])
         values = values.reshape(len(frames), -1, rows, columns)
-        return next((placed for placed in found if self._agrees(values, placed.size, master, slot)), None)
+        return [placed for placed in found if self._agrees(values, placed.size, master, slot)]
 
     def _agrees(self, values: np.ndarray, size: tuple[int, int], master: bytes, slot: Slot) -> bool:
         """Return whether frames whose coefficients [n, k, rows, columns] are these have pilots of a size."""

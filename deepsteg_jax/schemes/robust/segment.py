@@ -45,11 +45,6 @@ class Format(NamedTuple):
         return Segment(self, number, header, indices, pilots)
 
 
-def slot_key(master: bytes, slot: Slot) -> bytes:
-    """Return the key that the holder of a master key uses in a slot."""
-    return master if slot == ALONE else keys.subkey(master, f"robust slot {slot.number} of {slot.of}")
-
-
 def make_format(config: ConfigDict, master: bytes, height: int, width: int, slot: Slot = ALONE) -> Format:
     """Return the format of a whole config for the holder of a key, in a slot of frames of one size.
 
@@ -58,11 +53,11 @@ def make_format(config: ConfigDict, master: bytes, height: int, width: int, slot
     """
     carriers, scale = symbol_model.carriers_of(config.model), block_scale(config.lines, height, width)
     shape = height // scale // MACROBLOCK, width // scale // MACROBLOCK
-    key = slot_key(master, slot)
-    own, grid = geometry.share(carriers, *shape, slot), geometry.make_grid(carriers, key, slot)
+    key = master if slot == ALONE else keys.subkey(master, f"robust slot {slot.number} of {slot.of}")
+    own, grid = geometry.share(carriers, *shape, slot), geometry.make_grid(carriers, master)
     return Format(
         layout.layers_of(config),
-        layout.make(key, own, header.BITS, config.overhead, grid.symbols(carriers, *shape)),
+        layout.make(key, own, header.BITS, config.overhead, grid.symbols(carriers, *shape, slot)),
         repeats_of(config),
         fine.make(config.fine, len(config.model.luma), key, slot),
         macroblocks_of(height, width),

@@ -120,7 +120,7 @@ def wire(monkeypatch):
     for module in (sender, receiver, scheme, sound):
         monkeypatch.setattr(module, "SEGMENT", SHORT_SEGMENT)
     monkeypatch.setattr(scheme, "PROBE_FRAMES", PROBE_FRAMES)
-    monkeypatch.setattr(scheme.RobustScheme, "_place", lambda self, stego, master, slot: None)
+    monkeypatch.setattr(scheme.RobustScheme, "_places", lambda self, stego, master: [])
     monkeypatch.setattr(scheme, "make_format", lambda config, *shared: shared)
     monkeypatch.setattr(scheme, "SegmentSender", SegmentSender)
     monkeypatch.setattr(scheme, "SegmentReceiver", SegmentReceiver)

@@ -10,7 +10,7 @@ from deepsteg_jax.schemes.robust import geometry, levels
 from deepsteg_jax.schemes.slots import Slot
 from tests.synthetic import in_planes, smooth
 
-KEY, OTHER = bytes(range(32)), bytes(32)
+KEY, OTHER = bytes([3]) * 32, bytes([7]) * 32  # whose grids are found in as small a picture
 SIZE, FRAMES = (192, 320), geometry.FRAMES
 SPACING = float(geometry.SPACINGS[11])
 CARRIERS = symbol_model.make_carriers((), (1.0,) * 3)
@@ -25,17 +25,22 @@ def stego():
 
 
 def _written(*grids):
-    """Planes of a cover with symbols, those of grids known."""
+    """Planes of a cover with symbols, those of a grid in each slot known."""
     cover = in_planes(smooth(FRAMES, *SIZE) // 2 + 60)
     rows, columns = (side // symbol_model.MACROBLOCK for side in SIZE)
     phases = np.random.default_rng(0).uniform(-0.5, 0.5, (FRAMES, len(CARRIERS.blocks) * rows * columns))
-    for grid in grids:
-        indices, bits = grid.symbols(CARRIERS, rows, columns)
+    for number, grid in enumerate(grids):
+        indices, bits = grid.symbols(CARRIERS, rows, columns, Slot(number, len(grids)))
         for number, line in enumerate(phases):
             line[indices] = levels.to_phases(geometry.turned(bits, number))
     phases = phases.reshape(FRAMES, -1, rows, columns).transpose(0, 2, 3, 1)
     written = symbol_model.write_symbols(tuple(cover), phases.astype(np.float32), SPACING, CARRIERS)
     return jax.tree.map(lambda x: np.asarray(x).astype(np.uint8), written)
+
+
+def _found(planes, grid, slot=0):
+    """The geometries for a number of a slot."""
+    return [placed for number, placed in geometry.find(planes, grid, 0) if number == slot]
 
 
 @pytest.fixture(autouse=True)
@@ -58,14 +63,14 @@ def _cropped(planes, top, bottom, left, right):
 
 @pytest.mark.parametrize("size", [(144, 240), (240, 398)])
 def test_a_whole_picture_has_its_size_again(stego, size):
-    (found,) = geometry.find(_scaled(stego, *size), GRID, 0)
+    (found,) = _found(_scaled(stego, *size), GRID)
     assert found.size == SIZE and found.offset == (0, 0)
     np.testing.assert_allclose(found.scale, np.array(SIZE) / size, rtol=1e-6)
 
 
 def test_what_was_cut_off_is_found(stego):
     received = _cropped(stego, 12, 10, 18, 8)
-    found = list(geometry.find(received, GRID, 0))
+    found = _found(received, GRID)
     assert SIZE in [placed.size for placed in found]
     for placed in found:
         np.testing.assert_allclose(placed.scale, 1, atol=0.01)
@@ -84,7 +89,7 @@ def test_bars_are_no_part_of_the_picture(stego):
         np.pad(plane, ((0, 0), (side, side), (0, 0)), constant_values=black)
         for plane, side, black in zip(stego, (40, 20, 20), (16, 128, 128), strict=True)
     ]
-    found = next(geometry.find(tuple(padded), GRID, 0))
+    found = _found(tuple(padded), GRID)[0]
     assert found == geometry.Geometry(SIZE, (1.0, 1.0), (-40.0, 0.0))
 
 
@@ -93,13 +98,13 @@ def test_another_key_or_an_innocent_picture_has_no_grid(stego):
     assert not list(geometry.find(tuple(in_planes(smooth(FRAMES, *SIZE))), GRID, 0))
 
 
-def test_two_slots_have_grids_of_as_many_pilots_each():
-    grids = [geometry.make_grid(CARRIERS, key, Slot(i, 2)) for i, key in enumerate((KEY, OTHER))]
-    assert not (grids[0].there & grids[1].there).any()
-    assert grids[0].there.sum() == grids[1].there.sum() == GRID.there.sum()
+def test_each_slot_has_a_grid_of_its_own():
+    """Of as many pilots as that of a stego without slots."""
+    grids = GRID, geometry.make_grid(CARRIERS, OTHER)
+    symbols = [grid.symbols(CARRIERS, 32, 32, Slot(i, 2))[0] for i, grid in enumerate(grids)]
+    assert len({*symbols[0], *symbols[1]}) == 2 * GRID.there.sum()
     received = _scaled(_written(*grids), 144, 240)
-    for grid in grids:
-        assert [placed.size for placed in geometry.find(received, grid, 0)] == [SIZE]
+    assert [_found(received, grid, slot)[0].size for slot, grid in enumerate(grids)] == [SIZE, SIZE]
 
 
 def test_places_do_not_depend_on_the_size():
@@ -121,9 +126,9 @@ def test_frames_that_were_dropped_or_stretched_are_found(stego, monkeypatch):
     """Of 60 frames a second 30 are left; a picture of a usual size gets another shape."""
     monkeypatch.setattr(geometry, "_SIZES", (SIZE,))
     monkeypatch.setattr(geometry, "_uniform_scales", lambda *_: [(1.0, 1.0)])
-    found = next(geometry.find(tuple(plane[::2] for plane in stego), GRID, 0))
+    _, found = next(geometry.find(tuple(plane[::2] for plane in stego), GRID, 0))
     assert found == geometry.Geometry(SIZE, (1.0, 1.0), (0.0, 0.0)) and not found.describe(*SIZE)
-    found = next(geometry.find(_scaled(stego, 192, 240), GRID, 0))
+    _, found = next(geometry.find(_scaled(stego, 192, 240), GRID, 0))
     assert found.size == SIZE and found.describe(192, 240) == "the stego was stretched to 240x192"
 
 
