@@ -15,7 +15,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from deepsteg_jax import commands
-from deepsteg_jax.cli import DONE, USAGE, exit_code, fail
+from deepsteg_jax.cli import DONE, USAGE, exit_code, fail, listed
 
 NEEDED = {
     "hide": ("cover", "secret", "output"),
@@ -37,8 +37,14 @@ flags.DEFINE_string(
     None,
     "hide: the video or image that everybody may see; live: also 0, 1, ... for a camera, or rtsp://, http://.",
 )
-flags.DEFINE_string(
+flags.DEFINE_multi_string(
     "secret", None, "hide, live: the video or image to be hidden; hide with configs/adaptive.py: any file."
+)
+flags.DEFINE_integer(
+    "slots",
+    1,
+    "hide: 2, 4 or 8: room for as many secrets; give --secret, and --key_file, once for each.",
+    lower_bound=1,
 )
 flags.DEFINE_string("stego", None, "reveal: the video or image with the secret inside.")
 flags.DEFINE_string("input", None, "enhance: the video or image to be enhanced.")
@@ -52,10 +58,10 @@ flags.DEFINE_string(
     "keygen: the key file; export: a folder; "
     "enhance: as reveal; live: a video, .mkv or .mp4, in place of the window.",
 )
-flags.DEFINE_string(
+flags.DEFINE_multi_string(
     "passphrase_file", None, "File whose first line is the passphrase (else DEEPSTEG_PASSPHRASE)."
 )
-flags.DEFINE_string("key_file", None, "Key file of --mode keygen, in place of a passphrase.")
+flags.DEFINE_multi_string("key_file", None, "Key file of --mode keygen, in place of a passphrase.")
 flags.DEFINE_bool("loop_cover", False, "hide: repeat a cover that is shorter than the secret.")
 flags.DEFINE_bool(
     "drop_tags",
@@ -92,6 +98,16 @@ def _define_settings(argv: list[str]) -> None:
             sys_argv=argv,
             allow_override=True,
         )
+
+
+def _value(name: str) -> Any:
+    """The value of a flag; of one that was given several times, which hide alone permits, a tuple."""
+    value = FLAGS[name].value
+    if not isinstance(value, list):
+        return value
+    if len(value) > 1 and FLAGS.mode != "hide":
+        raise flags.Error(f"--mode {FLAGS.mode} takes one --{name}")
+    return value[0] if len(value) == 1 else tuple(value)
 
 
 def _refuse_unused() -> None:
@@ -148,12 +164,12 @@ def _parse(argv: list[str]) -> commands.Options:
         name = config_flags.get_config_filename(FLAGS["config"])
         raise flags.Error(f"the config file {name!r} cannot be read")
     _refuse_unused()
-    missing = [name for name in NEEDED.get(FLAGS.mode, ()) if not FLAGS[name].value]
+    values = {name: _value(name) for name in commands.Options._fields}
+    missing = [name for name in NEEDED.get(FLAGS.mode, ()) if "" in (listed(values[name]) or [""])]
     if missing and not FLAGS.print_config:
         raise flags.Error(f"--mode {FLAGS.mode} needs {' and '.join('--' + name for name in missing)}")
     name = config_flags.get_config_filename(FLAGS["config"]).rpartition("/")[2].partition(".py")[0]
     workdir = FLAGS.workdir or f"runs/{name}"
-    values = {name: FLAGS[name].value for name in commands.Options._fields}
     return commands.Options(**values | {"workdir": workdir})
 
 

@@ -20,6 +20,7 @@ from deepsteg_jax.keys import Credential
 from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.pipeline import Report
 from deepsteg_jax.schemes.base import Purpose, Scheme
+from deepsteg_jax.schemes.slots import check as check_slots
 
 SHIPPED = ("video", "image", "adaptive", "adaptive_jpeg", "robust", "robust_image")
 """The names of the shipped checkpoints."""
@@ -321,6 +322,7 @@ def hiding_memory(
     purpose: Purpose | None = None,
     scheme: str | None = None,
     changes: Mapping[str, Any] | None = None,
+    slots: int = 1,
     **others: Any,
 ) -> int:
     """Predict the peak memory in bytes of a process that calls `hide_file` with the same arguments.
@@ -330,7 +332,7 @@ def hiding_memory(
     """
     info = media.probe(sample_clips.resolve(fspath(cover)))
     made = _suitable(fspath(cover), fspath(output), purpose, scheme, changes)
-    return pipeline.cost(made, info).memory_bytes
+    return pipeline.cost(made, info, slots).memory_bytes
 
 
 def revealing_memory(stego: str | PathLike) -> int:
@@ -344,15 +346,16 @@ def revealing_memory(stego: str | PathLike) -> int:
     return max(pipeline.cost(_shipped.scheme(name), info).revealing_bytes for name in names)
 
 
-def describe(path: str | PathLike, purpose: Purpose | None = None) -> str:
+def describe(path: str | PathLike, purpose: Purpose | None = None, slots: int = 1) -> str:
     """Describe a file and the cost of hiding in it; never look for a secret.
 
     Args:
         path: of a clip or an image.
-        purpose: see `hide_file`; None: all of them.
+        purpose: see `hide_file`; None: all of them that have as many slots.
+        slots: see `hide_file`.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or there are no schemes of this purpose with as many slots.
     """
     path = sample_clips.resolve(fspath(path))
     info = media.probe(path)
@@ -362,17 +365,29 @@ def describe(path: str | PathLike, purpose: Purpose | None = None) -> str:
         f"{path}: {info.width}x{info.height}, {frames} frames"
         + ("" if info.is_image else f", {seconds:.1f} s")
     ]
-    for name in [purpose] if purpose else ["file", "post"]:
-        made = _shipped.scheme(_shipped.for_cover(info, name, path if info.coefficients else None))
-        cost = made.cost(info.height, info.width, frames)
-        size = cost.stego_bytes or media.size_of(path)
-        lines.append(
-            f"--for {name} ({made.name}): holds {made.capacity(info, frames)}; about "
-            f"{_duration(cost.seconds)} on two cores, "
-            f"{cost.memory_bytes / 2**30:.1f} GiB of memory, a stego of {size / 2**20:.1f} MiB; "
-            f"{SURVIVES[made.purpose]}"
-        )
+    kept = path if info.coefficients and slots == 1 else None
+    names = [purpose] if purpose else ["file", "post"]
+    found = {name: _shipped.scheme(_shipped.for_cover(info, name, kept)) for name in names}
+    roomiest = max(found.values(), key=lambda made: made.slots)
+    check_slots(roomiest.slots, slots, 1, False, roomiest.name)
+    lines += [
+        _described(made, name, path, info, frames, slots)
+        for name, made in found.items()
+        if slots <= made.slots
+    ]
     return "\n".join(lines)
+
+
+def _described(made: Scheme, purpose: str, path: str, info: media.Info, frames: int, slots: int) -> str:
+    """Say what a scheme can hide in a file, and at what cost."""
+    cost = made.cost(info.height, info.width, frames, slots)
+    size = cost.stego_bytes or media.size_of(path)
+    return (
+        f"--for {purpose} ({made.name}): holds {made.capacity(info, frames, slots)}; about "
+        f"{_duration(cost.seconds)} on two cores, "
+        f"{cost.memory_bytes / 2**30:.1f} GiB of memory, a stego of {size / 2**20:.1f} MiB; "
+        f"{SURVIVES[made.purpose]}"
+    )
 
 
 def _duration(seconds: float) -> str:

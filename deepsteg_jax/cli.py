@@ -140,14 +140,7 @@ def _add_hide(commands: Any, batch: bool) -> None:
         _add_key(hide, each="; once for each SECRET", action="append", default=[])
     _add_purpose(hide)
     hide.add_argument("--scheme", metavar="NAME", help="how to hide, in place of what --for chooses")
-    hide.add_argument(
-        "--slots",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="2, 4 or 8: room for as many secrets, each with a key of its own, which are asked for in turn; "
-        "nothing tells how many there are",
-    )
+    _add_slots(hide)
     hide.add_argument(
         "--loop-cover",
         "--loop_cover",  # as messages call it, which main.py shares
@@ -215,6 +208,7 @@ def _add_info(commands: Any) -> None:
     info = _add(commands, "info", _info, "describe a file, and what it can hide as a cover")
     info.add_argument("file", metavar="FILE", help="a video or picture")
     _add_purpose(info)
+    _add_slots(info)
 
 
 def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> _Parser:
@@ -230,6 +224,17 @@ def _add_purpose(command: _Parser) -> None:
         choices=PURPOSES,
         help="what the stego must survive: exact copies (file), re-encoding (post), or hide frame by frame "
         "(live); by default the suffix decides",
+    )
+
+
+def _add_slots(command: _Parser) -> None:
+    command.add_argument(
+        "--slots",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="2, 4 or 8: room for as many secrets, each with a key of its own, which are asked for in turn; "
+        "nothing tells how many there are",
     )
 
 
@@ -304,7 +309,7 @@ def _hide(options: argparse.Namespace) -> None:
             options.cover,
             options.secret,
             options.output,
-            lambda: _asked_for_each(options, bar),
+            lambda: asked_for_each(options, bar),
             purpose=options.purpose,
             scheme=options.scheme,
             changes=options.changes,
@@ -373,7 +378,7 @@ def _app(options: argparse.Namespace) -> None:
 def _info(options: argparse.Namespace) -> None:
     from deepsteg_jax import api
 
-    print(api.describe(options.file, purpose=options.purpose))
+    print(api.describe(options.file, purpose=options.purpose, slots=options.slots))
 
 
 def asked(options: Any, bar: Any) -> str | bytes:
@@ -386,18 +391,21 @@ def asked(options: Any, bar: Any) -> str | bytes:
     return key
 
 
-def _asked_for_each(options: argparse.Namespace, bar: Any) -> list[str | bytes]:
+def listed(given: Any) -> list[str]:
+    """Return what was given never, once or several times as a list."""
+    return [given] if isinstance(given, str) else list(given or ())
+
+
+def asked_for_each(options: Any, bar: Any) -> list[str | bytes]:
     """Read the key of each secret, from the files that were given or at the prompt, in turn."""
-    secrets = options.secret
-    given = options.passphrase_file or options.key_file
-    if given and len(given) != len(secrets):
-        raise UserError(f"{len(secrets)} secrets need as many keys, and {len(given)} are given: one for each")
+    secrets, names = listed(options.secret), ("passphrase_file", "key_file")
+    given = {name: files for name in names if (files := listed(getattr(options, name)))}
     found = []
+    for count in map(len, given.values()):
+        if count != len(secrets):
+            raise UserError(f"{len(secrets)} secrets need as many keys, and {count} are given: one for each")
     for i, secret in enumerate(secrets):
-        files = {
-            name: getattr(options, name)[i] if getattr(options, name) else None
-            for name in ("passphrase_file", "key_file")
-        }
+        files = dict.fromkeys(names) | {name: paths[i] for name, paths in given.items()}
         if len(secrets) > 1 and not given:
             announce(f"for {secret}:")
         found.append(asked(argparse.Namespace(**files), bar))

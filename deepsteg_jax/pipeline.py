@@ -110,7 +110,7 @@ def hide(
     check_output(scheme, output, info, inputs)
     media.check_tracks(cover, output)
     _check_fits(scheme, plan, settings.slots)
-    memory.check(cost(scheme, info).memory_bytes, f"hiding in {info.width}x{info.height}")
+    memory.check(cost(scheme, info, settings.slots).memory_bytes, f"hiding in {info.width}x{info.height}")
     measured = scheme.measure(timed.frame for timed in read(cover))
     one = pictures and settings.slots == 1
     pairs = _paired(scheme, plan, read) if one else _unpaired(plan, read)
@@ -145,14 +145,15 @@ def _check_fits(scheme: Scheme, plan: Plan, count: int) -> None:
             payload.check(Path(each.secret_path), room)
 
 
-def cost(scheme: Scheme, info: media.Info) -> Cost:
-    """Return the cost of a scheme for a file like `info`; memory does not grow with its length."""
-    return scheme.cost(info.height, info.width, 1 if info.is_image else 2)
+def cost(scheme: Scheme, info: media.Info, count: int = 1) -> Cost:
+    """Return the cost of `count` slots for a file like `info`; memory does not grow with its length."""
+    return scheme.cost(info.height, info.width, 1 if info.is_image else 2, count)
 
 
 def _announcement(scheme: Scheme, plan: Plan, output: Any, sender: Sender, settings: Settings) -> str:
     """Say what will be done, before the work; of slots nothing that depends on their content."""
-    size = scheme.cost(plan.cover.height, plan.cover.width, len(plan.cover_clock.times)).stego_bytes
+    about = plan.cover.height, plan.cover.width, len(plan.cover_clock.times)
+    size = scheme.cost(*about, settings.slots).stego_bytes
     size = size * plan.schedule.passes or media.size_of(plan.cover_path)
     parts = sender.announcement, _shrunk(plan) if settings.slots == 1 else ""
     return f"{'; '.join(filter(None, parts))}{_about(output, size)}".removeprefix("; ")

@@ -110,7 +110,7 @@ class PlaneScheme(Scheme):
     name, purpose, domain, accepts, slots = "planes", "file", "planes", "bytes", 2
     TAG, SALT = b"here", b"planes of a test"
 
-    def cost(self, height, width, frames):
+    def cost(self, height, width, frames, slots=1):
         size = height * width
         return Cost(1e-8 * size * frames, 10 * size, size * frames, 10 * size)
 

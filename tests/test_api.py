@@ -277,6 +277,17 @@ def test_a_file_is_described_by_what_it_holds(files):
     assert line.endswith(api.SURVIVES["file"])
 
 
+def test_slots_are_described_by_what_each_holds(files):
+    frames = noise(3, 128, 128, low=60, high=190)
+    cover = film(files / "larger.mp4", frames, codec="libx264", pixel_format="yuv420p")
+    file, post = api.describe(cover, slots=2).splitlines()[1:]
+    assert "holds any file of up to 0.4 kB in each of 2 slots, at 0.1 bit" in file
+    assert "holds a secret of up to 128x128, as long as itself in each of 2 slots; about" in post
+    assert len(api.describe(cover, slots=4).splitlines()) == 2
+    with pytest.raises(UserError, match="the scheme robust has 2 slots at most"):
+        api.describe(cover, "post", slots=4)
+
+
 def test_a_grey_picture_holds_a_third(tmp_path):
     grey = np.repeat(noise(1, 128, 128)[..., :1], 3, axis=3)
     lines = [

@@ -223,9 +223,11 @@ def test_files_are_looked_at_before_the_passphrase_is_asked_for(run, folder, mon
 
 
 def test_info(run, monkeypatch):
-    monkeypatch.setattr(api, "describe", lambda path, purpose: f"{path} for {purpose}", raising=False)
-    assert run("info", "cover.mkv", "--for=file")[:2] == (0, "cover.mkv for file\n")
-    assert run("info", "cover.mkv")[:2] == (0, "cover.mkv for None\n")
+    monkeypatch.setattr(
+        api, "describe", lambda path, purpose, slots: f"{path} {purpose} {slots}", raising=False
+    )
+    assert run("info", "cover.mkv", "--for=file", "--slots=4")[:2] == (0, "cover.mkv file 4\n")
+    assert run("info", "cover.mkv")[:2] == (0, "cover.mkv None 1\n")
 
 
 @pytest.mark.parametrize(

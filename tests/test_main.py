@@ -187,6 +187,10 @@ USAGE_ERRORS = {
     "hide without files": (HIDE[:2], "needs --cover and --secret and --output;"),
     "hide without a cover": ([*HIDE[:2], *HIDE[3:]], "needs --cover;"),
     "empty name": ([*HIDE, "--secret="], "needs --secret;"),
+    "two of what a mode takes once": (
+        [VIDEO, "--mode=reveal", "--key_file=a", "--key_file=b"],
+        "--mode reveal takes one --key_file;",
+    ),
     "reveal without files": ([VIDEO, "--mode=reveal"], "needs --stego and --output"),
     "keygen without an output": ([VIDEO, "--mode=keygen"], "keygen needs --output;"),
     "stray argument": ([VIDEO, "stray"], "stray"),
@@ -347,6 +351,27 @@ def test_hide_and_reveal_a_file(call, cover, tmp_path):
     assert (tmp_path / "out/notes.txt").read_bytes() == bytes(range(100))
     wrong = call(*ADAPTIVE, "--mode=reveal", "--enhance_revealed", *given)
     assert wrong.code == 1 and wrong.line.startswith("main.py: the secret is a file that cannot be enhanced")
+
+
+def test_hide_two_files_in_slots(call, tmp_path):
+    frames = noise(4, 96, 96, low=60, high=190)
+    film(tmp_path / "cover.mp4", frames, codec="libx264", pixel_format="yuv420p")
+    given = [f"--cover={tmp_path}/cover.mp4", f"--output={tmp_path}/stego.mp4", "--slots=2"]
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+        (tmp_path / f"{name}.key").write_bytes(32 * name.encode())
+        given += [f"--secret={tmp_path}/{name}", f"--key_file={tmp_path}/{name}.key"]
+    assert "2 secrets need as many keys, and 1 are given" in call(*ADAPTIVE, "--mode=hide", *given[:-1]).line
+    hidden = call(*ADAPTIVE, "--mode=hide", *given)
+    assert hidden.code == 0 and "2 slots of 0.3 kB" in hidden.err
+    for name in "ab":
+        given = (
+            f"--stego={tmp_path}/stego.mp4",
+            f"--output={tmp_path}/out",
+            f"--key_file={tmp_path}/{name}.key",
+        )
+        assert call(*ADAPTIVE, "--mode=reveal", *given).code == 0
+        assert (tmp_path / "out").read_text() == name
 
 
 def test_modes_without_sense_for_a_scheme_of_files(call, cover, tmp_path):

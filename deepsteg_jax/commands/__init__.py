@@ -31,16 +31,17 @@ SETTINGS = {"live": settings.LIVE, "enhance": settings.ENHANCE, "export": settin
 
 
 class Options(NamedTuple):
-    """The command line besides the config."""
+    """The command line besides the config; hide may be given several of some."""
 
     workdir: str
     cover: str | None = None
-    secret: str | None = None
+    secret: str | tuple[str, ...] | None = None
     stego: str | None = None
     input: str | None = None
     output: str | None = None
-    passphrase_file: str | None = None
-    key_file: str | None = None
+    passphrase_file: str | tuple[str, ...] | None = None
+    key_file: str | tuple[str, ...] | None = None
+    slots: int = 1
     loop_cover: bool = False
     drop_tags: bool = False
     coordinator: str | None = None

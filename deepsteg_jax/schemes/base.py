@@ -24,6 +24,7 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.export.graphs import Arrays, Graph, Shape
 from deepsteg_jax.keys import Credential, Deriver
 from deepsteg_jax.plan import Plan
+from deepsteg_jax.schemes.slots import in_each
 
 Purpose = Literal["file", "post", "live"]
 
@@ -223,12 +224,12 @@ class Scheme(ABC):
     """Whether it is made for single images."""
 
     @abstractmethod
-    def cost(self, height: int, width: int, frames: int) -> Cost:
+    def cost(self, height: int, width: int, frames: int, slots: int = 1) -> Cost:
         """Predict what hiding in a cover of this size takes."""
 
-    def capacity(self, info: media.Info, frames: int) -> str:
+    def capacity(self, info: media.Info, frames: int, slots: int = 1) -> str:
         """Say what a cover like `info`, with this number of frames, can hold."""
-        return f"a secret of up to {info.width}x{info.height}, as long as itself"
+        return f"a secret of up to {info.width}x{info.height}, as long as itself{in_each(slots)}"
 
     def holds(self, info: media.Info, frames: int, slots: int = 1) -> int | None:
         """Return the bytes of the largest file that fits into a slot as it is; None: pictures travel."""

@@ -45,6 +45,7 @@ OGG_HEADER = 160  # bytes: the least in a packet of large frames, so that one ho
 
 # Measured with block_dct on two cores, file to file; other models take longer.
 _SECONDS_PER_PIXEL = 3e-7
+_SLOT_SECONDS = 0.6  # for each further slot, as a share of those of the first
 _STEGO_BYTES_PER_PIXEL = 1.1  # FFV1 with noise in its low bits
 # Memory: of a process that compiles; of a pixel of an image; of a pixel of a video in files and queues,
 # and for every frame in one call of the compiled graph. To reveal, the share of these of a pixel.
@@ -106,12 +107,12 @@ class PixelScheme(Scheme):
             model.modulus = modulus
         return models.build(model)
 
-    def cost(self, height: int, width: int, frames: int) -> Cost:
+    def cost(self, height: int, width: int, frames: int, slots: int = 1) -> Cost:
         """Predict from figures measured with block_dct."""
         pixels, at_once = height * width, chunk_frames(self.group, height, width)
         each = _STILL_BYTES if frames == 1 else _STREAM_BYTES + _CALL_BYTES * at_once
         return Cost(
-            pixels * frames * _SECONDS_PER_PIXEL,
+            pixels * frames * _SECONDS_PER_PIXEL * (1 + _SLOT_SECONDS * (slots - 1)),
             int(_BYTES + each * pixels),
             int(_STEGO_BYTES_PER_PIXEL * pixels * frames),
             int(_BYTES + _REVEALING * each * pixels),

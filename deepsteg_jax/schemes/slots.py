@@ -49,6 +49,11 @@ def check(most: int, wanted: int, secrets: int, loop_cover: bool, scheme: str) -
         raise UserError("a cover with slots cannot be repeated: give a longer cover")
 
 
+def in_each(slots: int) -> str:
+    """Return the words that make one slot's capacity that of all."""
+    return f" in each of {slots} slots" if slots > 1 else ""
+
+
 def deal(secrets: Iterable[tuple[Any, keys.Credential]], nothing: Any, slots: int) -> list[tuple]:
     """Return the content and key of each slot, shuffled: the secrets, then `nothing` with random keys."""
     filled = list(secrets)

@@ -62,7 +62,7 @@ class JpegScheme(Scheme):
         if config.model.chroma <= 0:
             raise UserError("config.model.chroma must be more than 0")
 
-    def cost(self, height: int, width: int, frames: int) -> Cost:
+    def cost(self, height: int, width: int, frames: int, slots: int = 1) -> Cost:
         """Predict an upper bound from figures measured with 4:4:4, of 0.9 and 3.7 million pixels."""
         pixels = height * width
         memory = int(_BYTES + _BYTES_PER_PIXEL * pixels)
@@ -72,7 +72,7 @@ class JpegScheme(Scheme):
         """Return the bytes that a picture with that many AC coefficients other than 0 carries."""
         return max(0, int(self.config.payload.rate * nonzero) // 8 - _OVERHEAD)
 
-    def capacity(self, info: media.Info, frames: int) -> str:
+    def capacity(self, info: media.Info, frames: int, slots: int = 1) -> str:
         """Return the largest file that fits as it is."""
         room = self.holds(info, frames)
         return f"any file of up to {room / 1000:,.1f} kB, at {self.config.payload.rate:g} bit per coefficient"

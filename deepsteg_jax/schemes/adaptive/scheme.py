@@ -46,7 +46,7 @@ from deepsteg_jax.schemes.base import (
     ranges,
 )
 from deepsteg_jax.schemes.payload import Payload
-from deepsteg_jax.schemes.slots import Slot
+from deepsteg_jax.schemes.slots import Slot, in_each
 
 DENSEST = 0.6  # bits per sample that is embedded in
 _WORKERS = 2  # frames that are embedded at once
@@ -80,8 +80,8 @@ class AdaptiveScheme(Scheme):
         """The parameters of learned costs; None: HILL."""
         return self._load("hide") if self.config.model.name == "adaptive_learned" else None
 
-    def cost(self, height: int, width: int, frames: int) -> Cost:
-        """Predict from figures measured with 4:2:0."""
+    def cost(self, height: int, width: int, frames: int, slots: int = 1) -> Cost:
+        """Predict from figures measured with 4:2:0; slots share out what one would take."""
         samples = 1.5 * height * width
         return Cost(
             _SECONDS_PER_SAMPLE * samples * frames,
@@ -105,10 +105,11 @@ class AdaptiveScheme(Scheme):
         bits = min(self.config.payload.rate * samples, DENSEST * left) / slots
         return frames * max(0, int(bits) // 8 - TAG_BYTES)
 
-    def capacity(self, info: media.Info, frames: int) -> str:
+    def capacity(self, info: media.Info, frames: int, slots: int = 1) -> str:
         """Return the largest file that fits as it is."""
-        rate, room = self.config.payload.rate, self.holds(info, frames)
-        return f"any file of up to {room / 1000:,.1f} kB, at {rate:g} bit per sample, {risk.of_frames(rate)}"
+        rate = self.config.payload.rate
+        room = f"{self.holds(info, frames, slots) / 1000:,.1f} kB{in_each(slots)}"
+        return f"any file of up to {room}, at {rate:g} bit per sample, {risk.of_frames(rate)}"
 
     def holds(self, info: media.Info, frames: int, slots: int = 1) -> int:
         """See `Scheme`."""
