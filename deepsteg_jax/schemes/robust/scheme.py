@@ -38,8 +38,9 @@ _MOST_CRF, _MOST_QUALITY = 51, 100
 #     448x256    4.5 frames/s    1.0 GB at the peak, for any length (1280x720: 3.5 GB)
 #     stego, mean of ten clips at CRF 18: 0.056 bytes for each pixel of a frame; JPEG, quality 90: 0.41
 _PIXELS_PER_SECOND = 4.5 * 448 * 256
-_SLOT_SECONDS = 0.2  # for each further slot, as a share of those of the first
+_SLOT_SECONDS = 0.9  # for each further slot, as a share of those of the first: secrets take most
 _BYTES, _BYTES_PER_PIXEL = 660e6, 3_100  # memory: of the process, and of a pixel of one frame
+_SLOT_BYTES_PER_PIXEL = 1_600  # of memory, for each further slot
 _STEGO_BYTES, _STILL_BYTES = 0.056, 0.41  # of a pixel
 
 
@@ -69,7 +70,7 @@ class RobustScheme(Scheme):
         pixels = height * width
         return Cost(
             frames * pixels / _PIXELS_PER_SECOND * (1 + _SLOT_SECONDS * (slots - 1)),
-            int(_BYTES + _BYTES_PER_PIXEL * pixels),
+            int(_BYTES + (_BYTES_PER_PIXEL + _SLOT_BYTES_PER_PIXEL * (slots - 1)) * pixels),
             frames * int((_STILL_BYTES if self.still else _STEGO_BYTES) * pixels),
             int(_BYTES + _BYTES_PER_PIXEL / 2 * pixels),
         )

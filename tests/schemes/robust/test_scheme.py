@@ -294,7 +294,8 @@ def test_larger_and_longer_covers_cost_more():
     assert larger.seconds == longer.seconds == 2 * small.seconds
     assert larger.memory_bytes > small.memory_bytes == longer.memory_bytes
     assert longer.stego_bytes == 2 * small.stego_bytes > 0
-    assert small.seconds < robust.cost(64, 64, 10, slots=2).seconds < longer.seconds
+    slots = robust.cost(64, 64, 10, slots=2)
+    assert small.seconds < slots.seconds < longer.seconds and slots.memory_bytes > small.memory_bytes
 
 
 @pytest.mark.parametrize("variant", ["", "image"])
