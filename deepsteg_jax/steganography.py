@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 from deepsteg_jax import cipher
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import Model
+from deepsteg_jax.models.base import Revealed
 from deepsteg_jax.shapes import Array, Frames, Index, Key
 from deepsteg_jax.shuffle import shuffle_blocks, unshuffle_blocks
 from deepsteg_jax.stripes import map_batch
@@ -129,15 +130,24 @@ def reveal(
     stego: Shaped[Array, "b *t h w 3"],
 ) -> Shaped[Array, "b *t h w 3"]:
     """Reveal and decipher a batch; arguments as for `hide`, the revealed secret is about [0, 1], or uint8."""
+    return inspect(model, shuffle, params, keys, first_frames, stego).pictures
+
+
+def inspect(
+    model: Model, shuffle: ConfigDict, params: Any, keys: Array, first_frames: Array, stego: Array
+) -> Revealed:
+    """Reveal as `reveal` does, and say how much of each example is wrong, as far as the model notices."""
     keyed, eight_bits = transform(shuffle), stego.dtype == jnp.uint8
     if shuffle.moves == "cover":
         stego = _each(keyed, keyed.encipher, stego, keys, first_frames)
-    revealed = model.reveal(params, _unit(stego))
+    look = model.inspect or (lambda *given: Revealed(model.reveal(*given), jnp.zeros(len(stego))))
+    revealed, spoilt = look(params, _unit(stego))
     if eight_bits and (keyed.moves_samples or shuffle.moves != "secret"):
         revealed = _levels(revealed)
     if shuffle.moves == "secret":
         revealed = _each(keyed, keyed.decipher, revealed, keys, first_frames)
-    return _levels(revealed) if eight_bits and revealed.dtype != jnp.uint8 else revealed
+    revealed = _levels(revealed) if eight_bits and revealed.dtype != jnp.uint8 else revealed
+    return Revealed(revealed, spoilt)
 
 
 def _grouped(frames, group):
@@ -162,14 +172,14 @@ class Codec:
             return stego.reshape(-1, *stego.shape[-3:])
 
         @partial(jax.jit, static_argnames="group")
-        def reveal_frames(params, key, first_frame, stego, group):
+        def inspect_frames(params, key, first_frame, stego, group):
             stego = _grouped(stego, group)
             keys = jnp.broadcast_to(key, (len(stego), 8))
             first_frames = first_frame + group * jnp.arange(len(stego))
-            revealed = reveal(model, shuffle, params, keys, first_frames, stego)
-            return revealed.reshape(-1, *revealed.shape[-3:])
+            revealed, spoilt = inspect(model, shuffle, params, keys, first_frames, stego)
+            return Revealed(revealed.reshape(-1, *revealed.shape[-3:]), jnp.repeat(spoilt, group))
 
-        self._hide, self._reveal = hide_frames, reveal_frames
+        self._hide, self._inspect = hide_frames, inspect_frames
 
     def _group(self, count: int) -> int:
         """Return the group length for `count` frames: whole groups, or one shorter group at a clip's end."""
@@ -185,4 +195,8 @@ class Codec:
 
     def reveal(self, params: Any, key: Key, first_frame: Index, stego: Frames) -> Frames:
         """Reveal n consecutive frames, n as they were hidden."""
-        return self._reveal(params, key, first_frame, stego, group=self._group(len(stego)))
+        return self.inspect(params, key, first_frame, stego).pictures
+
+    def inspect(self, params: Any, key: Key, first_frame: Index, stego: Frames) -> Revealed:
+        """Reveal as `reveal` does, with the share of each frame, [n], that is known to be wrong."""
+        return self._inspect(params, key, first_frame, stego, group=self._group(len(stego)))

@@ -97,12 +97,6 @@ def measure_clipped(config: ConfigDict, params: dict, clips: list[np.ndarray]) -
         return measure_model(config, params, clips)
 
 
-def measure_one_level(config: ConfigDict, params: dict, clips: list[np.ndarray]) -> dict:
-    """The model with one water level for all cells: no share of them is one step finer."""
-    with patch.object(block_dct, "SHARE_BITS", 0):
-        return measure_model(config, params, clips)
-
-
 def prediction_bound(config: ConfigDict, params: dict, clips: list[np.ndarray]) -> float:
     """What predicting every DC coefficient from its four true neighbours could bring, in dB, at most.
 
@@ -160,9 +154,8 @@ def rows_of(name: str, arguments, clips: list[np.ndarray]) -> dict[str, dict]:
         rows["the same codebook without the network"] = row(config, measure_model(config, params, clips))
     if name != "default":
         return rows
-    clipped, one_level = (f(config, params, clips) for f in (measure_clipped, measure_one_level))
+    clipped = measure_clipped(config, params, clips)
     rows["saturated samples clipped, not moved to the next valid value"] = row(config, clipped)
-    rows["one water level for all cells"] = row(config, one_level)
     config.model.modulus = 2
     rows["D = 2, trained at D = 3"] = row(config, measure_model(config, params, clips))
     config.model.modulus = 3

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from deepsteg_jax import cipher, evaluation, keys, loading, media, metrics, plots, sample_clips
 from deepsteg_jax.keystream import permutation
 from deepsteg_jax.models import block_dct
+from deepsteg_jax.models.quantiser import make_quantiser
 from experiments import common, tables
 from experiments.entries import ENTRIES
 
@@ -31,7 +32,7 @@ REFILLS = 8  # rounds of taking out badly placed pieces and filling the holes ag
 # Gallagher's nine extra gradients, which keep the covariance at a flat edge regular; four times as large
 # as his, which serves small pieces and the noise of a revealed frame better.
 EXTRA = 4 * np.concatenate([np.zeros((1, 3)), np.ones((1, 3)), -np.ones((1, 3)), np.eye(3), -np.eye(3)])
-HEADER = sum(block_dct.header_digits(3))  # samples
+HEADER = block_dct.sizes_of((1, SIZE, SIZE, 3), 64, make_quantiser(3)).ends[-1]  # samples
 PICTURE = ("sample:bikes.mp4", "sample:bigbuckbunny.mp4")  # cover and secret
 
 # --- the solver ----------------------------------------------------------------------------------

@@ -195,7 +195,6 @@ VARIANTS = {
     "codebook not trained (power law)": "codebook not trained (power law)",
     "8 classes": "8 classes",
     "t = 1": "t = 1",
-    "one water level for all cells": "one water level for all cells",
     "saturated samples clipped, not moved to the next valid value": "saturated samples clipped",
     "refinement network, learning rate 3e-3": "refinement network",
     "the same codebook without the network": "its codebook, no network",

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax import keys, media
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.models.base import Revealed
 from deepsteg_jax.schemes.base import Cost, Found, Metadata, Receiver, Scheme, Sender
 from deepsteg_jax.schemes.pixels import PixelScheme
 
@@ -66,6 +67,10 @@ class PlainCodec:
     def reveal(self, params, key, first_frame, stego):
         self.note("reveal", key, first_frame, len(stego))
         return stego << 4
+
+    def inspect(self, *given):
+        revealed = self.reveal(*given)
+        return Revealed(revealed, np.zeros(len(revealed)))
 
 
 class PlainScheme(PixelScheme):

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 from skimage.metrics import structural_similarity
 
 from deepsteg_jax import cluster, evaluation, media
-from tests.helpers import PlainScheme, read_stack
+from tests.helpers import PlainCodec, PlainScheme, read_stack
 from tests.synthetic import noise, save
 
 
@@ -200,7 +200,7 @@ def test_images_of_a_folder_are_cropped_in_the_centre(tmp_path):
         np.testing.assert_array_equal(row["cover"], picture[0, 4:20, 5:25])
 
 
-class KeyedCodec:
+class KeyedCodec(PlainCodec):
     """Stands in for a compiled model: the stego is the secret plus noise that only the key gives."""
 
     frames = 2

@@ -39,6 +39,14 @@ def rematerialise(module: type[nn.Module], config: ConfigDict, methods: tuple[st
     return nn.remat(module, methods=list(methods)) if config.get("remat", False) else module
 
 
+class Revealed(NamedTuple):
+    """What was revealed, and how much of it is known to be wrong."""
+
+    pictures: jax.Array
+    spoilt: jax.Array
+    """[...]: share in [0, 1] of each group's blocks whose code contradicts itself."""
+
+
 class Digits(NamedTuple):
     """The halves of a model that describes a secret by digits modulo D, wherever they are then written."""
 
@@ -46,8 +54,8 @@ class Digits(NamedTuple):
     """encode(params["hide"], secret [t, h, w, 3], count) -> digits [count], -1 where none is needed; `count`
     is a multiple of t."""
 
-    decode: Callable[[Any, jax.Array, tuple[int, ...]], jax.Array]
-    """decode(params["reveal"], digits [count], (t, h, w, 3)) -> revealed, not clipped."""
+    decode: Callable[[Any, jax.Array, tuple[int, ...]], Revealed]
+    """decode(params["reveal"], digits [count], (t, h, w, 3)) -> pictures, not clipped, of one group."""
 
 
 class Model(NamedTuple):
@@ -75,6 +83,9 @@ class Model(NamedTuple):
     modulus: int = 1
     """The model reads the stego's 8-bit samples modulo this number only if it is more than 1, so side
     information may change a sample by `modulus` unseen."""
+
+    inspect: Callable[[Any, jax.Array], Revealed] | None = None
+    """inspect(params["reveal"], stego) -> `Revealed`, of models that notice damage; spoilt is [b]."""
 
     digits: Digits | None = None
     """Of models that write digits modulo `modulus`, so that several secrets can share a cover."""

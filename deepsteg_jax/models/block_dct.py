@@ -1,4 +1,4 @@
-"""`block_dct`: digits of the secret's block DCT, wrapped into the cover.
+"""`block_dct`: the secret's block DCT, entropy coded to digits that are wrapped into the cover.
 
 The sender knows the cover, so the cover need not be noise to the receiver ("writing on dirty paper",
 Costa 1983; quantisation index modulation, Chen and Wornell 2001): with a modulus D, moving every 8-bit
@@ -7,16 +7,14 @@ the cover is, at a mean squared error of about D^2/12. It remains to describe th
 digits as well as possible:
 
 1. *Transform.* Opponent colours, DCT over 8x8 pixels and over the group's t frames. Each block of each
-   temporal frequency (a "cell", 192 coefficients in 96 pairs) is coded on its own.
-2. *Classes.* A codebook of K classes, learned per temporal frequency, gives each pair of coefficients a
-   scale. A cell takes the class of least rate-distortion cost; the class is written in plain digits.
-3. *Pool.* The digits of all cells of the group lie in one pool, so busy blocks borrow what flat blocks
-   do not need (reverse water-filling, Cover and Thomas 2006, section 10.3.3). The water level is the
-   finest that fits, found by bisection, and one step finer in as many cells as the rest allows; sender
-   and receiver compute the same layout from the level and the classes in integer arithmetic. There is no
-   serial bitstream: the index of every digit is known at once.
-4. *Digits.* A pair with n digits has L = floor(sqrt(D^n)) levels per coefficient, spread by the
-   compander of a Laplace density (Bennett 1948), read back at the cells' centroids.
+   temporal frequency (a "cell", 192 coefficients in 96 pairs) has a class of its own.
+2. *Quantising.* All coefficients take the same step, 2^(water level), with a dead zone: at equal slope of
+   error against bits (reverse water-filling, Cover and Thomas 2006, section 10.3.3).
+3. *Classes.* A codebook of K classes, learned per temporal frequency, gives each pair of coefficients the
+   width of a Laplace density. A cell takes the class under which it has the fewest bits, found by two
+   matrix products; the class is written in plain digits.
+4. *Coding.* Lanes of a few neighbouring cells are coded by rANS, see `rans`, each on its own: a wrong sample
+   spoils one lane. The water level is the finest that fits, foretold from the sum of -log2 p.
 5. *Refinement* (optional, off by default). Residual 3x3 convolutions on the grid of blocks move each
    coefficient inside its quantisation interval, guided by the neighbouring blocks. So close to the 8-bit
    grid the neighbours tell next to nothing: see docs/RESULTS.md.
@@ -31,272 +29,116 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float, Float32, Int, Int8, Int32
+from jaxtyping import Float, Float32, Int, Int8
 
-from deepsteg_jax.dct import dct_matrix, diagonal_frequencies, from_blocks, mix, pad_to_blocks, to_blocks
+from deepsteg_jax.dct import pad_to_blocks
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models.base import Digits, Model, compute_dtype, rematerialise
-from deepsteg_jax.models.quantiser import SCALE_STEPS, Quantiser, make_quantiser, width
+from deepsteg_jax.models import rans
+from deepsteg_jax.models.base import Digits, Model, Revealed, compute_dtype, rematerialise
+from deepsteg_jax.models.cells import (
+    BLOCK,
+    LEVEL_BITS,
+    LEVEL_OFFSET,
+    PAIRS,
+    Codebook,
+    Water,
+    allot,
+    analyse,
+    init_codebook,
+    integer_scales,
+    raised,
+    synthesise,
+)
+from deepsteg_jax.models.lanes import (
+    Kinds,
+    Layout,
+    from_lanes,
+    kinds_at,
+    lay_out,
+    plain_places,
+    read_plain,
+    to_lanes,
+    write_plain,
+)
+from deepsteg_jax.models.quantiser import (
+    ROUNDING,
+    ZERO,
+    Quantiser,
+    from_symbols,
+    look_up,
+    make_quantiser,
+    step,
+    to_symbols,
+)
 from deepsteg_jax.shapes import Array, Batch, Group, Index
 from deepsteg_jax.stripes import divisor, from_stripes, map_batch, map_stripes, to_stripes
 
-BLOCK = 8
-PAIRS = 3 * BLOCK * BLOCK // 2
-LEVEL_BITS = 7  # of the water level: far more than any picture needs
 LEVEL_CODE_BITS = 12  # of the digits for it: most of their values cannot be, which shows a wrong key
-SHARE_BITS = 8  # of the share of cells that are one level finer
-LEVEL_OFFSET = 16  # the finest water level, 2**(-16/8) grey levels: finer than rounding the revealed needs
+LEVEL_COPIES = 3
+LANE_CELLS = 16  # coded by one state, at most
+MARGIN = 0.997  # of the words are meant to be filled
 MAX_MODULUS = 32  # the stego is below 29 dB there
-STRIPE_CELLS = 512  # worked on at once in each frame: their arrays stay small, whatever the frame's size
+STRIPE_CELLS = 8192  # worked on at once: their arrays stay small, whatever the frame's size
 FLOOR = 0.05  # grey levels; no class falls below, since nothing so small is ever coded
-LAPLACE_STEPS = -SCALE_STEPS // 2  # the width of a Laplace density is its rms over sqrt(2)
-
-Codebook = Float[Array, "frames classes 96"]
 
 
-def _look_up(table: np.ndarray, index: Array) -> Array:
-    return jnp.asarray(table)[index]
+# --- layout --------------------------------------------------------------------------------------
 
 
-# --- transform -----------------------------------------------------------------------------------
+class Sizes(NamedTuple):
+    """The parts of a group, which follow from its shape alone.
 
-
-def analyse(video: Group) -> Float[Array, "t rows columns 192"]:
-    """Transform a group of frames, h and w multiples of 8, to orthonormal coefficients in grey levels.
-
-    Axis 0 is the temporal frequency.
-    """
-    x = to_blocks(video * 255 - 128, BLOCK)
-    return x if len(x) == 1 else mix(x, dct_matrix(len(x)), axis=0)
-
-
-def synthesise(coefficients: Float[Array, "t rows columns 192"]) -> Float[Array, "t 8*rows 8*columns 3"]:
-    """Invert `analyse`, without clipping."""
-    t = len(coefficients)
-    x = coefficients if t == 1 else mix(coefficients, dct_matrix(t).T, axis=0)
-    return (from_blocks(x, BLOCK) + 128) / 255
-
-
-# --- codebook and layout -------------------------------------------------------------------------
-
-
-def init_codebook(key: jax.Array, frames: int, classes: int) -> Float[Array, " {frames} {classes} 96"]:
-    """Make a starting codebook: log2 of the rms of each coefficient pair, grey levels.
-
-    Classes span activity (level at DC) times shape (decay with frequency) around the power-law spectrum
-    of photographs; a little noise breaks ties. Training moves it to the data.
-    """
-    frequency = np.tile(diagonal_frequencies(BLOCK)[::2], 3)
-    chroma = np.repeat([0.0, 1.5, 2.0], BLOCK * BLOCK // 2)
-    shapes = 4
-    activity = np.linspace(-3, 9.5, max(classes // shapes, 1))
-    decay = np.linspace(0.2, 2.0, shapes)
-    base = np.stack([a - d * np.log2(1 + frequency) - chroma for a in activity for d in decay])
-    base = np.resize(base, (frames, classes, PAIRS))
-    return jnp.asarray(base, jnp.float32) + 0.1 * jax.random.normal(key, base.shape)
-
-
-def integer_scales(codebook: Float[Array, "t k 96"], frames: int) -> Int32[Array, " {frames} k 96"]:
-    """Return the Laplace widths of a group of `frames` frames in whole scale steps.
-
-    A shorter group (the tail of a clip) takes the codebook's temporal frequencies at its own spacing.
-    Scaling by a power of two and rounding are exact, so the layout is the same on every device.
-    """
-    planes = np.arange(frames) * codebook.shape[0] // frames
-    return jnp.round(SCALE_STEPS * codebook[planes]).astype(jnp.int32) + LAPLACE_STEPS
-
-
-def digit_counts(scales: Int[Array, "..."], level: Int[Array, "..."] | int, quantiser: Quantiser) -> Array:
-    """Count the digits that each pair earns at a water level, both in scale steps; int32, broadcast."""
-    excess = (scales - level)[..., None]
-    return jnp.sum(excess >= quantiser.thresholds, axis=-1, dtype=jnp.int32)
-
-
-def choose_classes(
-    magnitudes: Float[Array, "t n 96"],
-    scales: Int32[Array, "t k 96"],
-    level: Index,
-    quantiser: Quantiser,
-) -> Int32[Array, "t n"]:
-    """Choose the class in [0, k) of least rate-distortion cost for every cell.
-
-    Cost = squared error of each pair, inside the quantiser's range and beyond it, + lambda * digits, with
-    lambda = width(level)^2.
-
-    Args:
-        magnitudes: hypotenuse of each pair of coefficients.
-        scales: from `integer_scales`.
-        level: water level in scale steps.
-    """
-    counts = digit_counts(scales, level, quantiser)
-    widths = width(scales)
-    levels = _look_up(quantiser.levels, counts)
-    # A compander cell at x is (6 w / L) exp(|x| / (3 w)) wide, and its error its width squared over 12.
-    granular = jnp.where(levels > 1, 3 * (widths / levels) ** 2, 0.0)
-    rate = (width(level) ** 2 * counts + granular).sum(-1)
-
-    def by_pair(x):
-        return x.transpose(2, 0, 1)[..., None]  # [96, t, K, 1]
-
-    granular, growth = by_pair(granular), by_pair(2 / (3 * widths))
-    edge = by_pair(widths * _look_up(quantiser.edges, counts))
-    reach = by_pair(widths * _look_up(quantiser.reach, counts))
-    magnitudes = magnitudes.transpose(2, 0, 1)[:, :, None]  # [96, t, 1, n]
-
-    def add_error(cost, pair):
-        magnitude, granular, growth, edge, reach = pair
-        inside = granular * jnp.exp(growth * jnp.minimum(magnitude, edge))
-        return cost + inside + jnp.square(jnp.maximum(magnitude - reach, 0)), None
-
-    cost = jnp.broadcast_to(rate[..., None], (*rate.shape, magnitudes.shape[-1]))
-    cost, _ = lax.scan(add_error, cost, (magnitudes, granular, growth, edge, reach))
-    return jnp.argmin(cost, axis=1).astype(jnp.int32)
-
-
-def _population(classes, count: int) -> Array:
-    """Count the cells [t, n] of each temporal frequency in each class, int32 [t, count]."""
-    return jnp.sum(classes[..., None] == jnp.arange(count), axis=1, dtype=jnp.int32)
-
-
-def _finest_level(fits, guess=0):
-    """Find the least water level in scale steps for which the monotone predicate `fits(level)` holds.
-
-    The level above which all fit is halved in on, beginning just below and at a guess.
+    Its digits are those of the water level, some copies, then of the first word of each lane, of the class of
+    each cell, and of the words.
     """
 
-    def unknown(state):
-        low, high, _ = state
-        return low < high
+    t: int
+    rows: int  # of blocks
+    columns: int
+    deep: int  # rows of blocks in a stripe
+    lanes: int  # in a stripe
+    start_digits: int
+    class_digits: int
+    level_digits: int  # of one copy
+    ends: tuple[int, int, int]  # of the digits of levels, starts and classes
+    words: int  # that fit after them
 
-    def probe(state):
-        low, high, tried = state
-        middle = jnp.where(tried < 2, guess - 1 + tried, (low + high) // 2)
-        middle = jnp.clip(middle, low, high - 1)
-        good = fits(middle)
-        return jnp.where(good, low, middle + 1), jnp.where(good, middle, high), tried + 1
-
-    bounds = jnp.int32(-LEVEL_OFFSET), jnp.int32(2**LEVEL_BITS - 1 - LEVEL_OFFSET)
-    return lax.while_loop(unknown, probe, (*bounds, jnp.int32(0)))[0]
-
-
-class Water(NamedTuple):
-    """The water level, which rises by one scale step on the way through the cells."""
-
-    level: Array  # int32, scale steps
-    share: Array  # int32: the first share / 2**SHARE_BITS of the cells are one level finer
-
-    def of_cells(self, t: int, n: int) -> Array:
-        """Return each cell's own level, int32 [t, n]."""
-        finer = jnp.arange(t * n) < t * n * self.share // 2**SHARE_BITS
-        return (self.level - finer).reshape(t, n)
+    @property
+    def stripes(self) -> int:
+        """Number of stripes."""
+        return self.rows // self.deep
 
 
-def allot(pairs, scales, budget: int, quantiser: Quantiser) -> tuple[Water, Array]:
-    """Choose the water level and the classes so that the pool holds all digits.
-
-    The level is searched on a sample of the cells, where classes and level move together; then the
-    classes are fixed on all cells, the level is made the finest that fits exactly, and as many cells as
-    fit take the next finer one.
-
-    Args:
-        pairs: stripes of coefficients, [s, t, m, 96, 2].
-        scales: from `integer_scales`.
-        budget: digits.
-        quantiser: of the digits.
-
-    Returns:
-        (water, classes: int32 [t, n]).
-    """
-    cells = pairs.shape[0] * pairs.shape[2]
-
-    def per_class(level):
-        return digit_counts(scales, level, quantiser).sum(-1)  # [t, K] digits of one cell
-
-    def search(stride, guess):
-        stripe, place = np.divmod(np.arange(0, cells, stride), pairs.shape[2])
-        sample = jnp.moveaxis(_magnitudes(pairs[stripe, :, place]), 0, 1)
-        part = budget * sample.shape[1] // cells
-
-        def fits(level):
-            population = _population(choose_classes(sample, scales, level, quantiser), scales.shape[1])
-            return (per_class(level) * population).sum() <= part
-
-        return _finest_level(fits, guess)
-
-    stride = max(1, min(8, cells // 64))
-    level = search(stride, search(8 * stride, 0))  # a guess saves most of the longer search
-
-    def choose(stripe):
-        classes = choose_classes(_magnitudes(stripe), scales, level, quantiser)
-        return classes, _population(classes, scales.shape[1])
-
-    classes, population = map_stripes(choose, pairs)
-    classes, population = from_stripes(classes), population.sum(0)
-    level = _finest_level(lambda level: (per_class(level) * population).sum() <= budget, level)
-    coarse = per_class(level)
-    more = jnp.take_along_axis(per_class(level - 1) - coarse, classes, axis=1)
-    spare = budget - (coarse * population).sum()
-    finer = jnp.sum(jnp.cumsum(more.ravel()) <= spare)  # cells that fit on the finer level
-    share = ((finer + 1) * 2**SHARE_BITS - 1) // classes.size
-    return Water(level, jnp.minimum(share, 2**SHARE_BITS - 1)), classes
-
-
-def _magnitudes(pairs):
-    return jnp.hypot(pairs[..., 0], pairs[..., 1])
-
-
-class Layout(NamedTuple):
-    """The digits of every pair in the pool."""
-
-    counts: Array  # [t * n * 96] digits of each pair
-    starts: Array  # [t * n * 96] index of its first digit in the pool
-    widths: Array  # [t * n * 96] its Laplace width, grey levels
-
-
-class Shares(NamedTuple):
-    """The share of every cell in the pool, from which the layout of any part of them follows."""
-
-    kinds: Array  # int32 [t, n]: the row of the tables for its temporal frequency, class and level
-    starts: Array  # int32 [t, n]: index of its first digit
-    counts: Array  # int32 [kinds, 96]: digits of each pair
-    before: Array  # int32 [kinds, 96]: those of the pairs before it in the cell
-    widths: Array  # [kinds, 96]: its Laplace width, grey levels
-
-    def of(self, kinds: Int32[Array, "t m"], starts: Int32[Array, "t m"]) -> Layout:
-        """Lay out cells of these kinds and starts."""
-        counts, before, widths = (
-            table.at[kinds].get(mode="promise_in_bounds") for table in (self.counts, self.before, self.widths)
-        )
-        return Layout(counts.ravel(), (starts[..., None] + before).ravel(), widths.ravel())
-
-
-def share_out(
-    water: Water, classes: Int32[Array, "t n"], scales: Int32[Array, "t k 96"], quantiser: Quantiser
-) -> Shares:
-    """Derive the shares, as sender and receiver both do, from the water level and the classes."""
-    t, k, _ = scales.shape
-    levels = water.level - jnp.arange(2)
-    counts = digit_counts(scales[:, :, None], levels[:, None], quantiser).reshape(-1, PAIRS)
-    finer = (water.level - water.of_cells(*classes.shape)).astype(jnp.int32)
-    kinds = 2 * (k * np.arange(t, dtype=np.int32)[:, None] + classes) + finer
-    sizes = counts.sum(-1)[kinds].ravel()
-    ends = jnp.cumsum(sizes)
-    before = jnp.cumsum(counts, axis=-1) - counts
-    widths = jnp.repeat(width(scales.reshape(-1, PAIRS)), 2, axis=0)
-    return Shares(kinds, (ends - sizes).reshape(classes.shape), counts, before, widths)
+def sizes_of(shape: tuple[int, ...], classes: int, quantiser: Quantiser, size: int | None = None) -> Sizes:
+    """Return the parts of a group of frames of shape (t, h, w, 3) in `size` digits, one a sample if None."""
+    t, h, w, _ = shape
+    rows, columns = -(-h // BLOCK), -(-w // BLOCK)
+    deep = divisor(rows, STRIPE_CELLS // (t * columns))
+    lanes = -(-t * deep * columns // LANE_CELLS)
+    size, modulus = size or math.prod(shape), quantiser.modulus
+    start_digits = _digits_for(max(2, size // quantiser.coder.digits), modulus)
+    class_digits, level_digits = _digits_for(classes, modulus), _digits_for(2**LEVEL_CODE_BITS, modulus)
+    parts = (
+        LEVEL_COPIES * level_digits,
+        rows // deep * lanes * start_digits,
+        t * rows * columns * class_digits,
+    )
+    ends = tuple(int(end) for end in np.cumsum(parts))
+    words = (size - ends[-1]) // quantiser.coder.digits
+    return Sizes(t, rows, columns, deep, lanes, start_digits, class_digits, level_digits, ends, words)
 
 
 # --- digits --------------------------------------------------------------------------------------
 
 
-def _to_digits(values: Array, count: int, quantiser: Quantiser) -> Array:
+def _to_digits(values: Array, count: int, modulus: int) -> Array:
     """Split non-negative integers into `count` base-D digits, least first: [...] -> [..., count]."""
-    return values[..., None] // quantiser.powers[:count] % quantiser.modulus
+    return values[..., None].astype(jnp.int32) // modulus ** np.arange(count, dtype=np.int32) % modulus
 
 
-def _from_digits(digits: Array, quantiser: Quantiser) -> Array:
-    """Invert `_to_digits`."""
-    return jnp.sum(digits * quantiser.powers[: digits.shape[-1]], axis=-1)
+def _from_digits(digits: Array, modulus: int) -> Array:
+    """Invert `_to_digits`, int32."""
+    return jnp.sum(digits.astype(jnp.int32) * modulus ** np.arange(digits.shape[-1], dtype=np.int32), axis=-1)
 
 
 def _digits_for(values: int, modulus: int) -> int:
@@ -304,57 +146,36 @@ def _digits_for(values: int, modulus: int) -> int:
     return max(1, math.ceil(math.log(values, modulus) - 1e-9))
 
 
-def header_digits(modulus: int) -> list[int]:
-    """Return the numbers of digits of the water level and of the share."""
-    return [_digits_for(2**LEVEL_CODE_BITS, modulus), _digits_for(2**SHARE_BITS, modulus)]
+class Quantised(NamedTuple):
+    """Indices of coefficients in two parts."""
+
+    symbols: Array  # uint8 [n, 96, 2]: the higher part, ZERO is 0
+    plain: Array  # int32 [n, 96]: the lower parts of a pair, below scale^2
 
 
-def quantise(pairs: Float[Array, "p 2"], layout: Layout, quantiser: Quantiser) -> Int32[Array, " p"]:
-    """Quantise each pair of coefficients to one whole number below modulus^counts."""
-    levels = _look_up(quantiser.levels, layout.counts)[:, None]
-    compressed = jnp.sign(pairs) * -jnp.expm1(-jnp.abs(pairs) / (3 * layout.widths[:, None]))
-    index = jnp.floor((compressed + 1) / 2 * levels).astype(jnp.int32)
-    index = jnp.clip(index, 0, levels - 1)
-    return index[:, 0] * levels[:, 0] + index[:, 1]
+def quantise(pairs: Float[Array, "n 96 2"], layout: Layout, level: Index, quantiser: Quantiser) -> Quantised:
+    """Quantise coefficients with a dead zone."""
+    magnitudes = jnp.floor(jnp.abs(pairs) / step(level) + ROUNDING)
+    scales = layout.scales[..., None].astype(jnp.float32)
+    index = jnp.where(pairs < 0, -magnitudes, magnitudes) + jnp.floor(scales / 2)
+    high = jnp.floor((index + 0.5) / scales)  # exact, since index is far below 2^21
+    low = (index - high * scales).astype(jnp.int32)
+    reach = look_up(quantiser.reach, layout.indices)[..., None]
+    symbols = to_symbols(high.astype(jnp.int32), reach).astype(jnp.uint8)
+    return Quantised(symbols, low[..., 0] * layout.scales + low[..., 1])
 
 
-def dequantise(values: Int[Array, " p"], layout: Layout, quantiser: Quantiser) -> Float[Array, "p 2"]:
-    """Return the centroids of quantised pairs in grey levels."""
-    levels = _look_up(quantiser.levels, layout.counts)
-    first = values // levels
-    index = jnp.stack([first, values - first * levels], axis=-1)
-    index = jnp.clip(index, 0, levels[:, None] - 1) + _look_up(quantiser.offsets, layout.counts)[:, None]
-    return _look_up(quantiser.centroids, index) * layout.widths[:, None]
-
-
-def write_pool(
-    pool: Int8[Array, " size"], values: Int[Array, " p"], layout: Layout, quantiser: Quantiser
-) -> Int8[Array, " size"]:
-    """Lay the digits of pairs in the pool."""
-
-    def write(state, order):
-        pool, values = state
-        at = jnp.where(order < layout.counts, layout.starts + order, len(pool))
-        digits = (values % quantiser.modulus).astype(jnp.int8)
-        pool = pool.at[at].set(digits, mode="drop", unique_indices=True)
-        return (pool, values // quantiser.modulus), None
-
-    return lax.scan(write, (pool, values), np.arange(len(quantiser.powers) - 1, dtype=np.int32))[0][0]
-
-
-def read_pool(digits: Int[Array, " size"], layout: Layout, quantiser: Quantiser) -> Int32[Array, " p"]:
-    """Invert `write_pool`; garbage in, garbage out, no error."""
-
-    def add(values, digit):
-        order, power = digit
-        at = layout.starts + order
-        there = (order < layout.counts) & (at < len(digits))
-        found = digits[jnp.minimum(at, len(digits) - 1)].astype(jnp.int32)
-        return values + jnp.where(there, found * power, 0), None
-
-    # A loop, since XLA would otherwise compute the digits anew for every power.
-    powers = jnp.arange(len(quantiser.powers)), jnp.asarray(quantiser.powers)
-    return lax.scan(add, jnp.zeros_like(layout.counts), powers)[0]
+def dequantise(
+    quantised: Quantised, layout: Layout, level: Index, quantiser: Quantiser
+) -> Float[Array, "n 96 2"]:
+    """Return the centroids of quantised coefficients in grey levels."""
+    first = quantised.plain // layout.scales
+    low = jnp.stack([first, quantised.plain - first * layout.scales], axis=-1)
+    scales = layout.scales[..., None]
+    reach = look_up(quantiser.reach, layout.indices)[..., None]
+    index = from_symbols(quantised.symbols.astype(jnp.int32), reach) * scales + low - scales // 2
+    shift = look_up(quantiser.shifts, layout.indices)[..., None]
+    return jnp.sign(index) * (jnp.abs(index) + shift) * step(level)
 
 
 class Cells(NamedTuple):
@@ -363,25 +184,53 @@ class Cells(NamedTuple):
     pairs: Array  # [s, t, m, 96, 2] grey levels, in stripes
     classes: Array  # int32 [t, n]
     water: Water
-    budget: int  # digits in the pool
 
 
 def classify(codebook: Codebook, secret: Group, quantiser: Quantiser, count: int | None = None) -> Cells:
     """Transform a group and choose its classes and its water level; `count` as in `encode`."""
-    t, class_digits = len(secret), _digits_for(codebook.shape[1], quantiser.modulus)
+    sizes = sizes_of(secret.shape, codebook.shape[1], quantiser, count)
     video = pad_to_blocks(secret, BLOCK)
-    rows, columns = video.shape[1] // BLOCK, video.shape[2] // BLOCK
-    deep = divisor(rows, STRIPE_CELLS // columns)
 
     def stripe(start):
-        part = lax.dynamic_slice_in_dim(video, start, deep * BLOCK, axis=1)
-        return analyse(part).reshape(t, deep * columns, PAIRS, 2)
+        part = lax.dynamic_slice_in_dim(video, start, sizes.deep * BLOCK, axis=1)
+        return analyse(part).reshape(sizes.t, -1, PAIRS, 2)
 
-    pairs = map_stripes(stripe, np.arange(0, rows * BLOCK, deep * BLOCK))
-    overhead = sum(header_digits(quantiser.modulus)) + t * rows * columns * class_digits
-    budget = (count or secret.size) - overhead
-    water, classes = allot(pairs, integer_scales(codebook, t), budget, quantiser)
-    return Cells(pairs, classes, water, budget)
+    pairs = map_stripes(stripe, np.arange(0, sizes.rows * BLOCK, sizes.deep * BLOCK))
+    # A lane's state takes two words and tells half of one; its plain digits leave half a word. The rest is
+    # for what the sum of -log2 p does not foretell, since a second attempt takes as long as the first.
+    words = MARGIN * sizes.words - rans.STATE_WORDS * sizes.stripes * sizes.lanes
+    water, classes = allot(
+        pairs, integer_scales(codebook, sizes.t), words * math.log2(quantiser.coder.base), quantiser
+    )
+    return Cells(pairs, classes, water)
+
+
+class Written(NamedTuple):
+    """Words and plain digits so far."""
+
+    words: Array  # int32 [words]
+    plain: Array  # int8 [words * digits]: -1 where the word's own digit counts
+    used: Array  # int32, words
+
+
+def _write_stripe(written: Written, stripe, kinds: Kinds, level, lanes: int, quantiser: Quantiser):
+    """Encode the cells of a stripe behind those before it; return (`Written`, where each lane starts)."""
+    pairs, classes = stripe
+    coder, layout = quantiser.coder, lay_out(kinds, classes, lanes, quantiser)
+    found = quantise(pairs.reshape(-1, PAIRS, 2), layout, level, quantiser)
+    rows = to_lanes(look_up(quantiser.rows, layout.indices), lanes)
+    symbols = to_lanes(found.symbols.reshape(-1, 2 * PAIRS) - ZERO, lanes) + ZERO
+    coded = rans.encode(rows, symbols, coder)
+    sizes = layout.plain_words + rans.STATE_WORDS + coded.sizes
+    starts = written.used + jnp.cumsum(sizes) - sizes
+    first = starts + layout.plain_words
+    at = jnp.where(coded.behind < 0, len(written.words), starts + sizes - 1 - coded.behind)
+    words = written.words.at[at.ravel()].set(coded.words.ravel().astype(jnp.int32), mode="drop")
+    words = words.at[first].set(coded.states % coder.base, mode="drop")
+    words = words.at[first + 1].set(coded.states // coder.base, mode="drop")
+    places = plain_places(layout, starts, coder.digits)
+    plain = write_plain(written.plain, found.plain, layout, kinds, places, quantiser)
+    return Written(words, plain, written.used + sizes.sum()), starts
 
 
 def encode(
@@ -398,24 +247,46 @@ def encode(
     Returns:
         Digits in [0, D), -1 where the secret needs none.
     """
+    count, coder, modulus = count or secret.size, quantiser.coder, quantiser.modulus
     cells = classify(codebook, secret, quantiser, count)
-    shares = share_out(cells.water, cells.classes, integer_scales(codebook, len(secret)), quantiser)
+    sizes = sizes_of(secret.shape, codebook.shape[1], quantiser, count)
+    scales, stripes = (
+        integer_scales(codebook, sizes.t),
+        (cells.pairs, to_stripes(cells.classes, sizes.stripes)),
+    )
+    empty = Written(
+        jnp.zeros(sizes.words, jnp.int32), jnp.full(sizes.words * coder.digits, -1, jnp.int8), jnp.int32(0)
+    )
 
-    def write(pool, stripe):
-        pairs, *where = stripe
-        layout = shares.of(*where)
-        return write_pool(pool, quantise(pairs.reshape(-1, 2), layout, quantiser), layout, quantiser), None
+    def attempt(state):
+        level, (written, _) = state
+        over = jnp.maximum(written.used - sizes.words, 0) * math.log2(coder.base)
+        level = raised(level, over, cells.water.slope)
+        kinds = kinds_at(scales, level, quantiser)
 
-    where = (to_stripes(x, len(cells.pairs)) for x in (shares.kinds, shares.starts))
-    pool, _ = lax.scan(write, jnp.full(cells.budget, -1, jnp.int8), (cells.pairs, *where))
-    level_digits, share_digits = header_digits(quantiser.modulus)
-    head = [
-        _to_digits(cells.water.level + LEVEL_OFFSET, level_digits, quantiser),
-        _to_digits(cells.water.share, share_digits, quantiser),
-        _to_digits(cells.classes, _digits_for(codebook.shape[1], quantiser.modulus), quantiser).ravel(),
+        def write(written, stripe):
+            return _write_stripe(written, stripe, kinds, level, sizes.lanes, quantiser)
+
+        return level, lax.scan(write, empty, stripes)
+
+    def too_long(state):
+        level, (written, _) = state
+        coarsest = level == 2**LEVEL_BITS - 1 - LEVEL_OFFSET
+        return (written.used == 0) | (written.used > sizes.words) & ~coarsest
+
+    nothing = empty, jnp.zeros((sizes.stripes, sizes.lanes), jnp.int32)
+    level, (written, starts) = lax.while_loop(too_long, attempt, (cells.water.level, nothing))
+    words = _to_digits(written.words, coder.digits, modulus).astype(jnp.int8)
+    words = jnp.where(np.arange(sizes.words)[:, None] < written.used, words, -1).ravel()
+    parts = [
+        jnp.tile(_to_digits(level + LEVEL_OFFSET, sizes.level_digits, modulus), LEVEL_COPIES),
+        _to_digits(starts, sizes.start_digits, modulus).ravel(),
+        _to_digits(cells.classes, sizes.class_digits, modulus).ravel(),
+        jnp.where(written.plain < 0, words, written.plain),
+        jnp.full((count - sizes.ends[-1]) % coder.digits, -1),
     ]
-    digits = jnp.concatenate([*(x.astype(jnp.int8) for x in head), pool])
-    return digits.reshape(-1, len(secret)).T.ravel()  # all frames share the digits that are not needed
+    digits = jnp.concatenate([x.astype(jnp.int8) for x in parts])
+    return digits.reshape(-1, sizes.t).T.ravel()  # all frames share the digits that are not needed
 
 
 class Decoded(NamedTuple):
@@ -423,32 +294,47 @@ class Decoded(NamedTuple):
 
     coefficients: Array  # [t, rows, columns, 192] grey levels
     errors: Array  # [t, rows, columns, 96] expected rms error of each coefficient of a pair
+    spoilt: Array  # bool [t, rows, columns]: the lane does not end as it should
+
+
+def _read_level(copies: Int[Array, "copies count"], modulus: int) -> Array:
+    """Read the water level, each digit by majority."""
+    values = np.arange(modulus)[:, None]
+    level = _from_digits(jnp.argmax((copies[:, None] == values).sum(0), axis=0), modulus)
+    # With a wrong key most levels cannot be; they are read as the finest, which reveals loud noise.
+    return jnp.where(level < 2**LEVEL_BITS, level, 0) - LEVEL_OFFSET
 
 
 def _decoder(codebook, digits, shape, quantiser: Quantiser):
     """Return a function that reads a stripe as `Decoded`, and the stripes that it takes."""
-    t, h, w, _ = shape
-    rows, columns = -(-h // BLOCK), -(-w // BLOCK)
-    count, deep = codebook.shape[1], divisor(rows, STRIPE_CELLS // columns)
-    class_digits = _digits_for(count, quantiser.modulus)
-    ends = np.cumsum([*header_digits(quantiser.modulus), t * rows * columns * class_digits])
-    level, share, classes, pool = jnp.split(digits.reshape(t, -1).T.ravel(), ends)
-    level = _from_digits(level, quantiser)
-    # With a wrong key most levels cannot be; they are read as the finest, which reveals loud noise.
-    level = jnp.where(level < 2**LEVEL_BITS, level, 0) - LEVEL_OFFSET
-    share = jnp.clip(_from_digits(share, quantiser), 0, 2**SHARE_BITS - 1)
-    classes = _from_digits(classes.reshape(t, rows * columns, class_digits), quantiser)
-    scales = integer_scales(codebook, t)
-    shares = share_out(Water(level, share), jnp.minimum(classes, count - 1), scales, quantiser)
+    count, coder, modulus = codebook.shape[1], quantiser.coder, quantiser.modulus
+    sizes = sizes_of(shape, count, quantiser, digits.size)
+    digits = jnp.split(digits.reshape(sizes.t, -1).T.ravel(), sizes.ends)
+    level = _read_level(digits[0].reshape(LEVEL_COPIES, -1), modulus)
+    starts = _from_digits(digits[1].reshape(sizes.stripes, sizes.lanes, -1), modulus)
+    classes = _from_digits(digits[2].reshape(sizes.t, sizes.rows * sizes.columns, -1), modulus)
+    pool = digits[3][: sizes.words * coder.digits]
+    words = _from_digits(pool.reshape(-1, coder.digits), modulus).astype(jnp.uint16)
+    kinds = kinds_at(integer_scales(codebook, sizes.t), level, quantiser)
 
     def read(stripe):
-        layout = shares.of(*stripe)
-        pairs = dequantise(read_pool(pool, layout, quantiser), layout, quantiser)
-        errors = _look_up(quantiser.rms, layout.counts) * layout.widths
-        grid = t, deep, columns
-        return Decoded(pairs.reshape(*grid, 2 * PAIRS), errors.reshape(*grid, PAIRS))
+        classes, starts = stripe
+        layout = lay_out(kinds, classes, sizes.lanes, quantiser)
+        first = jnp.minimum(starts, sizes.words) + layout.plain_words
+        low, high = (words.at[first + i].get(mode="clip").astype(jnp.int32) for i in range(rans.STATE_WORDS))
+        rows = to_lanes(look_up(quantiser.rows, layout.indices), sizes.lanes)
+        symbols, whole = rans.decode(rows, 2, low + coder.base * high, first + rans.STATE_WORDS, words, coder)
+        n = len(layout.indices)
+        symbols = from_lanes(symbols, n, 2 * PAIRS).reshape(n, PAIRS, 2)
+        places = plain_places(layout, starts, coder.digits)
+        plain = read_plain(pool, layout, kinds, places, quantiser)
+        coefficients = dequantise(Quantised(symbols, plain), layout, level, quantiser)
+        errors = look_up(quantiser.rms, layout.indices) * step(level)
+        grid = sizes.t, sizes.deep, sizes.columns
+        spoilt = jnp.repeat(~whole, -(-n // sizes.lanes))[:n].reshape(grid)
+        return Decoded(coefficients.reshape(*grid, 2 * PAIRS), errors.reshape(*grid, PAIRS), spoilt)
 
-    return read, tuple(to_stripes(x, rows // deep) for x in (shares.kinds, shares.starts))
+    return read, (to_stripes(jnp.minimum(classes, count - 1), sizes.stripes), starts)
 
 
 def decode(
@@ -461,11 +347,16 @@ def decode(
 
 def reveal_group(
     codebook: Codebook, digits: Int[Array, " samples"], shape: tuple[int, ...], quantiser: Quantiser
-) -> Group:
-    """Read the digits of one group of frames of shape (t, h, w, 3) and return it, not clipped."""
+) -> Revealed:
+    """Read the digits of one group of frames of shape (t, h, w, 3); pictures are not clipped."""
     read, stripes = _decoder(codebook, digits, shape, quantiser)
-    video = from_stripes(map_stripes(lambda stripe: synthesise(read(stripe).coefficients), stripes))
-    return video[:, : shape[1], : shape[2]]
+
+    def reveal(stripe):
+        decoded = read(stripe)
+        return synthesise(decoded.coefficients), decoded.spoilt
+
+    video, spoilt = (from_stripes(x) for x in map_stripes(reveal, stripes))
+    return Revealed(video[:, : shape[1], : shape[2]], spoilt.any(0).mean())
 
 
 def wrap_into(
@@ -561,7 +452,7 @@ def build(config) -> Model:
 
         return map_batch(one, _as_video(cover), _as_video(secret)).reshape(cover.shape)
 
-    def reveal(params, stego):
+    def inspect(params, stego):
         video = _as_video(stego)
         digits = (jnp.round(video * 255).astype(jnp.int32) % quantiser.modulus).astype(jnp.int8)
 
@@ -572,11 +463,16 @@ def build(config) -> Model:
         revealed = lax.stop_gradient(map_batch(read, digits))
         if network:
             coefficients = revealed.coefficients + refine(params["refinement"], revealed)
-            revealed = map_batch(synthesise, coefficients)[:, :, : video.shape[2], : video.shape[3]]
-        return jnp.clip(revealed, 0, 1).reshape(stego.shape)
+            pictures = map_batch(synthesise, coefficients)[:, :, : video.shape[2], : video.shape[3]]
+            revealed = Revealed(pictures, revealed.spoilt.any(1).mean((1, 2)))
+        return Revealed(jnp.clip(revealed.pictures, 0, 1).reshape(stego.shape), revealed.spoilt)
+
+    def reveal(params, stego):
+        return inspect(params, stego).pictures
 
     def refine(params, decoded):
-        planes = [x.reshape(-1, *x.shape[2:]) for x in decoded]  # batch and temporal frequency in one axis
+        planes = decoded.coefficients, decoded.errors
+        planes = [x.reshape(-1, *x.shape[2:]) for x in planes]  # batch and temporal frequency in one axis
         return network.apply({"params": params}, *planes).reshape(decoded.coefficients.shape)
 
     def penalty(params, cover, secret):
@@ -595,7 +491,8 @@ def build(config) -> Model:
         lambda params, secret, count: encode(params["codebook"], secret, quantiser, count),
         lambda params, digits, shape: reveal_group(params["codebook"], digits, shape, quantiser),
     )
-    return Model(init, hide, reveal, penalty, tie, quantiser.modulus, digits=None if network else digits)
+    digits = None if network else digits
+    return Model(init, hide, reveal, penalty, tie, quantiser.modulus, inspect, digits)
 
 
 def _misfit(codebook, secret, quantiser: Quantiser) -> Array:

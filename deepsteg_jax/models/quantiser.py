@@ -1,89 +1,122 @@
-"""Companded quantisers of a Laplace density for pairs of coefficients, which `block_dct` writes in digits."""
+"""Uniform quantisers of Laplace densities with a dead zone, whose indices `block_dct` entropy codes."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Float, Int
 
+from deepsteg_jax.models.rans import TOTAL, Coder, make_coder
 from deepsteg_jax.shapes import Array
 
-SCALE_STEPS = 8  # scales and water levels are whole numbers of 1/8 octave
-MAX_LEVELS = 8192  # per coefficient; finer than any 8-bit secret needs
+SCALE_STEPS = 8  # scales are whole numbers of 1/8 octave
+LEVEL_STEPS = 64  # water levels of 1/64
+LOWEST, HIGHEST = -32, 112  # excess of a scale over the water level, scale steps; outside is taken as these
+ROUNDING = 0.33  # a magnitude is rounded up from this far above a whole number less one: 1/2 has no dead zone
+ZERO = 63  # the symbol of 0; symbols reach as far to both sides
+_WIDEST = 5.0  # Laplace width of a symbol's density; wider ones leave their lowest digits plain
+_REACH, _LEAST_REACH, _MOST_REACH = 10.0, 3, 28  # beyond as many widths symbols are a quarter of an octave
+_TAIL = 35  # such symbols to each side
 
 
 class Quantiser(NamedTuple):
-    """Tables of the companded quantisers for a modulus D, indexed by the digits n of a pair."""
+    """Tables for a modulus D; those of `[e]` are indexed by the excess - LOWEST."""
 
     modulus: int  # D: digits lie in [0, D)
     powers: np.ndarray  # [n] modulus**n
-    levels: np.ndarray  # [n] levels per coefficient
-    centroids: np.ndarray  # [sum(levels)] reconstruction points in units of the Laplace width
-    offsets: np.ndarray  # [n] where each quantiser's centroids begin
-    rms: np.ndarray  # [n] root mean squared error of one coefficient
-    edges: np.ndarray  # [n] where the outermost cell begins
-    reach: np.ndarray  # [n] the outermost centroid
-    thresholds: np.ndarray  # [n - 1] least (scale - water level), in scale steps, that earns digit n
+    plain: np.ndarray  # [e] lowest digits of an index that are not entropy coded
+    rows: np.ndarray  # [e] the coder's distribution of the rest
+    reach: np.ndarray  # [e] largest magnitude of the rest with a symbol of its own
+    shifts: np.ndarray  # [e] from a magnitude to its centroid, in steps of the quantiser
+    rms: np.ndarray  # [e] root mean squared error of a coefficient, in steps
+    bits: np.ndarray  # [e, 3] of a 0, of another index beyond that, of each unit of its magnitude
+    coder: Coder
 
 
-def _laplace_cell(lower, upper):
-    """Return mass, centroid and squared error of [lower, upper) under exp(-x), x >= 0 (closed forms)."""
-    finite = np.where(np.isinf(upper), 0.0, upper)
-    below, above = np.exp(-lower), np.where(np.isinf(upper), 0.0, np.exp(-finite))
-    mass = below - above
-    mean = ((lower + 1) * below - (finite + 1) * above) / mass
-    second = (lower**2 + 2 * lower + 2) * below - (finite**2 + 2 * finite + 2) * above
-    return mass, mean, second - mass * mean**2
+def _distribution(width: float) -> tuple[np.ndarray, float]:
+    """Return the frequencies of the symbols of a Laplace density, at least 1, and the bits lost by them."""
+    reach, edge = _reach(width), 1 - ROUNDING
+    count = reach + _TAIL  # of symbols to a side
+    starts = np.append(np.arange(1, reach + 1), reach + _tail_start(np.arange(1, _TAIL + 2)))
+    outside = -np.diff(np.exp(-(starts - 1 + edge) / width)) / 2
+    mass = np.concatenate([outside[::-1], [-np.expm1(-edge / width)], outside])
+    found = 1 + np.floor(mass / mass.sum() * (TOTAL - len(mass))).astype(np.int32)
+    found[count] += TOTAL - found.sum()
+    lost = np.sum(mass * np.log2(np.maximum(mass, 1e-99) * TOTAL / found))
+    return np.pad(found, ZERO - count), lost
 
 
-def _laplace_quantiser(count: int):
-    """Return centroids [count] and mean squared error of `count` companded levels, Laplace width 1."""
-    u = np.arange(count // 2, count + 1) / count * 2 - 1
-    u[0] = max(u[0], 0.0)  # of an odd count, half of the middle cell
-    edges = np.append(-3 * np.log1p(-u[:-1]), np.inf)
-    mass, mean, error = _laplace_cell(edges[:-1], edges[1:])
-    odd = count % 2
-    if odd:
-        error[0] += mass[0] * mean[0] ** 2
-        mean[0] = 0.0
-    return np.concatenate([-mean[odd:][::-1], mean]), error.sum()
+def _reach(width: float) -> int:
+    return int(min(max(_LEAST_REACH, np.ceil(_REACH * width)), _MOST_REACH))
 
 
-def _hull_gains(errors: np.ndarray) -> np.ndarray:
-    """Return the error saved per digit along the lower convex hull of errors[n]; equal in a hull segment."""
-    gains, n = [], 0
-    while n < len(errors) - 1:
-        slopes = (errors[n] - errors[n + 1 :]) / np.arange(1, len(errors) - n)
-        best = int(np.argmax(slopes))
-        gains += [slopes[best]] * (best + 1)
-        n += best + 1
-    return np.array(gains)
+def _tail_start(number: Array) -> Array:
+    """Return how far beyond reach a symbol of the tail begins: 1 to 8 one by one, then 4 an octave."""
+    octave = (number - 4) // 4 * (number >= 8)
+    return (number - 4 * octave) << octave
+
+
+def to_symbols(index: Int[Array, "*n"], reach: Int[Array, "*n"]) -> Int[Array, "*n"]:
+    """Return the symbols of signed indices: their own as far as `reach`, then those of the tail."""
+    size = jnp.abs(index)
+    beyond = jnp.maximum(size - reach, 0)
+    octave = jnp.maximum(29 - lax.clz(beyond), 0)
+    tail = jnp.minimum(4 * octave + (beyond >> octave), _TAIL)
+    return ZERO + jnp.sign(index) * (jnp.minimum(size, reach) + tail)
+
+
+def from_symbols(symbols: Int[Array, "*n"], reach: Int[Array, "*n"]) -> Int[Array, "*n"]:
+    """Invert `to_symbols`, in the tail to the middle of what a symbol stands for."""
+    size = jnp.abs(symbols - ZERO)
+    tail = jnp.clip(size - reach, 0, _TAIL)
+    first = _tail_start(tail)
+    middle = (first + _tail_start(tail + 1) - 1) // 2
+    return jnp.sign(symbols - ZERO) * (jnp.minimum(size, reach) + jnp.where(tail > 0, middle, 0))
 
 
 def make_quantiser(modulus: int) -> Quantiser:
-    """Build the quantiser tables for digits in [0, modulus).
+    """Build the tables for digits in [0, modulus).
 
-    The compander u(x) = sign(x) (1 - exp(-|x| / 3)) has the optimal point density f^(1/3) of a Laplace
-    density f of width 1 (Bennett 1948).
+    Indices so wide that a symbol could not hold them leave their lowest digits, which are all but uniform,
+    plain.
     """
-    levels = [1]
-    while levels[-1] < MAX_LEVELS:
-        levels.append(int(np.sqrt(float(modulus) ** len(levels)) + 1e-9))
-    centroids, errors = zip(*map(_laplace_quantiser, levels), strict=True)
-    gains = _hull_gains(2 * np.array(errors))
+    excess = np.arange(LOWEST, HIGHEST + 1)
+    widths = 2.0 ** (excess / SCALE_STEPS)
+    plain = np.maximum(0, np.ceil(np.log(widths / _WIDEST) / np.log(modulus) - 1e-9)).astype(np.int32)
+    rows = np.round(excess - plain * SCALE_STEPS * np.log2(modulus)).astype(np.int32) - LOWEST
+    table = np.arange(rows.max() + 1)
+    of_rows = 2.0 ** ((table + LOWEST) / SCALE_STEPS)
+    a, edge = 1 / widths, 1 - ROUNDING
+    # Of a cell [0, 1) under exp(-a x): centroid and variance.
+    small = a < 0.05
+    safe = np.where(small, 1.0, a)
+    centroid = np.where(small, 0.5 - a / 12, 1 / safe - 1 / np.expm1(safe))
+    variance = np.where(small, 1 / 12, 1 / safe**2 - np.exp(safe) / np.expm1(safe) ** 2)
+    tail = np.exp(-edge * a)
+    inside = (2 - tail * ((edge * a) ** 2 + 2 * edge * a + 2)) / a**2  # second moment of the dead zone
+    zero = -np.log2(-np.expm1(-edge * a))
+    slope = a / np.log(2)
+    other = 1 - np.log2(-np.expm1(-a)) - ROUNDING * slope - zero
+    frequencies, lost = (np.stack(x) for x in zip(*map(_distribution, of_rows), strict=True))
     return Quantiser(
         modulus=modulus,
-        powers=modulus ** np.arange(len(levels), dtype=np.int32),
-        levels=np.array(levels, np.int32),
-        centroids=np.concatenate(centroids).astype(np.float32),
-        offsets=np.cumsum([0, *levels[:-1]]).astype(np.int32),
-        rms=np.sqrt(np.array(errors, np.float32)),
-        edges=np.array([max(c[-1] - 1, 0) for c in centroids], np.float32),  # an exponential tail's mean
-        reach=np.array([c[-1] for c in centroids], np.float32),
-        thresholds=np.ceil(-0.5 * np.log2(gains) * SCALE_STEPS).astype(np.int32),
+        powers=modulus ** np.arange(2 * plain.max() + 1, dtype=np.int32),
+        plain=plain,
+        rows=rows.astype(np.uint8),
+        reach=np.array([_reach(w) for w in of_rows], np.int32)[rows],
+        shifts=(centroid - ROUNDING).astype(np.float32),
+        rms=np.sqrt(inside + tail * variance).astype(np.float32),
+        bits=np.stack([zero + lost[rows], other, slope], axis=-1).astype(np.float32),
+        coder=make_coder(modulus, frequencies),
     )
 
 
-def width(scales: Int[Array, "*n"] | int) -> Float[Array, "*n"]:
-    """Turn a Laplace width in whole scale steps into grey levels."""
-    return jnp.exp2(scales / SCALE_STEPS)
+def step(level: Int[Array, "*n"] | int) -> Float[Array, "*n"]:
+    """Turn a water level in whole level steps into the quantisers' step in grey levels."""
+    return jnp.exp2(level / LEVEL_STEPS)
+
+
+def look_up(table: np.ndarray, index: Array) -> Array:
+    """Return the entries of a table."""
+    return jnp.asarray(table)[index]

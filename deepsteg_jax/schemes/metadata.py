@@ -28,7 +28,7 @@ from deepsteg_jax.schemes import low_bits, slots
 from deepsteg_jax.schemes.base import Metadata
 from deepsteg_jax.schemes.slots import ALONE, Slot
 
-VERSION = 4  # of the format
+VERSION = 5  # of the format
 TAG_BYTES = 16
 PACKET_HEADER = struct.Struct("<II")  # number of the secret's frame, its time in ticks
 SMALLEST_PIXELS = 256  # a frame of 16x16 holds salt and header

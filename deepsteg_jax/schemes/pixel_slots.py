@@ -19,6 +19,7 @@ from jaxtyping import Int32, UInt8, UInt32
 from deepsteg_jax import keys
 from deepsteg_jax.keystream import keystream
 from deepsteg_jax.models import Model
+from deepsteg_jax.models.base import Revealed
 from deepsteg_jax.models.block_dct import wrap_into
 from deepsteg_jax.plan import Plan, SecretFrame, secret_frames
 from deepsteg_jax.schemes import metadata, slots
@@ -84,8 +85,8 @@ def _reveal(
     key_words: UInt32[Array, " 8"],
     first_frame: Index,
     stego: Frames,
-) -> Frames:
-    """Reveal n frames of the secret in a slot, n as they were hidden."""
+) -> Revealed:
+    """Reveal n frames of the secret in a slot, n as they were hidden; spoilt is [n]."""
     count, group = len(stego), min(group, len(stego))
     digits = stego.reshape(count, -1)[:, places].astype(jnp.int32)
 
@@ -95,8 +96,9 @@ def _reveal(
         return model.digits.decode(params, digits, (group, *stego.shape[1:]))
 
     parts = digits.reshape(-1, group, digits.shape[1]), first_frame + jnp.arange(0, count, group)
-    revealed = lax.map(read, parts).reshape(stego.shape)
-    return jnp.round(jnp.clip(revealed, 0, 1) * 255).astype(jnp.uint8)
+    revealed, spoilt = lax.map(read, parts)
+    levels = jnp.round(jnp.clip(revealed.reshape(stego.shape), 0, 1) * 255)
+    return Revealed(levels.astype(jnp.uint8), jnp.repeat(spoilt, group))
 
 
 def _pads(key, number, count: int, modulus: int) -> Array:

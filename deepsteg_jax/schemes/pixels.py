@@ -350,12 +350,12 @@ def _packet_bytes(plan: Plan, sound: media.Sound | None) -> int:
 
 
 def _revealing(scheme: PixelScheme, header: Header, size: tuple[int, int]) -> Callable:
-    """Return what reveals frames of a height and width: (key_words, first_frame, frames) -> frames."""
+    """Return what reveals frames of a height and width: (key_words, first_frame, frames) -> `Revealed`."""
     if header.slot.of > 1:
         places = slots.share(3 * size[0] * size[1], header.slot)
         return partial(scheme.slot_codec(header.modulus, header.group).reveal, scheme.reveal_params, places)
     shuffle = {"moves": header.moves, "cipher": header.cipher, "block_size": header.block_size}
-    return partial(scheme.codec(header.modulus, header.group, **shuffle).reveal, scheme.reveal_params)
+    return partial(scheme.codec(header.modulus, header.group, **shuffle).inspect, scheme.reveal_params)
 
 
 class PixelReceiver(Receiver):
@@ -365,6 +365,7 @@ class PixelReceiver(Receiver):
         """Take the header that was found, and `size`, height and width of the stego's frames."""
         self.metadata, self._header = header.secret, header
         self.lost: list[int] = []  # frames whose packet is damaged
+        self.spoilt: dict[int, float] = {}  # frames with the share of each that is known to be wrong
         self._packets = Packets(master, header.packet_bytes, header.modulus, header.slot)
         self._number, self._time, self._last, self._taken = -1, -1, None, 0
         key_words = keys.key_words(keys.subkey(master, "shuffle"))
@@ -393,10 +394,12 @@ class PixelReceiver(Receiver):
         self.written += len(filled)
         return added + filled
 
-    def _added(self, revealed: list[tuple[np.ndarray, np.ndarray]]) -> list[Timed]:
+    def _added(self, revealed: list[tuple[np.ndarray, tuple]]) -> list[Timed]:
         added = []
-        for stego, frame in revealed:
+        for stego, (frame, spoilt) in revealed:
             packet = self._packet(stego)
+            if spoilt:
+                self.spoilt[self.received] = float(spoilt)
             self.received += 1
             if packet.number <= self._number:
                 continue
@@ -448,6 +451,12 @@ class PixelReceiver(Receiver):
                 "frames; get a complete copy of it for the rest"
             )
         wrong = {number + 1 for number in [*damaged, *self.lost] if number < self.metadata.cover_frames}
+        if self.spoilt and not wrong:
+            share, frames = max(self.spoilt.values()), ranges([number + 1 for number in self.spoilt])
+            return (
+                f"{stego} is damaged: up to {100 * share:.2g} % of the picture in frames {frames} of "
+                f"{output} is wrong; get an intact copy of it"
+            )
         if not wrong:
             return None
         return (

@@ -21,7 +21,7 @@ class Runner:
     """Runs the compiled graph over chunks of a stream, one chunk ahead."""
 
     def __init__(self, run: Callable, key_words: np.ndarray, group: int, height: int, width: int):
-        """Take `run`: (key_words, first_frame, *stacks) -> frames [n, height, width, 3]."""
+        """Take `run`: (key_words, first_frame, *stacks) -> frames [n, height, width, 3], or a tuple."""
         self._run, self._key_words, self._frame = run, key_words, (height, width, 3)
         self._size = chunk_frames(group, height, width)
         self._group, self._waiting, self._running, self._number = group, [], None, 0
@@ -30,7 +30,7 @@ class Runner:
         """Compile for streams of these lengths, so that reported times are those of the work."""
         for size in {size for length in lengths for size in self._sizes(length)}:
             blank = np.zeros((size, *self._frame), np.uint8)
-            np.asarray(self._run(np.zeros_like(self._key_words), 0, *[blank] * inputs))
+            jax.block_until_ready(self._run(np.zeros_like(self._key_words), 0, *[blank] * inputs))
         memory.give_back()  # 0.2 GB that a compilation leaves
 
     def _sizes(self, length: int) -> set[int]:
@@ -54,9 +54,13 @@ class Runner:
         del self._waiting[len(self._waiting) // self._group * self._group :]
 
     def finish(self) -> list[tuple[Any, np.ndarray]]:
-        """Return the frames of the chunk that is running."""
+        """Return the frames of the chunk that is running, or tuples of what belongs to one."""
         running, self._running = self._running, None
-        return [] if running is None else list(zip(running[0], np.asarray(running[1]), strict=True))
+        if running is None:
+            return []
+        items, made = running
+        made = zip(*map(np.asarray, made), strict=True) if isinstance(made, tuple) else np.asarray(made)
+        return list(zip(items, made, strict=True))
 
     def _start(self, count: int) -> list[tuple[Any, np.ndarray]]:
         items, stacks = zip(*self._waiting[:count], strict=True)

@@ -11,10 +11,10 @@ from scipy.fft import dctn
 from deepsteg_jax import metrics
 from deepsteg_jax.dct import pad_to_blocks
 from deepsteg_jax.losses import mean_squared_error
-from deepsteg_jax.models import block_dct, quantiser
+from deepsteg_jax.models import block_dct, cells, lanes, quantiser, rans
 
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles fast
-MODULI = (2, 3, 8)  # a power of two or not, levels of both parities; 4 is the model's below
+MODULI = (2, 3, 8)  # a power of two or not; 4 is the model's below
 SHORT = (3, 13, 21)  # frames fewer than the codebook's, no whole blocks
 
 
@@ -93,92 +93,6 @@ def test_constant_grey_is_one_coefficient():
     np.testing.assert_allclose(coefficients, 0, atol=1e-2)
 
 
-# --- quantisers ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("modulus", MODULI)
-def test_quantiser_tables(modulus):
-    q = quantiser_of(modulus)
-    assert q.modulus == modulus
-    levels, powers = [[int(x) for x in table] for table in (q.levels, q.powers)]
-    assert powers == [modulus**n for n in range(len(levels))]
-    for count, power in zip(levels, powers, strict=True):
-        assert count**2 <= power < (count + 1) ** 2
-    assert levels[-1] >= quantiser.MAX_LEVELS > levels[-2]
-    assert len(q.centroids) == sum(levels)
-    assert len(q.thresholds) == len(levels) - 1
-    assert np.all(np.diff(q.thresholds) >= 0)
-    assert np.all(np.diff(q.rms) <= 0)
-    assert np.all(np.diff(q.rms)[np.diff(levels) > 0] < 0)
-    assert q.rms[0] == pytest.approx(np.sqrt(2))  # of a Laplace density of width 1
-    for start, count, reach, edge in zip(q.offsets, levels, q.reach, q.edges, strict=True):
-        centroids = q.centroids[start : start + count]
-        assert np.all(np.diff(centroids) > 0)
-        np.testing.assert_allclose(centroids, -centroids[::-1], atol=1e-6)
-        assert reach == centroids[-1]
-        assert edge <= reach
-    for n in range(1, len(levels)):
-        if levels[n] > 1:  # the outermost cell of the compander begins at u = 1 - 2 / L
-            edge = -3 * np.log1p(-(1 - 2 / levels[n]))
-            assert q.edges[n] == pytest.approx(max(edge, 0), abs=1e-5) or levels[n] < 4
-
-
-def laplace_layout(quantiser, digits, size, width=1.0):
-    counts = jnp.full(size, digits, jnp.int32)
-    return block_dct.Layout(counts, jnp.arange(size) * digits, jnp.full(size, width))
-
-
-@pytest.mark.parametrize("modulus", MODULI)
-def test_quantisers_err_as_their_tables_say(modulus):
-    q = quantiser_of(modulus)
-    pairs = np.random.default_rng(0).laplace(scale=2.5, size=(60000, 2)).astype(np.float32)
-    last = np.inf
-    for digits in (0, 2, 4, 6):
-        layout = laplace_layout(q, digits, len(pairs), width=2.5)
-        values = np.asarray(block_dct.quantise(jnp.asarray(pairs), layout, q))
-        assert values.min() >= 0
-        assert values.max() < modulus**digits
-        back = np.asarray(block_dct.dequantise(jnp.asarray(values), layout, q))
-        error = np.sqrt(np.mean((back - pairs) ** 2))
-        assert error == pytest.approx(2.5 * q.rms[digits], rel=0.03)
-        assert error < last
-        last = error
-
-
-@pytest.mark.parametrize(("modulus", "digits"), [(2, 0), (2, 7), (3, 5), (4, 4)])
-def test_every_centroid_lies_in_its_cell(modulus, digits):
-    q = quantiser_of(modulus)
-    values = jnp.arange(4096) % int(q.levels[digits]) ** 2
-    layout = laplace_layout(q, digits, 4096, width=3.0)
-    pairs = block_dct.dequantise(values, layout, q)
-    np.testing.assert_array_equal(block_dct.quantise(pairs, layout, q), values)
-
-
-def test_extreme_coefficients_take_the_outer_levels():
-    q = quantiser_of(4)
-    pairs = jnp.asarray([[1e6, 1e6], [-1e6, -1e6], [1e6, -1e6]])
-    layout = laplace_layout(q, 5, 3)
-    top = int(q.levels[5]) - 1
-    values = block_dct.quantise(pairs, layout, q)
-    np.testing.assert_array_equal(values, [top * (top + 2), 0, top * (top + 1)])
-    assert np.all(np.isfinite(block_dct.dequantise(values, layout, q)))
-
-
-@pytest.mark.parametrize("modulus", MODULI)
-def test_digit_counts_are_the_cheapest(modulus):
-    # lambda per digit is the square of the water level, and a pair errs twice.
-    q = quantiser_of(modulus)
-    excess = np.arange(-40, 90)
-    counts = np.asarray(block_dct.digit_counts(jnp.asarray(excess - 13), -13, q))
-    widths = 2.0 ** (excess / block_dct.SCALE_STEPS)
-    cost = 2 * np.float64(q.rms) ** 2 * widths[:, None] ** 2 + np.arange(len(q.rms))
-    chosen = cost[np.arange(len(excess)), counts]
-    np.testing.assert_allclose(chosen, cost.min(axis=1), rtol=1e-5)
-    assert counts[0] == 0
-    assert counts[-1] > 5
-    assert np.all(np.diff(counts) >= 0)
-
-
 # --- codebook, classes and level -----------------------------------------------------------------
 
 
@@ -198,28 +112,22 @@ def test_shorter_groups_take_their_own_frequencies(frames, planes):
     np.testing.assert_array_equal(scales[:, 0, 0], [8 * plane - 4 for plane in planes])  # rms / sqrt(2)
 
 
-def test_width_is_the_power_of_two_of_scales():
-    np.testing.assert_allclose(block_dct.width(jnp.asarray([-8, 0, 4, 16])), [0.5, 1, 2**0.5, 4], rtol=1e-6)
-
-
 def test_cells_take_the_class_they_were_drawn_from():
     q = quantiser_of(4)
     scales = jnp.tile(jnp.asarray([-20, 0, 20, 40])[:, None], (2, 1, 96))
     truth = np.random.default_rng(0).integers(0, 4, (2, 50))
     widths = 2.0 ** (np.asarray([-20, 0, 20, 40])[truth] / 8)
     pairs = np.random.default_rng(1).laplace(size=(2, 50, 96, 2)) * widths[..., None, None]
-    magnitudes = jnp.asarray(np.hypot(pairs[..., 0], pairs[..., 1]), jnp.float32)
-    classes = np.asarray(block_dct.choose_classes(magnitudes, scales, -24, q))
-    assert classes.shape == (2, 50)
-    assert np.mean(classes == truth) > 0.97
-    # Far under water nothing is coded, whatever the class, and the first class wins the tie.
-    assert np.all(np.asarray(block_dct.choose_classes(magnitudes, scales, 150, q)) == 0)
+    classes, bits = cells.choose_classes(jnp.asarray(pairs, jnp.float32), scales, -192, q)
+    assert np.mean(np.asarray(classes) == truth) > 0.97
+    # The bits of an index are about the entropy of a Laplace density in steps of 2^-3.
+    entropy = 192 * np.log2(2 * np.e * widths / 2**-3)
+    assert np.mean(np.asarray(bits) / entropy) == pytest.approx(1, rel=0.02)
 
 
-@pytest.mark.parametrize("finest", [-16, -15, 0, 47, 100, 110, 111])
-@pytest.mark.parametrize("guess", [-500, -16, 0, 47, 48, 500])
-def test_finest_level_whatever_the_guess(finest, guess):
-    assert int(block_dct._finest_level(lambda level: level >= finest, guess)) == finest
+@pytest.mark.parametrize("finest", [-96, -95, 0, 47, 926, 927])
+def test_finest_level(finest):
+    assert int(cells.finest_level(lambda level: level >= finest)) == finest
 
 
 @pytest.mark.parametrize("modulus", [2, 5])
@@ -234,12 +142,11 @@ def test_a_level_that_cannot_be_is_noise(modulus):
 
 @pytest.mark.parametrize("modulus", [2, 3])
 def test_base_digits(modulus):
-    q = quantiser_of(modulus)
     values = jnp.arange(modulus**4)
-    digits = block_dct._to_digits(values, 4, q)
+    digits = block_dct._to_digits(values, 4, modulus)
     assert (int(digits.min()), int(digits.max())) == (0, modulus - 1)
     np.testing.assert_array_equal(digits[1], [1, 0, 0, 0])  # least first
-    np.testing.assert_array_equal(block_dct._from_digits(digits, q), values)
+    np.testing.assert_array_equal(block_dct._from_digits(digits, modulus), values)
 
 
 @pytest.mark.parametrize("modulus", [2, 3, 4, 5, 8])
@@ -251,54 +158,39 @@ def test_digits_for_suffice(modulus, classes):
     assert digits == 1 or modulus ** (digits - 1) < classes
 
 
-def empty_pool(size):
-    return jnp.full(size, -1, jnp.int8)
-
-
-@pytest.mark.parametrize("modulus", [2, 3])
-def test_pool_round_trip(modulus):
+@pytest.mark.parametrize("modulus", MODULI)
+def test_quantised_coefficients_come_back(modulus):
+    """Of classes of all widths, those with plain digits too; far outliers roughly."""
     q = quantiser_of(modulus)
-    rng = np.random.default_rng(modulus)
-    counts = rng.integers(0, len(q.powers), 300)
-    counts[rng.uniform(size=300) < 0.4] = 0
-    counts[[0, 1, 100]] = 0, len(q.powers) - 1, len(q.powers) - 1
-    counts[np.cumsum(counts) >= 700] = 0
-    counts[-1 if modulus < 4 else -2] = 700 - counts.sum()
-    assert counts.max() < len(q.powers)
-    values = np.array([rng.integers(0, modulus ** int(n)) for n in counts])
-    values[1] = modulus ** int(counts[1]) - 1
-    layout = block_dct.Layout(jnp.asarray(counts), jnp.asarray(np.cumsum(counts) - counts), jnp.ones(300))
-    by_hand = [v // modulus**i % modulus for v, n in zip(values, counts, strict=True) for i in range(n)]
-    for spare in (0, 50):  # a full pool, and one with room
-        pool = np.asarray(block_dct.write_pool(empty_pool(700 + spare), jnp.asarray(values), layout, q))
-        np.testing.assert_array_equal(pool, by_hand + [-1] * spare)
-        np.testing.assert_array_equal(block_dct.read_pool(jnp.asarray(pool), layout, q), values)
-        junk = np.where(pool < 0, rng.integers(0, modulus, len(pool)), pool)  # the cover's own residues
-        np.testing.assert_array_equal(block_dct.read_pool(jnp.asarray(junk), layout, q), values)
+    indices = jnp.tile(jnp.arange(len(q.rows))[:, None], (1, 96))
+    scales = jnp.asarray(q.powers)[jnp.asarray(q.plain)][indices]
+    nothing = jnp.zeros(1, jnp.int32)
+    layout = lanes.Layout(nothing, indices, scales, nothing, nothing)
+    widths = 2.0 ** ((np.arange(len(q.rows)) - 32) / 8)
+    pairs = np.random.default_rng(0).laplace(size=(len(q.rows), 96, 2)) * widths[:, None, None] * 3
+    found = block_dct.quantise(jnp.asarray(pairs, jnp.float32), layout, 64, q)
+    back = np.asarray(block_dct.dequantise(found, layout, 64, q))
+    reach = ((q.reach - 1) * q.powers[q.plain] * 2.0)[:, None, None]  # a step is 2 grey levels
+    error = np.abs(back - pairs)
+    assert np.all(error[np.abs(pairs) < reach] < 2)
+    assert np.all(error < np.abs(pairs) / 2 + 4)
+    assert int(found.plain.min()) >= 0
+    assert np.all(np.asarray(found.plain) < np.asarray(scales) ** 2)
 
 
-def test_empty_pool():
-    q = quantiser_of(4)
-    none = jnp.zeros(10, jnp.int32)
-    layout = block_dct.Layout(none, none, jnp.ones(10))
-    pool = block_dct.write_pool(empty_pool(30), none, layout, q)
-    np.testing.assert_array_equal(pool, np.full(30, -1))
-    np.testing.assert_array_equal(block_dct.read_pool(jnp.arange(30) % 4, layout, q), none)
-
-
-def test_stripes_give_the_same_bits(monkeypatch):
+def test_stripes_give_the_same_picture(monkeypatch):
     secret, q = unit(clip(5, (3, 40, 24), noise=4)), quantiser_of(3)
     codebook = model_of()[1]["hide"]["codebook"]
 
     def both_ways():
         digits = quick(lambda x: block_dct.encode(codebook, x, q))(secret)
-        read = quick(lambda x: block_dct.reveal_group(codebook, x, secret.shape, q))
+        read = quick(lambda x: block_dct.reveal_group(codebook, x, secret.shape, q).pictures)
         return np.asarray(digits), np.asarray(read(digits))
 
     whole = both_ways()
-    monkeypatch.setattr(block_dct, "STRIPE_CELLS", 3)
-    for at_once, striped in zip(whole, both_ways(), strict=True):
-        np.testing.assert_array_equal(at_once, striped)
+    monkeypatch.setattr(block_dct, "STRIPE_CELLS", 48)
+    striped = both_ways()
+    assert metrics.mean_psnr(rounded(whole[1].clip(0, 1)), rounded(striped[1].clip(0, 1))) > 40
     assert metrics.mean_psnr(rounded(secret), rounded(whole[1].clip(0, 1))) > 30
 
 
@@ -342,29 +234,23 @@ def test_digits_never_exceed_the_budget(modulus, name):
     assert digits.min() >= -1
     assert digits.max() < modulus
 
-    # The header, read by hand, says how many digits follow; they fit, and with one more share of the cells
-    # on the finer level they would not.
-    class_digits = block_dct._digits_for(8, modulus)
-    in_order = digits.reshape(3, -1).T.ravel()
-    head = [*block_dct.header_digits(modulus), 3 * 2 * 3 * class_digits]
-    level, share, classes, pool = np.split(in_order, np.cumsum(head))
-    assert min(level.min(), share.min(), classes.min()) >= 0
-    level, share = (x @ modulus ** np.arange(len(x)) for x in (level, share))
-    level -= block_dct.LEVEL_OFFSET
-    classes = classes.reshape(3, 6, class_digits) @ modulus ** np.arange(class_digits)
-    scales = np.asarray(block_dct.integer_scales(model_of()[1]["hide"]["codebook"], 3))
-    chosen = np.take_along_axis(scales, classes[..., None], axis=1)
-
-    def digits_at(share):
-        levels = level - (np.arange(18) < 18 * share // 256).reshape(3, 6, 1)
-        return np.sum((chosen - levels)[..., None] >= quantiser_of(modulus).thresholds)
-
-    used = digits_at(share)
-    assert used <= len(pool)
-    assert share == 255 or (0 <= share < 255 and digits_at(share + 1) > len(pool))
-    assert level == -block_dct.LEVEL_OFFSET or digits_at(256) > len(pool)
+    # The header, read by hand: copies of a level, lanes one after the other, a class for each cell.
+    sizes = block_dct.sizes_of((*SHORT, 3), 8, quantiser_of(modulus))
+    level, starts, classes, pool = np.split(digits.reshape(3, -1).T.ravel(), sizes.ends)
+    assert min(level.min(), starts.min(), classes.min()) >= 0
+    level, starts, classes = (
+        x.reshape(-1, n) @ modulus ** np.arange(n)
+        for x, n in ((level, sizes.level_digits), (starts, sizes.start_digits), (classes, sizes.class_digits))
+    )
+    assert len(set(level)) == 1
+    assert 0 <= level[0] < 2**cells.LEVEL_BITS
+    assert (len(starts), len(classes)) == (2, 18)
+    assert starts[0] == 0 < rans.STATE_WORDS <= starts[1]
+    assert classes.max() < 8
+    used = np.flatnonzero(pool >= 0)[-1] + 1
     assert np.all(pool[:used] >= 0)
-    assert np.all(pool[used:] == -1)
+    assert used <= sizes.words * quantiser_of(modulus).coder.digits
+    assert used > 0.7 * len(pool) or level[0] == 0  # filled, or all told
 
     assert np.all(np.isfinite(decoded.coefficients))
     assert np.all(np.asarray(decoded.errors) > 0)
@@ -374,6 +260,37 @@ def test_digits_never_exceed_the_budget(modulus, name):
     back = np.clip(block_dct.synthesise(decoded.coefficients), 0, 1)[:, :13, :21]
     floors = {"texture": 28 if modulus == 2 else 38, "grey": 45}
     assert metrics.mean_psnr(rounded(secret), rounded(back)) > floors.get(name, 0)
+
+
+def test_a_wrong_sample_spoils_its_lane_alone():
+    """Wherever it is: of a copy of the level nothing."""
+    secret, q = unit(clip(7, (2, 40, 32), noise=3)), quantiser_of(3)
+    codebook = model_of()[1]["hide"]["codebook"]
+    digits = np.asarray(quick(lambda x: block_dct.encode(codebook, x, q))(secret))
+    read = quick(lambda x: block_dct.decode(codebook, x, secret.shape, q))
+    whole = read(digits)
+    assert not np.any(whole.spoilt)
+    sizes = block_dct.sizes_of(secret.shape, 8, q)
+    lane_of = np.arange(40) // -(-40 // sizes.lanes)
+    places = np.arange(digits.size).reshape(2, -1).T.ravel()  # of the digits in order
+    spoilt, noticed = set(), 0
+    for at in [
+        0,
+        *range(*sizes.ends[:2], 3),
+        *range(*sizes.ends[1:], 7),
+        *range(sizes.ends[2], digits.size, 97),
+    ]:
+        wrong = digits.copy()
+        wrong[places[at]] = (max(wrong[places[at]], 0) + 1) % 3
+        found = read(wrong)
+        changed = np.any((found.coefficients != whole.coefficients).reshape(40, 192), axis=1)
+        assert not np.any(found.spoilt) or set(lane_of[changed]) == set(lane_of[found.spoilt.ravel()])
+        noticed += bool(np.any(found.spoilt))
+        assert len(set(lane_of[changed])) <= 1
+        assert at or not np.any(changed)
+        spoilt |= set(lane_of[changed])
+    assert spoilt == set(range(sizes.lanes))
+    assert noticed > 10
 
 
 # --- wrapping ------------------------------------------------------------------------------------
@@ -494,18 +411,16 @@ def test_examples_do_not_mix():
 def test_garbage_reveals_without_harm():
     _, params, _, reveal = model_of()  # 4 ** 2 classes can be written, 8 are there
     rng = np.random.default_rng(0)
-    deviations = []
-    for level in (300, 0, 25, 50, 75, 100, 127):  # the first 2 samples of each frame
+    for level in (4000, 0, 200, 500, 1023):  # the first 18 samples, dealt to the frames, are its copies
         stego = rng.integers(0, 256, (2, 4, 16, 24, 3))
-        digits = np.array([level // 4**i % 4 for i in range(8)])  # the last two are of the share
-        stego.reshape(2, 4, -1)[:, :, :2] = digits.reshape(2, 4).T
+        copies = np.tile([level // 4**i % 4 for i in range(6)], 3)
+        for place, digit in enumerate(copies):
+            stego.reshape(2, 4, -1)[:, place % 4, place // 4] = digit
         revealed = np.asarray(reveal(params["reveal"], unit(stego)))
         assert np.all(np.isfinite(revealed))
         assert revealed.min() >= 0
         assert revealed.max() <= 1
-        deviations.append(revealed.std())
-    assert min(deviations[:2]) > 0.1
-    assert deviations[-1] == 0  # far under water nothing is read
+        assert revealed.std() > 0.1
 
 
 def test_init_is_deterministic():
@@ -554,7 +469,7 @@ def test_penalty_gradient_is_its_formula():
     np.testing.assert_allclose(gradient["hide"]["codebook"], expected / count, rtol=1e-3, atol=1e-6)
 
     # The same by differences: moves this small stay inside one scale step, so no class changes.
-    steps = block_dct.SCALE_STEPS * np.float64(codebook)
+    steps = quantiser.SCALE_STEPS * np.float64(codebook)
     safe = np.abs(steps - np.round(steps)) < 0.2
     entry = np.unravel_index(np.argmax(np.abs(expected) * safe), expected.shape)
 

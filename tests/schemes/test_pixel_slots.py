@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepsteg_jax import keys, loading, media, metrics, pipeline
-from deepsteg_jax.errors import UserError
+from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.schemes import low_bits, slots
 from deepsteg_jax.schemes.base import NOTHING
 from deepsteg_jax.schemes.slots import Slot
@@ -116,8 +116,11 @@ def test_a_receiver_prints_writes_and_does_the_same_however_many_are_real(
 
 def test_a_damaged_first_frame_costs_its_group_only(tmp_path, filled, scheme):
     stego = frames_of(filled.stegos[ALL])
-    stego[0] = 0
-    pipeline.reveal([scheme], KEYS[2], save(tmp_path / "bad.mkv", stego), tmp_path / "out.mkv", quiet)
+    stego[0], bad = 0, tmp_path / "bad.mkv"
+    with pytest.raises(
+        PartialError, match=r"bad.mkv is damaged: up to \d+ % .* in frames 1-4 of .*out.mkv is"
+    ):
+        pipeline.reveal([scheme], KEYS[2], save(bad, stego), tmp_path / "out.mkv", quiet)
     revealed, wanted = frames_of(tmp_path / "out.mkv"), frames_of(filled.secrets[2])
     assert metrics.mean_psnr(revealed[4:], wanted[4:]) > 30
 

@@ -104,3 +104,17 @@ def test_large_frames_go_one_group_at_a_time():
     scheme = loading.load(loading.config_of("video"))
     small, large = (scheme.cost(size, size, 9).memory_bytes for size in (100, 4000))
     assert large - small < 400 * (4000**2 - 100**2)
+
+
+def test_a_wrong_sample_spoils_few_blocks_which_are_counted():
+    scheme = loading.load(loading.config_of("image"))
+    programs, words = scheme.codec(), np.arange(8, dtype=np.uint32)
+    cover, secret = noise(1, 64, 96), smooth(1, 64, 96)
+    stego = np.array(programs.hide(scheme.hide_params, words, 0, cover, secret))
+    whole = programs.inspect(scheme.reveal_params, words, 0, stego)
+    wrong = stego.copy()
+    wrong[0, 20, 30, 1] ^= 1
+    found = programs.inspect(scheme.reveal_params, words, 0, wrong)
+    changed = (np.asarray(found.pictures) != np.asarray(whole.pictures)).reshape(8, 8, 12, 24)
+    assert whole.spoilt[0] == 0 < found.spoilt[0] <= 16 / 96
+    assert 0 < changed.any((1, 3)).mean() <= found.spoilt[0]
