@@ -56,7 +56,6 @@ def published(kind: str) -> dict[str, dict]:
 
 
 BETWEEN = (
-    "block_dct D=4",
     "Weng 2019",
     "RIIS 2022",
     "HiDDeN",

@@ -452,9 +452,9 @@ class PixelReceiver(Receiver):
             )
         wrong = {number + 1 for number in [*damaged, *self.lost] if number < self.metadata.cover_frames}
         if self.spoilt and not wrong:
-            share, frames = max(self.spoilt.values()), ranges([number + 1 for number in self.spoilt])
+            percent, frames = 100 * max(self.spoilt.values()), ranges([number + 1 for number in self.spoilt])
             return (
-                f"{stego} is damaged: up to {100 * share:.2g} % of the picture in frames {frames} of "
+                f"{stego} is damaged: up to {max(percent, 0.1):.1f} % of the picture in frames {frames} of "
                 f"{output} is wrong; get an intact copy of it"
             )
         if not wrong:

@@ -118,7 +118,7 @@ def test_a_damaged_first_frame_costs_its_group_only(tmp_path, filled, scheme):
     stego = frames_of(filled.stegos[ALL])
     stego[0], bad = 0, tmp_path / "bad.mkv"
     with pytest.raises(
-        PartialError, match=r"bad.mkv is damaged: up to \d+ % .* in frames 1-4 of .*out.mkv is"
+        PartialError, match=r"bad.mkv is damaged: up to 100.0 % .* in frames 1-4 of .*out.mkv is"
     ):
         pipeline.reveal([scheme], KEYS[2], save(bad, stego), tmp_path / "out.mkv", quiet)
     revealed, wanted = frames_of(tmp_path / "out.mkv"), frames_of(filled.secrets[2])
