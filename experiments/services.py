@@ -1,12 +1,13 @@
 """What messengers and sites leave of a post: imitated with FFmpeg, or measured on what one of them returned.
 
-    python -m experiments.services --cover COVER.mp4 --secret SECRET.mp4 [--workdir runs/services]
+    python -m experiments.services --cover COVER.mp4 --secret SECRET.mp4 [--edits] [--workdir runs/services]
     python -m experiments.services --received DOWNLOADED.mp4 --secret SECRET.mp4 --key-file KEY
 
 The first hides with `deepsteg`, sends the stego through each of SERVICES, which imitate and are nobody's own,
-and reveals. The second reveals what a real service gave back. Each adds a row to WORKDIR/services.json: size
-of what arrived, the notes of `reveal`, and the secret's PSNR (8-bit RGB, at its own size and times; mid-grey
-where nothing arrived).
+and reveals; with --edits through each of EDITS, which strangers make before they code a video again. The
+second reveals what a real service gave back. Each adds a row to WORKDIR/services.json: size of what arrived,
+the notes of `reveal`, and the secret's PSNR (8-bit RGB, at its own size and times; mid-grey where nothing
+arrived; without the time that an edit cuts off).
 """
 
 import shutil
@@ -19,6 +20,7 @@ from deepsteg_jax import api, keys, media, metrics
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.schemes.base import GREY
 from experiments import common
+from experiments.entries import file_name
 
 X264, VP9, AV1 = (["-c:v", name] for name in ("libx264", "libvpx-vp9", "libsvtav1"))
 AAC, OPUS = ["-c:a", "aac", "-b:a", "96k"], ["-c:a", "libopus", "-b:a", "64k"]
@@ -37,26 +39,47 @@ SERVICES = {  # suffix and what FFmpeg is told
     "site-480-av1": (".mp4", [*SITE_480, *AV1, "-b:v", "500k", "-preset", "8", *AAC]),
     "site-720-av1": (".mp4", [*SITE_720, *AV1, "-b:v", "1200k", "-preset", "8", *AAC]),
 }
+CUT = 10  # seconds
+CUT_OFF = f"first {CUT} s cut off"
+_FILTERS = {
+    "coded again": "null",
+    "brightness +10 %": "eq=brightness=0.1",
+    "brightness -10 %": "eq=brightness=-0.1",
+    "contrast +10 %": "eq=contrast=1.1",
+    "contrast -10 %": "eq=contrast=0.9",
+    "saturation +10 %": "eq=saturation=1.1",
+    "saturation -10 %": "eq=saturation=0.9",
+    "logo over 5 %": "drawbox=iw*0.76:ih*0.76:iw*0.224:ih*0.224:white:fill,"
+    "drawbox=iw*0.8:ih*0.8:iw*0.14:ih*0.14:navy:fill",
+    "faded in, 2 s": "fade=in:d=2",
+    CUT_OFF: f"trim=start={CUT},setpts=PTS-STARTPTS",
+    "letterbox": "pad=iw:iw*3/4:0:-1",
+    "5 % of each side cut off": "crop=iw*0.9:ih*0.9",
+    "scaled to 5/4": "scale=trunc(iw*5/8)*2:trunc(ih*5/8)*2",
+    "scaled to 3/4": "scale=trunc(iw*3/8)*2:trunc(ih*3/8)*2",
+    "scaled to 2/3": "scale=trunc(iw/3)*2:trunc(ih/3)*2",
+}
+EDITS = {name: (".mp4", ["-vf", filters, *X264, "-crf", "23", "-an"]) for name, filters in _FILTERS.items()}
 
 
 def imitate(stego: Path, name: str, folder: Path) -> Path:
-    """Send a file through one of SERVICES.
+    """Send a file through one of SERVICES or EDITS.
 
     Raises:
         UserError: there is no ffmpeg, or it fails.
     """
     if not shutil.which("ffmpeg"):
         raise UserError("this needs the program ffmpeg: install it")
-    suffix, options = SERVICES[name]
-    received = folder / f"{name}{suffix}"
+    suffix, options = (SERVICES | EDITS)[name]
+    received = folder / f"{file_name(name)}{suffix}"
     command = ["ffmpeg", "-nostdin", "-y", "-v", "error", "-i", stego, *options, "-pix_fmt", "yuv420p"]
     if subprocess.run([*command, received], stderr=subprocess.DEVNULL).returncode:
         raise UserError(f"ffmpeg fails for {name}: does this build have its encoder?")
     return received
 
 
-def measure(received: Path, secret: Path, key: bytes, output: Path) -> dict:
-    """Reveal a file and compare it with the secret."""
+def measure(received: Path, secret: Path, key: bytes, output: Path, since: float = 0) -> dict:
+    """Reveal a file and compare it with the secret from `since` on, seconds."""
     info = media.probe(received)
     row = {"received": f"{info.width}x{info.height}", "bytes": media.size_of(received), "revealed": "nothing"}
     output.unlink(missing_ok=True)
@@ -67,12 +90,13 @@ def measure(received: Path, secret: Path, key: bytes, output: Path) -> dict:
         row["revealed"] = str(error)
     except UserError:
         pass
-    return row | {"secret_psnr_db": _psnr(secret, output)}
+    return row | {"secret_psnr_db": _psnr(secret, output, since)}
 
 
-def _psnr(secret: Path, output: Path) -> float:
+def _psnr(secret: Path, output: Path, since: float = 0) -> float:
     """Mean over the secret's frames of the PSNR of the revealed one that is shown at that time."""
     times, frames = _timed(secret)
+    times, frames = times[times >= since], [frames[i] for i in np.flatnonzero(times >= since)]
     if output.exists():
         shown_times, shown = _timed(output)
         at = np.searchsorted(shown_times, times + 1e-3, side="right") - 1
@@ -98,7 +122,8 @@ def main() -> None:
     given.add_argument("--cover", type=Path)
     given.add_argument("--received", type=Path)
     parser.add_argument("--key-file", type=Path)
-    parser.add_argument("--only", nargs="+", default=list(SERVICES), choices=SERVICES)
+    parser.add_argument("--edits", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=[*SERVICES, *EDITS])
     arguments = parser.parse_args()
     folder, path = arguments.workdir, arguments.workdir / "services.json"
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,9 +140,9 @@ def main() -> None:
         key, stego = api.random_key(), folder / f"{arguments.cover.stem}.stego.mp4"
         report = api.hide_file(arguments.cover, arguments.secret, stego, key, loop_cover=True)
         print(report)
-        for name in arguments.only:
-            received = imitate(stego, name, folder)
-            row = measure(received, arguments.secret, key, folder / f"{name}.revealed.mp4")
+        for name in arguments.only or (EDITS if arguments.edits else SERVICES):
+            received, since = imitate(stego, name, folder), CUT * (name == CUT_OFF)
+            row = measure(received, arguments.secret, key, folder / "revealed.mp4", since)
             rows[f"{arguments.cover.name}, {name}"] = row
             print(name, row, flush=True)
             common.write_json(path, rows)

@@ -10,18 +10,43 @@ from deepsteg_jax.errors import UserError
 from experiments import services
 from tests.synthetic import smooth
 
+needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+
 
 def _clip(path, *shape):
     media.write_frames(path, smooth(*shape))
     return path
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs the program ffmpeg")
+@needs_ffmpeg
 @pytest.mark.parametrize(("name", "size"), [("messenger", (848, 424)), ("social", (900, 450))])
 def test_large_videos_are_shrunk_and_others_are_not(tmp_path, name, size):
     received = services.imitate(_clip(tmp_path / "c.mkv", 3, 450, 900), name, tmp_path)
     info = media.probe(received)
     assert (info.width, info.height) == size
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", services.EDITS)
+def test_edits_give_videos_of_the_size_that_they_say(tmp_path, name):
+    cut = name == services.CUT_OFF
+    sizes = {"letterbox": (96, 72), "5 % of each side cut off": (86, 58)}
+    sizes |= {"scaled to 5/4": (120, 80), "scaled to 3/4": (72, 48), "scaled to 2/3": (64, 42)}
+    cover = tmp_path / "c.mkv"
+    media.write_frames(cover, smooth(102 if cut else 3, 64, 96), 10)
+    received = services.imitate(cover, name, tmp_path)
+    info, frames = media.probe(received), np.stack(list(media.read_frames(received)))
+    assert (info.width, info.height) == sizes.get(name, (96, 64))
+    assert len(frames) == (2 if cut else 3)
+
+
+@needs_ffmpeg
+def test_edits_change_tones(tmp_path):
+    cover = _clip(tmp_path / "c.mkv", 1, 64, 96)
+    names = "faded in, 2 s", "brightness -10 %", "coded again", "brightness +10 %"
+    received = [np.stack(list(media.read_frames(services.imitate(cover, name, tmp_path)))) for name in names]
+    faded, darker, same, brighter = (frames.mean() for frames in received)
+    assert faded < 1 and darker + 15 < same < brighter - 15
 
 
 def test_without_ffmpeg_the_user_is_told(tmp_path, monkeypatch):
@@ -37,3 +62,4 @@ def test_frames_that_are_missing_repeat_the_last_and_nothing_is_grey(tmp_path):
     assert services._psnr(secret, secret) == 100
     whole, half = services._psnr(secret, tmp_path / "none.mkv"), services._psnr(secret, tmp_path / "r.mkv")
     assert 50 < half < 100 and whole < 20
+    assert services._psnr(secret, tmp_path / "r.mkv", since=1 / 30) < half
