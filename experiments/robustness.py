@@ -278,20 +278,42 @@ def is_plain_x264(codec: CodecRun) -> bool:
 
 
 def chart(path: Path, results: list[dict], ladder: list[CodecRun], curve: list[CodecRun]) -> None:
-    """Draws secret PSNR down the ladder and, where there is a `curve` of x264, against its rate factor."""
+    """Draws secret PSNR down the ladder.
+
+    Where there is a `curve` of x264, also against its rate factor, and what `robust` costs the cover to see.
+    """
     present = {result["codec"] for result in results}
     steps = [codec for codec in ladder if codec.name in present]
     factors = {codec.name: int(codec.options["crf"]) for codec in curve if codec.name in present}
-    count = 2 if len(factors) > 1 else 1
+    count = 3 if len(factors) > 1 else 1
     figure, axes = plt.subplots(1, count, figsize=(7.5 * count, 6), squeeze=False, layout="constrained")
     _lines(axes[0][0], results, {codec.name: i for i, codec in enumerate(steps)})
     labels = [f"{codec.name}: {codec.title}" for codec in steps]
     axes[0][0].set_xticks(range(len(steps)), labels, rotation=40, ha="right", fontsize=8)
-    if count == 2:
+    if count > 1:
         _lines(axes[0][1], results, factors)
         axes[0][1].set(xlabel="x264 CRF", xticks=sorted(factors.values()))
+        _seen(
+            axes[0][2], [r["mean"] | {"entry": r["entry"]} for r in results if r["codec"] == SHOWN["clips"]]
+        )
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _seen(axis, results: list[dict]) -> None:
+    """Secret PSNR of `robust` at each D against the SSIMULACRA2 of its stego, both behind one codec."""
+    means = [r["mean"] | {"entry": r["entry"]} for r in results if r["entry"].startswith("robust")]
+    points = sorted((mean["after_ssimulacra2"], mean["secret_psnr_db"], mean["entry"]) for mean in means)
+    if points:
+        axis.plot([point[0] for point in points], [point[1] for point in points], "o-")
+        axis.axvline(np.mean([mean["cover_ssimulacra2"] for mean in means]), color="grey", linestyle="--")
+    for x, y, entry in points:
+        axis.annotate(entry, (x, y), (4, 4), textcoords="offset points")
+    title = (
+        f"SSIMULACRA2 of the stego behind {ladder.named(SHOWN['clips']).title} (dashed: of the clean cover)"
+    )
+    axis.set(xlabel=title, ylabel="secret PSNR (dB)")
+    axis.grid(alpha=0.3)
 
 
 def _lines(axis, results: list[dict], places: dict[str, float]) -> None:
