@@ -20,12 +20,12 @@ from tqdm import tqdm
 from configs.robust import get_config
 from deepsteg_jax import evaluation, media
 from deepsteg_jax.channels import ladder
-from deepsteg_jax.channels.ladder import jpeg, x264
+from deepsteg_jax.channels.ladder import jpeg, webp, x264
 from deepsteg_jax.models import symbols as symbol_model
 from experiments import common
 
 FRAMES = 32  # of a recording
-STEPS = {"clips": (24, 72), "images": (20, 48)}  # from which D is drawn, uniformly in its logarithm
+STEPS = {"clips": (24, 72), "images": (15, 32)}  # from which D is drawn, uniformly in its logarithm
 HOLDS = {"clips": (1, 1, 1, 2, 4, 8), "images": (1,)}  # each as likely
 CODECS = {
     "clips": [
@@ -33,7 +33,12 @@ CODECS = {
         *(x264(f"crf{crf}", crf) for crf in (*range(14, 32), *range(20, 30))),
         *(x264(f"twice{crf}", crf, times=2) for crf in (18, 23)),
     ],
-    "images": [*ladder.VIDEO[:3], *(jpeg(f"jpeg{quality}", quality) for quality in range(40, 98, 2))],
+    "images": [
+        *ladder.VIDEO[:3],
+        *(jpeg(f"jpeg{quality}", quality) for quality in range(40, 98, 2)),
+        *(webp(f"webp{quality}", quality) for quality in range(60, 100, 5)),
+        *(jpeg(f"scaled{q}", q, scale=s) for q in (75, 85, 95) for s in (2 / 3, 3 / 4, 5 / 4)),
+    ],
 }
 
 

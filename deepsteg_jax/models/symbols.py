@@ -37,7 +37,9 @@ CONTEXT = 16  # coefficients of a block that the network sees one by one
 MOVING = 4  # of which it sees the change from and to the neighbouring frames
 LEAST_SCALE, MOST_SCALE = 2.0**-9, 0.3  # of the phase's error, in spacings
 FACTORS = 2.0 ** np.arange(-4.5, 3.1, 0.5, np.float32)  # by which a frame's scales may be off
+FINER_FACTORS = 2.0 ** np.arange(-4.5, 3.1, 0.125, np.float32)  # for a density with steep flanks
 LOSSES = np.array([-0.98, -0.7, 0, 0.1, 0.3, 0.6], np.float32)  # of phases: fewer, or others too
+FLANK = 0.25  # scale of the flanks of a density with a flat top, in its scales
 
 Frames = Shaped[Array, "*n h w 3"] | tuple[Array, ...]
 """RGB [*n, h, w, 3]; or planes: Y [*n, h, w] alone, or with Cb and Cr [*n, h / 2, w / 2]. 0 to 255."""
@@ -69,13 +71,13 @@ def make_carriers(luma: tuple[float, ...], chroma: tuple[float, ...], skip: int 
     """Choose AC coefficients by rising frequency, one after the other in all blocks.
 
     Args:
-        luma: the spacing, in units of D, of each of them in the blocks of Y.
+        luma: the spacing, in units of D, of each of them in the blocks of Y; 0: it carries none.
         chroma: the same for Cb and Cr.
         skip: coefficients of lower frequencies that are left alone.
     """
     order = zigzag(BLOCK)[skip + 1 :]
     kinds = ((range(_CB), luma), ((_CB, _CB + 1), chroma))
-    chosen = [(b, order[i], s) for blocks, some in kinds for i, s in enumerate(some) for b in blocks]
+    chosen = [(b, order[i], s) for blocks, some in kinds for i, s in enumerate(some) if s for b in blocks]
     blocks, coefficients, spacings = zip(*chosen, strict=True)
     return Carriers(np.array(blocks), np.array(coefficients), np.array(spacings, np.float32))
 
@@ -344,17 +346,24 @@ def _densities(raw: Array) -> tuple[Array, Array]:
 
 
 def error_density(
-    error: Float[Array, "..."], scale: Float[Array, "..."], lost: Float[Array, "..."]
+    error: Float[Array, "..."], scale: Float[Array, "..."], lost: Float[Array, "..."], top: float = 0.0
 ) -> Float[Array, "..."]:
-    """Return the density of a phase's error on the circle: logistic, and uniform where it is lost."""
+    """Return the density of a phase's error on the circle: logistic, and uniform where it is lost.
+
+    `top`: the width of a flat top, in scales, with logistic flanks, as a uniform quantiser errs; 0: none.
+    """
     turns = jnp.arange(-1, 2, dtype=jnp.float32)
-    z = (error[..., None] + turns) / (2 * scale[..., None])
-    peak = jnp.sum(1 / (4 * scale[..., None] * jnp.square(jnp.cosh(jnp.clip(z, -30, 30)))), axis=-1)
+    at, scale = error[..., None] + turns, scale[..., None]
+    if top:
+        left, right = (nn.sigmoid((at + side * top * scale) / (FLANK * scale)) for side in (-0.5, 0.5))
+        return (1 - lost) * jnp.sum((right - left) / (top * scale), axis=-1) + lost
+    z = at / (2 * scale)
+    peak = jnp.sum(1 / (4 * scale * jnp.square(jnp.cosh(jnp.clip(z, -30, 30)))), axis=-1)
     return (1 - lost) * peak + lost
 
 
 def calibrate(
-    error: Float[Array, "*b n"], scale: Float[Array, "*b n"], lost: Float[Array, "*b n"]
+    error: Float[Array, "*b n"], scale: Float[Array, "*b n"], lost: Float[Array, "*b n"], top: float = 0.0
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
     """Estimate from known symbols by which factor scales are off, and the share of phases lost besides.
 
@@ -362,12 +371,14 @@ def calibrate(
         error: of known symbols.
         scale: as the network has it.
         lost: as the network has it.
+        top: see `error_density`.
 
     Returns:
-        The likeliest one of FACTORS and of LOSSES.
+        The likeliest one of FACTORS, or FINER_FACTORS, and of LOSSES.
     """
-    factor, loss = (x.ravel() for x in np.meshgrid(FACTORS, LOSSES, indexing="ij"))
-    density = error_density(error[..., None, :], *adjusted(scale, lost, factor[:, None], loss[:, None]))
+    factors = FINER_FACTORS if top else FACTORS
+    factor, loss = (x.ravel() for x in np.meshgrid(factors, LOSSES, indexing="ij"))
+    density = error_density(error[..., None, :], *adjusted(scale, lost, factor[:, None], loss[:, None]), top)
     best = jnp.argmax(jnp.mean(jnp.log(jnp.maximum(density, 1e-6)), axis=-1), axis=-1)
     return jnp.asarray(factor)[best], jnp.asarray(loss)[best]
 
@@ -409,6 +420,11 @@ def demodulate(
     return (phase, *_densities(raw))
 
 
+def top_of(config: ConfigDict) -> float:
+    """Return the width of the flat top of the errors' density of a config's section `model`."""
+    return config.get("top", 0.0)  # which configs of videos lack
+
+
 def _loss(config, params, batch):
     """Return minus the mean information, bits, that a symbol's receiver has who knows each frame's factor."""
     planes = tuple(batch[name].astype(jnp.float32) for name in ("luma", "cb", "cr") if name in batch)
@@ -416,7 +432,9 @@ def _loss(config, params, batch):
     phase, scale, lost = demodulate(config, params["reveal"], planes, spacing)
     error = wrap(phase - batch["symbols"].astype(jnp.float32))
     error, scale, lost = (rearrange(x, "b t y x k -> b t (y x k)") for x in (error, scale, lost))
-    density = error_density(error[..., None, :], *adjusted(scale, lost, FACTORS[:, None], 0.0))
+    density = error_density(
+        error[..., None, :], *adjusted(scale, lost, FACTORS[:, None], 0.0), top_of(config)
+    )
     bits = jnp.mean(jnp.max(jnp.mean(jnp.log2(jnp.maximum(density, 1e-6)), axis=-1), axis=-1))
     return -bits, {"loss": -bits, "bits_per_symbol": bits}
 

@@ -133,7 +133,7 @@ def test_symbols_may_be_kept_in_16_bits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("variant", "write", "count"), [("tiny", write_videos, 6), ("image", write_images, 4 * 14)]
+    ("variant", "write", "count"), [("tiny", write_videos, 6), ("image", write_images, 4 * 17)]
 )
 def test_the_model_of_symbols_learns_from_examples(tmp_path, variant, write, count):
     config = get_config(variant)

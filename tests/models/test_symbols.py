@@ -67,6 +67,7 @@ def test_a_macroblock_is_one_place_in_all_planes():
 
 
 def test_carriers_rise_in_frequency_and_have_spacings_of_their_own():
+    assert symbol_model.make_carriers((1.0,), (0.0, 1.0, 2.0)).blocks.tolist() == [0, 1, 2, 3, 4, 5, 4, 5]
     carriers = symbol_model.make_carriers((1.0,), (1.0, 2.0), skip=1)
     assert carriers.blocks.tolist() == [0, 1, 2, 3, 4, 5, 4, 5]
     assert carriers.coefficients.tolist() == [8, 8, 8, 8, 8, 8, 2, 2]  # (0, 1) is skipped
@@ -171,10 +172,12 @@ def test_what_lies_outside_whole_macroblocks_stays(kind):
 # --- reliability ----------------------------------------------------------------------------------
 
 
-def test_the_density_is_one():
+@pytest.mark.parametrize("top", [0.0, 4.0])
+def test_the_density_is_one(top):
     error = np.linspace(-0.5, 0.5, 2001)[:-1]
     for scale, lost in ((0.01, 0.0), (0.1, 0.3), (0.2, 0.9)):
-        density = symbol_model.error_density(jnp.asarray(error), jnp.full(2000, scale), jnp.full(2000, lost))
+        given = jnp.asarray(error), jnp.full(2000, scale), jnp.full(2000, lost)
+        density = symbol_model.error_density(*given, top)
         assert float(jnp.mean(density)) == pytest.approx(1, abs=0.02)
 
 

@@ -8,7 +8,7 @@ offset are right. The turns take away what stands still in the picture itself.
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import chain, product
+from itertools import chain, islice, product
 from typing import NamedTuple
 
 import jax
@@ -25,15 +25,17 @@ from deepsteg_jax.schemes.slots import ALONE, Slot
 
 SLOTS = 2  # at most
 TILE = 32  # blocks, after which the pattern repeats
-DENSITY = 1 / 34  # share of the blocks of each coefficient that are pilots
+DENSITY, DENSITY_IN_LUMA = 1 / 34, 1 / 12  # share of the blocks that are pilots, of each coefficient
 _LOWEST = 3  # coefficients of a block that have pilots
-_WINDOW = 128, 224  # samples of a plane that are searched, at its centre
+_WINDOW, _STILL_WINDOW = (128, 224), (256, 448)  # samples of a plane that are searched, at its centre
 FRAMES = 16  # that are searched together
 SPACINGS = 16.0 * 2 ** (np.arange(21) / 8)  # all spacings D: 16 to 90.5
-_SEARCHED = 36.0, 55.0  # D: pilots of others are read nearly as well with the nearest
+# D: pilots of others are read nearly as well with the nearest; in luma, which has more in it, less so.
+_SEARCHED, _SEARCHED_IN_LUMA = (36.0, 55.0), (17.4, 20.7, 24.7, 29.3)
 _STEP = 0.02  # between scales that are tried, as a logarithm
 _LEAST, _MOST = 0.5, 1.5  # of a received picture, of its size before
 _BEYOND_CHANCE = 7.5  # score that no candidate of a search reaches by chance
+_LEAST_ENERGY = 0.05  # of random symbols': where hardly anything moves, single blocks would decide
 _MOST_CROPPED = 0.12  # of each side
 _NEAR, _AS_WELL = 2.0, 0.9  # samples; share of the best agreement
 _BLOCK_SCALES = 1, 2, 3  # of the stego, that are thought of
@@ -172,10 +174,11 @@ def make_grid(carriers: Carriers, master: bytes) -> Grid:
     count = int(np.prod(shape))
     there = np.zeros(count, bool)
     key = keys.subkey(master, "robust grid")
+    density = DENSITY if planes[0] else DENSITY_IN_LUMA  # a still image is all there is to find it by
     plane, *others = np.indices(shape)
     order = numpy_permutation(key, 0, count)
     order = order[_belongs(Slot(0, SLOTS), np.array(planes)[plane], *others).ravel()[order]]
-    there[order[: round(DENSITY * count)]] = True
+    there[order[: round(density * count)]] = True
     bits = numpy_bits(key, 1, count * levels.LEVELS).reshape(*shape, levels.LEVELS)
     return Grid(planes, coefficients, there.reshape(shape), bits)
 
@@ -214,7 +217,7 @@ def find(planes: tuple[np.ndarray, ...], grid: Grid, lines: int) -> Iterator[tup
         scales = bottom - top, right - left, lines
         hit = _search(received, grid, _uniform_scales(*scales), _RATES[:1], 1)
         # A coarser search, for whole pictures alone, also thinks of other rates and shapes.
-        shapes = chain(_uniform_scales(*scales), _other_scales(*scales))
+        shapes = chain(islice(_uniform_scales(*scales), len(_USUAL)), _other_scales(*scales))
         if hit := hit or _search(received, grid, shapes, _RATES, 2):
             for number, (scale, offset) in enumerate(_refined(received, grid, hit)):
                 for size in _sizes(ratio * scale * received.shape[2:], ratio * offset):
@@ -260,8 +263,8 @@ def _other_scales(height: int, width: int, lines: int) -> Iterator[tuple[float, 
                 yield tuple(block_scale(lines, *sides) * scale)
 
 
-@partial(jax.jit, static_argnames=("size", "stride"))
-def _correlate(planes, scale, offset, waves, spectrum, weights, size, stride):
+@partial(jax.jit, static_argnames=("size", "spacings", "stride"))
+def _correlate(planes, scale, offset, waves, spectrum, weights, size, spacings, stride):
     """Correlate with the pattern at all offsets.
 
     Args:
@@ -269,44 +272,61 @@ def _correlate(planes, scale, offset, waves, spectrum, weights, size, stride):
       scale: (y, x) by which they are scaled.
       offset: (y, x) of the received in the window that is searched.
       waves: of the coefficients.
-      spectrum: conjugated Fourier transform of `Grid.points`.
+      spectrum: conjugated Fourier transform of `Grid.points`, over its deviation by chance.
       weights: of the frames, see `_tones`, [m, 2, n].
       size: of the window.
+      spacings: D that are tried.
       stride: between the blocks' phases that are tried, samples.
 
     Returns:
       For each D and tone, the best score, the tone's phase there, and its index (block's phase y, x, in units
       of `stride`, tile's offset y, x).
     """
-    n, count, _, _ = planes.shape
+    n, count, *shape = planes.shape
     window = _window(planes, scale, offset, size)
     window = jnp.pad(window, ((0, 0), (0, 0), (0, BLOCK - 1), (0, BLOCK - 1)))
     window = window.reshape(-1, 1, *window.shape[2:])
     maps = jax.lax.conv(window, waves[:, None], (stride, stride), "VALID")
     maps = maps.reshape(n, count * len(waves), *maps.shape[2:])
+    inside = [
+        (at > start - 1) & (at + BLOCK < start + by * length + 1)
+        for at, start, by, length in zip(
+            (jnp.arange(0, side, stride) for side in size), offset, scale, shape, strict=True
+        )
+    ]
+    inside = inside[0][:, None] & inside[1]
 
     power = jnp.square(weights).sum(2).T
     shares = _most(*power, (weights[:, 0] * weights[:, 1]).sum(1)) / power.sum(0)  # of one phase, of both
+    least = _LEAST_ENERGY * power.sum(0) * maps.shape[1] * inside.sum() * (stride / BLOCK) ** 2
 
     def with_spacing(spacing):
         turns = 2 * jnp.pi / spacing * maps
         sums = (jnp.tensordot(weights, part(turns), 1) for part in (jnp.cos, jnp.sin))
-        return jax.lax.map(agreement, (jax.lax.complex(*sums), shares))
+        return jax.lax.map(agreement, (jax.lax.complex(*sums) * inside, shares, least))
 
     def agreement(tone):
-        z, share = tone
+        z, share, least = tone
         rows, columns = (side // BLOCK for side in size)
         z = z.reshape(2, -1, rows, BLOCK // stride, columns, BLOCK // stride).transpose(3, 5, 0, 1, 2, 4)
-        energy = share * jnp.sum(jnp.square(jnp.abs(z)), (2, 3, 4, 5))[..., None, None]
-        found = jnp.fft.ifft2((jnp.fft.fft2(z, (TILE, TILE)) * spectrum).sum(3))
+        energy = share * (jnp.sum(jnp.square(jnp.abs(z)), (2, 3, 4, 5)) + least)[..., None, None]
+        found = jnp.fft.ifft2((jnp.fft.fft2(_in_one_tile(z)) * spectrum).sum(3))
         # The largest part that both share for some phase of the tone: an eigenvalue of a 2x2 matrix.
         a, b = jnp.square(jnp.abs(found[:, :, 0])), jnp.square(jnp.abs(found[:, :, 1]))
         c = (found[:, :, 0] * jnp.conj(found[:, :, 1])).real
-        score = jnp.sqrt(_most(a, b, c) / (energy * DENSITY / 2 + 1e-6))
+        score = jnp.sqrt(_most(a, b, c) / energy)
         best = jnp.argmax(score)
         return score.ravel()[best], (jnp.arctan2(2 * c, a - b) / 2).ravel()[best], best
 
-    return jax.lax.map(with_spacing, jnp.array(_SEARCHED))
+    return jax.lax.map(with_spacing, jnp.array(spacings))
+
+
+def _in_one_tile(z):
+    """Add up what lies at the same place of tiles, [..., rows, columns] to [..., TILE, TILE]."""
+    *n, rows, columns = z.shape
+    pad = [(0, 0)] * len(n) + [(0, -rows % TILE), (0, -columns % TILE)]
+    tiles = jnp.pad(z, pad).reshape(*n, -(-rows // TILE), TILE, -(-columns // TILE), TILE)
+    return tiles.sum((-4, -2))
 
 
 def _most(a, b, c):
@@ -316,14 +336,17 @@ def _most(a, b, c):
 
 def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int) -> _Hit | None:
     """Return the first hit among scales (y, x) of the received, of its size before; None: there is none."""
-    spectrum = np.conj(np.fft.fft2(grid.points().reshape(-1, TILE, TILE))).astype(np.complex64)
+    deviation = np.sqrt(grid.there.mean() / 2)
+    spectrum = np.conj(np.fft.fft2(grid.points().reshape(-1, TILE, TILE)) / deviation).astype(np.complex64)
+    size = _WINDOW if len(planes) > 1 else _STILL_WINDOW
+    spacings = _SEARCHED if grid.planes[0] else _SEARCHED_IN_LUMA
     tones = _tones(len(planes), rates)
     for scale in scales:
         scale = 1 / np.array(scale, np.float32)
         # A picture that was not cropped has its blocks at phase 0.
-        offset = BLOCK * np.round((np.array(_WINDOW) - scale * planes.shape[2:]) / 2 / BLOCK)
+        offset = BLOCK * np.round((np.array(size) - scale * planes.shape[2:]) / 2 / BLOCK)
         place = scale, offset.astype(np.float32)
-        found = _correlate(planes, *place, grid.waves(), spectrum, tones, _WINDOW, stride)
+        found = _correlate(planes, *place, grid.waves(), spectrum, tones, size, spacings, stride)
         scores, phases, places = map(np.asarray, found)
         i = np.unravel_index(np.argmax(scores), scores.shape)
         if scores[i] > _BEYOND_CHANCE:
@@ -335,7 +358,7 @@ def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int) -> _Hit 
                 TILE * BLOCK
             ) - BLOCK  # a picture begins within the first tile
             weights = np.array([np.cos(phases[i]), np.sin(phases[i])]) @ tones[i[1]]
-            return _Hit(scale, offset, _SEARCHED[i[0]], weights.astype(np.float32))
+            return _Hit(scale, offset, spacings[i[0]], weights.astype(np.float32))
     return None
 
 

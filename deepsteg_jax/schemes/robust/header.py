@@ -13,6 +13,7 @@ from deepsteg_jax.keystream import numpy_bits, numpy_keystream
 from deepsteg_jax.schemes.base import Metadata
 from deepsteg_jax.schemes.robust import code
 from deepsteg_jax.schemes.robust.layout import MOST_LAYERS
+from deepsteg_jax.schemes.robust.levels import LEVELS
 
 SALT_BYTES, TAG_BYTES = 6, 4
 _VERSION = 5
@@ -145,6 +146,15 @@ def carried_bits(bits: np.ndarray, frame: int, count: int, master: bytes) -> np.
     inner, order = _code()
     repeated = inner.encode(bits)[order[(frame * count + np.arange(count)) % inner.length]]
     return repeated ^ _mask(frame, count, master)
+
+
+def finer_bits(frame: int, count: int, master: bytes) -> np.ndarray:
+    """Return the finer bits of the `count` symbols of the header in a frame of a segment, uint8 [count, ...].
+
+    They are known before the header is, where no layer has these levels.
+    """
+    key = keys.subkey(master, "robust header finer bits")
+    return numpy_bits(key, frame, count * (LEVELS - 2)).reshape(count, -1)
 
 
 def decode(llr: np.ndarray, master: bytes) -> np.ndarray | None:

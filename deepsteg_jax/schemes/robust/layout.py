@@ -4,7 +4,8 @@ Every frame gives some symbols to pilots, by which the receiver knows the frame 
 by which it finds the grid of blocks (`geometry`), every group of frames that share symbols some to
 references, by which it measures the noise, and the quarters (levels 0 and 1) of some to the header. The other
 quarters, in an order of its own for every segment, are dealt out to the layers that use quarters. Finer
-levels belong to one layer each.
+levels belong to one layer each. Of still images pilots, header and the first layer, in this order, have the
+lowest coefficients, which outlast rescaling best.
 
 A frame's symbols lie carrier by carrier, in each the macroblocks row by row.
 """
@@ -24,17 +25,24 @@ SEGMENT = 32  # frames hidden and revealed together
 MOST_LAYERS = 6  # of a header
 LEAST_PILOTS, MOST_PILOTS = 80, 240  # of a frame, and as many references
 MOST_HEADER = 600  # symbols of a frame: large ones need no more
+MOST_HEADER_ALONE = 4000  # of a still image
 
 COARSE = (0, 1)  # the levels of a quarter of the circle
+HALF = (0,)  # one bit, in both: the symbol is turned by half a circle, which outlasts most
 FINE = ()  # stands for symbols of their own, see `fine`
 
 
 class Layer(NamedTuple):
     """One layer of a secret: each codes it for a worse or a better channel."""
 
-    levels: tuple[int, ...]  # COARSE, consecutive ones from 2 on, or FINE
-    share: float  # of the symbols whose quarters are free, for COARSE
+    levels: tuple[int, ...]  # COARSE or HALF, consecutive ones from 2 on, or FINE
+    share: float  # of the symbols whose quarters are free, for COARSE and HALF
     codecs: tuple[str, ...]  # names of the codec runs that it is to survive, see `channels.ladder`
+
+    @property
+    def coarse(self) -> bool:
+        """Whether it uses quarters."""
+        return self.levels in (COARSE, HALF)
 
 
 def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
@@ -48,13 +56,13 @@ def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
         raise UserError(f"config.secret_layers: give at most {MOST_LAYERS}, not {len(given)}")
     named = [(FINE if levels == "fine" else tuple(map(int, levels)), *rest) for levels, *rest in given]
     layers = tuple(Layer(levels, share, tuple(codecs)) for levels, share, *codecs in named)
-    used = [level for layer in layers if layer.levels != COARSE for level in layer.levels]
-    coarse = sum(layer.share for layer in layers if layer.levels == COARSE)
+    used = [level for layer in layers if not layer.coarse for level in layer.levels]
+    coarse = sum(layer.share for layer in layers if layer.coarse)
     fine = [layer.levels for layer in layers[:-1]].count(FINE)
     if used != list(range(2, 2 + len(used))) or len(used) > LEVELS - 2 or not 0 < coarse <= 1 + 1e-9 or fine:
         raise UserError(
-            'config.secret_layers: first layers of the levels "01" whose shares add up to at most 1, then '
-            '"2", "3", ... in this order, each level once, and at the end "fine" or not'
+            'config.secret_layers: first layers of the levels "01" or "0" whose shares add up to at most 1, '
+            'then "2", "3", ... in this order, each level once, and at the end "fine" or not'
         )
     return layers
 
@@ -71,6 +79,7 @@ class Layout(NamedTuple):
     data: np.ndarray
     order_key: bytes
     pilot_key: bytes
+    coefficient: int  # symbols of a coefficient where the first layer has the lowest ones, else 0
 
     @property
     def symbols(self) -> int:
@@ -96,6 +105,9 @@ class Layout(NamedTuple):
         """Return, for each coarse layer, the indices of its symbols in a segment [frames * symbols]."""
         of_frames = (np.arange(frames)[:, None] * self.symbols + self.data).ravel()
         shuffled = of_frames[numpy_permutation(self.order_key, 2 * segment, len(of_frames))]
+        if self.coefficient:
+            first = _rising(shuffled, self.coefficient)[: round(shares[0] * len(shuffled))]
+            shuffled = np.append(first, shuffled[~np.isin(shuffled, first)])
         ends = np.round(np.cumsum(shares) * len(shuffled)).astype(int)
         return np.split(shuffled, ends)[: len(shares)]
 
@@ -105,14 +117,21 @@ class Layout(NamedTuple):
         return of_frames[numpy_permutation(self.order_key, 2 * segment + 1, len(of_frames))]
 
 
-def _overhead_sizes(symbols: int, header_bits: int, overhead: ConfigDict, grid: int) -> tuple[int, int]:
+def _rising(indices: np.ndarray, coefficient: int) -> np.ndarray:
+    """Sort a still image's symbols by their coefficient; those of one stay in order."""
+    return indices[np.argsort(indices // coefficient, kind="stable")]
+
+
+def _overhead_sizes(
+    symbols: int, header_bits: int, overhead: ConfigDict, grid: int, most_header: int
+) -> tuple[int, int]:
     """Return the numbers of symbols of a frame for pilots (as many are references) and header; see `make`.
 
     Raises:
         UserError: frames are too small for them.
     """
     pilots = int(np.clip(round(symbols * overhead.pilots), LEAST_PILOTS, MOST_PILOTS))
-    header = min(max(round(symbols * overhead.header), min(header_bits, symbols // 4)), MOST_HEADER)
+    header = min(max(round(symbols * overhead.header), min(header_bits, symbols // 4)), most_header)
     if grid + 2 * pilots + header >= symbols:
         raise UserError("these frames are too small to carry anything: use larger ones")
     return pilots, header
@@ -124,6 +143,7 @@ def make(
     header_bits: int,
     overhead: ConfigDict,
     grid: tuple[np.ndarray, np.ndarray],
+    coefficient: int = 0,
 ) -> Layout:
     """Return the layout of frames for the holder of a key.
 
@@ -133,14 +153,19 @@ def make(
         header_bits: bits of a header.
         overhead: shares of the symbols, `pilots`, as many of which are references, and `header`.
         grid: symbols of a frame that are grid pilots, and their bits, see `geometry.Grid.symbols`.
+        coefficient: of a still image, the number of symbols of one coefficient; else 0.
 
     Raises:
         UserError: frames are too small for pilots and header.
     """
-    pilots, header = _overhead_sizes(int(own.sum()), header_bits, overhead, len(grid[0]))
+    most = MOST_HEADER_ALONE if coefficient else MOST_HEADER
+    pilots, header = _overhead_sizes(int(own.sum()), header_bits, overhead, len(grid[0]), most)
     order = numpy_permutation(keys.subkey(master, "robust places"), 0, len(own))
     free = order[own[order] & ~np.isin(order, grid[0])]
+    if coefficient:
+        lowest = np.isin(free, _rising(free, coefficient)[:pilots])
+        free = np.append(free[lowest], free[~lowest])
+        free[2 * pilots :] = _rising(free[2 * pilots :], coefficient)
     parts = np.split(free, [pilots, 2 * pilots, 2 * pilots + header])
-    return Layout(
-        own, *grid, *parts, keys.subkey(master, "robust order"), keys.subkey(master, "robust pilots")
-    )
+    of_order, of_pilots = (keys.subkey(master, f"robust {purpose}") for purpose in ("order", "pilots"))
+    return Layout(own, *grid, *parts, of_order, of_pilots, coefficient)

@@ -14,7 +14,7 @@ from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.models.symbols import Carriers, Frames
 from deepsteg_jax.schemes.robust.layout import SEGMENT
 
-_CALIBRATE = jax.jit(symbol_model.calibrate)
+_CALIBRATE = jax.jit(symbol_model.calibrate, static_argnames="top")
 _reduce = jax.jit(symbol_model.reduce_planes, static_argnums=1)
 _TOGETHER = 8  # frames that are read at once; the last group is filled up
 
@@ -33,7 +33,7 @@ class Modem:
         """Compile for section `model` of a config and `params` of either side; `lines`: see `block_scale`."""
         carriers = symbol_model.carriers_of(config)
         self._lines, self._colour_alone = lines, not config.luma
-        self._count = len(carriers.blocks)
+        self._top = symbol_model.top_of(config)
         self._demodulate = jax.jit(partial(symbol_model.demodulate, config, params))
         self._write = jax.jit(partial(_write, carriers), static_argnames="repeat")
         self._write_pilots = jax.jit(partial(_write_pilots, carriers))
@@ -90,7 +90,7 @@ class Modem:
             for x in self._demodulate(tuple(x[None] for x in filled), jnp.full(1, spacing))
         )
         error = phase[:, indices] - known
-        factor, loss = _CALIBRATE(error - np.round(error), scale[:, indices], lost[:, indices])
+        factor, loss = _CALIBRATE(error - np.round(error), scale[:, indices], lost[:, indices], top=self._top)
         scale, lost = symbol_model.adjusted(scale, lost, factor[:, None, None], loss[:, None, None])
         return np.stack([phase, scale[:, 0], lost[:, 0]]).astype(np.float64)
 

@@ -139,7 +139,7 @@ class SegmentReceiver:
         """Return (information, bits; header; symbols; `frames`) if frames so placed have a header."""
         for repeat in self._format.repeats:
             reading = self._read_symbols(first, frames, repeat, spacing)
-            llr = levels.coarse_llr(*reading[:, :, self._format.layout.header])
+            llr = self._format.header_llr(reading, range(SEGMENT))
             bits = header.decode(llr.reshape(SEGMENT, -1), self._format.master)
             found = None if bits is None else header.unpack(bits, repeat, self._format.master)
             if found is not None:
@@ -167,7 +167,7 @@ class SegmentReceiver:
     def _read_part(self, segment: Segment, reading: np.ndarray, frames: dict[int, list]) -> Part | None:
         metadata = segment.header.metadata
         flat = reading[:, np.array(segment.starts)].reshape(3, -1)
-        messages = list(self._messages(segment, Reading(*flat), frames))
+        messages = list(self._messages(segment, flat, frames))
         payload = sum(len(message) for message in messages if message)
         sound, messages = split(messages)
         shown, count = _shown(messages, (segment.header.length, metadata.height, metadata.width, 3))
@@ -176,9 +176,10 @@ class SegmentReceiver:
         used = sum(capacity > 0 for capacity in segment.header.capacities)
         return Part(segment.number, metadata, shown, count, used, payload, sound)
 
-    def _messages(self, segment: Segment, reading: Reading, frames) -> Iterator[bytes | None]:
+    def _messages(self, segment: Segment, read: np.ndarray, frames) -> Iterator[bytes | None]:
         """Yield the message of each layer in use; None: it cannot be read."""
         filler, coarser_known = segment.filler().reshape(-1, levels.LEVELS), True
+        reading = Reading(segment.format, read, filler)
         reading.know(COARSE, *segment.unused(filler))
         for i, (layer, symbols, capacity) in enumerate(
             zip(self._format.layers, segment.indices, segment.header.capacities, strict=False)
@@ -188,7 +189,7 @@ class SegmentReceiver:
                     opened = segment.opened(i, self._fine_llr(segment, frames)[symbols].ravel())
                     yield opened and opened[0]
                 continue
-            finer, opened = layer.levels != COARSE, None
+            finer, opened = not layer.coarse, None
             filler_bits = filler[symbols][:, np.array(layer.levels)].ravel()
             if not capacity:
                 if finer and coarser_known:

@@ -1,6 +1,7 @@
 """A segment as sender and receiver both know it: the symbols, filler bits and keys of its layers."""
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from deepsteg_jax.models.symbols import MACROBLOCK, block_scale
 from deepsteg_jax.schemes.robust import code, fine, geometry, header, layout, levels
 from deepsteg_jax.schemes.robust.fine import Fine
 from deepsteg_jax.schemes.robust.header import Header
-from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT, Layer, Layout
+from deepsteg_jax.schemes.robust.layout import COARSE, FINE, HALF, SEGMENT, Layer, Layout
 from deepsteg_jax.schemes.robust.modem import macroblocks_of, repeats_of
 from deepsteg_jax.schemes.slots import ALONE, Slot
 
@@ -33,14 +34,37 @@ class Format(NamedTuple):
     fine: Fine
     macroblocks: int  # of a frame, of the fine symbols
     master: bytes
+    top: float  # of the density of errors, see `symbol_model.error_density`
+
+    @property
+    def places_known(self) -> bool:
+        """Whether no layer has finer levels: the filler then says where in its quarter each symbol is."""
+        return all(layer.coarse or layer.levels == FINE for layer in self.layers)
+
+    def quarter_shares(self, read: np.ndarray, bits: np.ndarray) -> np.ndarray:
+        """Return probabilities of quarters, [..., 4], as far as their symbols are known.
+
+        Args:
+            read: see `Modem.read`, [3, ...].
+            bits: of the filler, uint8 [..., LEVELS].
+        """
+        at = levels.finest_starts(bits) if self.places_known else None
+        return levels.quarter_shares(*read, at, self.top)
+
+    def header_llr(self, read: np.ndarray, frames: Iterable[int]) -> np.ndarray:
+        """Return log-likelihood ratios of the header in these frames of a segment, [n, header symbols, 2]."""
+        count = len(self.layout.header)
+        finer = np.stack([header.finer_bits(frame, count, self.master) for frame in frames])
+        bits = np.pad(finer, ((0, 0), (0, 0), (2, 0)))
+        return levels.share_llr(self.quarter_shares(read[:, :, self.layout.header], bits))
 
     def segment(self, number: int, header: Header) -> "Segment":
         """Lay out the segment of a number, counted from 0, and a header."""
         here, frames = self.layout, len(_starts(header))
         pilots, free = self.fine.indices(number, header.length, self.macroblocks)
-        shares = [layer.share for layer in self.layers if layer.levels == COARSE]
+        shares = [layer.share for layer in self.layers if layer.coarse]
         coarse, finer = iter(here.coarse_indices(number, frames, shares)), here.finer_indices(number, frames)
-        of_kind = {COARSE: lambda: next(coarse), FINE: lambda: free}
+        of_kind = {COARSE: lambda: next(coarse), HALF: lambda: next(coarse), FINE: lambda: free}
         indices = tuple(of_kind.get(layer.levels, lambda: finer)() for layer in self.layers)
         return Segment(self, number, header, indices, pilots)
 
@@ -55,13 +79,16 @@ def make_format(config: ConfigDict, master: bytes, height: int, width: int, slot
     shape = height // scale // MACROBLOCK, width // scale // MACROBLOCK
     key = master if slot == ALONE else keys.subkey(master, f"robust slot {slot.number} of {slot.of}")
     own, grid = geometry.share(carriers, *shape, slot), geometry.make_grid(carriers, master)
+    coefficient = 4 * math.prod(shape) * (config.data.frames == 1)
+    known = grid.symbols(carriers, *shape, slot)
     return Format(
         layout.layers_of(config),
-        layout.make(key, own, header.BITS, config.overhead, grid.symbols(carriers, *shape, slot)),
+        layout.make(key, own, header.BITS, config.overhead, known, coefficient),
         repeats_of(config),
         fine.make(config.fine, len(config.model.luma), key, slot),
         macroblocks_of(height, width),
         key,
+        symbol_model.top_of(config.model),
     )
 
 
@@ -126,6 +153,8 @@ class Segment(NamedTuple):
             line[here.pilots] = here.pilot_bits(self.first + frame)
             line[here.references] = here.reference_bits(self.first + frame)
             line[here.header, :2] = header.carried_bits(packed, frame, count, master).reshape(-1, 2)
+            if self.format.places_known:
+                line[here.header, 2:] = header.finer_bits(frame, len(here.header), master)
         return bits
 
     def fine_filler(self) -> np.ndarray:
@@ -149,7 +178,8 @@ class Segment(NamedTuple):
             if layer.levels == FINE:
                 fine_bits[symbols] ^= coded.reshape(-1, fine.BITS)
             else:
-                flat[symbols[:, None], np.array(layer.levels)] ^= coded.reshape(-1, len(layer.levels))
+                written = np.array(COARSE if layer.coarse else layer.levels)
+                flat[symbols[:, None], written] ^= coded.reshape(-1, len(layer.levels))
         return bits, fine_bits
 
     def unused(self, filler: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +191,7 @@ class Segment(NamedTuple):
         for layer, symbols, capacity in zip(
             self.format.layers, self.indices, self.header.capacities, strict=False
         ):
-            if layer.levels == COARSE and capacity:
+            if layer.coarse and capacity:
                 free[symbols] = False
         return np.flatnonzero(free), filler[free][:, :2]
 
@@ -203,10 +233,11 @@ def _nonce(layer: int) -> bytes:
 class Reading:
     """Log-likelihood ratios of a segment's symbols, of finer levels once the coarser ones are known."""
 
-    def __init__(self, phase: np.ndarray, scale: np.ndarray, lost: np.ndarray):
-        """Take what `Modem.read` returns, flat over the segment."""
-        self._read = phase, scale, lost
-        self._coarse = levels.coarse_llr(phase, scale, lost)
+    def __init__(self, shared: Format, read: np.ndarray, filler: np.ndarray):
+        """Take what `Modem.read` returns, [3, n] flat over the segment, and the filler, uint8 [n, LEVELS]."""
+        self._read, self._top, self._filler = read, shared.top, filler[:, :2]
+        self._shares = shared.quarter_shares(read, filler)
+        self._coarse = levels.share_llr(self._shares)
         self._bits = (self._coarse < 0).astype(np.uint8)
         self._start = None
 
@@ -214,14 +245,20 @@ class Reading:
         """Return the ratios of all bits of a layer, one symbol after the other."""
         if layer.levels == COARSE:
             return self._coarse[symbols].ravel()
+        if layer.levels == HALF:
+            return levels.half_llr(self._shares[symbols], self._filler[symbols])
         read = (x[symbols] for x in self._read)
-        return levels.finer_llr(*read, self._starts()[symbols], layer.levels[0], len(layer.levels)).ravel()
+        starts = self._starts()[symbols]
+        return levels.finer_llr(*read, starts, layer.levels[0], len(layer.levels), self._top).ravel()
 
     def know(self, symbol_levels: tuple[int, ...], symbols: np.ndarray, bits: np.ndarray) -> None:
         """Take the bits of some levels as known, in the order of `llr`."""
         bits = bits.reshape(len(symbols), -1)
         if symbol_levels == COARSE:
             self._bits[symbols] = bits
+            return
+        if symbol_levels == HALF:
+            self._bits[symbols] = self._filler[symbols] ^ bits ^ self._filler[symbols, :1]
             return
         for level, column in zip(symbol_levels, bits.T, strict=True):
             self._starts()[symbols] = levels.finer_start(self._starts()[symbols], column, level)

@@ -65,10 +65,12 @@ def _is_decoded(llr: np.ndarray, bits: np.ndarray, size: int) -> bool:
     return found is not None and not found.any()
 
 
-def _read_layer(layer: Layer, symbols, sent: np.ndarray, read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _read_layer(
+    shared: Format, layer: Layer, symbols, sent: np.ndarray, read: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (log-likelihood ratios, bits) of a layer of all bits `sent`; coarser levels are known."""
     flat = sent.reshape(-1, levels.LEVELS)
-    reading, everywhere = Reading(*read.reshape(3, -1)), np.arange(len(flat))
+    reading, everywhere = Reading(shared, read.reshape(3, -1), flat), np.arange(len(flat))
     reading.know(COARSE, everywhere, flat[:, :2])
     for level in range(2, layer.levels[0]):
         reading.know((level,), everywhere, flat[:, level : level + 1])
@@ -121,7 +123,7 @@ class _Received:
         sent, segment_format = self.sent, self.segment.format
         layer, symbols = segment_format.layers[i], self.segment.indices[i]
         if layer.levels != FINE:
-            return _read_layer(layer, symbols, sent.bits, self._demodulated(codec))
+            return _read_layer(segment_format, layer, symbols, sent.bits, self._demodulated(codec))
         planes = planes_of(self.runs.through(codec).frames)
         llr = segment_format.fine.llr(planes, sent.fine_bits, self.segment.fine_pilots)
         return llr[symbols].ravel(), sent.fine_bits[symbols].ravel()
@@ -129,7 +131,7 @@ class _Received:
     def has_header(self, codec: str) -> bool:
         """Return whether the header can be read."""
         segment = self.segment
-        llr = levels.coarse_llr(*self._demodulated(codec)[:, :, segment.format.layout.header])
+        llr = segment.format.header_llr(self._demodulated(codec), segment.starts)
         of_all = np.zeros((SEGMENT, llr[0].size))
         of_all[np.array(segment.starts)] = llr.reshape(len(llr), -1)
         return header.decode(of_all, segment.format.master) is not None
@@ -303,7 +305,7 @@ class SegmentSender:
                 (slot, i, 8 * capacity)
                 for slot in self._received(sent)
                 for i, capacity in enumerate(slot.segment.header.capacities)
-                if capacity and slot.segment.format.layers[i].levels == COARSE
+                if capacity and slot.segment.format.layers[i].coarse
             ]
             count = sum(_is_decoded(*slot.read(i, slot.codecs(i)[0]), size) for slot, i, size in coarse)
             if count > most:

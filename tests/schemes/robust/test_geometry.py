@@ -7,6 +7,7 @@ import pytest
 from deepsteg_jax import media
 from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes.robust import geometry, levels
+from deepsteg_jax.schemes.robust.modem import planes_of
 from deepsteg_jax.schemes.slots import Slot
 from tests.synthetic import in_planes, smooth
 
@@ -66,6 +67,21 @@ def test_a_whole_picture_has_its_size_again(stego, size):
     (found,) = _found(_scaled(stego, *size), GRID)
     assert found.size == SIZE and found.offset == (0, 0)
     np.testing.assert_allclose(found.scale, np.array(SIZE) / size, rtol=1e-6)
+
+
+def test_a_still_image_is_found_by_its_luma_alone():
+    carriers = symbol_model.make_carriers((0.0, 0.0) + (1.0,) * 3, ())
+    grid, cover = geometry.make_grid(carriers, KEY), smooth(1, *SIZE) // 2 + 60
+    rows, columns = (side // symbol_model.MACROBLOCK for side in SIZE)
+    phases = np.random.default_rng(0).uniform(-0.5, 0.5, len(carriers.blocks) * rows * columns)
+    indices, bits = grid.symbols(carriers, rows, columns)
+    phases[indices] = levels.to_phases(bits)
+    phases = phases.reshape(1, -1, rows, columns).transpose(0, 2, 3, 1).astype(np.float32)
+    written = symbol_model.write_symbols(cover, phases, float(geometry.SPACINGS[2]), carriers)
+    sent = np.asarray(written).astype(np.uint8)[0]
+    (found,) = _found(planes_of(media.resize(sent, 240, 144)[None]), grid)
+    assert found.size == SIZE and found.offset == (0, 0)
+    assert not list(geometry.find(planes_of(cover), grid, 0))
 
 
 def test_what_was_cut_off_is_found(stego):

@@ -65,6 +65,36 @@ def test_finer_levels_say_less_and_knowing_coarser_ones_helps():
     assert found == sorted(found, reverse=True) and found[-1] >= 0
 
 
+def test_a_known_place_in_the_quarter_helps_and_ratios_stay_calibrated():
+    bits = _bits(40_000)
+    read, at = _received(bits, 0.06, 0.1), levels.finest_starts(bits)
+    llr = levels.share_llr(levels.quarter_shares(*read, at))
+    known = levels.information(llr, bits[:, :2])
+    assert known > 1.1 * levels.information(levels.coarse_llr(*read), bits[:, :2])
+    assert known == pytest.approx(levels.expected_information(llr), abs=0.01)
+
+
+def test_a_flat_top_is_the_error_of_a_uniform_quantiser():
+    """As wide as a quarter: it says where all phases are whose place in it is known."""
+    bits, rng = _bits(4000), np.random.default_rng(0)
+    phase = levels.to_phases(bits) + rng.uniform(-0.12, 0.12, len(bits))
+    read, at = (phase, np.full(len(bits), 0.24 / 4), np.full(len(bits), 1e-3)), levels.finest_starts(bits)
+    llr = {top: levels.share_llr(levels.quarter_shares(*read, at, top)) for top in (0.0, 4.0)}
+    found = {top: levels.information(llr[top], bits[:, :2]) for top in llr}
+    assert found[4.0] > 0.9 > found[0.0]
+    assert np.array_equal(llr[4.0] < 0, bits[:, :2])
+
+
+def test_half_a_turn_is_read_in_more_noise_than_a_quarter():
+    bits = _bits(20_000)
+    share = levels.quarter_shares(*_received(bits, 0.12, 0.1), levels.finest_starts(bits))
+    for known in (bits[:, :2], 1 - bits[:, :2]):  # of the opposite quarter as well
+        llr = levels.half_llr(share, known)
+        found = levels.information(llr, bits[:, 0])
+        assert found == pytest.approx(levels.expected_information(llr), abs=0.02)
+        assert found > 1.5 * levels.information(levels.share_llr(share), bits[:, :2])
+
+
 def test_lost_phases_say_nothing():
     read = _received(_bits(100), 0.3, 1.0)
     assert np.allclose(levels.coarse_llr(*read), 0)

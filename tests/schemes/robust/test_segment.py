@@ -102,13 +102,12 @@ def test_key_number_and_salt_decide(segment):
 
 def test_known_levels_tell_finer_ones():
     bits = np.random.default_rng(0).integers(0, 2, (500, levels.LEVELS), np.uint8)
-    read = levels.to_phases(bits).astype(float), np.full(500, 0.01), np.full(500, 1e-3)
-    symbols = np.arange(500)
-    reading = Reading(*read)
-    wrong = Reading(*read)
+    read = np.stack([levels.to_phases(bits), np.full(500, 0.01), np.full(500, 1e-3)])
+    symbols, shared = np.arange(500), make_format(_config(), KEY, *SIZE)
+    reading, wrong = (Reading(shared, read, bits) for _ in range(2))
     reading.know(COARSE, symbols, bits[:, :2])
     wrong.know(COARSE, symbols, 1 - bits[:, :2])
-    layer = make_format(_config(), KEY, *SIZE).layers[3]
+    layer = shared.layers[3]
     assert layer.levels == (2,)
     assert levels.information(reading.llr(layer, symbols), bits[:, 2]) > 0.9
     assert levels.information(wrong.llr(layer, symbols), bits[:, 2]) < 0.5
