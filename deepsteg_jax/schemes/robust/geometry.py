@@ -314,7 +314,7 @@ def _correlate(planes, scale, offset, waves, spectrum, weights, size, spacings, 
         # The largest part that both share for some phase of the tone: an eigenvalue of a 2x2 matrix.
         a, b = jnp.square(jnp.abs(found[:, :, 0])), jnp.square(jnp.abs(found[:, :, 1]))
         c = (found[:, :, 0] * jnp.conj(found[:, :, 1])).real
-        score = jnp.sqrt(_most(a, b, c) / energy)
+        score = jnp.sqrt(_most(a, b, c) / (energy + 1e-6))
         best = jnp.argmax(score)
         return score.ravel()[best], (jnp.arctan2(2 * c, a - b) / 2).ravel()[best], best
 
