@@ -87,7 +87,7 @@ def measure(received: Path, secret: Path, key: bytes, output: Path, since: float
         report = api.reveal_file(received, output, key)
         row["revealed"] = "; ".join(report.notes)
     except PartialError as error:
-        row["revealed"] = str(error)
+        row["revealed"] = str(error).replace(f"{received.parent}/", "")
     except UserError:
         pass
     return row | {"secret_psnr_db": _psnr(secret, output, since)}
