@@ -293,9 +293,7 @@ def chart(path: Path, results: list[dict], ladder: list[CodecRun], curve: list[C
     if count > 1:
         _lines(axes[0][1], results, factors)
         axes[0][1].set(xlabel="x264 CRF", xticks=sorted(factors.values()))
-        _seen(
-            axes[0][2], [r["mean"] | {"entry": r["entry"]} for r in results if r["codec"] == SHOWN["clips"]]
-        )
+        _seen(axes[0][2], [r for r in results if r["codec"] == SHOWN["clips"]])
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -309,10 +307,8 @@ def _seen(axis, results: list[dict]) -> None:
         axis.axvline(np.mean([mean["cover_ssimulacra2"] for mean in means]), color="grey", linestyle="--")
     for x, y, entry in points:
         axis.annotate(entry, (x, y), (4, 4), textcoords="offset points")
-    title = (
-        f"SSIMULACRA2 of the stego behind {ladder.named(SHOWN['clips']).title} (dashed: of the clean cover)"
-    )
-    axis.set(xlabel=title, ylabel="secret PSNR (dB)")
+    title = ladder.named(SHOWN["clips"]).title
+    axis.set(xlabel=f"SSIMULACRA2 behind {title} (dashed: clean cover)", ylabel="secret PSNR (dB)")
     axis.grid(alpha=0.3)
 
 
