@@ -22,12 +22,12 @@ from deepsteg_jax.pipeline import Report
 from deepsteg_jax.schemes.base import Purpose, Scheme
 from deepsteg_jax.schemes.slots import check as check_slots
 
-SHIPPED = ("video", "image", "adaptive", "adaptive_jpeg", "robust", "robust_image")
+SHIPPED = ("video", "image", "adaptive", "adaptive_jpeg", "adaptive_learned", "robust", "robust_image")
 """The names of the shipped checkpoints."""
 
 random_key = keys.random_key
 
-PURPOSES = {"adaptive": "file", "pixels": "live", "robust": "post"}
+PURPOSES = {"adaptive": "file", "adaptive_learned": "file", "pixels": "live", "robust": "post"}
 """The purpose that each scheme serves."""
 
 _EXACT = "survives exact copies only: send it as a file, no messenger and no upload that re-encodes"
@@ -253,7 +253,8 @@ def hide_file(
             different; or a function that asks for them, called once cover and secrets are known to fit.
         purpose: "file" for exact copies, "post" for re-encoding, "live" for the fastest; None: by the
             suffix of `output`, .mp4, .mov and .jpg are for posting.
-        scheme: "adaptive", "pixels" or "robust" in place of the one that suits the purpose.
+        scheme: "adaptive", "adaptive_learned", "pixels" or "robust" in place of the one that suits the
+            purpose.
         changes: values for fields of the config.
         loop_cover: repeat a cover that is shorter than the secret.
         drop_tags: leave out the cover's tags, all but languages.
@@ -401,6 +402,7 @@ def _suitable(cover: str, output: str, purpose: str | None, scheme: str | None, 
         raise UserError(f"there is no scheme {scheme!r}: give one of {', '.join(PURPOSES)}")
     purpose = PURPOSES.get(scheme) or purpose or ("file" if media.is_exact(output) else "post")
     name = _shipped.for_cover(info, purpose, output)
+    name = scheme if scheme and name == "adaptive" else name
     return loading.load_once(loading.config_of(name, changes)) if changes else _shipped.scheme(name)
 
 

@@ -7,14 +7,16 @@
     python -m experiments.learned_costs judge --images FOLDER
 
 The photos of experiments.steganalysis: the first 500 are kept from both players of the game, all others are
-its covers. Detectors are trained anew on half of the first COUNT and tested on the other half, HALVES times.
-Features lie in WORKDIR/photos, where `experiments.steganalysis photos` with the same WORKDIR looks for them.
+its covers. Detectors are trained anew on half of the first COUNT and tested on the other half, HALVES times
+(boosting: 4). Features lie in WORKDIR/photos, where `experiments.steganalysis photos` with the same WORKDIR
+looks for them.
 """
 
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +50,7 @@ from experiments.steganalysis import (
 KEPT = 500  # photos that neither player sees
 PAYLOADS = (0.1, 0.2)  # bits per sample; 0.3 and 0.6 of those that are embedded in
 CURVES = ("loss", "accuracy", "distance")
-DETECTORS = {**dict.fromkeys(FEATURES, train_ensemble), "boosting": train_boosting}
+DETECTORS = {**dict.fromkeys(FEATURES, (train_ensemble, HALVES)), "boosting": (train_boosting, 4)}
 
 
 def write_covers(arguments) -> None:
@@ -91,10 +93,10 @@ def make_features(store: Store, checkpoint: str, paths: list[Path], workers: int
             print(f"{name}: features of {len(covers)} photos", flush=True)
 
 
-def accuracies(learn: Callable, cover: np.ndarray, stego: np.ndarray) -> np.ndarray:
-    """Accuracies on halves that took no part in the training, [HALVES]."""
+def accuracies(learn: Callable, cover: np.ndarray, stego: np.ndarray, count: int = HALVES) -> np.ndarray:
+    """Accuracies on halves that took no part in the training, [count]."""
     found = []
-    for train, test in halves(len(cover)):
+    for train, test in islice(halves(len(cover)), count):
         score, threshold = learn(cover[train], stego[train])
         found.append(scores.accuracy(score(cover[test]), score(stego[test]), threshold))
     return np.array(found)
@@ -108,9 +110,9 @@ def judge(arguments) -> None:
     for payload in PAYLOADS:
         names = "cover", f"adaptive {payload}", f"adaptive_learned {payload}"
         kept = [{key: x[: len(paths)] for key, x in store.read(name).items()} for name in names]
-        for detector, learn in DETECTORS.items():
+        for detector, (learn, count) in DETECTORS.items():
             cover, *stegos = (of_detector(detector, row) for row in kept)
-            hill, learned = (accuracies(learn, cover, stego) for stego in stegos)
+            hill, learned = (accuracies(learn, cover, stego, count) for stego in stegos)
             row = {"payload": payload, "detector": detector, "less": float(np.mean(hill - learned))}
             row |= {
                 "less_interval": spread(hill - learned),

@@ -238,6 +238,11 @@ def test_which_scheme_hides(files, output, purpose, scheme, name):
     assert api._suitable(files / "cover.mp4", output, purpose, scheme, None).name == name
 
 
+def test_learned_costs_are_the_sender_s_choice(files):
+    made = api._suitable(files / "cover.mp4", "stego.mkv", None, "adaptive_learned", None)
+    assert made.config.checkpoint == "adaptive_learned" and made.params["Conv_3"]["kernel"].any()
+
+
 def test_a_changed_scheme_is_loaded_once(files):
     first, same, other = (
         api._suitable(files / "cover.mp4", "stego.mkv", None, None, {"payload.rate": rate})

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from deepsteg_jax.errors import UserError
-from experiments import common, tables
+from experiments import common, steganalysis_tables, tables
 
 
 @pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
@@ -72,5 +72,5 @@ def test_a_script_can_print_what_is_measured_so_far():
 
 
 def test_accuracies_stand_with_the_wider_half_of_their_interval():
-    assert tables.percent({"accuracy": 0.837, "accuracy_interval": [0.796, 0.874]}) == "83.7±4"
-    assert tables.percent(None) == "-"
+    assert steganalysis_tables.percent({"accuracy": 0.837, "accuracy_interval": [0.796, 0.874]}) == "83.7±4"
+    assert steganalysis_tables.percent(None) == "-"

@@ -21,7 +21,7 @@ from deepsteg_jax import keys, media
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.plan import Plan
 from deepsteg_jax.schemes import payload
-from deepsteg_jax.schemes.adaptive import coefficients
+from deepsteg_jax.schemes.adaptive import coefficients, risk
 from deepsteg_jax.schemes.adaptive.header import HEIGHTS, TAG_BYTES, check
 from deepsteg_jax.schemes.base import Cost, Found, Metadata, Pair, Receiver, Scheme, Sender, Settings, Stego
 
@@ -74,8 +74,9 @@ class JpegScheme(Scheme):
 
     def capacity(self, info: media.Info, frames: int, slots: int = 1) -> str:
         """Return the largest file that fits as it is."""
-        room = self.holds(info, frames)
-        return f"any file of up to {room / 1000:,.1f} kB, at {self.config.payload.rate:g} bit per coefficient"
+        rate, room = self.config.payload.rate, self.holds(info, frames)
+        told = f"any file of up to {room / 1000:,.1f} kB, at {rate:g} bit per coefficient"
+        return f"{told}, {risk.of_jpegs(rate)}"
 
     def holds(self, info: media.Info, frames: int, slots: int = 1) -> int:
         """See `Scheme`."""
@@ -162,7 +163,7 @@ class JpegSender(Sender):
         self._salt = os.urandom(keys.SALT_BYTES)
         self._master = keys.derive_key(credential, self._salt)
         rate = 8 * (_OVERHEAD + sent.size) / nonzero
-        self.announcement = f"{sent.note}; {rate:.3f} bit per coefficient other than 0"
+        self.announcement = f"{sent.note}; {rate:.3f} bit per coefficient other than 0, {risk.of_jpegs(rate)}"
         self.notes = (self.announcement,)
 
     def send(self, pair: Pair) -> list[media.Coefficients]:
