@@ -22,7 +22,17 @@ from deepsteg_jax.pipeline import Report
 from deepsteg_jax.schemes.base import Purpose, Scheme
 from deepsteg_jax.schemes.slots import check as check_slots
 
-SHIPPED = ("video", "image", "adaptive", "adaptive_jpeg", "adaptive_learned", "robust", "robust_image")
+SHIPPED = (
+    "video",
+    "image",
+    "adaptive",
+    "adaptive_jpeg",
+    "adaptive_learned",
+    "robust",
+    "robust_image",
+    "prep_hide_reveal",
+    "prep_hide_reveal_small",
+)
 """The names of the shipped checkpoints."""
 
 random_key = keys.random_key
@@ -253,7 +263,7 @@ def hide_file(
             different; or a function that asks for them, called once cover and secrets are known to fit.
         purpose: "file" for exact copies, "post" for re-encoding, "live" for the fastest; None: by the
             suffix of `output`, .mp4, .mov and .jpg are for posting.
-        scheme: "adaptive", "adaptive_learned", "pixels" or "robust" in place of the one that suits the
+        scheme: "adaptive", "pixels" or "robust", or one of `SHIPPED`, in place of the one that suits the
             purpose.
         changes: values for fields of the config.
         loop_cover: repeat a cover that is shorter than the secret.
@@ -398,11 +408,12 @@ def _duration(seconds: float) -> str:
 def _suitable(cover: str, output: str, purpose: str | None, scheme: str | None, changes: Any) -> Scheme:
     """Return the scheme for an output, with changes in its config."""
     info = media.probe(cover)
-    if scheme not in (None, *PURPOSES):
-        raise UserError(f"there is no scheme {scheme!r}: give one of {', '.join(PURPOSES)}")
+    if scheme not in (None, *PURPOSES, *SHIPPED):
+        raise UserError(f"there is no scheme {scheme!r}: give one of {', '.join((*PURPOSES, *SHIPPED))}")
     purpose = PURPOSES.get(scheme) or purpose or ("file" if media.is_exact(output) else "post")
     name = _shipped.for_cover(info, purpose, output)
-    name = scheme if scheme and name == "adaptive" else name
+    if scheme in SHIPPED and (scheme not in PURPOSES or name == "adaptive"):
+        name = scheme
     return loading.load_once(loading.config_of(name, changes)) if changes else _shipped.scheme(name)
 
 

@@ -25,28 +25,11 @@ class Entry(NamedTuple):
         return config
 
 
-# The original trains on photographs of 224x224 for days; here on crops of clips that give it more steps.
-_ORIGINAL_ON_CLIPS = {
-    "data.source": "clips",
-    "data.height": 48,
-    "data.width": 48,
-    "data.growing": (),
-    "data.max_stride": 2,
-    "data.cache_height": 256,
-    "data.cache_width": 448,
-    "data.max_frames": 64,
-    "train.batch_size": 2,  # eight of 32x32 end at 19.5 / 22.1 dB where these have 24.3 / 20.5
-    "shuffle.block_size": 16,
-    "channel": (("round", 8),),
-    "losses.secret": 1.5,
-    "optimizer.schedule": "cosine",
-    "optimizer.warmup_steps": 20,
-}
-
 ENTRIES = {
     "block_dct": Entry("video"),
     "block_dct_image": Entry("image"),
-    "prep_hide_reveal": Entry("prep_hide_reveal", "delta", _ORIGINAL_ON_CLIPS),
+    "prep_hide_reveal": Entry("prep_hide_reveal"),
+    "prep_hide_reveal_small": Entry("prep_hide_reveal", "small"),
     "invertible": Entry("invertible"),
     "invertible_swap": Entry("invertible", "swap"),
 }

@@ -45,7 +45,8 @@ EXPORTED = {
     "block_dct_image": Exported(ENTRIES["block_dct_image"], True),
     "robust": Exported(Entry("robust"), True),
     "invertible": Exported(ENTRIES["invertible"], False, True),
-    "prep_hide_reveal": Exported(ENTRIES["prep_hide_reveal"], False, True),
+    "prep_hide_reveal": Exported(ENTRIES["prep_hide_reveal"], True, True),
+    "prep_hide_reveal_small": Exported(ENTRIES["prep_hide_reveal_small"], True, True),
 }
 
 

@@ -10,7 +10,7 @@ per-frame dB, then over items. Rows:
     adaptive         at several rates; the secret is coded to fit, covers are in 4:2:0
     block_dct        the shipped checkpoint at several steps D, and with the other settings of the shuffle
     lsb_codec        the baseline: x264's bytes in the low digits (no network, no training)
-    the others       networks of train_entries.py, where --trained holds them
+    the others       networks, shipped or of train_entries.py, where --trained holds them
 
 Each row is kept in WORKDIR/rows, so that an interrupted run goes on; --only measures single rows and
 --tables-only measures none; a row of fewer --frames says so. Writes quality.json (every item's figures of
@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from deepsteg_jax import evaluation, loading, media, plots
+from deepsteg_jax.api import SHIPPED
 from deepsteg_jax.errors import UserError
 from experiments import common, tables
 from experiments.baselines import lsb_codec
@@ -101,10 +102,10 @@ def rows_of(kind: str, settings: ConfigDict, trained: Path | None) -> dict[str, 
         changes = {"shuffle__moves": moves, "shuffle__cipher": cipher}
         configs[name] = learned_config(ours, None, model__modulus=3, **changes)
     for name, entry in ENTRIES.items():
-        if trained and not name.startswith("block_dct") and (trained / name / "checkpoints").is_dir():
-            configs[name] = learned_config(entry, str(trained / name))
-            unkeyed = learned_config(entry, str(trained / name), shuffle__moves="nothing")
-            configs[f"{name}, no shuffle"] = unkeyed
+        own = str(trained / name) if trained and (trained / name / "checkpoints").is_dir() else None
+        if not name.startswith("block_dct") and (own or name in SHIPPED):
+            configs[name] = learned_config(entry, own)
+            configs[f"{name}, no shuffle"] = learned_config(entry, own, shuffle__moves="nothing")
     rows = {name: partial(learned_row, config, settings) for name, config in configs.items()}
     return rows | {
         f"lsb_codec {title}": partial(lsb_row, modulus, settings) for modulus, title in MODULI.items()
@@ -136,7 +137,7 @@ def write_results(kind: str, names: list[str], workdir: Path) -> str:
     if not rows:
         raise UserError(f"nothing is measured in {workdir}: leave --tables-only out")
     common.write_json(workdir / "quality.json", rows)
-    figures = {row["name"]: tables.quality_figures(row) for row in rows if "shuffle" not in row["name"]}
+    figures = {row["name"]: tables.quality_figures(row) for row in rows if tables.is_shown(row["name"])}
     points = {"measured here": figures, "published": tables.published(kind)}
     plots.quality(workdir / "quality.png", {group: list(rows.items()) for group, rows in points.items()})
     return tables.quality(rows, kind)

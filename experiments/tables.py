@@ -65,15 +65,21 @@ BETWEEN = (
 EARLIER = ("lsb_codec 1 LSB, 8-bit RGB", "lsb_codec mod 5, 8-bit RGB")  # forms of the baseline
 
 
+def is_shown(name: str) -> bool:
+    """Whether a row is that of a shipped cipher, or has none as the original networks may."""
+    return "shuffle" not in name or name.startswith("prep_hide_reveal")
+
+
 def quality(rows: list[dict], kind: str) -> str:
     """Systems measured here, under the shipped cipher, and those published."""
     columns = CLIPS if kind == "clips" else IMAGES
-    most = max(row["mean"]["frames"] for row in rows)
+    most, all_items = (max(numbers(row)[i] for row in rows) for i in (1, 0))
     lines = []
     for row in rows:
-        if "shuffle" not in row["name"] and row["name"] not in BETWEEN + EARLIER:
-            frames = row["mean"]["frames"]
+        if is_shown(row["name"]) and row["name"] not in BETWEEN + EARLIER:
+            items, frames = numbers(row)
             few = f", {frames:.0f} frames of each" if frames < 0.9 * most else ""
+            few += f", {items} of them" if items < all_items else ""
             lines.append([f"`{row['name']}`{few}", *cells(quality_figures(row), columns)])
     known = ((name, row) for name, row in published(kind).items() if name not in BETWEEN)
     lines += [[f"*{name}*", *cells(row, columns)] for name, row in known]
@@ -164,7 +170,8 @@ def linking(found: dict[str, dict]) -> str:
     return table(["deviations from chance", "one key, mean", "least", "two keys, most"], lines)
 
 
-SUMMARY = ("block_dct D=3", "adaptive 0.1", "robust", "lsb_codec ternary", "invertible", "prep_hide_reveal")
+NETWORK = "prep_hide_reveal_small"
+SUMMARY = ("block_dct D=3", "adaptive 0.1", "robust", "lsb_codec ternary", "invertible", NETWORK)
 SUMMARY_PUBLISHED = ("HiNet 2021, 8-bit", "LF-VSN 2023")
 
 

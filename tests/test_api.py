@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import deepsteg_jax
-from configs import adaptive, robust
+from configs import adaptive, prep_hide_reveal, robust
 from configs.video import get_config
-from deepsteg_jax import api, commands, keys, loading, media, models, pipeline
+from deepsteg_jax import api, commands, keys, loading, media, metrics, models, pipeline
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.base import NOTHING
 from deepsteg_jax.schemes.robust import secret_codec
@@ -232,6 +232,7 @@ def test_a_file_in_a_file(files):
         ("stego.mkv", "live", None, "pixels"),
         ("stego.mkv", "file", "pixels", "pixels"),
         ("stego.mp4", None, "adaptive", "adaptive"),
+        ("stego.mkv", "post", "prep_hide_reveal_small", "pixels"),
     ],
 )
 def test_which_scheme_hides(files, output, purpose, scheme, name):
@@ -241,6 +242,17 @@ def test_which_scheme_hides(files, output, purpose, scheme, name):
 def test_learned_costs_are_the_sender_s_choice(files):
     made = api._suitable(files / "cover.mp4", "stego.mkv", None, "adaptive_learned", None)
     assert made.config.checkpoint == "adaptive_learned" and made.params["Conv_3"]["kernel"].any()
+
+
+def test_the_original_networks_are_named_to_hide_and_found(tmp_path):
+    """Of this size metadata takes 1 dB of the stego, and edges of shuffled blocks as much of the secret."""
+    cover, secret = (smooth(1, 64, 64, seed) for seed in (1, 2))
+    paths = [save(tmp_path / name, frames) for name, frames in (("c.png", cover), ("s.png", secret))]
+    api.hide_file(*paths, tmp_path / "stego.png", KEY, scheme="prep_hide_reveal_small")
+    api.reveal_file(tmp_path / "stego.png", tmp_path / "revealed.png", KEY)
+    stego, revealed = (read_stack(tmp_path / name) for name in ("stego.png", "revealed.png"))
+    assert metrics.psnr(cover[0], stego[0]) > 33
+    assert metrics.psnr(secret[0], revealed[0]) > 33
 
 
 def test_a_changed_scheme_is_loaded_once(files):
@@ -269,7 +281,9 @@ def test_which_schemes_may_have_hidden():
     shipped = loading.Shipped()
     for exact in (True, False):
         assert shipped.for_stego(planes, exact) == ["adaptive", "robust"]
-    assert shipped.for_stego(in_rgb, True) == ["video", "image", "adaptive", "robust"]
+    networks = ["prep_hide_reveal_small", "prep_hide_reveal"]
+    assert shipped.for_stego(in_rgb, True) == ["video", "image", "adaptive", *networks, "robust"]
+    assert shipped.for_stego(in_rgb, False) == ["robust", "video", "image", "adaptive"]
     assert shipped.for_stego(in_rgb._replace(is_image=True), False)[0] == "robust_image"
 
 
@@ -323,6 +337,14 @@ def test_every_shipped_checkpoint_has_a_name_and_its_config():
     shipped = {path.name for path in checkpoints.PRETRAINED.iterdir() if path.is_dir()}
     assert shipped == set(api.SHIPPED)
     assert all(loading.config_of(name).checkpoint == name for name in shipped)
+
+
+@pytest.mark.parametrize("variant", ["", "small"])
+def test_the_shipped_networks_are_those_of_the_config(variant):
+    config = prep_hide_reveal.get_config(variant)
+    shipped = loading.config_of(config.checkpoint)
+    for section in ("model", "shuffle"):
+        assert json.dumps(shipped[section].to_dict()) == json.dumps(config[section].to_dict())
 
 
 @pytest.mark.parametrize(("name", "variant"), [("robust", ""), ("robust_image", "image")])

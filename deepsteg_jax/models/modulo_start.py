@@ -2,12 +2,13 @@
 
 Quantisation index modulation (Chen and Wornell 2001) written as ReLU units at the centres of the kernels:
 each colour of the secret is rounded to one of `levels` digits, and a sample of the stego is the 8-bit value
-nearest to the cover's whose remainder modulo `levels` is the digit. Units that this does not need are random
-and without influence on the outputs at first; training gives it to them. Covers and stegos have 8 bits, so
-that steps between neighbouring values are exact; where a step lies has no gradient and stays as it is.
+nearest to the cover's whose remainder modulo `levels` is the digit. Covers and stegos have 8 bits, so that
+steps between neighbouring values are exact; where a step lies has no gradient. Units that this does not need
+are zero, but for those behind the remainder in the reveal network: they are random and without influence at
+first, and learn to smooth the steps of the secret's colours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,10 +18,8 @@ from deepsteg_jax.errors import UserError
 
 RGB = 3
 DEPTH = 4  # convolutions of a stack
-UNIT = 1 / 64  # an activation for one 8-bit value
-DIGIT = 1 / 4  # an activation for one digit
+UNIT = 1 / 127  # an activation for one 8-bit value, so that int8 weights hold whole values
 SLACK = 0.25  # of an 8-bit value, by which a sample may be off
-_FORBID = 8.0  # an activation that no sum of the others outweighs
 
 
 class Start(NamedTuple):
@@ -37,20 +36,29 @@ class Start(NamedTuple):
         """Return the number of multiples of `levels` between 8-bit values, the last range being longer."""
         return 256 // self.levels - 1
 
+    @property
+    def modulus(self) -> float:
+        """Return the activation for `levels` 8-bit values."""
+        return UNIT * self.levels
+
+    @property
+    def digit(self) -> float:
+        """Return the activation for one digit."""
+        return 1 / self.levels
+
 
 class _Wires:
-    """Weights of one convolution; a feature that is not set keeps its random ones."""
+    """Weights of one convolution, zero at first."""
 
     def __init__(self, conv: Mapping[str, Any]):
-        self.conv = conv
-        shape = conv["kernel"].shape
+        self.random = conv["kernel"]
+        shape = self.random.shape
         self.kernel, self.bias = np.zeros(shape, np.float32), np.zeros(shape[-1], np.float32)
-        self.set_here = np.zeros(shape[-1], bool)
+        self.spare = np.zeros(shape[-2:], bool)  # connections that stay random
         self.middle = (shape[0] - 1) // 2, (shape[1] - 1) // 2
 
     def add(self, feature: int, weights: dict[int, float], bias: float = 0.0) -> None:
         """Make a feature the sum of inputs, {input: weight}, and a bias."""
-        self.set_here[feature] = True
         for source, weight in weights.items():
             self.kernel[(*self.middle, source, feature)] = weight
         self.bias[feature] = bias
@@ -65,10 +73,19 @@ class _Wires:
         for feature in features:
             self.add(feature, {feature: -2 / UNIT}, 1.0)
 
+    def leave_random(self, inputs: Sequence[int], but: Sequence[int]) -> None:
+        """Connect these inputs to all features but some by random weights."""
+        self.spare[list(inputs)] = True
+        self.spare[:, list(but)] = False
+
     def merge(self) -> dict:
-        """Return the parameters."""
-        given = {"kernel": self.kernel, "bias": self.bias}
-        return {name: jnp.where(self.set_here, x, self.conv[name]) for name, x in given.items()}
+        """Return the parameters; random weights are as large as if there were no other inputs."""
+        inputs = self.spare.any(1).sum()
+        gain = np.sqrt(len(self.spare) / max(1, inputs)).astype(np.float32)
+        return {
+            "kernel": jnp.where(self.spare, gain * self.random, self.kernel),
+            "bias": jnp.asarray(self.bias),
+        }
 
 
 class _Circuit:
@@ -155,13 +172,13 @@ def _give_out(out: _Wires, colour: int, start: Start) -> None:
 
 
 def _prepare(circuit: _Circuit, start: Start) -> dict:
-    """Secret -> DIGIT times its digits."""
+    """Secret -> its digits."""
     for colour in range(RGB):
         number, digits = _place(start, colour, start.levels - 1)
         stack = circuit.stack(number)
         for i, feature in enumerate(digits, 1):
             _compare(stack, feature, colour, -(-256 * i // start.levels), start)
-        stack[2].add(digits[0], dict.fromkeys(digits, DIGIT))
+        stack[2].add(digits[0], dict.fromkeys(digits, start.digit))
         stack[3].copy(digits[0])
         circuit.joined.add(colour, {number * start.features + digits[0]: 1.0})
     return circuit.merge()
@@ -169,7 +186,8 @@ def _prepare(circuit: _Circuit, start: Start) -> dict:
 
 def _hide(circuit: _Circuit, start: Start) -> dict:
     """Cover and digits -> stego."""
-    modulus, edge = UNIT * start.levels, UNIT * (start.levels // 2 + 0.5 + SLACK)
+    modulus, edge = start.modulus, UNIT * (start.levels // 2 + 0.5 + SLACK)
+    forbid = 1 - modulus  # more than what the others come to
     for colour in range(RGB):
         number, (*steps, sample, digit) = _place(start, colour, start.steps + 2)
         stack = circuit.stack(number)
@@ -180,12 +198,12 @@ def _hide(circuit: _Circuit, start: Start) -> dict:
         stack[1].copy(sample, digit)
         # Of the values with the right remainder, the one in the cover's range of `levels` values, or that
         # in the next one up or down where it is nearer and there is one.
-        same = dict.fromkeys(steps, modulus) | {digit: UNIT / DIGIT}
+        same = dict.fromkeys(steps, modulus) | {digit: UNIT / start.digit}
         rise = same | {sample: -1.0}
         fall = {source: -weight for source, weight in rise.items()}
         up, down, value = steps[0], sample, digit
-        stack[2].add(up, rise | {steps[-1]: rise[steps[-1]] + _FORBID}, edge)
-        stack[2].add(down, fall | {steps[0]: fall[steps[0]] - _FORBID}, edge + _FORBID)
+        stack[2].add(up, rise | {steps[-1]: rise[steps[-1]] + forbid}, edge)
+        stack[2].add(down, fall | {steps[0]: fall[steps[0]] - forbid}, edge + forbid)
         stack[2].add(value, same)
         stack[3].decide(up, down)
         stack[3].copy(value)
@@ -198,6 +216,7 @@ def _hide(circuit: _Circuit, start: Start) -> dict:
 def _reveal(circuit: _Circuit, start: Start) -> dict:
     """Stego -> the middles of what the digits stand for; by every stack, where they are large enough."""
     width, gain = start.steps + 1, 256 / start.levels
+    taken: list[list[int]] = [[] for _ in range(start.stacks)]  # features that hold remainders
     for colour in range(RGB):
         number, (*steps, sample) = _place(start, colour, width)
         numbers = [number]
@@ -209,10 +228,16 @@ def _reveal(circuit: _Circuit, start: Start) -> dict:
                 _compare(stack, feature, colour, i * start.levels, start)
             _take_sample(stack[0], sample, colour, start)
             stack[1].copy(sample)
-            remainder = dict.fromkeys(steps, -gain * UNIT * start.levels) | {sample: gain}
+            remainder = dict.fromkeys(steps, -gain * start.modulus) | {sample: gain}
             stack[2].add(sample, remainder, UNIT * (gain - 1) / 2)
             stack[3].copy(sample)
+        for kept in numbers:
+            taken[kept].append(sample)
         inputs = [number * start.features + sample for number in numbers]
         circuit.joined.add(colour, dict.fromkeys(inputs, 1 / len(inputs)))
         _give_out(circuit.out, colour, start)
+    for number, samples in enumerate(taken):
+        circuit.stack(number)[3].leave_random(samples, but=samples)
+        joining = circuit.blocks["block1"][f"stack{number}_conv0"]
+        joining.leave_random(range(start.stacks * start.features), but=() if number else range(RGB))
     return circuit.merge()

@@ -9,10 +9,13 @@ of the stego, the loss ||c - c'||^2 + beta ||s - s'||^2, and Adam (configs/prep_
 Random kernels start at grey. With `start = "delta"` every stack hands on its first three inputs (Dirac
 initialisation: Zagoruyko and Komodakis 2017, "DiracNets"), so that training begins at stego = cover and
 revealed = stego, more or less. With `start = "modulo"` the networks hide and reveal at once
-(`modulo_start`), and training goes on from there. `:small` of the config has smaller kernels.
+(`modulo_start`), and training goes on from there. `:small` of the config has smaller kernels. With
+`quantise = "int8"` weights and activations are rounded as integer arithmetic has them, straight through in
+training (Jacob et al. 2018), which the start modulo survives whole.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -22,13 +25,14 @@ from jax import lax
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
-from deepsteg_jax.models.modulo_start import DEPTH, RGB, Start, apply_modulo_start
+from deepsteg_jax.models.modulo_start import DEPTH, RGB, UNIT, Start, apply_modulo_start
 from deepsteg_jax.stripes import map_tiles
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 KERNELS = (3, 4, 5)
 REACH = 10  # pixels around it that a pixel of one network's output depends on: five convolutions of 5x5
+LARGEST_MODULUS = 32  # that metadata is written for
 TILE = 512  # pixels of a side that are worked on at once
 _LIFT = 3.0  # brings normalised pixels, down to -2.2, above zero, where ReLU lets them pass
 _REST = 0.3  # of the usual weights of what comes to RGB besides
@@ -71,38 +75,59 @@ def denormalise(x: jax.Array) -> jax.Array:
 
 
 class Block(nn.Module):
-    """Stacks of `depth` convolutions, one for each of `kernels`, [..., c] -> [..., stacks * features].
+    """Stacks of convolutions, one for each of `kernels`, their sides, [..., c] -> [..., stacks * features].
 
     `first` initialises the first convolution of a stack, `others` those after it.
     """
 
     features: int
-    depth: int
-    kernels: tuple[int, ...]
+    kernels: tuple[tuple[int, ...], ...]
     dtype: jnp.dtype
     first: Initialisers
     others: Initialisers
+    quantise: bool = False
 
     @nn.compact
     def __call__(self, x):
         """Apply the stacks; see the class."""
         stacks = []
-        for stack, kernel in enumerate(self.kernels):
+        for stack, sides in enumerate(self.kernels):
             y = x
-            for i in range(self.depth):
-                name, size = f"stack{stack}_conv{i}", (kernel, kernel)
-                y = nn.relu(_conv(self.features, size, self.dtype, self.others if i else self.first, name)(y))
+            for i, side in enumerate(sides):
+                name, size = f"stack{stack}_conv{i}", (side, side)
+                init = self.others if i else self.first
+                y = nn.relu(_conv(self.features, size, self.dtype, init, name, self.quantise)(y))
+                y = to_uint8(y) if self.quantise else y
             stacks.append(y)
         return jnp.concatenate(stacks, axis=-1)
 
 
-def _conv(features: int, size: tuple[int, int], dtype: jnp.dtype, init: Initialisers, name: str) -> nn.Conv:
+def _conv(features, size, dtype, init: Initialisers, name: str, quantise: bool) -> nn.Conv:
     fields = {"dtype": dtype, "kernel_init": init[0], "bias_init": init[1], "name": name}
-    return nn.Conv(features, size, conv_general_dilated=_convolve, **fields)
+    return nn.Conv(features, size, conv_general_dilated=partial(_convolve, quantise=quantise), **fields)
 
 
-def _convolve(x, kernel, *arguments, **options):
+def _straight_through(x: jax.Array, rounded: jax.Array) -> jax.Array:
+    """Return `rounded` with the gradient of `x` (Bengio et al. 2013)."""
+    return x + lax.stop_gradient(rounded - x)
+
+
+def to_int8(kernel: jax.Array) -> jax.Array:
+    """Round weights [..., outputs] to -127 to 127 times a scale of each output."""
+    scale = jnp.max(jnp.abs(kernel), tuple(range(kernel.ndim - 1))) / 127
+    scale = lax.stop_gradient(jnp.maximum(scale, 1e-12))
+    return _straight_through(kernel, jnp.round(kernel / scale) * scale)
+
+
+def to_uint8(x: jax.Array) -> jax.Array:
+    """Round activations from 0 on to 0 to 255 times `UNIT`, what is larger to 255."""
+    x = jnp.minimum(x, 255 * UNIT)
+    return _straight_through(x, jnp.round(x / UNIT) * UNIT)
+
+
+def _convolve(x, kernel, *arguments, quantise: bool, **options):
     """Convolve; a kernel of 1x1 as a matrix product, whose gradient is many times faster on a CPU."""
+    kernel = to_int8(kernel) if quantise else kernel
     if kernel.shape[:2] == (1, 1):
         return jnp.einsum("...i,io->...o", x, kernel[0, 0], precision=options["precision"])
     return lax.conv_general_dilated(x, kernel, *arguments, **options)
@@ -113,10 +138,11 @@ class Network(nn.Module):
 
     out: bool
     features: int
-    kernels: tuple[int, ...]
+    kernels: tuple[tuple[int, ...], ...]
     dtype: jnp.dtype
     block: type[nn.Module]
     delta: bool
+    quantise: bool
 
     @nn.compact
     def __call__(self, x):
@@ -128,9 +154,18 @@ class Network(nn.Module):
             if self.delta
             else (usual,) * 4
         )
-        x = self.block(self.features, DEPTH, self.kernels, self.dtype, lifting, passing, name="block0")(x)
-        x = self.block(self.features, 1, self.kernels, self.dtype, joining, passing, name="block1")(x)
-        return _conv(RGB, (1, 1), self.dtype, collecting, "out")(x) if self.out else x
+        deep, last = ([sides[part] for sides in self.kernels] for part in (slice(DEPTH), slice(DEPTH, None)))
+        x = self.block(self.features, deep, self.dtype, lifting, passing, self.quantise, name="block0")(x)
+        x = self.block(self.features, last, self.dtype, joining, passing, self.quantise, name="block1")(x)
+        return _conv(RGB, (1, 1), self.dtype, collecting, "out", self.quantise)(x) if self.out else x
+
+
+def _sides(kernels: Sequence[int | Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    """Return the sides of every stack's kernels, those of the first block and that of the second."""
+    sides = tuple((k,) * (DEPTH + 1) if isinstance(k, int) else tuple(k) for k in kernels)
+    if any(len(each) != DEPTH + 1 for each in sides):
+        raise UserError(f"kernels of a stack must have one side or {DEPTH + 1} sides, not {kernels}")
+    return sides
 
 
 def _frames(x: jax.Array) -> jax.Array:
@@ -150,8 +185,11 @@ def build(config) -> Model:
         raise UserError(f"config.model.start must be random, delta or modulo, not {start!r}")
     if config.features < RGB:
         raise UserError(f"config.model.features must be at least {RGB}, not {config.features}")
-    kernels = tuple(tuple(config.get(f"{side}_kernels", KERNELS)) for side in ("hide", "reveal"))
-    settings = compute_dtype(config), rematerialise(Block, config), start == "delta"
+    kernels = [_sides(config.get(f"{side}_kernels", KERNELS)) for side in ("hide", "reveal")]
+    quantise = config.get("quantise", "")
+    if quantise not in ("", "int8"):
+        raise UserError(f"config.model.quantise must be empty or int8, not {quantise!r}")
+    settings = compute_dtype(config), rematerialise(Block, config), start == "delta", quantise == "int8"
     networks = ((False, kernels[0]), (True, kernels[0]), (True, kernels[1]))
     prepare, hide_network, reveal_network = (
         Network(out, config.features, sizes, *settings) for out, sizes in networks
@@ -188,4 +226,6 @@ def build(config) -> Model:
 
         return map_tiles(one, TILE, REACH, _frames(stego)).reshape(stego.shape)
 
-    return Model(init, hide, reveal)
+    # Metadata that moves samples by `levels` leaves the remainders.
+    exact = start == "modulo" and config.levels <= LARGEST_MODULUS
+    return Model(init, hide, reveal, modulus=config.levels if exact else 1)

@@ -9,6 +9,7 @@ Several processes save and restore together, in a folder that all of them see.
 
 import json
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import Model
+from deepsteg_jax.models.base import Params
 from deepsteg_jax.training.parallel import as_global, do_once
 from deepsteg_jax.training.state import TrainState
 
@@ -200,8 +202,21 @@ def restore_params(checkpoint: str, model: Model, config: ConfigDict, side: str)
         manager.close()
 
 
-def export(source: str, target: str | Path, model: Model, config: ConfigDict) -> None:
+def export(
+    source: str,
+    target: str | Path,
+    model: Model,
+    config: ConfigDict,
+    change: Callable[[Params], Params] = lambda params: params,
+) -> None:
     """Copy the newest parameters of a run, without the optimiser, to a folder fit for shipping.
+
+    Args:
+        source: as for `locate`.
+        target: an empty folder, or none yet.
+        model: of the run.
+        config: to ship.
+        change: makes the parameters of `config` out of the run's.
 
     Raises:
         UserError: as for `restore_params`, or `target` already holds this step or a later one.
@@ -209,7 +224,7 @@ def export(source: str, target: str | Path, model: Model, config: ConfigDict) ->
     params = {side: restore_params(source, model, config.model, side) for side in SIDES}
     with open_manager(target) as manager:
         step = max(int(p.name) for p in locate(source).iterdir() if p.name.isdigit())
-        if not manager.save(step, args=_arguments(params, config)):
+        if not manager.save(step, args=_arguments(change(params), config)):
             raise UserError(f"{target} already holds step {manager.latest_step()}: choose an empty folder")
 
 

@@ -1,5 +1,7 @@
 """The training state and the optimiser."""
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -58,14 +60,58 @@ def create_optimizer(
                 accumulation_size=config.plateau_window,
             )
         )
+    if sparsity := config.get("sparsity", 0.0):
+        frozen = config.get("frozen", ())
+        learning = lambda params: jax.tree.map(lambda x: not x, matches(params, frozen))  # noqa: E731
+        stages.append(optax.masked(prune(sparsity, config.num_steps), learning))
     return optax.with_extra_args_support(optax.chain(*stages))
+
+
+def matches(params: Any, patterns: Sequence[str]) -> Any:
+    """Return which parameters have names, such as `reveal/out/kernel`, that begin with one of the patterns.
+
+    Args:
+        params: {"hide": ..., "reveal": ...}.
+        patterns: regular expressions.
+
+    Raises:
+        UserError: a pattern fits none.
+    """
+    names = jax.tree_util.tree_map_with_path(
+        lambda path, x: jax.tree_util.keystr(path, simple=True, separator="/"), params
+    )
+    for pattern in patterns:
+        if not any(re.match(pattern, name) for name in jax.tree.leaves(names)):
+            raise UserError(f"config.optimizer.frozen fits no parameters: {pattern}")
+    return jax.tree.map(lambda name: any(re.match(pattern, name) for pattern in patterns), names)
+
+
+def prune(sparsity: float, steps: int) -> optax.GradientTransformation:
+    """Make the smallest weights of every kernel zero after each update.
+
+    Magnitude pruning with the schedule of Zhu and Gupta 2017: the share of zeros is `sparsity` from the
+    middle of `steps` on.
+    """
+
+    def update(updates, state, params):
+        share = sparsity * (1 - (1 - jnp.minimum(1, 2 * state.count / steps)) ** 3)
+
+        def one(change, x):
+            size = jnp.abs(x + change)
+            return jnp.where(size >= jnp.quantile(size, share), change, -x) if x.ndim > 1 else change
+
+        return jax.tree.map(one, updates, params), optax.ScaleByScheduleState(state.count + 1)
+
+    return optax.GradientTransformation(
+        lambda _: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update
+    )
 
 
 def current_learning_rate(config: ConfigDict, state: TrainState) -> jax.Array:
     """Return the learning rate of the next update, with the plateau's scale where there is one."""
     rate = jnp.asarray(learning_rate(config)(state.step))
     if config.schedule == "plateau":
-        rate = rate * state.opt_state[-1].scale
+        rate = rate * state.opt_state[2].scale
     return rate
 
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from deepsteg_jax.models import Model
 from deepsteg_jax.training.objective import Objective, choose_objective
 from deepsteg_jax.training.parallel import ONE_DEVICE, Devices
-from deepsteg_jax.training.state import TrainState, current_learning_rate, update_ema
+from deepsteg_jax.training.state import TrainState, current_learning_rate, matches, update_ema
 
 
 def example_keys(key: jax.Array, batch_size: int, devices: Devices = ONE_DEVICE) -> jax.Array:
@@ -55,10 +55,15 @@ def make_train_step(
     Randomness is a function of (base_key, step, example), so a run that restarts at step k goes on with
     the same bits. Gradients and logs are averaged over the devices.
     """
-    differentiate = jax.value_and_grad(choose_objective(model, config).loss, has_aux=True)
+    loss, frozen = choose_objective(model, config).loss, config.optimizer.get("frozen", ())
+
+    def freeze(params):
+        stop = matches(params, frozen)
+        return jax.tree.map(lambda x, still: lax.stop_gradient(x) if still else x, params, stop)
 
     def gradients(params, batch, keys):
-        (_, logs), grads = differentiate(params, batch, keys)
+        differentiate = jax.value_and_grad(lambda x: loss(freeze(x), batch, keys), has_aux=True)
+        (_, logs), grads = differentiate(params)
         return logs, grads
 
     def train_step(state, batch, devices=ONE_DEVICE):

@@ -116,7 +116,7 @@ def test_reveal_finds_the_scheme(folder, schemes, probed, stego, monkeypatch):
     stages = []
     monkeypatch.setattr(Job, "stage", lambda job, name, total=None: stages.append(name))
     revealed = ran(work.reveal, folder, schemes, stego, KEY)
-    assert probed == ["video", "image", "adaptive", "robust"]
+    assert probed == ["video", "image", "adaptive", "prep_hide_reveal_small", "prep_hide_reveal", "robust"]
     assert stages[:4] == ["Revealing", *["Looking further"] * 3]
     assert revealed.revealed.name == "stego revealed.mkv"
     assert revealed.watched.suffix == ".mp4" and revealed.report.frames == 8
@@ -127,7 +127,7 @@ def test_nothing_to_reveal_leaves_nothing(folder, schemes, probed, stego):
     before = sorted(stego.path.parent.parent.iterdir())
     with pytest.raises(UserError, match="no hidden video"):
         ran(work.reveal, folder, schemes, stego, bytes(32))
-    assert probed == ["video", "image", "adaptive", "robust"]
+    assert probed == ["video", "image", "adaptive", "prep_hide_reveal_small", "prep_hide_reveal", "robust"]
     assert sorted(stego.path.parent.parent.iterdir()) == before
 
 

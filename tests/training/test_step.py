@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deepsteg_jax import data, losses, models
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.training.objective import choose_objective, hide_and_reveal, psnr
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import example_keys, make_train_step, make_validation_step, mean_over_parts
@@ -121,6 +122,27 @@ def test_similarity_and_the_colours_of_errors_count_where_asked_for(toy):
     space = [losses.to_space(x, "ycbcr") for x in (pictures.cover, pictures.stego)]
     assert float(logs["loss_stego"]) == pytest.approx(np.mean(np.square(space[0] - space[1])), rel=1e-4)
     assert "loss_stego_ssim" not in logs
+
+
+def test_frozen_parameters_stay_and_the_others_learn(toy):
+    toy.optimizer.frozen = ("hide", "reveal/b")
+    _, state, step = _setup(toy)
+    after, _ = step(state, _batch())
+    same = jax.tree.map(np.array_equal, state.params, after.params)
+    assert same == {"hide": {"mix": True}, "reveal": {"unmix": False, "bias": True}}
+    toy.optimizer.frozen = ("reveal/mix",)
+    with pytest.raises(UserError, match="frozen fits no parameters: reveal/mix"):
+        _setup(toy)[2](state, _batch())
+
+
+def test_pruning_leaves_the_largest_weights_that_learn(toy):
+    toy.optimizer.update(frozen=("hide",), sparsity=0.5)
+    toy.optimizer.num_steps = 2
+    _, state, step = _setup(toy)
+    for _ in range(2):
+        state, _ = step(state, _batch())
+    zeros = jax.tree.map(lambda x: float(np.mean(x == 0)), state.params)
+    assert zeros == {"hide": {"mix": 0.0}, "reveal": {"unmix": 0.5, "bias": 0.0}}
 
 
 def test_the_parameter_norm_is_that_after_the_update(toy):
