@@ -149,7 +149,7 @@ def _digits_for(values: int, modulus: int) -> int:
 class Quantised(NamedTuple):
     """Indices of coefficients in two parts."""
 
-    symbols: Array  # uint8 [n, 96, 2]: the higher part, ZERO is 0
+    symbols: Array  # int8 [n, 96, 2]: the higher part, ZERO is 0
     plain: Array  # int32 [n, 96]: the lower parts of a pair, below scale^2
 
 
@@ -161,7 +161,7 @@ def quantise(pairs: Float[Array, "n 96 2"], layout: Layout, level: Index, quanti
     high = jnp.floor((index + 0.5) / scales)  # exact, since index is far below 2^21
     low = (index - high * scales).astype(jnp.int32)
     reach = look_up(quantiser.reach, layout.indices)[..., None]
-    symbols = to_symbols(high.astype(jnp.int32), reach).astype(jnp.uint8)
+    symbols = to_symbols(high.astype(jnp.int32), reach).astype(jnp.int8)
     return Quantised(symbols, low[..., 0] * layout.scales + low[..., 1])
 
 
@@ -219,13 +219,13 @@ def _write_stripe(written: Written, stripe, kinds: Kinds, level, lanes: int, qua
     coder, layout = quantiser.coder, lay_out(kinds, classes, lanes, quantiser)
     found = quantise(pairs.reshape(-1, PAIRS, 2), layout, level, quantiser)
     rows = to_lanes(look_up(quantiser.rows, layout.indices), lanes)
-    symbols = to_lanes(found.symbols.reshape(-1, 2 * PAIRS) - ZERO, lanes) + ZERO
+    symbols = to_lanes(found.symbols.reshape(-1, 2 * PAIRS), lanes, ZERO)
     coded = rans.encode(rows, symbols, coder)
     sizes = layout.plain_words + rans.STATE_WORDS + coded.sizes
     starts = written.used + jnp.cumsum(sizes) - sizes
     first = starts + layout.plain_words
     at = jnp.where(coded.behind < 0, len(written.words), starts + sizes - 1 - coded.behind)
-    words = written.words.at[at.ravel()].set(coded.words.ravel().astype(jnp.int32), mode="drop")
+    words = written.words.at[at.ravel()].set(coded.words.ravel(), mode="drop")
     words = words.at[first].set(coded.states % coder.base, mode="drop")
     words = words.at[first + 1].set(coded.states // coder.base, mode="drop")
     places = plain_places(layout, starts, coder.digits)
@@ -314,7 +314,7 @@ def _decoder(codebook, digits, shape, quantiser: Quantiser):
     starts = _from_digits(digits[1].reshape(sizes.stripes, sizes.lanes, -1), modulus)
     classes = _from_digits(digits[2].reshape(sizes.t, sizes.rows * sizes.columns, -1), modulus)
     pool = digits[3][: sizes.words * coder.digits]
-    words = _from_digits(pool.reshape(-1, coder.digits), modulus).astype(jnp.uint16)
+    words = _from_digits(pool.reshape(-1, coder.digits), modulus)
     kinds = kinds_at(integer_scales(codebook, sizes.t), level, quantiser)
 
     def read(stripe):

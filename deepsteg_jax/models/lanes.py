@@ -18,10 +18,11 @@ PLAIN_AT_ONCE = 2**15  # digits
 NOWHERE = 2**30  # a place behind all digits
 
 
-def to_lanes(cells: Array, lanes: int) -> Array:
-    """Deal cells [n, c] to lanes, one after the other: [lanes, each * c]; what is lacking is 0."""
+def to_lanes(cells: Array, lanes: int, lacking: int = 0) -> Array:
+    """Deal cells [n, c] to lanes, one after the other: [lanes, each * c], padded by `lacking`."""
     each = -(-len(cells) // lanes)
-    return jnp.pad(cells, ((0, lanes * each - len(cells)), (0, 0))).reshape(lanes, -1)
+    margins = (0, lanes * each - len(cells)), (0, 0)
+    return jnp.pad(cells, margins, constant_values=lacking).reshape(lanes, -1)
 
 
 def from_lanes(lanes: Array, cells: int, count: int) -> Array:
@@ -78,6 +79,19 @@ def plain_places(layout: Layout, starts: Int32[Array, " lanes"], word_digits: in
     return jnp.repeat(starts * word_digits, -(-n // len(starts)))[:n] + layout.before
 
 
+def _count_to(ends: Int32[Array, " p"], ranks: Int32[Array, " r"]) -> Int32[Array, " r"]:
+    """Return how many of `ends`, which rise, each rank reaches; `jnp.searchsorted` in what TFLite knows."""
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) >> 1
+        reached = (low < high) & (ends.at[middle].get(mode="clip") <= ranks)
+        return jnp.where(reached, middle + 1, low), jnp.where(reached, high, middle)
+
+    bounds = jnp.zeros_like(ranks), jnp.full_like(ranks, len(ends))
+    return lax.fori_loop(0, len(ends).bit_length(), halve, bounds)[0]
+
+
 def _for_each_plain(work, state, layout: Layout, kinds: Kinds, places: Int32[Array, " n"]):
     """Call state = work(state, pairs, orders, places) for the plain digits of all cells, many at a time.
 
@@ -91,9 +105,9 @@ def _for_each_plain(work, state, layout: Layout, kinds: Kinds, places: Int32[Arr
     def take(state):
         first, state = state
         ranks = first + np.arange(PLAIN_AT_ONCE, dtype=np.int32)
-        cells = jnp.searchsorted(ends, ranks, side="right").astype(jnp.int32)  # n: there is no such digit
+        cells = _count_to(ends, ranks)  # n: there is no such digit
         inside = ranks + to_pair.at[cells].get(mode="clip")
-        pairs = jnp.searchsorted(kinds.ends, inside, side="right").astype(jnp.int32)
+        pairs = _count_to(kinds.ends, inside)
         orders = inside - (kinds.ends - kinds.counts).at[pairs].get(mode="clip")
         pairs += PAIRS * (cells - layout.kinds.at[cells].get(mode="clip"))
         found = ranks + to_place.at[cells].get(mode="fill", fill_value=NOWHERE)

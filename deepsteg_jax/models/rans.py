@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Bool, Int, Int32, UInt8
+from jaxtyping import Bool, Int, Int8, Int32, UInt8
 
 from deepsteg_jax.shapes import Array
 
@@ -53,12 +53,12 @@ class Coded(NamedTuple):
     """Lanes of symbols in words."""
 
     states: Array  # int32 [lanes]
-    words: Array  # uint16 [steps, lanes]: what goes out at each symbol
+    words: Array  # int32 [steps, lanes]: what goes out at each symbol
     behind: Array  # int32 [steps, lanes]: words of later symbols in the lane; -1 where none goes out
     sizes: Array  # int32 [lanes]: words that go out
 
 
-def encode(rows: UInt8[Array, "lanes n"], symbols: UInt8[Array, "lanes n*each"], coder: Coder) -> Coded:
+def encode(rows: UInt8[Array, "lanes n"], symbols: Int8[Array, "lanes n*each"], coder: Coder) -> Coded:
     """Encode lanes of symbols.
 
     Args:
@@ -71,8 +71,8 @@ def encode(rows: UInt8[Array, "lanes n"], symbols: UInt8[Array, "lanes n*each"],
 
     def push(state, step):
         state, size = state
-        at = column(rows, step // each), column(symbols, step)
-        packed = ranges.at[at].get(mode="promise_in_bounds")
+        symbol = column(symbols, step).astype(jnp.int32)
+        packed = ranges.at[column(rows, step // each), symbol].get(mode="promise_in_bounds")
         first, frequency = packed // (2 * TOTAL), packed % (2 * TOTAL)
         full = state >= frequency * (coder.least // TOTAL * coder.base)
         rest = state // coder.base
@@ -80,7 +80,7 @@ def encode(rows: UInt8[Array, "lanes n"], symbols: UInt8[Array, "lanes n*each"],
         state = jnp.where(full, rest, state)
         many = state // frequency
         state = many * TOTAL + first + state - many * frequency
-        return (state, size + full), (word.astype(jnp.uint16), jnp.where(full, size, -1))
+        return (state, size + full), (word, jnp.where(full, size, -1))
 
     start = jnp.full(len(rows), coder.least, jnp.int32), jnp.zeros(len(rows), jnp.int32)
     steps = np.arange(symbols.shape[1], dtype=np.int32)
@@ -95,7 +95,7 @@ def decode(
     starts: Int32[Array, " lanes"],
     words: Int[Array, " count"],
     coder: Coder,
-) -> tuple[UInt8[Array, "lanes n*each"], Bool[Array, " lanes"]]:
+) -> tuple[Int8[Array, "lanes n*each"], Bool[Array, " lanes"]]:
     """Invert `encode`; garbage in, garbage out, no error.
 
     Args:
@@ -121,9 +121,9 @@ def decode(
         low = state < coder.least
         word = words.at[at].get(mode="clip").astype(jnp.int32)
         state = jnp.where(low, state * coder.base + word, state)
-        symbol = (found % 2**_SYMBOL_BITS).astype(jnp.uint8)
+        symbol = (found % 2**_SYMBOL_BITS).astype(jnp.int8)
         return state, at + low, lax.dynamic_update_index_in_dim(symbols, symbol, step, axis=1)
 
-    symbols = jnp.zeros((len(rows), rows.shape[1] * each), jnp.uint8)
+    symbols = jnp.zeros((len(rows), rows.shape[1] * each), jnp.int8)
     states, _, symbols = lax.fori_loop(0, symbols.shape[1], pop, (states, starts, symbols))
     return symbols, states == coder.least

@@ -27,7 +27,7 @@ def drawn(modulus, seed, likely=True):
     mass = frequencies_of(coder)[0][each_of(rows)] / rans.TOTAL
     mass = mass if likely else (mass > 0) / (mass > 0).sum(-1, keepdims=True)
     symbols = (rng.uniform(size=(LANES, STEPS, 1)) >= np.cumsum(mass, axis=-1)).sum(-1)
-    return np.uint8(rows), np.uint8(symbols)
+    return np.uint8(rows), np.int8(symbols)
 
 
 def each_of(rows):
