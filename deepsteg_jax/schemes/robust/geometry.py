@@ -9,6 +9,7 @@ offset are right. The turns take away what stands still in the picture itself.
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain, islice, product
+from operator import attrgetter
 from typing import NamedTuple
 
 import jax
@@ -35,6 +36,7 @@ _SEARCHED, _SEARCHED_IN_LUMA = (36.0, 55.0), (17.4, 20.7, 24.7, 29.3)
 _STEP = 0.02  # between scales that are tried, as a logarithm
 _LEAST, _MOST = 0.5, 1.5  # of a received picture, of its size before
 _BEYOND_CHANCE = 7.5  # score that no candidate of a search reaches by chance
+_SURE = 12.0  # that busy pictures do not reach either: no better candidate is looked for
 _LEAST_ENERGY = 0.05  # of random symbols': where hardly anything moves, single blocks would decide
 _MOST_CROPPED = 0.12  # of each side
 _NEAR, _AS_WELL = 2.0, 0.9  # samples; share of the best agreement
@@ -194,6 +196,7 @@ def turned(bits: np.ndarray, frame: int) -> np.ndarray:
 class _Hit(NamedTuple):
     """A place where a received picture agrees with the pattern, in samples of the pilots' planes."""
 
+    score: float
     scale: np.ndarray  # (y, x)
     offset: np.ndarray  # (y, x)
     spacing: float
@@ -215,10 +218,12 @@ def find(planes: tuple[np.ndarray, ...], grid: Grid, lines: int) -> Iterator[tup
         cut = tuple(slice(a // ratio, b // ratio) for a, b in ((top, bottom), (left, right)))
         received = np.stack([planes[i][(slice(FRAMES), *cut)] for i in grid.planes], 1).astype(np.float32)
         scales = bottom - top, right - left, lines
-        hit = _search(received, grid, _uniform_scales(*scales), _RATES[:1], 1)
+        hits = [_search(received, grid, _uniform_scales(*scales), _RATES[:1], 1)]
         # A coarser search, for whole pictures alone, also thinks of other rates and shapes.
         shapes = chain(islice(_uniform_scales(*scales), len(_USUAL)), _other_scales(*scales))
-        if hit := hit or _search(received, grid, shapes, _RATES, 2):
+        if not hits[0] or hits[0].score < _SURE:
+            hits.append(_search(received, grid, shapes, _RATES, 2))
+        if hit := max(filter(None, hits), key=attrgetter("score"), default=None):
             for number, (scale, offset) in enumerate(_refined(received, grid, hit)):
                 for size in _sizes(ratio * scale * received.shape[2:], ratio * offset):
                     placed = Geometry(size, tuple(scale), tuple(ratio * offset - scale * (top, left)))
@@ -335,12 +340,15 @@ def _most(a, b, c):
 
 
 def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int) -> _Hit | None:
-    """Return the first hit among scales (y, x) of the received, of its size before; None: there is none."""
+    """Return the first sure hit among scales (y, x) of the received, of its size before, else the best one.
+
+    None: there is none.
+    """
     deviation = np.sqrt(grid.there.mean() / 2)
     spectrum = np.conj(np.fft.fft2(grid.points().reshape(-1, TILE, TILE)) / deviation).astype(np.complex64)
     size = _WINDOW if len(planes) > 1 else _STILL_WINDOW
     spacings = _SEARCHED if grid.planes[0] else _SEARCHED_IN_LUMA
-    tones = _tones(len(planes), rates)
+    tones, best = _tones(len(planes), rates), None
     for scale in scales:
         scale = 1 / np.array(scale, np.float32)
         # A picture that was not cropped has its blocks at phase 0.
@@ -349,7 +357,7 @@ def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int) -> _Hit 
         found = _correlate(planes, *place, grid.waves(), spectrum, tones, size, spacings, stride)
         scores, phases, places = map(np.asarray, found)
         i = np.unravel_index(np.argmax(scores), scores.shape)
-        if scores[i] > _BEYOND_CHANCE:
+        if scores[i] > (best.score if best else _BEYOND_CHANCE):
             blocks = (BLOCK // stride,) * 2
             *phase, tile_y, tile_x = np.unravel_index(places[i], (*blocks, TILE, TILE))
             # The window's blocks, moved by -tile, agree: in the pattern they lie that far on.
@@ -358,8 +366,10 @@ def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int) -> _Hit 
                 TILE * BLOCK
             ) - BLOCK  # a picture begins within the first tile
             weights = np.array([np.cos(phases[i]), np.sin(phases[i])]) @ tones[i[1]]
-            return _Hit(scale, offset, spacings[i[0]], weights.astype(np.float32))
-    return None
+            best = _Hit(float(scores[i]), scale, offset, spacings[i[0]], weights.astype(np.float32))
+            if best.score > _SURE:
+                break
+    return best
 
 
 def _tones(count: int, rates) -> np.ndarray:

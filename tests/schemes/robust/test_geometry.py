@@ -84,6 +84,14 @@ def test_a_still_image_is_found_by_its_luma_alone():
     assert not list(geometry.find(planes_of(cover), grid, 0))
 
 
+def test_a_busy_picture_does_not_hide_a_better_hit(monkeypatch):
+    scores = iter([8.0, 20.0])
+    one = np.zeros((2, 1))
+    monkeypatch.setattr(geometry, "_correlate", lambda *_: (one + next(scores), one, one.astype(int)))
+    planes = np.zeros((FRAMES, 2, 72, 120), np.float32)
+    assert geometry._search(planes, GRID, [(1.0, 1.0), (1.25, 1.25), (1.5, 1.5)], (1,), 1).scale[0] == 0.8
+
+
 def test_what_was_cut_off_is_found(stego):
     received = _cropped(stego, 12, 10, 18, 8)
     found = _found(received, GRID)
