@@ -7,7 +7,7 @@
     python -m experiments.learned_costs judge --images FOLDER
 
 The photos of experiments.steganalysis: the first 500 are kept from both players of the game, all others are
-its covers. Detectors are trained anew on half of the first COUNT and tested on the other half, HALVES times
+its covers. Detectors are trained anew on half of the first COUNT and tested on the other half, six times
 (boosting: 4). Features lie in WORKDIR/photos, where `experiments.steganalysis photos` with the same WORKDIR
 looks for them.
 """
@@ -31,7 +31,6 @@ from experiments import common
 from experiments.entries import Entry
 from experiments.steganalysis import (
     FEATURES,
-    HALVES,
     SEED,
     Store,
     cut_photo,
@@ -50,7 +49,7 @@ from experiments.steganalysis import (
 KEPT = 500  # photos that neither player sees
 PAYLOADS = (0.1, 0.2)  # bits per sample; 0.3 and 0.6 of those that are embedded in
 CURVES = ("loss", "accuracy", "distance")
-DETECTORS = {**dict.fromkeys(FEATURES, (train_ensemble, HALVES)), "boosting": (train_boosting, 4)}
+DETECTORS = {**dict.fromkeys(FEATURES, (train_ensemble, 6)), "boosting": (train_boosting, 4)}
 
 
 def write_covers(arguments) -> None:
@@ -93,7 +92,7 @@ def make_features(store: Store, checkpoint: str, paths: list[Path], workers: int
             print(f"{name}: features of {len(covers)} photos", flush=True)
 
 
-def accuracies(learn: Callable, cover: np.ndarray, stego: np.ndarray, count: int = HALVES) -> np.ndarray:
+def accuracies(learn: Callable, cover: np.ndarray, stego: np.ndarray, count: int) -> np.ndarray:
     """Accuracies on halves that took no part in the training, [count]."""
     found = []
     for train, test in islice(halves(len(cover)), count):
@@ -110,7 +109,8 @@ def judge(arguments) -> None:
     for payload in PAYLOADS:
         names = "cover", f"adaptive {payload}", f"adaptive_learned {payload}"
         kept = [{key: x[: len(paths)] for key, x in store.read(name).items()} for name in names]
-        for detector, (learn, count) in DETECTORS.items():
+        for detector in arguments.detectors:
+            learn, count = DETECTORS[detector]
             cover, *stegos = (of_detector(detector, row) for row in kept)
             hill, learned = (accuracies(learn, cover, stego, count) for stego in stegos)
             row = {"payload": payload, "detector": detector, "less": float(np.mean(hill - learned))}
@@ -124,7 +124,7 @@ def judge(arguments) -> None:
             print(row, flush=True)
     log = [line for line in read_log(arguments.workdir / "game") if "accuracy" in line]
     curves = {name: [line.get(name) for line in log] for name in ("step", *CURVES)}
-    found = {"photos": len(paths), "halves": HALVES, "rows": rows, "curves": curves}
+    found = {"photos": len(paths), "rows": rows, "curves": curves}
     common.write_json(arguments.results / "learned_costs.json", found)
     plot(arguments.results / "learned_costs.png", curves)
 
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--images", required=True)
     parser.add_argument("--checkpoint", default="adaptive_learned")
     parser.add_argument("--count", type=int, default=KEPT, help="photos that judge")
+    parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=DETECTORS)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--workdir", type=Path, default=Path("runs/learned_costs"))
     parser.add_argument("--results", type=Path, default=common.RESULTS)

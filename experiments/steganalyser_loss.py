@@ -22,6 +22,7 @@ from experiments.entries import Entry
 from experiments.learned_costs import accuracies
 from experiments.steganalysis import (
     FEATURES,
+    HALVES,
     cut_photo,
     extract,
     list_photos,
@@ -60,7 +61,7 @@ def measure(config: ConfigDict, folder: Path, photos: np.ndarray, clean: list[di
     found = [extract(planes_of(stego)) for stego in stegos]
     for name in FEATURES:
         pair = (np.stack([item[name] for item in items]) for items in (clean, found))
-        values = accuracies(train_ensemble, *pair)
+        values = accuracies(train_ensemble, *pair, HALVES)
         row |= {name: float(values.mean()), f"{name}_interval": spread(values)}
     return row
 

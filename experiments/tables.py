@@ -460,6 +460,8 @@ TABLES = {
     "steganalysis clips": Table("steganalysis_clips", steganalysis_tables.clips),
     "steganalysis risk": Table("steganalysis_clips", steganalysis_tables.risk),
     "steganalysis jpeg": Table("steganalysis_jpeg", steganalysis_tables.jpeg),
+    "learned costs": Table("learned_costs", steganalysis_tables.learned_costs),
+    "steganalyser loss": Table("steganalyser_loss", steganalysis_tables.steganalyser_loss),
     "steganalysis untrained": Table("steganalysis_untrained", steganalysis_tables.untrained),
     "reproduction": Table("reproduction", reproduction),
     "input speed": Table("input_speed", input_speed),
