@@ -36,6 +36,7 @@ from PIL import Image
 
 from deepsteg_jax import media, pipeline
 from deepsteg_jax.errors import PartialError, UserError
+from deepsteg_jax.models.base import Revealed
 from deepsteg_jax.schemes.adaptive.scheme import AdaptiveScheme
 from deepsteg_jax.schemes.base import Metadata, Scheme
 from deepsteg_jax.schemes.pixels import PixelScheme
@@ -424,6 +425,10 @@ class PlainCodec:
     def reveal(self, params, key, first_frame, stego):
         """Return the stego."""
         return stego
+
+    def inspect(self, params, key, first_frame, stego):
+        """Return the stego, of which nothing is wrong."""
+        return Revealed(stego, np.zeros(len(stego)))
 
 
 class PlainPixels(PixelScheme):

@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax import models, steganography
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models import block_dct
 from deepsteg_jax.models import symbols as symbol_model
 
 Shape = tuple[int, int, int]
@@ -119,8 +118,12 @@ def tabled_graphs(config: ConfigDict, params: dict, shape: Shape) -> list[Graph]
         nothing, neither takes a table.
 
     Raises:
-        UserError: the cipher moves coefficients of the secret, not samples.
+        UserError: the converters lack what the model does, or the cipher moves coefficients of the secret.
     """
+    if config.model.name == "block_dct":
+        raise UserError(
+            "tflite and onnx do not know all that the entropy coder of block_dct does: export to stablehlo"
+        )
     model, moves, frames = models.build(config.model), config.shuffle.moves, _frames(shape)
     steganography.transform(config.shuffle)
     if not _moves_samples(config.shuffle):
@@ -129,7 +132,6 @@ def tabled_graphs(config: ConfigDict, params: dict, shape: Shape) -> list[Graph]
             "table: export to stablehlo, or set config.shuffle"
         )
     table = jax.ShapeDtypeStruct((shape[0], shape[1] * shape[2] * 3), np.int32)
-    hide_one = _hide_one(config, model)
 
     def hide(cover, secret, encipher=None, decipher=None):
         cover, secret = _pictures(cover), _pictures(secret)
@@ -137,7 +139,7 @@ def tabled_graphs(config: ConfigDict, params: dict, shape: Shape) -> list[Graph]
             cover = apply_table(cover, encipher)
         elif moves == "secret":
             secret = apply_table(secret, encipher)
-        stego = hide_one(params["hide"], cover, secret)
+        stego = model.hide(params["hide"], cover, secret)
         return (_levels(apply_table(stego, decipher) if moves == "cover" else stego),)
 
     def reveal(stego, cipher=None):
@@ -152,19 +154,6 @@ def tabled_graphs(config: ConfigDict, params: dict, shape: Shape) -> list[Graph]
         Graph("hide", hide, pair | dict.fromkeys(of_hide, table), {"stego": np.uint8}),
         Graph("reveal", reveal, {"stego": frames} | dict.fromkeys(of_reveal, table), {"revealed": np.uint8}),
     ]
-
-
-def _hide_one(config: ConfigDict, model: models.Model) -> Callable:
-    """`model.hide` for a batch of one, without batched scatters, which jax2onnx does not know."""
-    if config.model.name != "block_dct":
-        return model.hide
-    quantiser = block_dct.make_quantiser(config.model.modulus)
-
-    def hide(params, cover, secret):
-        group = cover.reshape(-1, *cover.shape[-3:]), secret.reshape(-1, *secret.shape[-3:])
-        return block_dct.hide_group(params["codebook"], *group, quantiser).reshape(cover.shape)
-
-    return hide
 
 
 # --- the cipher as a table -----------------------------------------------------------------------

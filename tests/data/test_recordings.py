@@ -140,7 +140,7 @@ def test_the_model_of_symbols_learns_from_examples(tmp_path, variant, write, cou
     config.model.update(features=8, depth=1)
     write(tmp_path, 0, count=count)
     model, (batch,) = models.build(config.model), _take(_config(tmp_path), 1)
-    loss, logs = jax.jit(model.loss)(jax.jit(model.init)(jax.random.key(0)), batch)
+    loss, logs = jax.jit(model.loss)(jax.jit(model.init)(jax.random.key(0)), batch, None)
     assert np.isfinite(loss) and logs["bits_per_symbol"] < 1  # noise
 
 

@@ -250,7 +250,7 @@ def test_bits_that_a_symbol_carries_grow_with_the_step():
     model = models.build(config)
     loss, params = jax.jit(model.loss), model.init(jax.random.key(0))
     batches = [_batch(config, spacing, busy=3, quiet=3) for spacing in (20.0, 40.0, 80.0)]
-    found = [float(loss(params, batch)[1]["bits_per_symbol"]) for batch in batches]
+    found = [float(loss(params, batch, None)[1]["bits_per_symbol"]) for batch in batches]
     assert found[0] < found[1] < found[2]
 
 
