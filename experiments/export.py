@@ -38,11 +38,12 @@ class Exported(NamedTuple):
     entry: Entry
     shipped: bool
     small: bool = False  # at a quarter of the size: its convolutions take seconds
+    formats: str = "stablehlo,tflite,onnx"
 
 
 EXPORTED = {
-    "block_dct": Exported(ENTRIES["block_dct"], True),
-    "block_dct_image": Exported(ENTRIES["block_dct_image"], True),
+    "block_dct": Exported(ENTRIES["block_dct"], True, formats="stablehlo"),
+    "block_dct_image": Exported(ENTRIES["block_dct_image"], True, formats="stablehlo"),
     "robust": Exported(Entry("robust"), True),
     "invertible": Exported(ENTRIES["invertible"], False, True),
     "prep_hide_reveal": Exported(ENTRIES["prep_hide_reveal"], True, True),
@@ -66,7 +67,7 @@ def measure(name: str, width: int, height: int, folder: Path) -> list[dict]:
     scheme, folder = make_scheme(EXPORTED[name]), folder / name
     group = scheme.graph_facts()["group"]
     divide = 4 if EXPORTED[name].small else 1
-    settings = ConfigDict({"formats": "stablehlo,tflite,onnx", "quantise": "float16,dynamic,int8"})
+    settings = ConfigDict({"formats": EXPORTED[name].formats, "quantise": "float16,dynamic,int8"})
     settings.sizes, settings.frames = f"{width // divide}x{height // divide}", str(group)
     plan = export.read_plan(settings, group)
     folder.mkdir(parents=True, exist_ok=True)

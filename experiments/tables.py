@@ -295,7 +295,7 @@ def enhancement(report: dict[str, dict]) -> str:
 
 # --- exported files: experiments.export ----------------------------------------------------------
 
-EXPORTED = ("block_dct", "robust")  # those with a checkpoint; of images it is alike
+EXPORTED = ("prep_hide_reveal_small", "robust")  # those with a checkpoint that TFLite and ONNX take
 WEIGHTS = ("float16", "dynamic", "int8")
 
 
