@@ -132,9 +132,8 @@ class Grid(NamedTuple):
         return np.concatenate(indices), np.concatenate(bits)
 
     def waves(self) -> np.ndarray:
-        """Return the coefficients' waves, float32 [coefficients, 8, 8]."""
-        waves = np.kron(dct_matrix(BLOCK), dct_matrix(BLOCK)).astype(np.float32)
-        return waves[np.array(self.coefficients)].reshape(-1, BLOCK, BLOCK)
+        """Return the coefficients' waves down and across a block, float32 [2, coefficients, 8]."""
+        return dct_matrix(BLOCK).astype(np.float32)[np.stack(np.divmod(self.coefficients, BLOCK))]
 
     def points(self) -> np.ndarray:
         """Return the pilots of the first frame on the unit circle, complex64; 0 elsewhere."""
@@ -287,12 +286,15 @@ def _correlate(planes, scale, offset, waves, spectrum, weights, size, spacings, 
       For each D and tone, the best score, the tone's phase there, and its index (block's phase y, x, in units
       of `stride`, tile's offset y, x).
     """
-    n, count, *shape = planes.shape
+    n, _, *shape = planes.shape
     window = _window(planes, scale, offset, size)
     window = jnp.pad(window, ((0, 0), (0, 0), (0, BLOCK - 1), (0, BLOCK - 1)))
-    window = window.reshape(-1, 1, *window.shape[2:])
-    maps = jax.lax.conv(window, waves[:, None], (stride, stride), "VALID")
-    maps = maps.reshape(n, count * len(waves), *maps.shape[2:])
+    down, across = waves[..., None, None]
+    # A block's sums down, then across, at every place.
+    maps = window[:, :, None]
+    maps = sum(down[:, i] * maps[..., i : i + size[0] : stride, :] for i in range(BLOCK))
+    maps = sum(across[:, i] * maps[..., i : i + size[1] : stride] for i in range(BLOCK))
+    maps = maps.reshape(n, -1, *maps.shape[3:])
     inside = [
         (at > start - 1) & (at + BLOCK < start + by * length + 1)
         for at, start, by, length in zip(
@@ -306,8 +308,7 @@ def _correlate(planes, scale, offset, waves, spectrum, weights, size, spacings, 
     least = _LEAST_ENERGY * power.sum(0) * maps.shape[1] * inside.sum() * (stride / BLOCK) ** 2
 
     def with_spacing(spacing):
-        turns = 2 * jnp.pi / spacing * maps
-        sums = (jnp.tensordot(weights, part(turns), 1) for part in (jnp.cos, jnp.sin))
+        sums = (jnp.tensordot(weights, part, 1) for part in _on_circle(maps / spacing))
         return jax.lax.map(agreement, (jax.lax.complex(*sums) * inside, shares, least))
 
     def agreement(tone):
@@ -324,6 +325,17 @@ def _correlate(planes, scale, offset, waves, spectrum, weights, size, spacings, 
         return score.ravel()[best], (jnp.arctan2(2 * c, a - b) / 2).ravel()[best], best
 
     return jax.lax.map(with_spacing, jnp.array(spacings))
+
+
+def _on_circle(turns):
+    """Return cosine and sine of 2 pi `turns` within 0.001, in half the time of exact ones."""
+
+    def sine(x):  # by parabolas
+        x = x - jnp.round(x)
+        x = 8 * x * (1 - 2 * jnp.abs(x))
+        return x * (0.775 + 0.225 * jnp.abs(x))
+
+    return sine(turns + 0.25), sine(turns)
 
 
 def _in_one_tile(z):
@@ -386,7 +398,7 @@ def _agreement(planes, scale, offset, waves, points, weights, spacing, size):
     """Return how well blocks at one place agree with the pattern's points [kinds, rows, columns]."""
     window = _window(planes, scale, offset, size)
     blocks = window.reshape(*window.shape[:2], size[0] // BLOCK, BLOCK, size[1] // BLOCK, BLOCK)
-    values = jnp.einsum("npyaxb,cab->npcyx", blocks, waves)
+    values = jnp.einsum("npyaxb,ca,cb->npcyx", blocks, *waves)
     turns = 2 * jnp.pi / spacing * values.reshape(len(values), *points.shape)
     z = jnp.tensordot(weights, jax.lax.complex(jnp.cos(turns), jnp.sin(turns)), 1)
     return jnp.abs(jnp.sum(z * jnp.conj(points)))
