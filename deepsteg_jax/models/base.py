@@ -98,6 +98,11 @@ class Model(NamedTuple):
     """The batches of `loss`: recordings (`data.recordings`), or covers and secrets."""
 
 
+def hides_nothing(*_: Any) -> jax.Array:
+    """Stand for hide and reveal of a model that is only trained by its loss; raise NotImplementedError."""
+    raise NotImplementedError("this model hides nothing")
+
+
 def fingerprint(params: Any) -> bytes:
     """Return 8 bytes that differ between any two sets of parameters."""
     digest = hashlib.sha256()

@@ -149,6 +149,6 @@ def allot(
 
 
 def raised(level, bits, slope):
-    """Return the level that saves so many bits more."""
+    """Return a water level, raised until about `bits` fewer are written."""
     level = level + jnp.ceil(bits / slope).astype(jnp.int32)
     return jnp.clip(level, -LEVEL_OFFSET, 2**LEVEL_BITS - 1 - LEVEL_OFFSET)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from deepsteg_jax.models import Model
+from deepsteg_jax.models.base import Model, hides_nothing
 from deepsteg_jax.steganalysis.network import Network, discriminate
 from deepsteg_jax.training import checkpoints, parallel
 from deepsteg_jax.training.logs import TrainingLog
@@ -41,10 +41,7 @@ def build(features: Sequence[int]) -> Model:
         loss, accuracy = discriminate(network, params["reveal"], batch["cover"], batch["stego"])
         return loss, {"accuracy": accuracy}
 
-    def unused(*_):
-        raise NotImplementedError("a steganalyser hides nothing")
-
-    return Model(init, unused, unused, loss=loss)
+    return Model(init, hides_nothing, hides_nothing, loss=loss)
 
 
 def _variables(params: dict[str, Any]) -> dict[str, Any]:
