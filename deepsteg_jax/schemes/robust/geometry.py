@@ -360,13 +360,13 @@ def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int) -> _Hit 
     spectrum = np.conj(np.fft.fft2(grid.points().reshape(-1, TILE, TILE)) / deviation).astype(np.complex64)
     size = _WINDOW if len(planes) > 1 else _STILL_WINDOW
     spacings = _SEARCHED if grid.planes[0] else _SEARCHED_IN_LUMA
-    tones, best = _tones(len(planes), rates), None
+    tones, waves, best = _tones(len(planes), rates), grid.waves(), None
     for scale in scales:
         scale = 1 / np.array(scale, np.float32)
         # A picture that was not cropped has its blocks at phase 0.
         offset = BLOCK * np.round((np.array(size) - scale * planes.shape[2:]) / 2 / BLOCK)
         place = scale, offset.astype(np.float32)
-        found = _correlate(planes, *place, grid.waves(), spectrum, tones, size, spacings, stride)
+        found = _correlate(planes, *place, waves, spectrum, tones, size, spacings, stride)
         scores, phases, places = map(np.asarray, found)
         i = np.unravel_index(np.argmax(scores), scores.shape)
         if scores[i] > (best.score if best else _BEYOND_CHANCE):
@@ -374,9 +374,8 @@ def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int) -> _Hit 
             *phase, tile_y, tile_x = np.unravel_index(places[i], (*blocks, TILE, TILE))
             # The window's blocks, moved by -tile, agree: in the pattern they lie that far on.
             ahead = -np.array([tile_y, tile_x]) % TILE * BLOCK - stride * np.array(phase)
-            offset = (offset + ahead + BLOCK) % (
-                TILE * BLOCK
-            ) - BLOCK  # a picture begins within the first tile
+            # A picture begins within the first tile.
+            offset = (offset + ahead + BLOCK) % (TILE * BLOCK) - BLOCK
             weights = np.array([np.cos(phases[i]), np.sin(phases[i])]) @ tones[i[1]]
             best = _Hit(float(scores[i]), scale, offset, spacings[i[0]], weights.astype(np.float32))
             if best.score > _SURE:
@@ -414,9 +413,11 @@ def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> Iterator[tuple[np.nda
     rows, columns = (np.arange(n // BLOCK) + begin for n, begin in zip(size, first, strict=True))
     points = grid.points().reshape(-1, TILE, TILE)[:, rows[:, None] % TILE, columns % TILE]
 
+    waves = grid.waves()
+
     def agreement(scale, offset, spacing):
         place = np.float32(scale), np.float32(offset - BLOCK * first)
-        found = _agreement(planes[:few], *place, grid.waves(), points, hit.weights[:few], spacing, size)
+        found = _agreement(planes[:few], *place, waves, points, hit.weights[:few], spacing, size)
         return float(found)
 
     def moved(x):
