@@ -1,6 +1,7 @@
 """Fixtures of the tests of training: a model that compiles in no time, its config, a folder of images."""
 
 import os
+import random
 from pathlib import Path
 
 import jax
@@ -56,6 +57,16 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Has slow tests run first, so that none of them runs alone at the end."""
     items.sort(key=lambda item: "slow" not in item.keywords)
+
+
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest) -> None:
+    """Has a fixture draw the same salts in every run, whichever test asks for it first."""
+    os.urandom = random.Random(f"{fixturedef.argname} {getattr(request, 'param', '')}").randbytes
+
+
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Has a test draw the same salts in every run: few of them must not decide."""
+    os.urandom = random.Random(item.nodeid).randbytes
 
 
 @pytest.fixture

@@ -385,7 +385,7 @@ def test_a_size_of_chunks_compiles_once(tmp_path, hidden, compiled):
 
 def test_every_frame_carries_as_much(tmp_path, hidden):
     """So that nothing tells where the secret ends: a short one fills all frames as well."""
-    (tmp_path / "short").write_bytes(b"short")
+    (tmp_path / "short").write_bytes(SECRET[:100])
     hide(hidden.cover_path, tmp_path / "short", tmp_path / "stego.mkv")
     changed = [
         np.count_nonzero(differences(*pair))
