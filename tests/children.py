@@ -4,7 +4,9 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 # For all tests that start such processes, since a session has one server.
@@ -52,6 +54,22 @@ class Training:
     def finish(self) -> "Training":
         self._process.join()
         return self
+
+
+def start_on_devices(count: int, function: Callable, *arguments: Any) -> multiprocessing.Process:
+    """Start a process that calls `function(*arguments)` with so many simulated devices."""
+    process = CONTEXT.Process(target=_call_on_devices, args=(count, function, arguments))
+    process.start()
+    return process
+
+
+def _call_on_devices(count: int, function: Callable, arguments: tuple) -> None:
+    os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={count}"
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    assert jax.local_device_count() == count
+    function(*arguments)
 
 
 def _train(flags: list[str], environment: dict[str, str], files: list[Path], pause_s: float) -> None:

@@ -1,22 +1,18 @@
 """A model with a loss of its own is trained from recordings by the same loop."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from deepsteg_jax import models
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.training.loop import train
+from tests.children import start_on_devices
 from tests.recordings import build_listener, listen, means_of, write_images, write_videos
 from tests.training.test_loop import _crash_after, _equal, _figures, _lines, _restore, _saved
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -85,32 +81,18 @@ def test_validation_keeps_the_best(whole):
     assert [p.name for p in (whole.whole / "best").iterdir()] == [str(best)] != ["0"]
 
 
-FOUR_DEVICES = """
-import json, sys
-import jax
-from ml_collections import ConfigDict
-from deepsteg_jax import models
-from deepsteg_jax.training.loop import train
-from tests.recordings import build_listener
-
-assert jax.device_count() == 4
-models.MODELS["listener"] = build_listener
-train(ConfigDict(json.loads(sys.argv[1])), sys.argv[2])
-"""
+def train_listener(config, workdir):
+    """In a process that is new, so that its model is not known yet."""
+    models.MODELS["listener"] = build_listener
+    train(ConfigDict(config), workdir)
 
 
 @pytest.mark.slow
 def test_four_devices_train_as_one(listener, whole, tmp_path):
     """Equal up to the order in which a batch is summed; see tests/training/test_parallel.py."""
-    env = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4",
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-c", FOUR_DEVICES, listener.to_json(), str(tmp_path / "four")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    child = start_on_devices(4, train_listener, listener.to_dict(), tmp_path / "four")
+    child.join()
+    assert child.exitcode == 0
     moved = 1e-3 * listener.optimizer.num_steps * listener.optimizer.learning_rate
     four = _restore(listener, tmp_path / "four")
     one = whole.state
