@@ -7,7 +7,7 @@ offset are right. The turns take away what stands still in the picture itself.
 """
 
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, islice, product
 from operator import attrgetter
 from typing import NamedTuple
@@ -40,6 +40,7 @@ _SURE = 12.0  # that busy pictures do not reach either: no better candidate is l
 _LEAST_ENERGY = 0.05  # of random symbols': where hardly anything moves, single blocks would decide
 _MOST_CROPPED = 0.12  # of each side
 _NEAR, _AS_WELL = 2.0, 0.9  # samples; share of the best agreement
+_STRETCHED_BY, _LARGE_BLOCKS = 0.05, 0.98  # stretching that is half as likely as none; likelihood
 _BLOCK_SCALES = 1, 2, 3  # of the stego, that are thought of
 _UNSCALED, _STRETCHED = 1e-3, 0.01  # deviations that are called none, and stretching
 _BLACK = 32  # luma of bars, at most
@@ -60,7 +61,7 @@ class Geometry(NamedTuple):
     offset: tuple[float, float]
 
     def rectify(self, planes: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        """Return planes [h, w] in the stego's size, uint8; black where nothing was received."""
+        """Return planes [h, w] in the stego's size, uint8; mirrored where nothing was received."""
         return tuple(_resample(self, planes[0].shape, plane) for plane in planes)
 
     def received(self, shape: tuple[int, int]) -> np.ndarray:
@@ -90,8 +91,17 @@ def _resample(geometry: Geometry, whole: tuple[int, int], plane: np.ndarray) -> 
     across = np.array(plane.shape) / whole  # 1/2 for colour of 4:2:0
     size = tuple(int(round(a * b)) for a, b in zip(geometry.size, across, strict=True))
     offset = np.float32(geometry.offset * across)
-    moved = _scaled(plane.astype(np.float32), np.float32(geometry.scale), offset, size)
-    return np.asarray(moved)
+    scale = np.float32(geometry.scale)
+    moved = np.asarray(_scaled(plane.astype(np.float32), scale, offset, size))
+    rows, columns = map(_mirrored, size, offset, offset + scale * plane.shape)
+    return moved[rows[:, None], columns]
+
+
+def _mirrored(size: int, begin: float, end: float) -> np.ndarray:
+    """Return the index within [begin, end) that stands for each of `size`, as means over frames want it."""
+    begin, end = int(np.ceil(max(begin, 0))), int(min(end, size))
+    at = (np.arange(size) - begin) % (2 * (end - begin))
+    return begin + np.minimum(at, 2 * (end - begin) - 1 - at)
 
 
 @partial(jax.jit, static_argnames="size")
@@ -392,65 +402,97 @@ def _tones(count: int, rates) -> np.ndarray:
 # --- refinement -----------------------------------------------------------------------------------
 
 
-@partial(jax.jit, static_argnames="size")
-def _agreement(planes, scale, offset, waves, points, weights, spacing, size):
-    """Return how well blocks at one place agree with the pattern's points [kinds, rows, columns]."""
-    window = _window(planes, scale, offset, size)
-    blocks = window.reshape(*window.shape[:2], size[0] // BLOCK, BLOCK, size[1] // BLOCK, BLOCK)
-    values = jnp.einsum("npyaxb,ca,cb->npcyx", blocks, *waves)
-    turns = 2 * jnp.pi / spacing * values.reshape(len(values), *points.shape)
-    z = jnp.tensordot(weights, jax.lax.complex(jnp.cos(turns), jnp.sin(turns)), 1)
-    return jnp.abs(jnp.sum(z * jnp.conj(points)))
+class _Pilots:
+    """Read the pilots of received frames at any place near a hit."""
+
+    def __init__(self, planes: np.ndarray, grid: Grid, hit: _Hit):
+        shape = np.array(planes.shape[2:])
+        count = int(len(planes) * np.prod(_WINDOW) / np.prod(hit.scale * shape))
+        few = max(4, min(len(planes), count))
+        self._weights = hit.weights[:few]
+        self._lines = np.ascontiguousarray(np.moveaxis(planes[:few], 2, 0))
+        # The blocks begin some samples before the picture.
+        self._first = np.floor(hit.offset / BLOCK).astype(int) - 1
+        self._blocks = np.ceil(hit.scale * shape / BLOCK).astype(int) + 3
+        y, x = (np.arange(n) + begin for n, begin in zip(self._blocks, self._first, strict=True))
+        points = np.conj(grid.points()[:, :, y[:, None] % TILE, x % TILE])
+        self._there = np.nonzero(points)
+        self._points, self._waves = points[self._there], grid.waves()
+        self._down = lru_cache(maxsize=1)(self._sums_down)
+
+    def agreement(self, scale: np.ndarray, offset: np.ndarray, spacing: float) -> float:
+        """Return how well pilots read at a place (y, x) agree with those written with a D."""
+        plane, kind, y, x = self._there
+        down = self._down(scale[0], offset[0])[kind, y, :, plane]
+        across = self._sums(1, scale[1], offset[1])[kind, x]
+        turns = 2 * np.pi / spacing * np.einsum("mnw,mw->nm", down, across)
+        return float(np.abs(self._weights @ np.exp(1j * turns) @ self._points))
+
+    def _sums_down(self, scale: float, offset: float) -> np.ndarray:
+        """Return the coefficients of each column, [coefficients, blocks, n, planes, w]."""
+        return np.tensordot(self._sums(0, scale, offset), self._lines, 1)
+
+    def _sums(self, axis: int, scale: float, offset: float) -> np.ndarray:
+        """Return what coefficients of blocks are of an axis's samples, [coefficients, blocks, samples]."""
+        length, blocks = self._lines.shape[3 * axis], int(self._blocks[axis])
+        place = np.float32([scale]), np.float32([offset - BLOCK * self._first[axis]])
+        moved = np.asarray(_weights(*place, length, BLOCK * blocks)).reshape(blocks, BLOCK, length)
+        return np.tensordot(self._waves[axis], moved, (1, 1))
+
+
+@partial(jax.jit, static_argnames=("length", "size"))
+def _weights(scale, offset, length, size):
+    """Return the matrix [size, length] by which `_window` resamples one axis."""
+    return jax.image.scale_and_translate(jnp.eye(length), (size, length), (0,), scale, offset, "cubic")
 
 
 def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the likeliest (scale, offset) near a hit for each slot; that of a whole picture, if it is one."""
-    shape, middle = np.array(planes.shape[2:]), np.array(planes.shape[2:]) / 2
-    few = max(4, min(len(planes), int(len(planes) * np.prod(_WINDOW) / np.prod(hit.scale * shape))))
-    # The window begins with a whole block, some samples before the picture.
-    first = np.floor(hit.offset / BLOCK).astype(int) - 1
-    size = tuple(int(x) for x in (np.ceil(hit.scale * shape / BLOCK) + 3).astype(int) * BLOCK)
-    rows, columns = (np.arange(n // BLOCK) + begin for n, begin in zip(size, first, strict=True))
-    points = grid.points().reshape(-1, TILE, TILE)[:, rows[:, None] % TILE, columns % TILE]
-
-    waves = grid.waves()
-
-    def agreement(scale, offset, spacing):
-        place = np.float32(scale), np.float32(offset - BLOCK * first)
-        found = _agreement(planes[:few], *place, waves, points, hit.weights[:few], spacing, size)
-        return float(found)
+    shape, pilots = np.array(planes.shape[2:]), _Pilots(planes, grid, hit)
 
     def moved(x):
-        scale = hit.scale * np.exp(_STEP / 2 * x[:2])
-        return scale, hit.offset + (hit.scale - scale) * middle + x[2:]
+        scale = hit.scale * np.exp(_STEP / 2 * np.array([x[0] + x[1], x[0]]))
+        return scale, hit.offset + (hit.scale - scale) * shape / 2 + x[2:]
 
-    x, spacing = np.zeros(4), hit.spacing
-    for _ in range(2):  # with a D nearby, then with the right one
-        spacing = max(SPACINGS, key=lambda d: agreement(*moved(x), d)) if x.any() else spacing
+    def likeliest(x, spacing, tolerance):
         simplex = x + np.concatenate([np.zeros((1, 4)), np.eye(4)]) - 0.2
-        options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 0.0, "maxfev": 120}
-        found = minimize(lambda x, d: -agreement(*moved(x), d), x, (spacing,), "Nelder-Mead", options=options)
-        x = found.x
-    scale, offset = moved(x)
+        options = {"initial_simplex": simplex, "xatol": tolerance, "fatol": np.inf}
+
+        def loss(x):
+            return -_unstretched(_STEP / 2 * x[1]) * pilots.agreement(*moved(x), spacing)
+
+        return minimize(loss, x, method="Nelder-Mead", options=options)
+
+    x = likeliest(np.zeros(4), hit.spacing, 0.1).x  # with a D nearby, then with the right one
+    spacing = max(SPACINGS, key=partial(pilots.agreement, *moved(x)))
+    found = likeliest(x, spacing, 0.02)
+    scale, offset = moved(found.x)
     for slot in range(SLOTS):
         right = np.array([0, slot * BLOCK])
         plain = list(_plain(scale, offset + right, shape))
-        scores = [agreement(exact, at - right, spacing) for exact, at in plain]
-        best = int(np.argmax(scores)) if plain else None
+        scores = np.array([pilots.agreement(exact, at - right, spacing) for exact, at, _ in plain])
+        best = int(np.argmax(scores * [likely for *_, likely in plain])) if plain else None
         likely = plain and scores[best] > _AS_WELL * -found.fun
-        yield plain[best] if likely else (scale, offset + right)
+        yield plain[best][:2] if likely else (scale, offset + right)
+
+
+def _unstretched(by: float) -> float:
+    """Return how likely it is that a picture was stretched, a logarithm: pilots of a wide one hardly tell."""
+    return 1 / (1 + (by / _STRETCHED_BY) ** 2)
 
 
 def _plain(scale, offset, shape):
-    """Yield (scale, offset) of whole pictures with even sides and of parts that were not scaled, nearby."""
+    """Yield (scale, offset, likelihood) of whole pictures with even sides and of unscaled parts, nearby."""
     around = list(product((-2, -1, 0, 1, 2), repeat=2))
     for blocks in _BLOCK_SCALES:
+        likely = 1 if blocks == 1 else _LARGE_BLOCKS
         if np.abs(offset).max() < _NEAR:
-            yield from (
-                (np.round(blocks * scale * shape + move) / shape / blocks, np.zeros(2)) for move in around
-            )
+            for move in around:
+                exact = np.round(blocks * scale * shape + move) / shape / blocks
+                yield exact, np.zeros(2), likely * _unstretched(np.log(exact / scale) @ [1, -1])
         if np.abs((scale - 1 / blocks) * shape).max() < 2 * _NEAR:
-            yield from ((np.ones(2) / blocks, np.round(blocks * offset + move) / blocks) for move in around)
+            for move in around:
+                yield np.ones(2) / blocks, np.round(blocks * offset + move) / blocks, likely
 
 
 def _sizes(extent: np.ndarray, offset: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -61,7 +61,7 @@ class SegmentReceiver:
     def __init__(self, modem: Modem, shared: Format, geometry: Geometry | None = None):
         """Take the modem, the sender's format, and where frames lie in the stego, if not as they are."""
         self._modem, self._format, self._geometry = modem, shared, geometry
-        self._outside = None  # which symbols of a frame were not received
+        self._outside = np.array([], int)  # symbols of a frame that were not received
         self._finder = alignment.Finder(shared.layout, shared.repeats)
         self._segment, self._received = None, []
 
@@ -153,12 +153,12 @@ class SegmentReceiver:
             groups.setdefault(at // repeat * repeat, []).extend(x.planes for x in alike)
         there, here = sorted(groups), self._format.layout
         known = np.stack([levels.to_phases(here.reference_bits(first + i)) for i in there])
+        inside = ~np.isin(here.references, self._outside)
         means = [[np.mean(plane, axis=0) for plane in zip(*groups[i], strict=True)] for i in there]
         means = tuple(map(np.stack, zip(*means, strict=True)))
-        found = self._modem.read(means, spacing, here.references, known)
+        found = self._modem.read(means, spacing, here.references[inside], known[:, inside])
         nothing = np.array([0, symbol_model.MOST_SCALE, 1.0])  # of what is missing: all is lost
-        if self._outside is not None:
-            found[:, :, self._outside] = nothing[:, None, None]
+        found[:, :, self._outside] = nothing[:, None, None]
         reading = np.tile(nothing[:, None, None], (1, SEGMENT, found.shape[2]))
         for target, values in zip(reading, found, strict=True):
             target[there] = values

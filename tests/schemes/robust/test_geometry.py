@@ -106,6 +106,14 @@ def test_what_was_cut_off_is_found(stego):
     assert y.shape == SIZE and cb.shape == cr.shape == (SIZE[0] // 2, SIZE[1] // 2)
     inside = slice(20, -20), slice(20, -20)
     assert np.abs(y[inside].astype(int) - stego[0][3][inside]).mean() < 4
+    assert y.min() > 0  # mirrored, not black
+
+
+def test_whole_samples_and_the_shape_it_had_are_likelier():
+    """Pilots hardly tell 127.7 lines from 128, which are another number of blocks."""
+    plain = geometry._plain(np.array([127.7 / 160, 0.8]), np.zeros(2), np.array([160, 280]))
+    likely = [(likelihood, scale[0]) for scale, _, likelihood in plain if np.isclose(scale[1], 0.8)]
+    assert len(likely) > 5 and max(likely)[1] == 0.8
 
 
 def test_bars_are_no_part_of_the_picture(stego):

@@ -8,8 +8,10 @@ import pytest
 
 from deepsteg_jax import keys, media, metrics
 from deepsteg_jax.channels import ladder
+from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes.base import Stego
 from deepsteg_jax.schemes.robust import receiver
+from deepsteg_jax.schemes.robust.geometry import Geometry
 from tests.schemes.robust.conftest import ABOUT, KEY, SIZE, reveal
 from tests.synthetic import in_planes, smooth
 
@@ -34,6 +36,21 @@ def test_missing_and_repeated_frames_do_no_harm(parties, hidden):
     )
     assert part.frames.shape == secret.shape
     assert metrics.mean_psnr(secret, part.frames) > 18
+
+
+def test_symbols_that_were_cut_off_say_nothing_of_the_others(parties, hidden, monkeypatch):
+    placed, calibrating = Geometry(SIZE, (1.0, 1.0), (16.0, 32.0)), []
+    segments = parties.scheme.segment_receiver(KEY, *SIZE, placed=placed)
+    modem = segments._modem
+    monkeypatch.setattr(
+        modem, "read", lambda *told, read=modem.read: calibrating.append(told[2]) or read(*told)
+    )
+    cut = (media.Planes(y[16:, 32:], cb[8:, 16:], cr[8:, 16:]) for y, cb, cr in media.unstack(hidden[1]))
+    parts = [part for frame in cut for part in segments.take(frame)] + segments.finish()
+    assert [part.number for part in parts] == [0]
+    rows, columns = (side // symbol_model.MACROBLOCK for side in SIZE)
+    for symbols in calibrating:
+        assert (symbols // columns % rows >= 1).all() and (symbols % columns >= 2).all() and len(symbols) > 50
 
 
 def test_the_finest_that_can_be_read_is_shown(monkeypatch):
