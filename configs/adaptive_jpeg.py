@@ -1,4 +1,4 @@
-"""Hide a file, whatever it is, in a JPEG that stays one: a syndrome-trellis code at J-UNIWARD costs.
+"""Hide a file, whatever it is, in a JPEG or Motion JPEG that stays one: a trellis code at J-UNIWARD costs.
 
     python main.py --config configs/adaptive_jpeg.py --mode hide --cover A.jpg --secret FILE --output B.jpg
 

@@ -280,7 +280,7 @@ def hide_file(
     """
     paths = [secret] if isinstance(secret, str | PathLike) else secret
     cover, *secrets = (sample_clips.resolve(fspath(path)) for path in (cover, *paths))
-    made = _suitable(cover, fspath(output), purpose, scheme, changes)
+    made = _suitable(cover, fspath(output), purpose, scheme, changes, slots)
     settings = loading.settings_of(made.config, loop_cover, drop_tags)._replace(slots=slots)
     if made.accepts == "pictures":
         for path in secrets:
@@ -342,7 +342,7 @@ def hiding_memory(
         UserError: the cover cannot be read, or there is no such scheme or field.
     """
     info = media.probe(sample_clips.resolve(fspath(cover)))
-    made = _suitable(fspath(cover), fspath(output), purpose, scheme, changes)
+    made = _suitable(fspath(cover), fspath(output), purpose, scheme, changes, slots)
     return pipeline.cost(made, info, slots).memory_bytes
 
 
@@ -405,13 +405,16 @@ def _duration(seconds: float) -> str:
     return f"{max(1, round(seconds))} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def _suitable(cover: str, output: str, purpose: str | None, scheme: str | None, changes: Any) -> Scheme:
+def _suitable(
+    cover: str, output: str, purpose: str | None, scheme: str | None, changes: Any, slots: int
+) -> Scheme:
     """Return the scheme for an output, with changes in its config."""
     info = media.probe(cover)
     if scheme not in (None, *PURPOSES, *SHIPPED):
         raise UserError(f"there is no scheme {scheme!r}: give one of {', '.join((*PURPOSES, *SHIPPED))}")
-    purpose = PURPOSES.get(scheme) or purpose or ("file" if media.is_exact(output) else "post")
-    name = _shipped.for_cover(info, purpose, output)
+    stays = not (info.is_image or media.is_playable(output)) and media.can_stay(info, output)
+    purpose = PURPOSES.get(scheme) or purpose or ("file" if stays or media.is_exact(output) else "post")
+    name = _shipped.for_cover(info, purpose, output if slots == 1 else None)
     if scheme in SHIPPED and (scheme not in PURPOSES or name == "adaptive"):
         name = scheme
     return loading.load_once(loading.config_of(name, changes)) if changes else _shipped.scheme(name)

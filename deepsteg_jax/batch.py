@@ -147,7 +147,7 @@ def _check(job: Job) -> None:
         raise UserError(f"the output {job.row['output']} is a folder: give the name of a file")
     info = media.probe(job.inputs[0], [])
     if "cover" in job.paths:
-        media.check_output(job.output, job.inputs, info.is_image, lossy=True)
+        media.check_stego(job.output, job.inputs, info)
     else:
         media.check_place(job.output, job.inputs)
 

@@ -300,7 +300,7 @@ def _hide(options: argparse.Namespace) -> None:
     info = media.probe(inputs[0])  # before the passphrase is asked for
     for secret in inputs[1:]:
         media.check_readable(secret)
-    media.check_output(options.output, inputs, info.is_image, lossy=True)
+    media.check_stego(options.output, inputs, info)
 
     from deepsteg_jax import api
 

@@ -123,8 +123,8 @@ class Shipped:
             purpose: of the stego.
             output: the stego's name; None: an exact format.
         """
-        stays_jpeg = purpose == "file" and info.is_image and output is not None and media.is_jpeg(output)
-        return "adaptive_jpeg" if stays_jpeg else _name(purpose, info.is_image)
+        stays = purpose == "file" and output is not None and media.can_stay(info, output)
+        return "adaptive_jpeg" if stays else _name(purpose, info.is_image)
 
     def for_stego(self, info: media.Info, exact: bool) -> list[str]:
         """Return the names of those that may have made a stego, the likeliest first.

@@ -109,9 +109,9 @@ def hide(
     scheme.check(info)
     check_output(scheme, output, info, inputs)
     media.check_tracks(cover, output)
-    _check_fits(scheme, plan, settings.slots)
     memory.check(cost(scheme, info, settings.slots).memory_bytes, f"hiding in {info.width}x{info.height}")
     measured = scheme.measure(timed.frame for timed in read(cover))
+    _check_fits(scheme, plan, settings.slots, measured)
     one = pictures and settings.slots == 1
     pairs = _paired(scheme, plan, read) if one else _unpaired(plan, read)
     credential = credential() if callable(credential) else credential
@@ -137,9 +137,9 @@ def hide(
     return Report(count, info.width, info.height, info.rate, seconds, done, notes, media.size_of(output))
 
 
-def _check_fits(scheme: Scheme, plan: Plan, count: int) -> None:
+def _check_fits(scheme: Scheme, plan: Plan, count: int, measured: Any) -> None:
     """Raise UserError if a secret that travels as bytes has too many."""
-    room = scheme.holds(plan.cover, len(plan.cover_clock.times), count)
+    room = scheme.holds(plan.cover, len(plan.cover_clock.times), count, measured)
     if room is not None:
         for each in plan.each:
             payload.check(Path(each.secret_path), room)
@@ -205,7 +205,7 @@ def _sent(sender: Sender, pairs: Iterable[tuple[Pair, int]]) -> Iterator[list[tu
 def check_output(scheme: Scheme, output: Any, info: media.Info, inputs: Sequence[Any]) -> None:
     """Raise UserError unless `output` can take a stego of a cover like `info`."""
     if scheme.domain == "coefficients":
-        media.check_jpeg(inputs[0], output, inputs)
+        media.check_coefficients(inputs[0], output, inputs)
         return
     survives, own = scheme.lossy is not None, {"pixel_format": scheme.pixel_format or info.pixel_format}
     kind = own if _in_planes(scheme, info, output) else {}
@@ -264,7 +264,7 @@ def _check_carried(plan: Plan, done: int) -> None:
 def _stego_writer(scheme: Scheme, plan: Plan, output: Any, drop_tags: bool) -> Any:
     """Write the stego with the cover's times, pixel shape, sound and subtitles."""
     if scheme.domain == "coefficients":
-        return media.JpegWriter(output, plan.cover_path, drop_tags)
+        return media.coefficient_writer(output, plan.cover_path, drop_tags)
     info, loop = plan.cover, None
     if plan.schedule.passes > 1:
         period = Fraction(plan.cover_clock.duration).limit_denominator(10**6)

@@ -47,8 +47,7 @@ def embed(cover: media.Coefficients, payload: float, rng: np.random.Generator) -
     """The plane after embedding random bytes as the scheme does, and the bits per coefficient."""
     settings, count = Entry("adaptive_jpeg").load().model, media.nonzero(cover)
     size = round(2 ** (round(4 * np.log2(payload * count / 8)) / 4))  # of few layouts, each of which compiles
-    nowhere = coefficients.Places(np.zeros(0, int), np.zeros(0, int))
-    at = coefficients.rest(cover.planes[0].size // 64, nowhere, size, rng.bytes(32))
+    at = coefficients.rest(cover.planes[0].size // 64, coefficients.Places(), size, rng.bytes(32))
     costs = coefficients.costs(cover, settings.chroma)
     found = coefficients.embed(coefficients.flat(cover), costs, at, rng.bytes(size), settings.height)
     return found.reshape(cover.planes[0].shape), 8 * size / count

@@ -6,6 +6,13 @@ package. A new file format is a row of `formats` and, if nothing codes it yet, a
 
 from deepsteg_jax.media.codecs import BT601, RGB, Colour, Lossy, has_encoder
 from deepsteg_jax.media.coding import coded_size, compress, decompress, recompress
+from deepsteg_jax.media.coefficients import (
+    can_stay,
+    check_coefficients,
+    check_stego,
+    coefficient_writer,
+    read_coefficients,
+)
 from deepsteg_jax.media.container import existing as check_readable
 from deepsteg_jax.media.fitting import code_to_size, likely_size
 from deepsteg_jax.media.formats import is_exact, is_playable, is_training_image, is_video
@@ -18,14 +25,7 @@ from deepsteg_jax.media.images import (
     is_sequence,
     save_small,
 )
-from deepsteg_jax.media.jpeg import (
-    Coefficients,
-    JpegWriter,
-    check_jpeg,
-    is_jpeg,
-    nonzero,
-    read_coefficients,
-)
+from deepsteg_jax.media.jpeg import Coefficients, nonzero
 from deepsteg_jax.media.outputs import (
     check_output,
     check_place,
@@ -72,7 +72,6 @@ __all__ = [
     "Colour",
     "FOLDER_RATE",
     "Info",
-    "JpegWriter",
     "Loop",
     "Lossy",
     "PACKET",
@@ -85,13 +84,16 @@ __all__ = [
     "Timing",
     "TimedPlanes",
     "Writer",
-    "check_jpeg",
+    "can_stay",
+    "check_coefficients",
     "check_output",
     "check_place",
     "check_readable",
+    "check_stego",
     "check_tracks",
     "code_to_size",
     "coded_size",
+    "coefficient_writer",
     "compress",
     "count_frames",
     "decode_image",
@@ -108,7 +110,6 @@ __all__ = [
     "is_exact",
     "is_folder",
     "is_hdr",
-    "is_jpeg",
     "is_playable",
     "is_sequence",
     "is_sound",

@@ -62,7 +62,8 @@ FORMATS = (
     Format(".mp4", VIDEO, "mp4", H264, _INDEX_FIRST, _MP4),
     Format(".m4v", VIDEO, "mp4", H264, _INDEX_FIRST, _MP4),
     Format(".mov", VIDEO, "mov", H264, _INDEX_FIRST, _MOV),
-    *(Format(suffix, VIDEO) for suffix in (".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".3gp", ".ogv")),
+    Format(".avi", VIDEO, "avi"),  # of Motion JPEG only
+    *(Format(suffix, VIDEO) for suffix in (".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".3gp", ".ogv")),
     Format(".png", IMAGE, "PNG", Still(), in_training=True),
     Format(".bmp", IMAGE, "BMP", Still(), in_training=True),
     Format(".tif", IMAGE, "TIFF", Still()),

@@ -1,13 +1,14 @@
 """JPEG files as their quantised coefficients, read and written with no loss; no other file knows jpeglib.
 
-A file is written as the one that it is made of, byte for byte, but for the entropy-coded data.
+A file is written as the one that it is made of, byte for byte, but for the entropy-coded data. Pictures of
+Motion JPEG may lack the Huffman tables, which then are those of ITU-T T.81, K.3.
 """
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.media.outputs import check_place, destination, part_path, writing
 
 _SOI, _EOI, _SOS, _DHT, _DQT, _DRI, _DNL, _COM = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD, 0xDC, 0xFE
-_APP1, _APP2, _APP13 = 0xE1, 0xE2, 0xED
+_APP0, _APP1, _APP2, _APP13 = 0xE0, 0xE1, 0xE2, 0xED
 _PROGRESSIVE = 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)
 _OTHERS = (0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)  # arithmetic codes, lossless, ...
@@ -33,6 +34,8 @@ _EXIF, _MPF, _MP_ENTRIES = (
     b"MPF\0",
     0xB002,
 )  # the table of pictures after the first one, CIPA DC-007
+_AVI, _AVI_SIZES = b"AVI1", (6, 10)  # with and without padding, OpenDML AVI 1.02
+_MOTION_JPEG_A = b"mjpg"  # in QuickTime, with the places of all segments
 _TURNED = _EXIF + b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0%c\0\0\0\0\0\0\0"
 
 
@@ -60,6 +63,7 @@ class _Segment(NamedTuple):
     marker: int
     content: bytes  # without its length
     coded: bytes = b""  # data of a scan; of others what fills the file up to the next marker
+    implied: bool = False  # not in the file
 
     def packed(self) -> bytes:
         return struct.pack(">BBH", 0xFF, self.marker, 2 + len(self.content)) + self.content + self.coded
@@ -116,14 +120,24 @@ def _parse(data: bytes) -> _File:
                 raise _Unfit("it is cut short")
             segment, at = segment._replace(coded=data[end : found.start()]), found.start()
         segments.append(segment)
+    if all(segment.marker != _DHT for segment in segments):
+        segments[:0] = _usual_tables()
     return _File(segments, data[at:], *_frame(segments))
+
+
+@cache
+def _usual_tables() -> list[_Segment]:
+    """Return the Huffman tables of ITU-T T.81, K.3, which libjpeg writes by default."""
+    segments = _parse(images.encode_jpeg(np.zeros((8, 8, 3), np.uint8), 75)).segments
+    return [segment._replace(implied=True) for segment in segments if segment.marker == _DHT]
 
 
 def _frame(segments: list[_Segment]) -> tuple[dict, tuple[int, int]]:
     """Return components and units of the picture; raise _Unfit if it is not of a kind that is written."""
     markers = [segment.marker for segment in segments]
     headers = [segment.content for segment in segments if segment.marker in _FRAMES]
-    if len(headers) != 1 or _SOS not in markers or {_DNL, *_OTHERS} & set(markers):
+    is_a = any(s.marker == _APP1 and s.content[4:8] == _MOTION_JPEG_A for s in segments)
+    if len(headers) != 1 or _SOS not in markers or {_DNL, *_OTHERS} & set(markers) or is_a:
         raise _Unfit("it is a JPEG of a rare kind")
     bits, height, width, count = struct.unpack_from(">BHHB", headers[0])
     parts = [headers[0][6 + 3 * i : 9 + 3 * i] for i in range(count)]
@@ -148,7 +162,7 @@ def _scans(file: _File) -> dict[int, _Scan]:
     """Return the scans by the numbers of their segments."""
     found, sources, restart = {}, {}, 0
     is_progressive = any(segment.marker == _PROGRESSIVE for segment in file.segments)
-    for i, (marker, content, _) in enumerate(file.segments):
+    for i, (marker, content, *_) in enumerate(file.segments):
         if marker == _DHT:
             sources |= {number: (i, j) for j, (number, _) in enumerate(_tables(file.segments[i]))}
         elif marker == _DRI:
@@ -168,7 +182,7 @@ def _scans(file: _File) -> dict[int, _Scan]:
 def _decoded(file: _File) -> Coefficients:
     """Decode the coefficients of a file, in the order of its components."""
     kept = (*_FRAMES, _DQT, _DHT, _DRI, _SOS)  # no more: jpeglib has room for few markers
-    data = b"\xff\xd8" + b"".join(s.packed() for s in file.segments if s.marker in kept) + b"\xff\xd9"
+    data = _joined(s for s in file.segments if s.marker in kept) + b"\xff\xd9"
     with TemporaryDirectory() as folder:
         path = Path(folder) / "cover.jpg"
         path.write_bytes(data)
@@ -181,27 +195,40 @@ def _decoded(file: _File) -> Coefficients:
     return Coefficients(tuple(np.array(plane) for plane in planes), tuple(steps))
 
 
-def _read(path: str | Path) -> tuple[_File, Coefficients]:
-    """Read a file; raise _Unfit if its coefficients cannot be written."""
+def decode(data: bytes, alone: bool = False) -> Coefficients:
+    """Return the coefficients of a JPEG in memory.
+
+    Args:
+        data: the file.
+        alone: whether a second picture behind the first, the other field of an interlaced frame, is refused.
+
+    Raises:
+        ValueError: it is none that can be written.
+    """
     try:
-        file = _parse(Path(path).read_bytes())
-        return file, _decoded(file)
+        file = _parse(data)
+        if alone and images.START_OF_JPEG in file.tail:
+            raise _Unfit("it is interlaced")
+        return _decoded(file)
     except _Unfit:
         raise
-    except (OSError, RuntimeError, LookupError, ValueError, struct.error) as error:
+    except (RuntimeError, LookupError, ValueError, struct.error) as error:
         raise _Unfit("it is damaged") from error
 
 
-def decode(data: bytes) -> Coefficients:
-    """Return the coefficients of a JPEG in memory; raise ValueError if it is none that can be written."""
-    return _decoded(_parse(data))
+def _read(path: str | Path) -> Coefficients:
+    """Read a file; raise _Unfit if its coefficients cannot be written."""
+    try:
+        return decode(Path(path).read_bytes())
+    except OSError as error:
+        raise _Unfit("it is damaged") from error
 
 
 def read_coefficients(path: str | Path, damaged: list[int] | None = None) -> Iterator[TimedCoefficients]:
     """Yield the one frame of a JPEG; raise UserError if it is none whose coefficients can be written."""
     del damaged  # the data of a picture is whole, or nothing of it is
     try:
-        yield TimedCoefficients(_read(path)[1], 0)
+        yield TimedCoefficients(_read(path), 0)
     except _Unfit as error:
         raise UserError(f"{shown(path)} cannot be used as a JPEG: {error}") from error
 
@@ -227,13 +254,13 @@ def count_nonzero(path: str | Path) -> int:
 def _count_nonzero(path: str, changed: int, size: int) -> int:
     del changed, size
     with suppress(_Unfit):
-        return nonzero(_read(path)[1])
+        return nonzero(_read(path))
     return 0
 
 
 def nonzero(frame: Coefficients) -> int:
     """Count the AC coefficients other than 0."""
-    return sum(np.count_nonzero(plane) - np.count_nonzero(plane[..., 0, 0]) for plane in frame.planes)
+    return sum(int(np.count_nonzero(x)) - int(np.count_nonzero(x[..., 0, 0])) for x in frame.planes)
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -247,10 +274,7 @@ def replace_coefficients(data: bytes, frame: Coefficients) -> bytes:
     """
     file = _parse(data)
     scans = _scans(file)
-    before, after = (
-        {i: _tokens(file, scan, planes) for i, scan in scans.items()}
-        for planes in (_decoded(file).planes, frame.planes)
-    )
+    before, after = _all_tokens(file, scans, frame.planes)
     tables = {source: _fitted(source, file, scans, before, after) for source in _sources(scans)}
     segments = list(file.segments)
     for i, segment in enumerate(segments):
@@ -262,8 +286,36 @@ def replace_coefficients(data: bytes, frame: Coefficients) -> bytes:
         used = {number: tables[source] for number, source in scan.sources.items()}
         segments[i] = segments[i]._replace(coded=huffman.encode(after[i], used))
     size = sum(len(segment.packed()) for segment in segments) - sum(len(s.packed()) for s in file.segments)
-    moved = [_moved(segment, size) for segment in segments]
-    return b"\xff\xd8" + b"".join(segment.packed() for segment in moved) + file.tail
+    return _joined(_moved(segment, size) for segment in segments if not segment.implied) + file.tail
+
+
+def _joined(segments: Iterable[_Segment]) -> bytes:
+    return b"\xff\xd8" + b"".join(segment.packed() for segment in segments)
+
+
+def _all_tokens(file: _File, scans: dict, planes: Sequence[np.ndarray]) -> tuple[dict, dict]:
+    """Return the tokens of a file and those of other planes, by scan.
+
+    Where the blocks beyond the picture, which fill its last units, are not as libjpeg makes them, they stay.
+    """
+    whole = _decoded(file._replace(segments=[_filled(segment, file) for segment in file.segments])).planes
+    own = [x[: y.shape[0], : y.shape[1]] for x, y in zip(whole, planes, strict=True)]
+    before, usual = ({i: _tokens(file, scan, x) for i, scan in scans.items()} for x in (whole, own))
+    if not all(np.array_equal(*pair) for i in scans for pair in zip(before[i], usual[i], strict=True)):
+        inner, planes = planes, [plane.copy() for plane in whole]
+        for plane, part in zip(planes, inner, strict=True):
+            plane[: part.shape[0], : part.shape[1]] = part
+    return before, {i: _tokens(file, scan, planes) for i, scan in scans.items()}
+
+
+def _filled(segment: _Segment, file: _File) -> _Segment:
+    """Enlarge the picture in its header to whole units, if all its scans have whole units."""
+    scans = [s.content[0] for s in file.segments if s.marker == _SOS]
+    if segment.marker not in _FRAMES or scans != [len(file.components)] or len(file.components) == 1:
+        return segment
+    across, down = (8 * max(part[i] for part in file.components.values()) for i in (0, 1))
+    size = struct.pack(">HH", file.units[1] * down, file.units[0] * across)
+    return segment._replace(content=segment.content[:1] + size + segment.content[5:])
 
 
 def _tokens(file: _File, scan: _Scan, planes: tuple[np.ndarray, ...]) -> Tokens:
@@ -295,8 +347,10 @@ def _fitted(
 
 
 def _moved(segment: _Segment, size: int) -> _Segment:
-    """Correct the table of the pictures that follow the first one, which grew by `size` bytes."""
+    """Correct what a segment says of the size of the picture, which grew by `size` bytes."""
     content = segment.content
+    if segment.marker == _APP0 and content.startswith(_AVI):
+        return segment._replace(content=_grown(content, _AVI_SIZES, size))
     if segment.marker != _APP2 or not content.startswith(_MPF):
         return segment
     start, content = len(_MPF), bytearray(content)
@@ -312,9 +366,18 @@ def _moved(segment: _Segment, size: int) -> _Segment:
                 field = (
                     entry + 4 if entry == start + at else entry + 8
                 )  # its size, or the place of the others
-                (value,) = struct.unpack_from(f"{order}I", content, field)
-                struct.pack_into(f"{order}I", content, field, value + size if value else 0)
+                content = bytearray(_grown(content, (field,), size, order))
     return segment._replace(content=bytes(content))
+
+
+def _grown(content: bytes, fields: Sequence[int], size: int, order: str = ">") -> bytes:
+    """Add `size` to the 32 bits at some places, as far as there are any and they are not 0."""
+    content = bytearray(content)
+    with suppress(struct.error):
+        for field in fields:
+            (value,) = struct.unpack_from(f"{order}I", content, field)
+            struct.pack_into(f"{order}I", content, field, value + size if value else 0)
+    return bytes(content)
 
 
 def without_tags(data: bytes, turn: int) -> bytes:
@@ -325,10 +388,10 @@ def without_tags(data: bytes, turn: int) -> bytes:
         further = segment.marker == _APP2 and segment.content.startswith(_MPF)
         return further or segment.marker in (_APP1, _APP13, _COM)
 
-    kept = [segment for segment in file.segments if not is_tag(segment)]
+    kept = [segment for segment in file.segments if not (is_tag(segment) or segment.implied)]
     if turn != 1:
         kept.insert(int(kept[0].marker == 0xE0), _Segment(_APP1, _TURNED % turn))
-    return b"\xff\xd8" + b"".join(segment.packed() for segment in kept) + b"\xff\xd9"
+    return _joined(kept) + b"\xff\xd9"
 
 
 class JpegWriter:

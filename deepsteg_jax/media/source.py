@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.media import clock, images, jpeg, sdr
+from deepsteg_jax.media import clock, images, jpeg, mjpeg, sdr
 from deepsteg_jax.media.codecs import GREY, RGB, Colour
 from deepsteg_jax.media.container import check_colours, decoder_of, existing, has_alpha_beside, opened
 from deepsteg_jax.media.damage import ERRORS, Ffv1Check, decode_all, is_cut, past_damage, up_to_damage
@@ -53,7 +53,7 @@ class Info(NamedTuple):
     tracks: int = 0  # of sound and subtitles
     pixel_format: str = RGB  # of the file, as FFmpeg calls it; of images "gray" if they are, else RGB
     colour: Colour = Colour()  # that its numbers stand for
-    coefficients: int = 0  # other than 0 of an image that can stay a JPEG, DC left out
+    coefficients: int = 0  # AC, other than 0, of an image or the first frame that can stay a JPEG
 
 
 class Timed(NamedTuple):
@@ -98,6 +98,7 @@ def probe(path: str | Path | Clip, damaged: list[int] | None = None) -> Info:
             len(container.streams.audio) + len(container.streams.subtitles),
             plain_name(frame.format.name),
             Colour.of(frame),
+            mjpeg.count_first(path) if stream.codec_context.name == mjpeg.CODEC else 0,
         )
 
 

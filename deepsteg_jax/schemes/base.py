@@ -231,8 +231,11 @@ class Scheme(ABC):
         """Say what a cover like `info`, with this number of frames, can hold."""
         return f"a secret of up to {info.width}x{info.height}, as long as itself{in_each(slots)}"
 
-    def holds(self, info: media.Info, frames: int, slots: int = 1) -> int | None:
-        """Return the bytes of the largest file that fits into a slot as it is; None: pictures travel."""
+    def holds(self, info: media.Info, frames: int, slots: int = 1, measured: Any = None) -> int | None:
+        """Return the bytes of the largest file that fits into a slot as it is; None: pictures travel.
+
+        Without `measured`, the result of `measure`, it may be a guess.
+        """
         return None
 
     def check(self, info: media.Info) -> None:  # noqa: B027

@@ -133,7 +133,7 @@ def test_tags_are_left_out_and_the_orientation_stays(tmp_path, turn):
         assert dict(image.getexif()) == ({} if turn == 1 else {274: turn}) and "comment" not in image.info
     assert np.array_equal(loud_decode(clean), loud_decode(data)) and clean.endswith(b"\xff\xd9")
     (tmp_path / "a.jpg").write_bytes(data)
-    with media.JpegWriter(tmp_path / "b.jpg", tmp_path / "a.jpg", drop_tags=True) as writer:
+    with jpeg.JpegWriter(tmp_path / "b.jpg", tmp_path / "a.jpg", drop_tags=True) as writer:
         writer.write(jpeg.decode(data))
     assert (tmp_path / "b.jpg").read_bytes() == clean
 
@@ -149,7 +149,7 @@ def test_tags_are_left_out_and_the_orientation_stays(tmp_path, turn):
 )
 def test_files_whose_coefficients_cannot_be_written(tmp_path, data, words):
     (tmp_path / "a.jpg").write_bytes(data)
-    refused(tmp_path / "a.jpg", words, lambda path: next(media.read_coefficients(path)))
+    refused(tmp_path / "a.jpg", words, lambda path: next(jpeg.read_coefficients(path)))
     assert jpeg.count_nonzero(tmp_path / "a.jpg") == 0
 
 
@@ -165,10 +165,10 @@ def test_an_image_tells_its_coefficients(tmp_path):
 def test_the_writer_leaves_nothing_half_written(tmp_path):
     (tmp_path / "a.jpg").write_bytes(data := coded())
     frame = jpeg.decode(data)
-    with media.JpegWriter(tmp_path / "b.jpg", tmp_path / "a.jpg") as writer:
+    with jpeg.JpegWriter(tmp_path / "b.jpg", tmp_path / "a.jpg") as writer:
         writer.write(frame)
     assert (tmp_path / "b.jpg").read_bytes() == data
-    with pytest.raises(UserError), media.JpegWriter(tmp_path / "c.jpg", tmp_path / "a.jpg") as writer:
+    with pytest.raises(UserError), jpeg.JpegWriter(tmp_path / "c.jpg", tmp_path / "a.jpg") as writer:
         writer.write(frame)
         raise UserError("")
     assert names(tmp_path) == ["a.jpg", "b.jpg"]

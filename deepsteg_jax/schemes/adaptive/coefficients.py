@@ -1,6 +1,6 @@
 """Embed bytes in the quantised DCT coefficients of a JPEG, where changes of +-1 cost least.
 
-Salt and header have coefficients of their own, of low frequencies and at public places; the payload has the
+Salt and header have coefficients of their own, of low frequencies and at public places; payloads have the
 others, of the lowest frequencies that the trellis can make use of. All three are embedded by the same code at
 the same costs, since zeros that become ones at random would be seen.
 """
@@ -22,8 +22,8 @@ _SHARE = 4  # the least number of coefficients of low frequency for each that sa
 class Places(NamedTuple):
     """The coefficients, by number, that salt and header lie in; everybody knows them."""
 
-    salt: np.ndarray
-    header: np.ndarray
+    salt: np.ndarray = np.zeros(0, int)
+    header: np.ndarray = np.zeros(0, int)
 
 
 def flat(frame: Coefficients) -> np.ndarray:
@@ -54,19 +54,19 @@ def places(blocks: int, salt: int, header: int) -> Places:
     return Places(*np.split(chosen, counts[:1]))
 
 
-def rest(blocks: int, public: Places, count: int, key: bytes) -> np.ndarray:
-    """Return the coefficients that `count` bytes of payload lie in, in the order of a key."""
+def rest(blocks: int, public: Places, count: int, key: bytes, number: int = 0) -> np.ndarray:
+    """Return the coefficients that `count` bytes of payload lie in, in the order of a key for a frame."""
     taken = len(public.salt) + len(public.header)
     frequencies = min(64, -(-(_useful(8 * count) + taken) // blocks))
     free = np.zeros(64 * blocks, bool)
     free[_lowest(blocks, frequencies)] = True
     free[np.concatenate(public)] = False
-    return ordered(np.flatnonzero(free), key)
+    return ordered(np.flatnonzero(free), key, number)
 
 
-def ordered(at: np.ndarray, key: bytes) -> np.ndarray:
-    """Return places in the order of a key."""
-    return at[low_bits.choose_indices(key, 0, len(at), len(at))]
+def ordered(at: np.ndarray, key: bytes, number: int = 0) -> np.ndarray:
+    """Return places in the order of a key for a frame."""
+    return at[low_bits.choose_indices(key, number, len(at), len(at))]
 
 
 def _lowest(blocks: int, frequencies: int) -> np.ndarray:

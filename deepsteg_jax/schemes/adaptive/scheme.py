@@ -8,7 +8,6 @@ Several secrets: a public order deals the samples out to slots, each of which is
 own. All slots carry as much as they can, those without a secret random bytes under a random key.
 """
 
-import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -32,19 +31,8 @@ from deepsteg_jax.schemes import payload, slots
 from deepsteg_jax.schemes.adaptive import embedding, header, risk
 from deepsteg_jax.schemes.adaptive.embedding import Pricing
 from deepsteg_jax.schemes.adaptive.header import TAG_BYTES, Header
-from deepsteg_jax.schemes.base import (
-    Cost,
-    Found,
-    Frame,
-    Metadata,
-    Pair,
-    Receiver,
-    Scheme,
-    Sender,
-    Settings,
-    Stego,
-    ranges,
-)
+from deepsteg_jax.schemes.adaptive.receiving import ChunkReceiver
+from deepsteg_jax.schemes.base import Cost, Found, Frame, Metadata, Pair, Scheme, Sender, Settings, Stego
 from deepsteg_jax.schemes.payload import Payload
 from deepsteg_jax.schemes.slots import Slot, in_each
 
@@ -111,7 +99,7 @@ class AdaptiveScheme(Scheme):
         room = f"{self.holds(info, frames, slots) / 1000:,.1f} kB{in_each(slots)}"
         return f"any file of up to {room}, at {rate:g} bit per sample, {risk.of_frames(rate)}"
 
-    def holds(self, info: media.Info, frames: int, slots: int = 1) -> int:
+    def holds(self, info: media.Info, frames: int, slots: int = 1, measured: Any = None) -> int:
         """See `Scheme`."""
         embedded = info.width * info.height
         samples = embedded * (1 if info.pixel_format == "gray" else 3)
@@ -315,33 +303,20 @@ def _rounded(chunk: int, most: int) -> int:
     return min(round(size), most)
 
 
-class AdaptiveReceiver(Receiver):
-    """Reveals bytes, chunk by chunk; lost ones are zeros."""
+class AdaptiveReceiver(ChunkReceiver):
+    """Reveals bytes, of which every frame carries a chunk."""
 
     def __init__(self, metadata: Metadata, found: Header, chunks: _Chunks):
         """Take what `AdaptiveScheme.probe` found."""
-        self.metadata, self._header = metadata, found
-        self._chunks, self._digest = chunks, hashlib.sha256()
-        self._at, self._lost = 0, []  # number of the next chunk; of those that did not arrive
-        self._left, self._name = found.size, b""
-        self.coded = found.coded
-        self.notes = ("coded to fit by the sender" if found.coded else "the secret's own file, bit for bit",)
-        self.announcement = f"found a file of {(found.size - found.name_bytes) / 1000:,.1f} kB"
-
-    @property
-    def complete(self) -> bool:
-        """Whether all chunks with something of the secret have come."""
-        return not self._left
+        super().__init__(metadata, found)
+        self._chunks = chunks
 
     def receive(self, frame: Frame) -> list[bytes]:
         """Take the next frame of the stego; return the part of the secret in it."""
         self.received += 1
         numbers = range(self._at, self._at + 1 + _MOST_MISSING)
         opened = ((number, self._open(frame, number)) for number in numbers)
-        number, chunk = next((found for found in opened if found[1] is not None), (self._at, None))
-        missing = [self._take(None) for _ in range(self._at, number)]  # frames
-        data = b"".join([*missing, self._take(chunk)])
-        return [data] if data else []
+        return self._take(*next((found for found in opened if found[1] is not None), (self._at, None)))
 
     def _open(self, frame: Frame, number: int) -> bytes | None:
         """Return the chunk in a frame; None if it was changed."""
@@ -351,40 +326,3 @@ class AdaptiveReceiver(Receiver):
             return None
         order = self._chunks.order(number, samples)
         return self._chunks.open(number, embedding.extract(planes, order, size, height))
-
-    def _take(self, chunk: bytes | None) -> bytes:
-        """Take the next chunk, None if it is lost; return what there is of the file in it."""
-        if chunk is None:
-            self._lost.append(self._at)
-            chunk = bytes(min(self._header.chunk_bytes, self._left))
-        self._at += 1
-        chunk = chunk[: self._left]
-        self._left -= len(chunk)
-        self._digest.update(chunk)
-        in_name = self._header.name_bytes - len(self._name)
-        self._name += chunk[:in_name]
-        if len(self._name) == self._header.name_bytes:
-            self.file_name = self._name.decode("utf-8", "ignore")
-        self.written += len(chunk[in_name:])
-        return chunk[in_name:]
-
-    def finish(self) -> list[bytes]:
-        """See `Receiver.finish`."""
-        return []
-
-    def complaint(self, stego: str, output: str, damaged: Sequence[int]) -> str | None:
-        """See `Receiver.complaint`."""
-        changed = [number + 1 for number in self._lost]
-        in_frames = f"was changed in frame{'s' if len(changed) > 1 else ''} {ranges(changed)}"
-        if self._left:
-            whole = self._header.size - self._header.name_bytes
-            also = f" and {in_frames}, of which it has zeros" if changed else ""
-            return (
-                f"{stego} is cut short{also}: {output} has the first {self.written:,} of {whole:,} bytes; "
-                "get a complete copy of it"
-            )
-        if changed:
-            return f"{stego} {in_frames}: {output} has zeros for what was in there; get an intact copy of it"
-        if self._digest.digest() != self._header.digest:
-            return f"{output} is not what was hidden: get an intact copy of {stego}"
-        return None

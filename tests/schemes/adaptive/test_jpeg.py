@@ -81,7 +81,7 @@ def test_another_key_and_an_innocent_picture_say_the_same(tmp_path, hidden):
 def test_a_changed_stego_gives_nothing(tmp_path, hidden):
     data = hidden.stego.read_bytes()
     frame = jpeg.decode(data)
-    public = coefficients.places(sum(p.size for p in frame.planes) // 64, 16, 24)
+    public = coefficients.places(sum(p.size for p in frame.planes) // 64, 16, 32)
     samples = coefficients.flat(frame)
     free = np.setdiff1d(np.flatnonzero(samples), np.concatenate(public))
     samples[free] += 1
@@ -101,7 +101,7 @@ def test_two_stegos_share_no_salt(tmp_path, hidden):
     [
         (coded(), "a.png", "the cover stays a JPEG; use .jpg"),
         (coded(120, 136, mode="CMYK"), "a.jpg", "neither grey nor .*; or use .png"),
-        (coded(16, 16), "a.jpg", "0.0 kB fit"),
+        (coded(16, 16), "a.jpg", "has only .* larger or busier"),
         (coded(120, 136), "no/a.jpg", "does not exist"),
     ],
 )
@@ -110,13 +110,6 @@ def test_covers_and_outputs_that_do_not_do(tmp_path, hidden, cover, output, word
     with pytest.raises(UserError, match=words):
         hide(tmp_path / "cover.jpg", hidden.secret, tmp_path / output, make_scheme())
     assert names(tmp_path) == ["cover.jpg"]
-
-
-def test_a_picture_is_not_coded_into_no_room(tmp_path):
-    for name in ("cover.jpg", "secret.jpg"):
-        (tmp_path / name).write_bytes(coded(16, 16))
-    with pytest.raises(UserError, match="has only .* larger or busier"):
-        hide(tmp_path / "cover.jpg", tmp_path / "secret.jpg", tmp_path / "a.jpg", make_scheme())
 
 
 @pytest.mark.parametrize("change", [{"payload.rate": 0.6}, {"model.height": 3}, {"model.chroma": 0.0}])
