@@ -406,7 +406,7 @@ def _duration(seconds: float) -> str:
 
 
 def _suitable(
-    cover: str, output: str, purpose: str | None, scheme: str | None, changes: Any, slots: int
+    cover: str, output: str, purpose: str | None, scheme: str | None, changes: Any, slots: int = 1
 ) -> Scheme:
     """Return the scheme for an output, with changes in its config."""
     info = media.probe(cover)

@@ -30,7 +30,7 @@ def count_first(path: Path) -> int:
 def _count_first(path: Path, changed: int, size: int) -> int:
     del changed, size
     with suppress(UserError):
-        return sum(jpeg.nonzero(timed.frame) for timed in [next(read(path))])
+        return jpeg.nonzero(next(read(path)).frame)
     return 0
 
 

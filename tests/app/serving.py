@@ -72,7 +72,7 @@ class Files(PlaneScheme):
         self.config = ConfigDict({"payload": {"rate": 0.1}, "video": {"align": "time"}})
         self._probed = probed
 
-    def holds(self, info, frames, slots=1):
+    def holds(self, info, frames, slots=1, measured=None):
         return info.width * info.height // 16 * frames - 8
 
     def probe(self, stego, deriver):

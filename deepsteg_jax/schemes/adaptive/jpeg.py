@@ -167,9 +167,9 @@ def _most(rooms: np.ndarray) -> int:
 
 def _places(frame: media.Coefficients, number: int = 0) -> coefficients.Places:
     """Return the places of salt and header, which lie in the first frame."""
-    return (
-        coefficients.places(_blocks(frame), keys.SALT_BYTES, _SEALED) if not number else coefficients.Places()
-    )
+    if number:
+        return coefficients.Places()
+    return coefficients.places(_blocks(frame), keys.SALT_BYTES, _SEALED)
 
 
 def _blocks(frame: media.Coefficients) -> int:
@@ -224,7 +224,7 @@ class JpegSender(Sender):
             self._files = files.pop_all()
         if sent.size > room:
             raise UserError(f"{plan.secret_path} changed while it was read: start again")
-        self._rest, self._file = sent.name, sent.file
+        self._rest, self._file, self._path, self._left = sent.name, sent.file, plan.secret_path, sent.size
         chunk, self._carries = scheme.deal(nonzero, sent.size)
         about = sent.coded, self._model.height, len(sent.name)
         self._header = JpegHeader(*about, len(nonzero), chunk, sent.size)
@@ -269,11 +269,13 @@ class JpegSender(Sender):
         size = self._header.chunk_bytes
         data, self._rest = self._rest[:size], self._rest[size:]
         data += self._file.read(size - len(data))
-        self._chunk += 1
+        self._chunk, self._left = self._chunk + 1, self._left - len(data)
         return _NUMBER.pack(self._chunk - 1) + data + os.urandom(size - len(data))
 
     def finish(self) -> list[media.Coefficients]:
-        """Return nothing: no frame is held back."""
+        """Return nothing: no frame is held back; raise UserError if the secret got longer or shorter."""
+        if self._left or self._file.read(1):
+            raise UserError(f"{self._path} changed while it was read: start again")
         return []
 
     def __exit__(self, *exception: object) -> None:
