@@ -4,10 +4,10 @@
 
 The networks start at hiding by remainders (`deepsteg_jax/models/modulo_start.py`), which is exact and stays
 as it is; the end of the reveal network learns to smooth the steps of the secret's colours. `:small` has
-47,487 parameters and kernels of 1x1 and 3x3. Both are shipped, the larger one as the small one written into
-it (`experiments.export_checkpoint --widen-to`). `:delta` starts at the cover and has learned 24.3 and 20.5 dB
-in 25 CPU minutes, from random weights 21.0 and 18.6; Baluja 2019 reports 34.1 and 35.2 dB. `:tiny` is for
-smoke runs. configs/video.py explains the fields.
+21,299 parameters, kernels of 1x1 and 3x3, and one stack in reveal. Both are shipped, the larger one as the
+small one written into it (`experiments.export_checkpoint --widen-to`). `:delta` starts at the cover and has
+learned 24.3 and 20.5 dB in 25 CPU minutes, from random weights 21.0 and 18.6; Baluja 2019 reports 34.1 and
+35.2 dB. `:tiny` is for smoke runs. configs/video.py explains the fields.
 """
 
 from ml_collections import ConfigDict
@@ -35,6 +35,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.quantise = ""  # or int8: compute as integer arithmetic would
     config.model.hide_kernels = (3, 4, 5)  # of prepare and hide, sides in pixels, one for each stack
     config.model.reveal_kernels = (3, 4, 5)
+    config.model.hide_features = ()  # of prepare and hide, of each convolution of a stack; empty: `features`
+    config.model.reveal_features = ()
     config.model.start = "modulo"  # or delta, at stego = cover, or random
     config.model.levels = 16  # of the secret's colours at the start modulo; more: better secret, worse stego
 
@@ -111,7 +113,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.model.start = "delta"
         config.optimizer.update(learning_rate=1e-3, schedule="plateau", frozen=())
     if variant == "small":
-        config.model.update(features=17, hide_kernels=(1, 1, 1), reveal_kernels=((1, 1, 1, 3, 3),) * 3)
+        config.model.update(hide_kernels=(1, 1, 1), hide_features=(17, 17, 3, 3, 3))
+        config.model.update(reveal_kernels=((1, 1, 1, 3, 3),), reveal_features=(48, 48, 3, 48, 32))
     if variant == "tiny":
         config.model.update(features=4, start="delta")
         config.optimizer.frozen = ()

@@ -14,46 +14,59 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from deepsteg_jax import models
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.models.modulo_start import RGB
 from deepsteg_jax.training import checkpoints
 from experiments import common
 from experiments.sweep import read_config
 
 
-def widen(params: Any, larger: Any, features: int, wider: int) -> Any:
+def widen(params: Any, larger: Any) -> Any:
     """Write a small network's parameters into a larger one's shapes.
 
     Args:
         params: of `prep_hide_reveal`, both sides.
-        larger: arrays or shapes of the larger network, as many stacks.
-        features: of a stack in the small one, more than 3.
-        wider: of a stack in the larger one.
+        larger: arrays or shapes of the larger network.
 
     Raises:
         UserError: a part does not fit into its larger one.
     """
+    parts, wider = (traverse_util.flatten_dict(tree) for tree in (params, larger))
+    if missing := set(parts) - set(wider):
+        raise UserError(f"the larger network lacks {'/'.join(min(missing))}")
 
-    def place(path, small, large):
-        found = np.zeros(large.shape, small.dtype)
+    def place(name, large):
+        found = np.zeros(large.shape, np.float32)
+        if name not in parts:
+            return found
+        small = parts[name]
         if any(a > b for a, b in zip(small.shape, large.shape, strict=True)):
-            raise UserError(f"{jax.tree_util.keystr(path)} of {small.shape} does not fit into {large.shape}")
+            raise UserError(f"{'/'.join(name)} of {small.shape} does not fit into {large.shape}")
         if small.ndim == 1:
             found[: len(small)] = small
             return found
-        inputs = np.arange(small.shape[2])
-        extra = small.shape[2] % features  # colours, before what the stacks give
-        if small.shape[2] > features:
-            stack, feature = np.divmod(inputs - extra, features)
-            inputs = np.where(inputs < extra, inputs, extra + stack * wider + feature)
+        colours, stacks, features = sources(name, parts)
+        stack, feature = np.divmod(np.arange(stacks * features), features)
+        inputs = np.r_[:colours, colours + stack * sources(name, wider)[2] + feature]
         start = [(b - 1) // 2 - (a - 1) // 2 for a, b in zip(small.shape[:2], large.shape[:2], strict=True)]
         rows, columns = (slice(a, a + size) for a, size in zip(start, small.shape[:2], strict=True))
         found[rows, columns, inputs[:, None], np.arange(small.shape[3])] = small
         return found
 
-    return jax.tree_util.tree_map_with_path(place, params, larger)
+    return traverse_util.unflatten_dict({name: place(name, large) for name, large in wider.items()})
+
+
+def sources(name: tuple[str, ...], parts: dict) -> tuple[int, int, int]:
+    """The colours that a kernel reads, the stacks after them, and the features of each stack."""
+    network, block = name[:-2] if "out" in name else name[:-3], name[-3]
+    first = block == "block0" and name[-2].endswith("conv0")
+    stacks = sum(each[:-3] == network and each[-3:-2] == ("block1",) for each in parts) // 2
+    colours, stacks = RGB if first else 0, stacks if first or block != "block0" else 1
+    return colours, stacks, (parts[name].shape[2] - colours) // stacks
 
 
 def main() -> None:
@@ -69,9 +82,9 @@ def main() -> None:
             config.data[field] = Path(config.data[field]).name
     trained, change = models.build(config.model), lambda params: params
     if arguments.widen_to:
-        features, config.model = config.model.features, read_config(arguments.widen_to, {}).model
+        config.model = read_config(arguments.widen_to, {}).model
         larger = jax.eval_shape(models.build(config.model).init, jax.random.key(0))
-        change = partial(widen, larger=larger, features=features, wider=config.model.features)
+        change = partial(widen, larger=larger)
     checkpoints.export(str(arguments.workdir), arguments.target, trained, config, change)
     for note in arguments.target.rglob("commit_success.txt"):  # it names a folder of this machine
         note.write_text("Checkpoint commit was successful")

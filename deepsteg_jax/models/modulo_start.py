@@ -27,7 +27,7 @@ class Start(NamedTuple):
 
     levels: int
     stacks: int
-    features: int
+    features: tuple[int, ...]  # of each convolution of a stack
     mean: np.ndarray
     deviation: np.ndarray
 
@@ -130,14 +130,14 @@ def apply_modulo_start(params: Mapping[str, Any], hide: Start, reveal: Start) ->
     """
     if not 2 <= hide.levels <= 64:
         raise UserError(f"config.model.levels must be 2 to 64, not {hide.levels}")
-    widths = {"prepare": (hide, hide.levels - 1), "hide": (hide, hide.steps + 2)}
-    widths["reveal"] = (reveal, reveal.steps + 1)
-    needed = max(-(-RGB // start.stacks) * width for start, width in widths.values())
-    if needed > hide.features:
-        raise UserError(
-            f"config.model.features must be at least {needed} for config.model.start = modulo with "
-            f"{hide.levels} levels, not {hide.features}"
-        )
+    of_hide = max(hide.levels - 1, hide.steps + 2)  # features of a colour, of prepare and of hide
+    for start, widths in ((hide, (of_hide, of_hide, 3, 3)), (reveal, (reveal.steps + 1,) * 2 + (1, 1))):
+        needed = [-(-RGB // start.stacks) * width for width in widths] + [RGB]
+        if any(a > b for a, b in zip(needed, start.features, strict=True)):
+            raise UserError(
+                f"features of a stack's convolutions must be at least {needed} for config.model.start = "
+                f"modulo with {hide.levels} levels, not {list(start.features)}"
+            )
     prepare = _prepare(_Circuit(params["hide"]["prepare"]), hide)
     hiding = _hide(_Circuit(params["hide"]["hide"]), hide)
     return {
@@ -178,9 +178,10 @@ def _prepare(circuit: _Circuit, start: Start) -> dict:
         stack = circuit.stack(number)
         for i, feature in enumerate(digits, 1):
             _compare(stack, feature, colour, -(-256 * i // start.levels), start)
-        stack[2].add(digits[0], dict.fromkeys(digits, start.digit))
-        stack[3].copy(digits[0])
-        circuit.joined.add(colour, {number * start.features + digits[0]: 1.0})
+        _, (digit,) = _place(start, colour, 1)
+        stack[2].add(digit, dict.fromkeys(digits, start.digit))
+        stack[3].copy(digit)
+        circuit.joined.add(colour, {number * start.features[3] + digit: 1.0})
     return circuit.merge()
 
 
@@ -201,13 +202,13 @@ def _hide(circuit: _Circuit, start: Start) -> dict:
         same = dict.fromkeys(steps, modulus) | {digit: UNIT / start.digit}
         rise = same | {sample: -1.0}
         fall = {source: -weight for source, weight in rise.items()}
-        up, down, value = steps[0], sample, digit
+        _, (up, down, value) = _place(start, colour, 3)
         stack[2].add(up, rise | {steps[-1]: rise[steps[-1]] + forbid}, edge)
         stack[2].add(down, fall | {steps[0]: fall[steps[0]] - forbid}, edge + forbid)
         stack[2].add(value, same)
         stack[3].decide(up, down)
         stack[3].copy(value)
-        first = number * start.features
+        first = number * start.features[3]
         circuit.joined.add(colour, {first + value: 1.0, first + up: modulus, first + down: -modulus})
         _give_out(circuit.out, colour, start)
     return circuit.merge()
@@ -217,27 +218,27 @@ def _reveal(circuit: _Circuit, start: Start) -> dict:
     """Stego -> the middles of what the digits stand for; by every stack, where they are large enough."""
     width, gain = start.steps + 1, 256 / start.levels
     taken: list[list[int]] = [[] for _ in range(start.stacks)]  # features that hold remainders
+    everywhere = RGB * width <= min(start.features[:2]) and min(start.features[2:4]) >= RGB
     for colour in range(RGB):
-        number, (*steps, sample) = _place(start, colour, width)
-        numbers = [number]
-        if RGB * width <= start.features:
-            *steps, sample = range(colour * width, (colour + 1) * width)
-            numbers = list(range(start.stacks))
+        alone = start._replace(stacks=1) if everywhere else start
+        number, (*steps, sample) = _place(alone, colour, width)
+        _, (rest,) = _place(alone, colour, 1)
+        numbers = range(start.stacks) if everywhere else [number]
         for stack in map(circuit.stack, numbers):
             for i, feature in enumerate(steps, 1):
                 _compare(stack, feature, colour, i * start.levels, start)
             _take_sample(stack[0], sample, colour, start)
             stack[1].copy(sample)
             remainder = dict.fromkeys(steps, -gain * start.modulus) | {sample: gain}
-            stack[2].add(sample, remainder, UNIT * (gain - 1) / 2)
-            stack[3].copy(sample)
+            stack[2].add(rest, remainder, UNIT * (gain - 1) / 2)
+            stack[3].copy(rest)
         for kept in numbers:
-            taken[kept].append(sample)
-        inputs = [number * start.features + sample for number in numbers]
+            taken[kept].append(rest)
+        inputs = [number * start.features[3] + rest for number in numbers]
         circuit.joined.add(colour, dict.fromkeys(inputs, 1 / len(inputs)))
         _give_out(circuit.out, colour, start)
     for number, samples in enumerate(taken):
         circuit.stack(number)[3].leave_random(samples, but=samples)
         joining = circuit.blocks["block1"][f"stack{number}_conv0"]
-        joining.leave_random(range(start.stacks * start.features), but=() if number else range(RGB))
+        joining.leave_random(range(start.stacks * start.features[3]), but=() if number else range(RGB))
     return circuit.merge()

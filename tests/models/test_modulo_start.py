@@ -13,10 +13,12 @@ quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_l
 
 
 @functools.cache
-def build(levels, features, quantise=""):
+def build(levels, features, quantise="", **fields):
     """The model and its parameters."""
     kernels = {"hide_kernels": (1, 1, 1), "reveal_kernels": ((1, 1, 1, 3, 3), 1, 1)}
-    fields = {"features": features, "levels": levels, "start": "modulo", "quantise": quantise, **kernels}
+    fields = (
+        {"features": features, "levels": levels, "start": "modulo", "quantise": quantise} | kernels | fields
+    )
     model = models.build(ConfigDict({"name": "prep_hide_reveal", **fields}))
     return model, quick(model.init)(jax.random.key(0, impl="rbg"))
 
@@ -38,12 +40,24 @@ def hide_by_remainder(cover, secret, levels):
     return part * levels + digit
 
 
-@pytest.mark.parametrize(
-    ("levels", "features", "quantise"),  # a colour in each stack, or all in each
-    [(17, 16, ""), (32, 31, ""), (17, 16, "int8")],
+NARROW = (  # as few features as the start needs, all colours in one stack of reveal
+    ("hide_features", (17, 17, 3, 3, 3)),
+    ("reveal_features", (48, 48, 3, 4, 3)),
+    ("reveal_kernels", ((1, 1, 1, 3, 3),)),
 )
-def test_start_hides_by_remainders(levels, features, quantise):
-    model, params = build(levels, features, quantise)
+
+
+@pytest.mark.parametrize(
+    ("levels", "features", "quantise", "fields"),  # a colour in each stack, or all in each
+    [
+        (17, 16, "", ()),
+        (32, 31, "", ()),
+        (17, 16, "int8", ()),
+        (16, 50, "", NARROW),
+    ],
+)
+def test_start_hides_by_remainders(levels, features, quantise, fields):
+    model, params = build(levels, features, quantise, **dict(fields))
     cover, secret = pictures()
     stego = 255 * np.asarray(quick(model.hide)(params["hide"], cover / 255.0, secret / 255.0))
     expected = hide_by_remainder(cover, secret, levels)
@@ -73,7 +87,7 @@ def test_units_behind_the_remainder_learn():
 
 
 def test_bad_settings():
-    with pytest.raises(UserError, match="features must be at least 16 .* with 17 levels, not 15"):
+    with pytest.raises(UserError, match=r"at least \[16, 16, 3, 3, 3\] .* with 17 levels, not \[15, 15,"):
         build(17, 15)
     with pytest.raises(UserError, match="levels must be 2 to 64, not 65"):
         build(65, 64)

@@ -86,7 +86,11 @@ def test_init_depends_on_the_key_only():
 @pytest.mark.slow
 def test_delta_init_hands_the_picture_on():
     block = prep_hide_reveal.Block(
-        5, ((3,) * 4, (4,) * 4), jnp.float32, prep_hide_reveal.hand_on(lift=3.0), prep_hide_reveal.hand_on()
+        (5,) * 4,
+        ((3,) * 4, (4,) * 4),
+        jnp.float32,
+        prep_hide_reveal.hand_on(lift=3.0),
+        prep_hide_reveal.hand_on(),
     )
     x = pictures(0) - 0.5
     stacks = quick(block.apply)(quick(block.init)(key(0), x), x).reshape(*x.shape[:3], 2, 5)
@@ -112,6 +116,8 @@ def test_bad_settings():
         build(4, start="identity")
     with pytest.raises(UserError, match="quantise must be empty or int8, not 'int4'"):
         build(4, quantise="int4")
+    with pytest.raises(UserError, match=r"reveal_features must be empty or 5 numbers, not \(8, 3\)"):
+        build(4, reveal_features=(8, 3))
     with pytest.raises(UserError, match=r"one side or 5 sides, not \(1, \(3, 3\)\)"):
         build(4, hide_kernels=(1, (3, 3)))
 
