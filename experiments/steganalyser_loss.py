@@ -39,7 +39,8 @@ SIDE = 48  # of a crop, pixels
 def config_of(weight: float, steps: int, covers: Path) -> ConfigDict:
     """The config of a training."""
     # Few steps on small batches from this start lose decibels at the usual rate, whatever the weight.
-    config = Entry("prep_hide_reveal", "small", {"optimizer.learning_rate": 5e-6}).load()
+    changes = {"optimizer.learning_rate": 5e-6, "optimizer.frozen": ()}
+    config = Entry("prep_hide_reveal", "small", changes).load()
     config.losses.steganalyser = weight
     config.optimizer.update(num_steps=steps, schedule="constant")
     config.train.update(log_every_steps=10, picture_every_steps=10**9, save_every_steps=steps)
