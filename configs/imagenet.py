@@ -3,7 +3,8 @@
     python main.py --config configs/imagenet.py --mode train --config.data.path=DATA
 
 Days on a GPU; not run to its end here, so there are no figures. Needs imagenet2012 in DATA, prepared by
-tensorflow-datasets, or its two archives in DATA/downloads/manual. `:tiny` is for smoke runs.
+tensorflow-datasets, or its two archives in DATA/downloads/manual. `:small` trains the small networks, `:tiny`
+is for smoke runs.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +13,7 @@ from configs import prep_hide_reveal
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Return configs/prep_hide_reveal.py with other data; `variant` is empty or `tiny`."""
+    """Return configs/prep_hide_reveal.py with other data; `variant` is one of its own, or empty."""
     config = prep_hide_reveal.get_config(variant)
     config.checkpoint = "runs/imagenet"
     config.train.validate_every_steps = 50_000 // config.train.batch_size
