@@ -2,7 +2,8 @@
 
     python -m experiments.speed [--width 448] [--height 256] [--workdir runs/speed]
     python -m experiments.speed --memory [--width 320] [--height 240] [--workdir runs/speed]
-    python -m experiments.speed --train [--only invertible] [--workdir runs/speed]
+    XLA_FLAGS=--xla_force_host_platform_device_count=2 \\
+        python -m experiments.speed --train [--only invertible] [--side 64 --batch 4] [--workdir runs/speed]
 
 The first measures, in frames per second: the bare compiled hide and reveal; every stage of the file-to-file
 pipelines alone (decode cover, decode secret, hide, encode stego; decode stego, reveal, encode revealed);
@@ -13,7 +14,9 @@ speed.json and prints the table.
 The second measures only the memory, for 100 and for 10,000 frames, and writes memory.json.
 
 The third measures, for the learned entries of the benchmark, the compiled training step on random pictures
-against a product of two 2048x2048 float32 matrices on the same cores. Writes train_speed.json.
+against a product of two 2048x2048 float32 matrices on the same cores, on one device and on all that XLA_FLAGS
+simulates: XLA gives most convolutions one core, so that a device for each core keeps them busy. Seconds are
+those of a clock and of the processors. Writes train_speed.json.
 
 Machines are noisy: compare figures of one run only.
 """
@@ -23,6 +26,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -31,6 +35,7 @@ import numpy as np
 
 from deepsteg_jax import costs, loading, media, models, pipeline, sample_clips
 from deepsteg_jax.schemes.runner import CHUNK_FRAMES
+from deepsteg_jax.training.parallel import parallelise
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import make_train_step
 from experiments import common
@@ -140,44 +145,48 @@ def memory_child(config, folder: Path, frames: int) -> None:
     print(int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) / 1024)
 
 
-def matmul_gflops() -> float:
-    """GFLOP/s of a large float32 matrix product."""
-    size = 2048
-    a = jnp.ones((size, size))
-    product = jax.jit(jnp.dot)
-    work = lambda: product(a, a).block_until_ready()  # noqa: E731
-    work()
-    return max(2 * size**3 / elapsed(work) / 1e9 for _ in range(4 * REPEATS))
+def both_clocks(work) -> tuple[float, float]:
+    """Seconds of one run, and those of all processors together."""
+    start, busy = time.monotonic(), time.process_time()
+    jax.block_until_ready(work())
+    return time.monotonic() - start, time.process_time() - busy
 
 
 def measure_step(config) -> dict[str, float]:
-    """The training step: seconds, arithmetic done and its rate, beside the matrix product's."""
+    """The training step: arithmetic done, seconds and rate, beside a matrix product's; all in turn."""
     model, optimizer = models.build(config.model), create_optimizer(config.optimizer)
     state = create_state(model, optimizer, jax.random.key(0))
     step = make_train_step(model, optimizer, config, jax.random.key(0))
     shape = (config.train.batch_size, config.model.frames, config.data.height, config.data.width, 3)
     shape = shape if config.model.frames > 1 else (shape[0], *shape[2:])
     batch = {name: np.random.default_rng(0).integers(0, 256, shape, np.uint8) for name in ("cover", "secret")}
-    gflop = costs.flops(step, state, batch) / 1e9
-    compiled = jax.jit(step).lower(state, batch).compile()
-    work = lambda: jax.block_until_ready(compiled(state, batch))  # noqa: E731
-    work()
-    seconds = min(elapsed(work) for _ in range(REPEATS))
-    reference = matmul_gflops()
-    return {
-        "ms a step": 1000 * seconds,
-        "GFLOP a step": gflop,
-        "GFLOP/s": gflop / seconds,
-        "matrix product GFLOP/s": reference,
-        "share": gflop / seconds / reference,
+    gflop, devices = costs.flops(step, state, batch) / 1e9, jax.local_device_count()
+    square = jnp.ones((2048, 2048))
+    product, compiled = jax.jit(jnp.dot), jax.jit(step).lower(state, batch).compile()
+    works = {"product": partial(product, square, square), "1 device": partial(compiled, state, batch)}
+    if devices > 1:
+        works[f"{devices} devices"] = partial(parallelise(step, donate=False), state, batch)
+    for work in works.values():
+        both_clocks(work)
+    seconds = {
+        name: np.min([both_clocks(work) for _ in range(REPEATS)], axis=0) for name, work in works.items()
     }
+    rates = 2 * 2.048**3 / seconds.pop("product")
+    found = {"GFLOP a step": gflop, "matrix product GFLOP/s": rates[0], "of a core": rates[1]}
+    for name, (wall, busy) in seconds.items():
+        found |= {f"{name}, ms": 1000 * wall, f"{name}, share": gflop / wall / rates[0]}
+        found[f"{name}, share by processor time"] = gflop / busy / rates[1]
+    return found
 
 
-def measure_training(names: list[str], folder: Path) -> None:
+def measure_training(names: list[str], folder: Path, side: int | None, count: int | None) -> None:
     """Measures the steps of several entries, writes train_speed.json and prints a table."""
     report = {}
     for name in names:
-        report[name] = measure_step(ENTRIES[name].load())
+        config = ENTRIES[name].load()
+        config.data.update(height=side or config.data.height, width=side or config.data.width)
+        config.train.batch_size = count or config.train.batch_size
+        report[name] = measure_step(config)
         figures = "  ".join(f"{title} {value:.2f}" for title, value in report[name].items())
         print(f"{name:<20} {figures}", flush=True)
     common.write_json(folder / "train_speed.json", report)
@@ -194,6 +203,8 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true", help="measure the memory of long clips instead")
     parser.add_argument("--train", action="store_true", help="measure training steps instead")
     parser.add_argument("--only", nargs="+", choices=ENTRIES, default=list(ENTRIES), help="with --train")
+    parser.add_argument("--side", type=int, help="of the pictures, with --train; none: the config's")
+    parser.add_argument("--batch", type=int, help="with --train; none: the config's")
     parser.add_argument("--memory-of", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     config = ENTRIES["block_dct"].load()
@@ -203,7 +214,7 @@ def main() -> None:
         return memory_child(config, folder, arguments.memory_of)
     folder.mkdir(parents=True, exist_ok=True)
     if arguments.train:
-        return measure_training(arguments.only, folder)
+        return measure_training(arguments.only, folder, arguments.side, arguments.batch)
     report = {} if arguments.memory else measure_speed(config, folder, arguments.frames, *size)
     for frames in (100, 100, 10_000 if arguments.memory else 1000):  # the first process compiles
         make_clip(folder / f"cover{frames}.mkv", "sample:bikes.mp4", frames, *size)
