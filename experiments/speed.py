@@ -5,11 +5,11 @@
     XLA_FLAGS=--xla_force_host_platform_device_count=2 \\
         python -m experiments.speed --train [--only invertible] [--side 64 --batch 4] [--workdir runs/speed]
 
-The first measures, in frames per second: the bare compiled hide and reveal; every stage of the file-to-file
-pipelines alone (decode cover, decode secret, hide, encode stego; decode stego, reveal, encode revealed);
-and the whole pipelines. Then the peak memory of a process that hides and reveals 100 frames, and of one
-for 1,000. The clips are made of a sample clip, played back and forth, so no data are needed. Writes
-speed.json and prints the table.
+The first measures, in frames per second: the bare compiled hide and reveal, as many calls at a time as the
+pipelines make; every stage of these alone (decode cover, decode secret, hide, encode stego; decode stego,
+reveal, encode revealed); and the whole pipelines, file to file. Then the peak memory of a process that hides
+and reveals 100 frames, and of one for 1,000. The clips are made of a sample clip, played back and forth, so
+no data are needed. Writes speed.json and prints the table.
 
 The second measures only the memory, for 100 and for 10,000 frames, and writes memory.json.
 
@@ -34,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsteg_jax import costs, loading, media, models, pipeline, sample_clips
-from deepsteg_jax.schemes.runner import CHUNK_FRAMES
+from deepsteg_jax.schemes.runner import Runner
 from deepsteg_jax.training.parallel import parallelise
 from deepsteg_jax.training.state import create_optimizer, create_state
 from deepsteg_jax.training.step import make_train_step
@@ -69,10 +69,12 @@ def drain(path: Path) -> None:
         pass
 
 
-def bare(run, frames: list[np.ndarray], size: int) -> None:
+def bare(run, group: int, *streams: list[np.ndarray]) -> None:
     """Runs the compiled graph over frames in memory."""
-    for start in range(0, len(frames) - size + 1, size):
-        np.asarray(run(start, np.stack(frames[start : start + size])))
+    runner = Runner(run, np.zeros(8, np.uint32), group, *streams[0][0].shape[:2])
+    for frames in zip(*streams, strict=True):
+        runner.take(None, frames)
+    runner.finish()
 
 
 def measure_speed(config, folder: Path, frames: int, width: int, height: int) -> dict[str, float]:
@@ -88,24 +90,18 @@ def measure_speed(config, folder: Path, frames: int, width: int, height: int) ->
         whole["hide"] = max(whole["hide"], pipeline.hide(scheme, "speed", cover, secret, stego, quiet).fps)
         whole["reveal"] = max(whole["reveal"], pipeline.reveal([scheme], "speed", stego, revealed, quiet).fps)
     covers, secrets, stegos = (list(media.read_frames(path)) for path in (cover, secret, stego))
-    size = config.model.frames * max(1, CHUNK_FRAMES // config.model.frames)
-    key = np.zeros(8, np.uint32)
-
-    def hide(start, stack):
-        return codec.hide(scheme.hide_params, key, start, stack, np.stack(secrets[start : start + size]))
-
-    def reveal(start, stack):
-        return codec.reveal(scheme.reveal_params, key, start, stack)
-
-    usable = frames // size * size
+    group = config.model.frames
+    hide, reveal = partial(codec.hide, scheme.hide_params), partial(codec.reveal, scheme.reveal_params)
+    usable = frames // group * group
+    covers, secrets, stegos = covers[:usable], secrets[:usable], stegos[:usable]
     stages = {
         "decode cover": rate(lambda: drain(cover), frames),
         "decode secret": rate(lambda: drain(secret), frames),
-        "bare hide": rate(lambda: bare(hide, covers, size), usable),
-        "encode stego": rate(lambda: media.write_frames(folder / "again.mkv", stegos), frames),
+        "bare hide": rate(lambda: bare(hide, group, covers, secrets), usable),
+        "encode stego": rate(lambda: media.write_frames(folder / "again.mkv", stegos), usable),
         "decode stego": rate(lambda: drain(stego), frames),
-        "bare reveal": rate(lambda: bare(reveal, stegos, size), usable),
-        "encode revealed": rate(lambda: media.write_frames(folder / "again.mkv", secrets), frames),
+        "bare reveal": rate(lambda: bare(reveal, group, stegos), usable),
+        "encode revealed": rate(lambda: media.write_frames(folder / "again.mkv", secrets), usable),
     }
     slowest = {
         "hide": min(list(stages.values())[:4]),

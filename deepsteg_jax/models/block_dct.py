@@ -55,10 +55,12 @@ from deepsteg_jax.models.lanes import (
     from_lanes,
     kinds_at,
     lay_out,
+    mark,
     plain_places,
     read_plain,
+    rows_of,
     to_lanes,
-    write_plain,
+    write_marked,
 )
 from deepsteg_jax.models.quantiser import (
     ROUNDING,
@@ -149,32 +151,38 @@ def _digits_for(values: int, modulus: int) -> int:
 class Quantised(NamedTuple):
     """Indices of coefficients in two parts."""
 
-    symbols: Array  # int8 [n, 96, 2]: the higher part, ZERO is 0
-    plain: Array  # int32 [n, 96]: the lower parts of a pair, below scale^2
+    symbols: Array  # int8 [n, 192]: the higher part, ZERO is 0
+    plain: Array  # int32 [n, 192]: the lower part, below D to the number of plain digits
 
 
-def quantise(pairs: Float[Array, "n 96 2"], layout: Layout, level: Index, quantiser: Quantiser) -> Quantised:
+def _of_coefficients(table: np.ndarray, layout: Layout, kinds: Kinds) -> Array:
+    """Return the entries of one of the quantiser's tables, [n, 192]."""
+    return rows_of(jnp.repeat(look_up(table, kinds.indices), 2, axis=1), layout.kinds)
+
+
+def quantise(
+    coefficients: Float[Array, "n 192"], layout: Layout, kinds: Kinds, level: Index, quantiser: Quantiser
+) -> Quantised:
     """Quantise coefficients with a dead zone."""
-    magnitudes = jnp.floor(jnp.abs(pairs) / step(level) + ROUNDING)
-    scales = layout.scales[..., None].astype(jnp.float32)
-    index = jnp.where(pairs < 0, -magnitudes, magnitudes) + jnp.floor(scales / 2)
+    magnitudes = jnp.floor(jnp.abs(coefficients) / step(level) + ROUNDING)
+    scales = _of_coefficients(quantiser.scales, layout, kinds).astype(jnp.float32)
+    index = jnp.where(coefficients < 0, -magnitudes, magnitudes) + jnp.floor(scales / 2)
     high = jnp.floor((index + 0.5) / scales)  # exact, since index is far below 2^21
-    low = (index - high * scales).astype(jnp.int32)
-    reach = look_up(quantiser.reach, layout.indices)[..., None]
+    reach = _of_coefficients(quantiser.reach, layout, kinds)
     symbols = to_symbols(high.astype(jnp.int32), reach).astype(jnp.int8)
-    return Quantised(symbols, low[..., 0] * layout.scales + low[..., 1])
+    return Quantised(symbols, (index - high * scales).astype(jnp.int32))
 
 
 def dequantise(
-    quantised: Quantised, layout: Layout, level: Index, quantiser: Quantiser
-) -> Float[Array, "n 96 2"]:
+    quantised: Quantised, layout: Layout, kinds: Kinds, level: Index, quantiser: Quantiser
+) -> Float[Array, "n 192"]:
     """Return the centroids of quantised coefficients in grey levels."""
-    first = quantised.plain // layout.scales
-    low = jnp.stack([first, quantised.plain - first * layout.scales], axis=-1)
-    scales = layout.scales[..., None]
-    reach = look_up(quantiser.reach, layout.indices)[..., None]
-    index = from_symbols(quantised.symbols.astype(jnp.int32), reach) * scales + low - scales // 2
-    shift = look_up(quantiser.shifts, layout.indices)[..., None]
+    reach, scales, shift = (
+        _of_coefficients(table, layout, kinds)
+        for table in (quantiser.reach, quantiser.scales, quantiser.shifts)
+    )
+    high = from_symbols(quantised.symbols.astype(jnp.int32), reach)
+    index = high * scales + quantised.plain - jnp.floor(scales / 2)
     return jnp.sign(index) * (jnp.abs(index) + shift) * step(level)
 
 
@@ -208,8 +216,7 @@ def classify(codebook: Codebook, secret: Group, quantiser: Quantiser, count: int
 class Written(NamedTuple):
     """Words and plain digits so far."""
 
-    words: Array  # int32 [words]
-    plain: Array  # int8 [words * digits]: -1 where the word's own digit counts
+    marks: Array  # int32 [words * digits]: where they begin, see `mark`
     used: Array  # int32, words
 
 
@@ -217,20 +224,19 @@ def _write_stripe(written: Written, stripe, kinds: Kinds, level, lanes: int, qua
     """Encode the cells of a stripe behind those before it; return (`Written`, where each lane starts)."""
     pairs, classes = stripe
     coder, layout = quantiser.coder, lay_out(kinds, classes, lanes, quantiser)
-    found = quantise(pairs.reshape(-1, PAIRS, 2), layout, level, quantiser)
-    rows = to_lanes(look_up(quantiser.rows, layout.indices), lanes)
-    symbols = to_lanes(found.symbols.reshape(-1, 2 * PAIRS), lanes, ZERO)
-    coded = rans.encode(rows, symbols, coder)
+    found = quantise(pairs.reshape(-1, 2 * PAIRS), layout, kinds, level, quantiser)
+    rows = rows_of(look_up(quantiser.rows, kinds.indices), layout.kinds)
+    coded = rans.encode(to_lanes(rows, lanes), to_lanes(found.symbols, lanes, ZERO), coder)
     sizes = layout.plain_words + rans.STATE_WORDS + coded.sizes
     starts = written.used + jnp.cumsum(sizes) - sizes
     first = starts + layout.plain_words
-    at = jnp.where(coded.behind < 0, len(written.words), starts + sizes - 1 - coded.behind)
-    words = written.words.at[at.ravel()].set(coded.words.ravel(), mode="drop")
-    words = words.at[first].set(coded.states % coder.base, mode="drop")
-    words = words.at[first + 1].set(coded.states // coder.base, mode="drop")
-    places = plain_places(layout, starts, coder.digits)
-    plain = write_plain(written.plain, found.plain, layout, kinds, places, quantiser)
-    return Written(words, plain, written.used + sizes.sum()), starts
+    at = starts + sizes - 1 - coded.behind
+    marks = mark(written.marks, at * coder.digits, coded.words, jnp.where(coded.behind < 0, 0, coder.digits))
+    for i, word in enumerate((coded.states % coder.base, coded.states // coder.base)):
+        marks = mark(marks, (first + i) * coder.digits, word, jnp.full_like(word, coder.digits))
+    counts = rows_of(kinds.plain, layout.kinds)
+    places = plain_places(layout, kinds, starts, coder.digits)
+    return Written(mark(marks, places, found.plain, counts), written.used + sizes.sum()), starts
 
 
 def encode(
@@ -254,9 +260,7 @@ def encode(
         integer_scales(codebook, sizes.t),
         (cells.pairs, to_stripes(cells.classes, sizes.stripes)),
     )
-    empty = Written(
-        jnp.zeros(sizes.words, jnp.int32), jnp.full(sizes.words * coder.digits, -1, jnp.int8), jnp.int32(0)
-    )
+    empty = Written(jnp.zeros(sizes.words * coder.digits, jnp.int32), jnp.int32(0))
 
     def attempt(state):
         level, (written, _) = state
@@ -276,13 +280,12 @@ def encode(
 
     nothing = empty, jnp.zeros((sizes.stripes, sizes.lanes), jnp.int32)
     level, (written, starts) = lax.while_loop(too_long, attempt, (cells.water.level, nothing))
-    words = _to_digits(written.words, coder.digits, modulus).astype(jnp.int8)
-    words = jnp.where(np.arange(sizes.words)[:, None] < written.used, words, -1).ravel()
+    digits = write_marked(written.marks, written.used * coder.digits, quantiser)
     parts = [
         jnp.tile(_to_digits(level + LEVEL_OFFSET, sizes.level_digits, modulus), LEVEL_COPIES),
         _to_digits(starts, sizes.start_digits, modulus).ravel(),
         _to_digits(cells.classes, sizes.class_digits, modulus).ravel(),
-        jnp.where(written.plain < 0, words, written.plain),
+        digits,
         jnp.full((count - sizes.ends[-1]) % coder.digits, -1),
     ]
     digits = jnp.concatenate([x.astype(jnp.int8) for x in parts])
@@ -322,14 +325,16 @@ def _decoder(codebook, digits, shape, quantiser: Quantiser):
         layout = lay_out(kinds, classes, sizes.lanes, quantiser)
         first = jnp.minimum(starts, sizes.words) + layout.plain_words
         low, high = (words.at[first + i].get(mode="clip").astype(jnp.int32) for i in range(rans.STATE_WORDS))
-        rows = to_lanes(look_up(quantiser.rows, layout.indices), sizes.lanes)
-        symbols, whole = rans.decode(rows, 2, low + coder.base * high, first + rans.STATE_WORDS, words, coder)
-        n = len(layout.indices)
-        symbols = from_lanes(symbols, n, 2 * PAIRS).reshape(n, PAIRS, 2)
-        places = plain_places(layout, starts, coder.digits)
-        plain = read_plain(pool, layout, kinds, places, quantiser)
-        coefficients = dequantise(Quantised(symbols, plain), layout, level, quantiser)
-        errors = look_up(quantiser.rms, layout.indices) * step(level)
+        rows = rows_of(look_up(quantiser.rows, kinds.indices), layout.kinds)
+        symbols, whole = rans.decode(
+            to_lanes(rows, sizes.lanes), 2, low + coder.base * high, first + rans.STATE_WORDS, words, coder
+        )
+        n = len(rows)
+        places = plain_places(layout, kinds, starts, coder.digits)
+        scales = _of_coefficients(quantiser.scales, layout, kinds)
+        found = Quantised(from_lanes(symbols, n, 2 * PAIRS), read_plain(pool, scales, places, quantiser))
+        coefficients = dequantise(found, layout, kinds, level, quantiser)
+        errors = rows_of(look_up(quantiser.rms, kinds.indices), layout.kinds) * step(level)
         grid = sizes.t, sizes.deep, sizes.columns
         spoilt = jnp.repeat(~whole, -(-n // sizes.lanes))[:n].reshape(grid)
         return Decoded(coefficients.reshape(*grid, 2 * PAIRS), errors.reshape(*grid, PAIRS), spoilt)

@@ -88,7 +88,7 @@ def choose_classes(
     """Choose the class in [0, k) of fewest bits for every cell; return these too.
 
     The bits of an index under a Laplace density are a straight line of its magnitude, but for 0, so those of
-    all cells under all classes are two matrix products.
+    all cells under all classes are one matrix product.
 
     Args:
         pairs: of coefficients, grey levels.
@@ -96,12 +96,12 @@ def choose_classes(
         level: water level in level steps.
         quantiser: of the coefficients.
     """
-    magnitudes = jnp.floor(jnp.abs(pairs) / step(level) + ROUNDING)
-    parts = (magnitudes > 0).sum(-1, dtype=jnp.float32), magnitudes.sum(-1)
+    one, two = (jnp.floor(jnp.abs(pairs[..., i]) / step(level) + ROUNDING) for i in range(2))
+    parts = jnp.minimum(one, 1) + jnp.minimum(two, 1), one + two
     indices = excess_indices(scales, level)
     zero, other, slope = (jnp.asarray(column)[indices] for column in quantiser.bits.T)
-    products = (einsum("tnp,tkp->tnk", *x) for x in zip(parts, (other, slope), strict=True))
-    bits = 2 * zero.sum(-1)[:, None] + sum(products)
+    weights = jnp.concatenate([other, slope], axis=-1)
+    bits = 2 * zero.sum(-1)[:, None] + einsum("tnp,tkp->tnk", jnp.concatenate(parts, axis=-1), weights)
     return jnp.argmin(bits, axis=-1).astype(jnp.int32), bits.min(-1)
 
 

@@ -7,54 +7,55 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Int, Int8, Int32
+from jaxtyping import Int8, Int32
 
 from deepsteg_jax.models.cells import PAIRS, excess_indices
 from deepsteg_jax.models.quantiser import Quantiser, look_up
 from deepsteg_jax.shapes import Array, Index
+from deepsteg_jax.stripes import map_stripes
 
-PLAIN_AT_ONCE = 2**15  # digits
-NOWHERE = 2**30  # a place behind all digits
+COUNT_BITS = 5  # of the number of digits of a number
 
 
 def to_lanes(cells: Array, lanes: int, lacking: int = 0) -> Array:
-    """Deal cells [n, c] to lanes, one after the other: [lanes, each * c], padded by `lacking`."""
+    """Deal cells [n, c] to lanes, one after the other: [each * c, lanes], padded by `lacking`."""
     each = -(-len(cells) // lanes)
     margins = (0, lanes * each - len(cells)), (0, 0)
-    return jnp.pad(cells, margins, constant_values=lacking).reshape(lanes, -1)
+    return jnp.pad(cells, margins, constant_values=lacking).reshape(lanes, -1).T
 
 
 def from_lanes(lanes: Array, cells: int, count: int) -> Array:
     """Invert `to_lanes`: [cells, count]."""
-    return lanes.reshape(-1, count)[:cells]
+    return lanes.T.reshape(-1, count)[:cells]
 
 
 class Kinds(NamedTuple):
     """What all classes of all temporal frequencies have at one water level."""
 
     indices: Array  # int32 [t * k, 96]: in the quantiser's tables
-    scales: Array  # int32 [t * k, 96]: D to the number of plain digits of a coefficient
-    counts: Array  # int32 [t * k * 96]: plain digits of a pair
-    ends: Array  # int32 [t * k * 96]: these and those before, of all kinds in order
-    sizes: Array  # int32 [t * k]: plain digits of a cell
+    plain: Array  # int32 [t * k, 192]: plain digits of a coefficient
+    before: Array  # int32 [t * k, 192]: those before them in the cell
+    sizes: Array  # int32 [t * k]: those of a cell
 
 
 def kinds_at(scales: Int32[Array, "t k 96"], level: Index, quantiser: Quantiser) -> Kinds:
     """Return the kinds at a water level; `scales` are from `integer_scales`."""
     indices = excess_indices(scales, level).reshape(-1, PAIRS)
-    digits = look_up(quantiser.plain, indices)
-    counts = 2 * digits.ravel()
-    powers = look_up(quantiser.powers, digits)
-    return Kinds(indices, powers, counts, jnp.cumsum(counts), 2 * digits.sum(-1))
+    plain = look_up(quantiser.plain, indices)
+    ends = jnp.cumsum(2 * plain, axis=1)
+    before = ends[..., None] - plain[..., None] * np.array([1, 2])  # the second of a pair comes first
+    return Kinds(indices, jnp.repeat(plain, 2, axis=1), before.reshape(len(plain), -1), ends[:, -1])
+
+
+def rows_of(table: Array, rows: Int32[Array, " n"]) -> Array:
+    """Return rows of a table, all of which exist."""
+    return table.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 class Layout(NamedTuple):
-    """How the cells of a stripe are quantised, and where their plain digits lie."""
+    """Where the plain digits of the cells of a stripe lie."""
 
     kinds: Array  # int32 [n]
-    indices: Array  # int32 [n, 96], those of the kind
-    scales: Array  # int32 [n, 96], likewise
     before: Array  # int32 [n]: plain digits before those of the cell in its lane
     plain_words: Array  # int32 [lanes]: words that hold the plain digits of a lane
 
@@ -63,89 +64,70 @@ def lay_out(kinds: Kinds, classes: Int32[Array, "t m"], lanes: int, quantiser: Q
     """Lay out the cells of a stripe, as sender and receiver both do."""
     each = len(kinds.sizes) // len(classes)
     of_cells = (each * np.arange(len(classes), dtype=np.int32)[:, None] + classes).ravel()
-    indices, scales, sizes = (
-        table.at[of_cells].get(mode="promise_in_bounds")
-        for table in (kinds.indices, kinds.scales, kinds.sizes)
-    )
-    in_lanes = to_lanes(sizes[:, None], lanes)
-    ends = jnp.cumsum(in_lanes, axis=1)
-    before = from_lanes(ends - in_lanes, len(sizes), 1)[:, 0]
-    return Layout(of_cells, indices, scales, before, -(-ends[:, -1] // quantiser.coder.digits))
+    in_lanes = to_lanes(rows_of(kinds.sizes, of_cells)[:, None], lanes)
+    ends = jnp.cumsum(in_lanes, axis=0)
+    before = from_lanes(ends - in_lanes, len(of_cells), 1)[:, 0]
+    return Layout(of_cells, before, -(-ends[-1] // quantiser.coder.digits))
 
 
-def plain_places(layout: Layout, starts: Int32[Array, " lanes"], word_digits: int) -> Array:
-    """Return the index of the first plain digit of each cell, int32 [n]."""
+def plain_places(
+    layout: Layout, kinds: Kinds, starts: Int32[Array, " lanes"], word_digits: int
+) -> Int32[Array, "n 192"]:
+    """Return the index of the first plain digit of each coefficient, if it has one."""
     n = len(layout.kinds)
-    return jnp.repeat(starts * word_digits, -(-n // len(starts)))[:n] + layout.before
+    of_cells = jnp.repeat(starts * word_digits, -(-n // len(starts)))[:n] + layout.before
+    return of_cells[:, None] + rows_of(kinds.before, layout.kinds)
 
 
-def _count_to(ends: Int32[Array, " p"], ranks: Int32[Array, " r"]) -> Int32[Array, " r"]:
-    """Return how many of `ends`, which rise, each rank reaches; `jnp.searchsorted` in what TFLite knows."""
+def mark(marks: Int32[Array, " size"], places: Array, values: Array, counts: Array) -> Int32[Array, " size"]:
+    """Mark the places where numbers of `counts` digits begin, for `write_marked`; those of none are dropped.
 
-    def halve(_, bounds):
-        low, high = bounds
-        middle = (low + high) >> 1
-        reached = (low < high) & (ends.at[middle].get(mode="clip") <= ranks)
-        return jnp.where(reached, middle + 1, low), jnp.where(reached, high, middle)
-
-    bounds = jnp.zeros_like(ranks), jnp.full_like(ranks, len(ends))
-    return lax.fori_loop(0, len(ends).bit_length(), halve, bounds)[0]
-
-
-def _for_each_plain(work, state, layout: Layout, kinds: Kinds, places: Int32[Array, " n"]):
-    """Call state = work(state, pairs, orders, places) for the plain digits of all cells, many at a time.
-
-    A digit's cell, and its pair among those of the cell's kind, are found by bisection: few pairs have any.
+    Args:
+        marks: so far, 0 where there are none.
+        places: int32; behind the end they are dropped.
+        values: int32, numbers from 0; same shape.
+        counts: int32, below 2**COUNT_BITS; same shape.
     """
-    sizes = kinds.sizes[layout.kinds]
-    ends = jnp.cumsum(sizes)
-    kind_firsts = (kinds.ends - kinds.counts)[::PAIRS]
-    to_place, to_pair = places - ends + sizes, kind_firsts[layout.kinds] - ends + sizes
-
-    def take(state):
-        first, state = state
-        ranks = first + np.arange(PLAIN_AT_ONCE, dtype=np.int32)
-        cells = _count_to(ends, ranks)  # n: there is no such digit
-        inside = ranks + to_pair.at[cells].get(mode="clip")
-        pairs = _count_to(kinds.ends, inside)
-        orders = inside - (kinds.ends - kinds.counts).at[pairs].get(mode="clip")
-        pairs += PAIRS * (cells - layout.kinds.at[cells].get(mode="clip"))
-        found = ranks + to_place.at[cells].get(mode="fill", fill_value=NOWHERE)
-        return first + PLAIN_AT_ONCE, work(state, pairs, orders, found)
-
-    return lax.while_loop(lambda state: state[0] < ends[-1], take, (jnp.int32(0), state))[1]
+    places = jnp.where(counts > 0, places, len(marks))
+    found = values << COUNT_BITS | counts
+    return marks.at[places].set(found, mode="drop", wrap_negative_indices=False)
 
 
-def write_plain(
-    digits: Int8[Array, " size"],
-    values: Int32[Array, "n 96"],
-    layout: Layout,
-    kinds: Kinds,
-    places: Int32[Array, " n"],
-    quantiser: Quantiser,
-) -> Int8[Array, " size"]:
-    """Lay the plain digits of pairs, least first, at the places of their cells."""
-    values = values.ravel()
+def write_marked(marks: Int32[Array, " size"], used: Index, quantiser: Quantiser) -> Int8[Array, " size"]:
+    """Return the digits, least first, of the numbers that begin at the marks.
 
-    def write(digits, pairs, orders, places):
-        found = values.at[pairs].get(mode="clip") // look_up(quantiser.powers, orders) % quantiser.modulus
-        return digits.at[places].set(found.astype(jnp.int8), mode="drop")
+    Each turn, twice as many digits behind a mark get a mark of their own for the rest.
 
-    return _for_each_plain(write, digits, layout, kinds, places)
+    Args:
+        marks: from `mark`.
+        used: digits behind these are -1; before, those that no number has are 0.
+        quantiser: of the digits.
+    """
+
+    for shift in _shifts(max(quantiser.coder.digits, int(quantiser.plain.max()))):
+        behind = jnp.pad(marks[:-shift], (shift, 0))
+        rest = (behind >> COUNT_BITS) // quantiser.modulus**shift << COUNT_BITS
+        left = (behind & 2**COUNT_BITS - 1) - shift
+        marks = jnp.where((marks == 0) & (left > 0), rest | left, marks)
+    # A loop, since XLA would otherwise compute all of this where it is used, digit by digit.
+    parts = marks.reshape(quantiser.coder.digits, -1)
+    digits = map_stripes(lambda part: ((part >> COUNT_BITS) % quantiser.modulus).astype(jnp.int8), parts)
+    return jnp.where(np.arange(len(marks), dtype=np.int32) < used, digits.ravel(), -1)
 
 
 def read_plain(
-    digits: Int[Array, " size"],
-    layout: Layout,
-    kinds: Kinds,
-    places: Int32[Array, " n"],
+    digits: Int8[Array, " size"],
+    scales: Int32[Array, "n 192"],
+    places: Int32[Array, "n 192"],
     quantiser: Quantiser,
-) -> Int32[Array, "n 96"]:
-    """Invert `write_plain`; garbage in, garbage out, no error."""
+) -> Int32[Array, "n 192"]:
+    """Return the numbers below `scales` that were marked; garbage in, garbage out, no error."""
+    runs = digits.astype(jnp.int32)
+    for shift in _shifts(int(quantiser.plain.max())):  # each turn, runs of twice as many digits
+        runs += jnp.pad(runs[shift:], (0, shift)) * quantiser.modulus**shift
+    found = runs.at[places].get(mode="clip", wrap_negative_indices=False)
+    return found % scales
 
-    def add(values, pairs, orders, places):
-        found = digits.at[places].get(mode="clip").astype(jnp.int32)
-        return values.at[pairs].add(found * look_up(quantiser.powers, orders), mode="drop")
 
-    nothing = jnp.zeros(layout.indices.size, jnp.int32)
-    return _for_each_plain(add, nothing, layout, kinds, places).reshape(-1, PAIRS)
+def _shifts(digits: int) -> list[int]:
+    return [2**n for n in range((digits - 1).bit_length())]

@@ -24,8 +24,8 @@ class Quantiser(NamedTuple):
     """Tables for a modulus D; those of `[e]` are indexed by the excess - LOWEST."""
 
     modulus: int  # D: digits lie in [0, D)
-    powers: np.ndarray  # [n] modulus**n
     plain: np.ndarray  # [e] lowest digits of an index that are not entropy coded
+    scales: np.ndarray  # [e] modulus**plain
     rows: np.ndarray  # [e] the coder's distribution of the rest
     reach: np.ndarray  # [e] largest magnitude of the rest with a symbol of its own
     shifts: np.ndarray  # [e] from a magnitude to its centroid, in steps of the quantiser
@@ -101,8 +101,8 @@ def make_quantiser(modulus: int) -> Quantiser:
     frequencies, lost = (np.stack(x) for x in zip(*map(_distribution, of_rows), strict=True))
     return Quantiser(
         modulus=modulus,
-        powers=modulus ** np.arange(2 * plain.max() + 1, dtype=np.int32),
         plain=plain,
+        scales=modulus**plain,
         rows=rows.astype(np.uint8),
         reach=np.array([_reach(w) for w in of_rows], np.int32)[rows],
         shifts=(centroid - ROUNDING).astype(np.float32),

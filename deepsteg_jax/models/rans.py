@@ -3,10 +3,9 @@
 A lane is a sequence of symbols with a number, its state, that holds them: to push a symbol of frequency f out
 of TOTAL multiplies the state by TOTAL / f. Before a state grows too large, its lowest word, a remainder
 modulo `base`, goes out; the receiver takes it in again after the same symbol. All lanes take a step together
-in a `lax.scan`. Whole numbers below 2^31 only: every device makes the same bits.
+in a loop. Whole numbers below 2^31 only: every device makes the same bits.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -14,7 +13,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Bool, Int, Int8, Int32, UInt8
 
-from deepsteg_jax.shapes import Array
+from deepsteg_jax.shapes import Array, Index
+from deepsteg_jax.single_task import single_task
 
 TOTAL_BITS = 12
 TOTAL = 2**TOTAL_BITS  # of the frequencies of a distribution
@@ -58,7 +58,7 @@ class Coded(NamedTuple):
     sizes: Array  # int32 [lanes]: words that go out
 
 
-def encode(rows: UInt8[Array, "lanes n"], symbols: Int8[Array, "lanes n*each"], coder: Coder) -> Coded:
+def encode(rows: UInt8[Array, "n lanes"], symbols: Int8[Array, "n*each lanes"], coder: Coder) -> Coded:
     """Encode lanes of symbols.
 
     Args:
@@ -66,36 +66,47 @@ def encode(rows: UInt8[Array, "lanes n"], symbols: Int8[Array, "lanes n*each"], 
         symbols: as many under each row.
         coder: tables and words.
     """
-    ranges, each = jnp.asarray(coder.ranges), symbols.shape[1] // rows.shape[1]
-    column = partial(lax.dynamic_index_in_dim, axis=1, keepdims=False)
+    n, lanes = rows.shape
+    each = len(symbols) // n
 
-    def push(state, step):
-        state, size = state
-        symbol = column(symbols, step).astype(jnp.int32)
-        packed = ranges.at[column(rows, step // each), symbol].get(mode="promise_in_bounds")
-        first, frequency = packed // (2 * TOTAL), packed % (2 * TOTAL)
-        full = state >= frequency * (coder.least // TOTAL * coder.base)
-        rest = state // coder.base
-        word = state - rest * coder.base
-        state = jnp.where(full, rest, state)
-        many = state // frequency
-        state = many * TOTAL + first + state - many * frequency
-        return (state, size + full), (word, jnp.where(full, size, -1))
+    @single_task
+    def push_all(rows, symbols):
+        ranges = jnp.asarray(coder.ranges.ravel())
 
-    start = jnp.full(len(rows), coder.least, jnp.int32), jnp.zeros(len(rows), jnp.int32)
-    steps = np.arange(symbols.shape[1], dtype=np.int32)
-    (states, sizes), (words, behind) = lax.scan(push, start, steps, reverse=True)
+        def push(step, state):
+            state, size, words, behind = state
+            step = each * n - 1 - step
+            row, symbol = _line(rows, step // each), _line(symbols, step)
+            packed = _entries(ranges, row << _SYMBOL_BITS | symbol)
+            first, frequency = packed >> TOTAL_BITS + 1, packed & 2 * TOTAL - 1
+            full = (state >= frequency * (coder.least // TOTAL * coder.base)).astype(jnp.int32)
+            rest = lax.div(state, jnp.full_like(state, coder.base))
+            words = _with_line(words, state - rest * coder.base, step)
+            behind = _with_line(behind, (size + 1) * full - 1, step)
+            state += full * (rest - state)
+            # Below 2^19, so that the quotient of floats is wrong by one at most.
+            many = (state.astype(jnp.float32) / frequency.astype(jnp.float32)).astype(jnp.int32)
+            rest = state - many * frequency
+            many += (rest >= frequency).astype(jnp.int32) - (rest < 0).astype(jnp.int32)
+            state += many * (TOTAL - frequency) + first
+            return state, size + full, words, behind
+
+        none = jnp.zeros(symbols.shape, jnp.int32)
+        start = jnp.full(lanes, coder.least, jnp.int32), jnp.zeros(lanes, jnp.int32), none, none
+        return lax.fori_loop(0, each * n, push, start)
+
+    states, sizes, words, behind = push_all(rows, symbols)
     return Coded(states, words, behind, sizes)
 
 
 def decode(
-    rows: UInt8[Array, "lanes n"],
+    rows: UInt8[Array, "n lanes"],
     each: int,
     states: Int32[Array, " lanes"],
     starts: Int32[Array, " lanes"],
-    words: Int[Array, " count"],
+    words: Int32[Array, " count"],
     coder: Coder,
-) -> tuple[Int8[Array, "lanes n*each"], Bool[Array, " lanes"]]:
+) -> tuple[Int8[Array, "n*each lanes"], Bool[Array, " lanes"]]:
     """Invert `encode`; garbage in, garbage out, no error.
 
     Args:
@@ -109,21 +120,39 @@ def decode(
     Returns:
         (symbols; whether each lane ended as it should).
     """
-    slots, words = jnp.asarray(coder.slots), jnp.asarray(words)
-    column = partial(lax.dynamic_index_in_dim, axis=1, keepdims=False)
 
-    def pop(step, state):
-        state, at, symbols = state
-        found = slots.at[column(rows, step // each), state % TOTAL].get(mode="promise_in_bounds")
-        inside = found // 2**_SYMBOL_BITS % TOTAL
-        frequency = found // 2 ** (_SYMBOL_BITS + TOTAL_BITS) + 1
-        state = frequency * (state // TOTAL) + inside
-        low = state < coder.least
-        word = words.at[at].get(mode="clip").astype(jnp.int32)
-        state = jnp.where(low, state * coder.base + word, state)
-        symbol = (found % 2**_SYMBOL_BITS).astype(jnp.int8)
-        return state, at + low, lax.dynamic_update_index_in_dim(symbols, symbol, step, axis=1)
+    @single_task
+    def pop_all(rows, states, starts, words):
+        slots = jnp.asarray(coder.slots.ravel())
 
-    symbols = jnp.zeros((len(rows), rows.shape[1] * each), jnp.int8)
-    states, _, symbols = lax.fori_loop(0, symbols.shape[1], pop, (states, starts, symbols))
+        def pop(step, state):
+            state, at, symbols = state
+            row = _line(rows, step) << TOTAL_BITS
+            for i in range(each):
+                found = _entries(slots, row | state & TOTAL - 1)
+                inside = found >> _SYMBOL_BITS & TOTAL - 1
+                state = ((found >> _SYMBOL_BITS + TOTAL_BITS) + 1) * (state >> TOTAL_BITS) + inside
+                low = (state < coder.least).astype(jnp.int32)
+                word = _entries(words, lax.clamp(0, at, len(words) - 1))
+                state += low * (state * (coder.base - 1) + word)
+                at += low
+                symbols = _with_line(symbols, found & 2**_SYMBOL_BITS - 1, each * step + i)
+            return state, at, symbols
+
+        symbols = jnp.zeros((len(rows) * each, rows.shape[1]), jnp.int8)
+        return lax.fori_loop(0, len(rows), pop, (states, starts, symbols))
+
+    states, _, symbols = pop_all(rows, states, starts, words)
     return symbols, states == coder.least
+
+
+def _line(lines: Array, index: Index) -> Array:
+    return lax.dynamic_slice(lines, (index, 0), (1, lines.shape[1]))[0].astype(jnp.int32)
+
+
+def _with_line(lines: Array, line: Array, index: Index) -> Array:
+    return lax.dynamic_update_slice(lines, line[None].astype(lines.dtype), (index, 0))
+
+
+def _entries(table: Array, indices: Array) -> Array:
+    return table.at[indices].get(mode="promise_in_bounds", wrap_negative_indices=False)

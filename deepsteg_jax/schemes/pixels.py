@@ -37,7 +37,7 @@ from deepsteg_jax.schemes.base import (
 )
 from deepsteg_jax.schemes.metadata import PACKET_HEADER, Header, Packet, Packets
 from deepsteg_jax.schemes.pixel_slots import SlotCodec, SlotSender
-from deepsteg_jax.schemes.runner import Runner, chunk_frames
+from deepsteg_jax.schemes.runner import Runner, calls_at_once, chunk_frames
 from deepsteg_jax.steganography import Codec
 
 LEAST_SOUND, MOST_SOUND = 6_000, 512_000  # bits per second; the range of Opus
@@ -109,7 +109,8 @@ class PixelScheme(Scheme):
 
     def cost(self, height: int, width: int, frames: int, slots: int = 1) -> Cost:
         """Predict from figures measured with block_dct."""
-        pixels, at_once = height * width, chunk_frames(self.group, height, width)
+        pixels, size = height * width, (self.group, height, width)
+        at_once = chunk_frames(*size) * calls_at_once(*size)
         each = _STILL_BYTES if frames == 1 else _STREAM_BYTES + _CALL_BYTES * at_once
         return Cost(
             pixels * frames * _SECONDS_PER_PIXEL * (1 + _SLOT_SECONDS * (slots - 1)),

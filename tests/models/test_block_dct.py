@@ -162,20 +162,20 @@ def test_digits_for_suffice(modulus, classes):
 def test_quantised_coefficients_come_back(modulus):
     """Of classes of all widths, those with plain digits too; far outliers roughly."""
     q = quantiser_of(modulus)
-    indices = jnp.tile(jnp.arange(len(q.rows))[:, None], (1, 96))
-    scales = jnp.asarray(q.powers)[jnp.asarray(q.plain)][indices]
-    nothing = jnp.zeros(1, jnp.int32)
-    layout = lanes.Layout(nothing, indices, scales, nothing, nothing)
-    widths = 2.0 ** ((np.arange(len(q.rows)) - 32) / 8)
-    pairs = np.random.default_rng(0).laplace(size=(len(q.rows), 96, 2)) * widths[:, None, None] * 3
-    found = block_dct.quantise(jnp.asarray(pairs, jnp.float32), layout, 64, q)
-    back = np.asarray(block_dct.dequantise(found, layout, 64, q))
-    reach = ((q.reach - 1) * q.powers[q.plain] * 2.0)[:, None, None]  # a step is 2 grey levels
-    error = np.abs(back - pairs)
-    assert np.all(error[np.abs(pairs) < reach] < 2)
-    assert np.all(error < np.abs(pairs) / 2 + 4)
+    count = len(q.rows)
+    scales = jnp.tile(jnp.arange(count)[:, None] + quantiser.LOWEST + 8, (1, 96))[None]
+    kinds = lanes.kinds_at(scales, 64, q)  # a step of 2 grey levels
+    layout = lanes.lay_out(kinds, jnp.arange(count)[None], 1, q)
+    widths = 2.0 ** ((np.arange(count) - 32) / 8)
+    coefficients = np.random.default_rng(0).laplace(size=(count, 192)) * widths[:, None] * 3
+    found = block_dct.quantise(jnp.asarray(coefficients, jnp.float32), layout, kinds, 64, q)
+    back = np.asarray(block_dct.dequantise(found, layout, kinds, 64, q))
+    reach = ((q.reach - 1) * q.scales * 2.0)[:, None]
+    error = np.abs(back - coefficients)
+    assert np.all(error[np.abs(coefficients) < reach] < 2)
+    assert np.all(error < np.abs(coefficients) / 2 + 4)
     assert int(found.plain.min()) >= 0
-    assert np.all(np.asarray(found.plain) < np.asarray(scales) ** 2)
+    assert np.all(np.asarray(found.plain) < q.scales[:, None])
 
 
 def test_stripes_give_the_same_picture(monkeypatch):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsteg_jax.models import quantiser
+from deepsteg_jax.models import lanes, quantiser
 from deepsteg_jax.models.rans import TOTAL
 
 MODULI = (2, 3, 8, 32)
@@ -20,9 +20,10 @@ def laplace_indices(width, count=200_000):
 def test_tables(modulus):
     q = quantiser_of(modulus)
     count = quantiser.HIGHEST - quantiser.LOWEST + 1
-    assert {len(x) for x in (q.plain, q.rows, q.reach, q.shifts, q.rms, q.bits)} == {count}
-    assert [int(x) for x in q.powers] == [modulus**n for n in range(2 * q.plain.max() + 1)]
-    assert q.powers.max() < 2**31
+    assert {len(x) for x in (q.plain, q.scales, q.rows, q.reach, q.shifts, q.rms, q.bits)} == {count}
+    np.testing.assert_array_equal(q.scales, [modulus ** int(n) for n in q.plain])
+    assert max(q.plain.max(), q.coder.digits) < 2**lanes.COUNT_BITS  # numbers fit into marks
+    assert max(q.scales.max(), q.coder.base) << lanes.COUNT_BITS < 2**31
     assert np.all(np.diff(q.plain) >= 0)
     assert q.plain[0] == 0 < q.plain[-1]
     assert np.all(np.diff(q.rms) > -2e-3)

@@ -21,18 +21,18 @@ def frequencies_of(coder):
 
 
 def drawn(modulus, seed, likely=True):
-    """Rows [LANES, STEPS / 2] and symbols [LANES, STEPS]: as rows have it, or all that exist as often."""
+    """Rows [STEPS / 2, LANES] and symbols [STEPS, LANES]: as rows have it, or all that exist as often."""
     rng, coder = np.random.default_rng(seed), coder_of(modulus)
-    rows = rng.integers(0, len(coder.ranges), (LANES, STEPS // 2))
+    rows = rng.integers(0, len(coder.ranges), (LANES, STEPS // 2)).T
     mass = frequencies_of(coder)[0][each_of(rows)] / rans.TOTAL
     mass = mass if likely else (mass > 0) / (mass > 0).sum(-1, keepdims=True)
-    symbols = (rng.uniform(size=(LANES, STEPS, 1)) >= np.cumsum(mass, axis=-1)).sum(-1)
+    symbols = (rng.uniform(size=(LANES, STEPS, 1)).swapaxes(0, 1) >= np.cumsum(mass, axis=-1)).sum(-1)
     return np.uint8(rows), np.int8(symbols)
 
 
 def each_of(rows):
     """The row of each symbol."""
-    return np.repeat(rows, 2, axis=1)
+    return np.repeat(rows, 2, axis=0)
 
 
 def encode_plainly(rows, symbols, coder):
@@ -77,7 +77,7 @@ def test_lanes_are_those_of_a_plain_coder_and_come_back(modulus, likely):
     coded = jax.jit(lambda *x: rans.encode(*x, coder))(rows, symbols)
     words, starts = joined(coded)
     for lane in range(LANES):
-        state, expected = encode_plainly(each_of(rows)[lane], symbols[lane], coder)
+        state, expected = encode_plainly(each_of(rows)[:, lane], symbols[:, lane], coder)
         assert coded.states[lane] == state
         np.testing.assert_array_equal(words[starts[lane] :][: len(expected)], expected)
     back, whole = jax.jit(lambda *x: rans.decode(x[0], 2, *x[1:], coder))(rows, coded.states, starts, words)
@@ -104,7 +104,7 @@ def test_a_wrong_word_spoils_its_lane_alone():
     words = words.copy()
     words[starts[3] + 5] = (words[starts[3] + 5] + 1) % coder.base
     back, whole = rans.decode(rows, 2, coded.states, starts, words, coder)
-    wrong = np.any(np.asarray(back) != symbols, axis=1)
+    wrong = np.any(np.asarray(back) != symbols, axis=0)
     np.testing.assert_array_equal(wrong, np.arange(LANES) == 3)
     np.testing.assert_array_equal(whole, ~wrong)
 
