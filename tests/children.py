@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,24 +16,23 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-class Training:
-    """A process that runs `main.py --mode=train` with more flags, and ends by itself or by a signal.
+class Main:
+    """A process that runs main.py, and ends by itself or by a signal.
 
     Args:
-        workdir: a folder; what the process prints goes to files beside it.
+        stem: a path; what the process prints goes to files that begin like it.
         flags: such as `--config=configs/video.py`; the model `toy` is known.
         environment: variables to be set.
-        pause_s: how long it sleeps after each step, so that a signal finds it training.
+        pause_s: how long it sleeps after each step of a training, so that a signal finds it training.
     """
 
     _number = 0
 
-    def __init__(self, workdir: Path, *flags: str, environment: dict[str, str] | None = None, pause_s=0.0):
-        Training._number += 1
-        self._files = [workdir.with_name(f"{workdir.name}-{self._number}.{x}") for x in ("out", "err")]
-        flags = ["main.py", "--mode=train", f"--workdir={workdir}", *flags]
-        arguments = (flags, environment or {}, self._files, pause_s)
-        self._process = CONTEXT.Process(target=_train, args=arguments)
+    def __init__(self, stem: Path, *flags: str, environment: dict[str, str] | None = None, pause_s=0.0):
+        Main._number += 1
+        self._files = [stem.with_name(f"{stem.name}-{self._number}.{x}") for x in ("out", "err")]
+        arguments = (["main.py", *flags], environment or {}, self._files, pause_s)
+        self._process = CONTEXT.Process(target=_run_main, args=arguments)
         self._process.start()
 
     @property
@@ -42,18 +42,26 @@ class Training:
 
     @property
     def printed(self) -> str:
-        return self._files[0].read_text()
+        return self._read(0)
 
     @property
     def errors(self) -> str:
-        return self._files[1].read_text()
+        return self._read(1)
+
+    def _read(self, which: int) -> str:
+        return self._files[which].read_text() if self._files[which].exists() else ""
 
     def send(self, number: int) -> None:
         os.kill(self._process.pid, number)
 
-    def finish(self) -> "Training":
+    def finish(self) -> "Main":
         self._process.join()
         return self
+
+
+def start_training(workdir: Path, *flags: str, **how: Any) -> Main:
+    """Start `main.py --mode=train`, which prints into files beside the folder."""
+    return Main(workdir, "--mode=train", f"--workdir={workdir}", *flags, **how)
 
 
 def start_on_devices(count: int, function: Callable, *arguments: Any) -> multiprocessing.Process:
@@ -72,10 +80,11 @@ def _call_on_devices(count: int, function: Callable, arguments: tuple) -> None:
     function(*arguments)
 
 
-def _train(flags: list[str], environment: dict[str, str], files: list[Path], pause_s: float) -> None:
+def _run_main(flags: list[str], environment: dict[str, str], files: list[Path], pause_s: float) -> None:
     for descriptor, path in enumerate(files, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.environ.update(environment)
+    tempfile.tempdir = None  # as TMPDIR says
     sys.argv = flags  # config_flags looks there too
 
     import jax

@@ -4,10 +4,6 @@ import os
 import signal
 from pathlib import Path
 
-from deepsteg_jax import keys, pipeline
-from deepsteg_jax.errors import PartialError
-from tests.helpers import PlaneScheme
-
 
 def act(word):
     """Do what a word says; return the word, or a fact about the process."""
@@ -25,6 +21,10 @@ def act(word):
 
 def hide(paths):
     """Hide with the stand-in scheme; the first to hide `lethal` is killed on the way, `cut` is cut short."""
+    from deepsteg_jax import keys, pipeline  # not for `act`, whose workers start sooner
+    from deepsteg_jax.errors import PartialError
+    from tests.helpers import PlaneScheme
+
     secret = Path(paths["secret"])
     killed = secret.with_suffix(".killed")
 

@@ -6,8 +6,6 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from deepsteg_jax import media
+from tests.children import Main
 from tests.helpers import PlainScheme, PlaneScheme
 
 ROOT = Path(__file__).parents[2]
@@ -193,25 +192,16 @@ def hide_form(**changes):
 
 
 @contextlib.contextmanager
-def serving(folder, *arguments, config="configs/video.py"):
-    """Serve the page as a user does; yield (its address, its process, the file of what it printed)."""
-    folder = Path(folder)
-    folder.mkdir(exist_ok=True)
-    said = folder / "said.txt"
-    command = [sys.executable, str(ROOT / "main.py"), f"--config={ROOT / config}", "--mode=app", "--port=0"]
-    env = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "TMPDIR": str(folder),
-        "XDG_CACHE_HOME": str(folder / "cache"),
-    }
-    with said.open("w") as file:
-        process = subprocess.Popen([*command, *arguments], stdout=file, stderr=file, env=env)
+def serving(folder):
+    """Serve the page as a user does, with this folder for all it keeps; yield its address and process."""
+    environment = {"TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+    flags = f"--config={ROOT / 'configs/video.py'}", "--mode=app", "--port=0"
+    child = Main(folder / "said", *flags, environment=environment)
     try:
-        wait_for(lambda: "http://" in said.read_text() or process.poll() is not None)
-        assert process.poll() is None, said.read_text()
-        yield said.read_text().split("page is at ")[1].split()[0], process, said
+        wait_for(lambda: "http://" in child.printed or child.code is not None)
+        assert child.code is None, child.errors
+        yield child.printed.split("page is at ")[1].split()[0], child
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+        if child.code is None:
+            child.send(signal.SIGTERM)
+            child.finish()

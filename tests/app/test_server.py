@@ -340,17 +340,17 @@ def test_nothing_is_left_at_the_end(tmp_path):
 def test_signals(tmp_path, number):
     if number == signal.SIGINT and signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         pytest.skip("these tests run in the background of a shell, which ignores SIGINT")
-    with serving(tmp_path) as (address, process, said):
+    with serving(tmp_path) as (address, child):
         token = json.loads(ask(address, "POST", "/session")[2])["session"]
         with connect(f"{address.replace('http', 'ws')}/events?session={token}"):
             ask(address, "PUT", "/slots/secret?name=x", b"x", {"X-Session": token})
             assert list(tmp_path.glob("deepsteg_app_*/*/*/x"))
-            process.send_signal(number)
-            assert process.wait(60) == 128 + number
-        assert not [path.name for path in tmp_path.iterdir() if path.name not in ("said.txt", "cache")]
-        lines = said.read_text().splitlines()
-        assert lines[0] == f"the page is at {address} (Ctrl+C ends it)"
-        assert lines[1:] == (["main.py: interrupted"] if number == signal.SIGINT else [])
+            child.send(number)
+            assert child.finish().code == 128 + number
+        left = [path.name for path in tmp_path.iterdir() if path.name != "cache"]
+        assert all(name.startswith("said-") for name in left)
+        assert child.printed == f"the page is at {address} (Ctrl+C ends it)\n"
+        assert child.errors == ("main.py: interrupted\n" if number == signal.SIGINT else "")
 
 
 def test_a_port_that_is_taken():

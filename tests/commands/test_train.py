@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.children import Training
+from tests.children import start_training
 from tests.training.test_loop import _equal, _lines, _restore, _saved, train
 
 TOY = Path(__file__).parents[1] / "toy.py"
@@ -25,7 +25,7 @@ def config(toy, image_folder):
 def _start(config, workdir, pause_s):
     names = ("optimizer.num_steps", "data.path", "train.save_every_steps", "train.log_every_steps")
     flags = [f"--config.{name}={config.to_dict()[name.split('.')[0]][name.split('.')[1]]}" for name in names]
-    return Training(workdir, f"--config={TOY}", *flags, pause_s=pause_s)
+    return start_training(workdir, f"--config={TOY}", *flags, pause_s=pause_s)
 
 
 def _wait(child, condition):

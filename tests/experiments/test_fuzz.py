@@ -18,6 +18,7 @@ def test_a_sample_of_damaged_files(tmp_path):
         "--count=40",
         "--seed=1",
         "--real=0",
+        "--workers=1",
         f"--output={tmp_path}",
     ]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
-from configs.video import get_config
 from deepsteg_jax import models
 from deepsteg_jax.training import checkpoints
 from deepsteg_jax.training.logs import JSON_LINES
 from deepsteg_jax.training.loop import train
-from deepsteg_jax.training.state import create_optimizer, create_state
-from tests.children import Training
-from tests.training.test_loop import _figures, _lines, _saved
+from tests.children import start_training
+from tests.toy import build_toy, get_config
+from tests.training.test_loop import _figures, _lines, _restore, _saved
 
 pytestmark = pytest.mark.slow
 
@@ -38,24 +35,14 @@ class Killed(NamedTuple):
     printed: str  # by the last start
 
 
-def _write_clips(folder):
-    rng = np.random.default_rng(0)
-    for name in ("a", "b"):
-        (folder / name).mkdir(parents=True)
-        for i in range(6):
-            pixels = rng.integers(0, 256, (6, 6, 3), np.uint8)
-            Image.fromarray(pixels).resize((48, 48)).save(folder / name / f"{i}.png")
+def _settings(images) -> dict:
+    settings = {"data.path": str(images), "optimizer.num_steps": STEPS}
+    return settings | {"train.save_every_steps": 10, "train.log_every_steps": 1}
 
 
-def _settings(folder) -> dict:
-    settings = {"data.path": str(folder / "clips"), "optimizer.num_steps": STEPS}
-    settings |= {"shuffle.moves": "secret", "shuffle.cipher": "blocks"}  # compiles sooner
-    return settings | {"train.save_every_steps": 10, "train.picture_every_steps": STEPS}
-
-
-def _start(folder, workdir):
-    flags = [f"--config.{name}={value}" for name, value in _settings(folder).items()]
-    return Training(workdir, f"--config={ROOT}/configs/video.py:tiny", *flags)
+def _start(images, workdir):
+    flags = [f"--config.{name}={value}" for name, value in _settings(images).items()]
+    return start_training(workdir, f"--config={ROOT}/tests/toy.py", *flags, pause_s=0.03)
 
 
 def _kill_when(condition, child, workdir) -> int:
@@ -79,60 +66,44 @@ def _steps_written(workdir) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+def killed(tmp_path_factory, image_folder):
     """Three starts of main.py; the kills come in the middle of a save and at any step."""
     folder = tmp_path_factory.mktemp("killed")
     whole, parts = folder / "whole", folder / "parts"
-    _write_clips(folder / "clips")
-    config = get_config("tiny")
-    config.update_from_flattened_dict(_settings(folder))
-    train(config, whole)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "toy", build_toy)
+        config = get_config()
+        config.update_from_flattened_dict(_settings(image_folder))
+        train(config, whole)
 
     def unfinished():
         return any((parts / "checkpoints").glob("*-tmp*"))
 
-    resumed_at = [_kill_when(lambda: _newest(parts) and unfinished(), _start(folder, parts), parts)]
+    resumed_at = [_kill_when(lambda: _newest(parts) and unfinished(), _start(image_folder, parts), parts)]
     half_saved, logged = unfinished(), len(_steps_written(parts))
-    some_step = np.random.default_rng(0).integers(resumed_at[0] + 11, STEPS - 5)
+    some_step = resumed_at[0] + np.random.default_rng(0).integers(11, 20)
     reached = lambda: any(step >= some_step for step in _steps_written(parts)[logged:])  # noqa: E731
-    resumed_at.append(_kill_when(reached, _start(folder, parts), parts))
-    child = _start(folder, parts).finish()
+    resumed_at.append(_kill_when(reached, _start(image_folder, parts), parts))
+    child = _start(image_folder, parts).finish()
     assert child.code == 0, child.errors
     return Killed(whole, parts, resumed_at, half_saved, child.printed)
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    """What main.py trained; its parameters begin at zero, which needs no compiling."""
-    config = get_config("tiny")
-    model = models.build(config.model)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return config, model._replace(
-        init=lambda key: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    )
-
-
-def test_main_trains_to_a_checkpoint_that_can_be_used(killed, tiny):
-    config, model = tiny
+def test_main_trains_to_a_checkpoint_that_can_be_used(killed, toy):
     assert f"trained to step {STEPS}; use it with --config.checkpoint={killed.parts}" in killed.printed
+    model = models.build(toy.model)
     params = {
-        side: checkpoints.restore_params(str(killed.parts), model, config.model, side)
+        side: checkpoints.restore_params(str(killed.parts), model, toy.model, side)
         for side in ("hide", "reveal")
     }
     fresh = model.init(jax.random.key(0))
     assert jax.tree.all(jax.tree.map(lambda a, b: a.shape == b.shape and np.isfinite(a).all(), params, fresh))
-    assert np.array_equal(params["hide"]["codebook"], params["reveal"]["codebook"])
 
 
-def test_a_run_that_was_killed_ends_with_the_same_bits(killed, tiny):
-    config, model = tiny
+def test_a_run_that_was_killed_ends_with_the_same_bits(killed, toy):
     assert 0 < killed.resumed_at[0] < killed.resumed_at[1] < STEPS
     assert killed.unfinished and _saved(killed.parts) == _saved(killed.whole) == ["50", "60"]
-    states = []
-    for folder in (killed.whole, killed.parts):
-        with checkpoints.open_manager(folder / "checkpoints") as manager:
-            fresh = create_state(model, create_optimizer(config.optimizer), jax.random.key(0))
-            states.append(checkpoints.restore_state(manager, fresh))
+    states = [_restore(toy, folder) for folder in (killed.whole, killed.parts)]
     for (path, a), b in zip(jax.tree.leaves_with_path(states[0]), jax.tree.leaves(states[1]), strict=True):
         assert np.array_equal(a, b), jax.tree_util.keystr(path)
     right = {line["step"]: line for line in _figures(killed.whole)}

@@ -12,7 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from tests.children import Training
+from deepsteg_jax import models
+from deepsteg_jax.training.loop import train
+from tests.children import Main, start_training
+from tests.toy import build_toy, get_config
 from tests.training.test_loop import _figures, _restore
 
 pytestmark = pytest.mark.slow
@@ -32,31 +35,30 @@ def _by_slurm(port, process):
     return env | {"JAX_COORDINATOR_PORT": str(port)}, []
 
 
-def _alone(port, process):
-    return {}, []
-
-
 class Runs(NamedTuple):
-    """One training by two processes, one that was interrupted twice, and one by a single process."""
+    """One training by two processes, one that was interrupted twice, and one by this process."""
 
     whole: Path
     parts: Path
     alone: Path
-    ended: dict[str, list[Training]]
+    ended: dict[str, list[Main]]
 
 
-def _start(images, workdir, join, count=2):
+def _settings(images):
+    settings = {"data.path": str(images), "data.validation_path": str(images), "train.log_every_steps": 1}
+    settings |= {"optimizer.num_steps": STEPS, "optimizer.learning_rate": RATE, "optimizer.ema_decay": 0.9}
+    return settings | {"train.save_every_steps": SAVE_EVERY, "train.validate_every_steps": SAVE_EVERY}
+
+
+def _start(images, workdir, join):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    settings = {"data.path": images, "data.validation_path": images, "train.log_every_steps": 1}
-    settings |= {"optimizer.num_steps": STEPS, "optimizer.learning_rate": RATE, "optimizer.ema_decay": 0.9}
-    settings |= {"train.save_every_steps": SAVE_EVERY, "train.validate_every_steps": SAVE_EVERY}
-    flags = [f"--config={TOY}", *(f"--config.{name}={value}" for name, value in settings.items())]
+    flags = [f"--config={TOY}", *(f"--config.{name}={value}" for name, value in _settings(images).items())]
     children = []
-    for process in range(count):
+    for process in range(2):
         environment, place = join(port, process)
-        children.append(Training(workdir, *flags, *place, environment=environment, pause_s=0.02))
+        children.append(start_training(workdir, *flags, *place, environment=environment, pause_s=0.02))
     return children
 
 
@@ -79,7 +81,12 @@ def runs(tmp_path_factory, image_folder):
     """Process 1 is killed, both are started again, process 1 gets SIGTERM, both are started again."""
     folder = tmp_path_factory.mktemp("processes")
     whole, parts, alone = folder / "whole", folder / "parts", folder / "alone"
-    ended = {"alone": _finish(_start(image_folder, alone, _alone, 1))}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "toy", build_toy)
+        config = get_config()
+        config.update_from_flattened_dict(_settings(image_folder))
+        train(config, alone)
+    ended = {}
     ended["whole"] = _finish(_start(image_folder, whole, _by_flags))
     children = _start(image_folder, parts, _by_flags)
     saved = _wait_for_a_save_after(0, parts, children)
