@@ -1,12 +1,15 @@
 """Fixtures of the tests of training: a model that compiles in no time, its config, a folder of images."""
 
+import functools
 import os
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from jaxtyping import install_import_hook
 from ml_collections import ConfigDict
 from PIL import Image
@@ -32,11 +35,20 @@ SHAPED = [
 ]
 
 with install_import_hook(SHAPED, "tests.typecheck.check"):
-    from deepsteg_jax import losses, metrics, models, steganography  # noqa: F401
+    from deepsteg_jax import keys, losses, metrics, models, steganography  # noqa: F401
     from deepsteg_jax.channels import simulated  # noqa: F401
     from tests.toy import build_toy, get_config
 
 CACHE = Path(__file__).parents[1] / ".cache" / f"jax-{jax.__version__}"
+
+
+@functools.cache
+def _derived(cost: frozenset, passphrase: bytes) -> bytes:
+    return Argon2id(**dict(cost)).derive(passphrase)
+
+
+# What was derived before, such as by the sender of a test, is kept: it takes 0.2 s each time.
+keys.Argon2id = lambda **cost: SimpleNamespace(derive=functools.partial(_derived, frozenset(cost.items())))
 
 
 def pytest_configure() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import deepsteg_jax
 from configs import adaptive, prep_hide_reveal, robust
@@ -17,7 +16,6 @@ from configs.video import get_config
 from deepsteg_jax import api, commands, keys, loading, media, metrics, models, pipeline
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.base import NOTHING
-from deepsteg_jax.schemes.robust import secret_codec
 from deepsteg_jax.training import checkpoints
 from tests.helpers import read_stack
 from tests.synthetic import film, noise, save, smooth
@@ -43,14 +41,18 @@ def same_salts(monkeypatch):
     monkeypatch.setattr(keys, "random_key", lambda: KEY[::-1])
 
 
-def run_modes(folder, config, cover, secret, suffix):
-    """The stego and the revealed frames of `--mode hide` and `--mode reveal`."""
+def run_modes(folder, model, cover, secret, suffix):
+    """The stego and the revealed frames of `--mode hide` and `--mode reveal`, by the programs of `model`."""
     (folder / "key").write_bytes(KEY)
     paths = {name: str(folder / f"{name}{suffix}") for name in ("cover", "secret", "stego", "revealed")}
     save(paths["cover"], cover), save(paths["secret"], secret)
     options = commands.Options("", cover=paths["cover"], secret=paths["secret"], key_file=str(folder / "key"))
-    commands.load("hide").run(config, options._replace(output=paths["stego"]))
-    commands.load("reveal").run(config, options._replace(stego=paths["stego"], output=paths["revealed"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load", lambda config: model.scheme)
+        commands.load("hide").run(model.config, options._replace(output=paths["stego"]))
+        commands.load("reveal").run(
+            model.config, options._replace(stego=paths["stego"], output=paths["revealed"])
+        )
     return read_stack(paths["stego"]), read_stack(paths["revealed"])
 
 
@@ -62,7 +64,7 @@ def run_modes(folder, config, cover, secret, suffix):
 def test_arrays_give_the_bits_of_the_modes(model, same_salts, tmp_path, secret_size):
     """Here with a tail of the cover in which the secret comes once more."""
     cover, secret = noise(10, 32, 48), smooth(6, *secret_size)
-    stego, revealed = run_modes(tmp_path, model.config, cover, secret, ".mkv")
+    stego, revealed = run_modes(tmp_path, model, cover, secret, ".mkv")
     assert np.array_equal(deepsteg_jax.hide(model, cover, secret, KEY), stego)
     shown = deepsteg_jax.reveal(model, stego, KEY)
     assert shown.dtype == np.uint8 and np.array_equal(shown, revealed)
@@ -73,7 +75,7 @@ def test_arrays_give_the_bits_of_the_modes(model, same_salts, tmp_path, secret_s
 @pytest.mark.slow
 def test_pictures_give_the_bits_of_the_modes(image_model, same_salts, tmp_path):
     cover, secret = noise(1, 32, 48), smooth(1, 80, 60)
-    stego, revealed = run_modes(tmp_path, image_model.config, cover, secret, ".png")
+    stego, revealed = run_modes(tmp_path, image_model, cover, secret, ".png")
     assert np.array_equal(deepsteg_jax.hide(image_model, cover[0], secret[0], KEY), stego[0])
     shown = deepsteg_jax.reveal(image_model, stego[0], KEY)
     assert shown.ndim == 3 and np.array_equal(shown, revealed[0])
@@ -137,33 +139,12 @@ def test_bad_arrays_and_keys_are_one_line(model, cover, secret, key, words):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    not (media.has_encoder("libx264") and secret_codec.has_encoder()),
-    reason="this build of FFmpeg lacks x264 or an encoder of secrets",
-)
-def test_robust_arrays_are_those_of_files(tmp_path):
-    """A picture through a JPEG, which the pipeline of files knows nothing of."""
-    model = deepsteg_jax.load("robust_image", {"secret_layers": (("01", 1.0, "C9-90"),)})
-    cover = smooth(1, 192, 192)[0] // 2 + 50 + noise(1, 192, 192, high=24)[0]
-    secret = smooth(1, 60, 80, seed=3)[0]
-    stego = deepsteg_jax.hide(model, cover.astype(np.uint8), secret, KEY)
-    assert stego.shape == cover.shape and stego.dtype == np.uint8
-    Image.fromarray(stego).save(tmp_path / "stego.jpg", quality=95, subsampling="4:2:0")
-    shown = deepsteg_jax.reveal(model, read_stack(tmp_path / "stego.jpg")[0], KEY)
-    assert shown.shape == secret.shape and np.abs(shown.astype(int) - secret).mean() < 20
-    deepsteg_jax.reveal_video(model, tmp_path / "stego.jpg", tmp_path / "shown.png", KEY)
-    assert np.array_equal(read_stack(tmp_path / "shown.png")[0], shown)
-    with pytest.raises(UserError, match="passphrase"):
-        deepsteg_jax.reveal(model, stego, OTHER)
-
-
 # --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_files_give_the_bits_of_the_modes(model, same_salts, tmp_path):
-    stego, revealed = run_modes(tmp_path, model.config, noise(10, 32, 48), smooth(6, 24, 40), ".mkv")
+    stego, revealed = run_modes(tmp_path, model, noise(10, 32, 48), smooth(6, 24, 40), ".mkv")
     done = []
     paths = tmp_path / "cover.mkv", tmp_path / "secret.mkv", tmp_path / "ours.mkv"
     report = deepsteg_jax.hide_video(model, *paths, KEY, done.append)

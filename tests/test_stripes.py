@@ -49,7 +49,7 @@ MODELS = [
 def test_networks_in_tiles_are_the_whole(settings, monkeypatch):
     """With random last layers, so that all that a pixel depends on counts."""
     model = models.build(ConfigDict(settings | {"frames": 1, "dtype": "float32", "remat": False}))
-    params = model.init(jax.random.key(0))
+    params = jax.jit(model.init)(jax.random.key(0))
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), params)
     scale = 16 * settings.get("block", 4)

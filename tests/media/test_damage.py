@@ -81,7 +81,7 @@ def test_flipped_byte_anywhere_never_changes_frames_in_silence(tmp_path):
     frames = noise(5, 8, 8)
     path = write(tmp_path / "a.mkv", frames)
     data, first = path.read_bytes(), packets_at(path)[0][1]
-    for position in range(first, len(data), 7):
+    for position in range(first, len(data), 13):
         hurt = bytearray(data)
         hurt[position] ^= 0x55
         path.write_bytes(hurt)

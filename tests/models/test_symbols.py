@@ -1,5 +1,7 @@
 """`robust`: symbols are exact without a codec, the network learns from records, calibration finds factors."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,8 +34,19 @@ def _symbols(frames, height, width, carriers=CARRIERS["planes"], seed=0):
     return np.random.default_rng(seed).uniform(-0.5, 0.5, shape).astype(np.float32)
 
 
-def _errors(stego, symbols, spacing, carriers=CARRIERS["planes"]):
-    return np.abs(symbol_model.wrap(symbol_model.read_phases(stego, spacing, carriers) - symbols))
+@functools.cache
+def _function(name, kind, **fixed):
+    """A function of the module for the carriers of a kind, compiled as a whole."""
+    return jax.jit(functools.partial(getattr(symbol_model, name), carriers=CARRIERS[kind], **fixed))
+
+
+def _errors(kind, stego, symbols, spacing):
+    phases = np.asarray(_function("read_phases", kind)(stego, spacing))
+    return np.abs((phases - symbols + 0.5) % 1 - 0.5)
+
+
+def _init(model, seed=0):
+    return jax.jit(model.init)(jax.random.key(seed))
 
 
 def _equal(a, b):
@@ -95,12 +108,11 @@ def test_planes_are_those_of_planes_and_the_luma_of_rgb():
 @pytest.mark.parametrize("spacing", [16.0, 50.0, 90.0])
 def test_symbols_are_read_as_they_were_written(kind, spacing):
     """Within 8-bit rounding."""
-    cover, carriers = _cover(kind, 3, 48, 64), CARRIERS[kind]
-    symbols = _symbols(3, 48, 64, carriers)
-    stego = symbol_model.write_symbols(cover, symbols, spacing, carriers)
+    cover, symbols = _cover(kind, 3, 48, 64), _symbols(3, 48, 64, CARRIERS[kind])
+    stego = _function("write_symbols", kind)(cover, symbols, spacing)
     assert _equal(stego, jax.tree.map(np.round, stego))
     assert jax.tree.map(np.shape, stego) == jax.tree.map(np.shape, cover)
-    assert np.quantile(_errors(stego, symbols, spacing, carriers) * spacing, 0.95) < 1
+    assert np.quantile(_errors(kind, stego, symbols, spacing) * spacing, 0.95) < 1
 
 
 def test_stego_is_as_near_as_it_says():
@@ -119,22 +131,21 @@ def test_stego_is_as_near_as_it_says():
 @KINDS
 @pytest.mark.parametrize("level", [0, 255])
 def test_saturated_covers_carry_symbols_too(kind, level):
-    frames, carriers = np.full((1, 64, 64, 3), level, np.uint8), CARRIERS[kind]
+    frames = np.full((1, 64, 64, 3), level, np.uint8)
     cover = media.Planes(*(np.full((1, n, n), level, np.uint8) for n in (64, 32, 32)))
-    cover, symbols = cover if kind == "planes" else frames, _symbols(1, 64, 64, carriers)
-    stego = symbol_model.write_symbols(cover, symbols, 40.0, carriers)
+    cover, symbols = cover if kind == "planes" else frames, _symbols(1, 64, 64, CARRIERS[kind])
+    stego = _function("write_symbols", kind)(cover, symbols, 40.0)
     assert all(x.min() >= 0 and x.max() <= 255 for x in jax.tree.leaves(stego))
-    assert np.quantile(_errors(stego, symbols, 40.0, carriers), 0.9) < 0.1
+    assert np.quantile(_errors(kind, stego, symbols, 40.0), 0.9) < 0.1
 
 
 @KINDS
 @pytest.mark.parametrize(("frames", "repeat"), [(8, 4), (7, 2), (5, 8)])
 def test_repeated_symbols_are_those_of_the_mean(kind, frames, repeat):
-    cover, groups, carriers = _cover(kind, frames, 48, 64), -(-frames // repeat), CARRIERS[kind]
-    symbols = _symbols(groups, 48, 64, carriers)
-    stego = symbol_model.write_repeated(cover, symbols, 40.0, carriers, repeat)
+    cover, symbols = _cover(kind, frames, 48, 64), _symbols(-(-frames // repeat), 48, 64, CARRIERS[kind])
+    stego = _function("write_repeated", kind, repeat=repeat)(cover, symbols, 40.0)
     means = symbol_model.group_means(stego, repeat)
-    assert np.quantile(_errors(means, symbols, 40.0, carriers) * 40, 0.95) < 1
+    assert np.quantile(_errors(kind, means, symbols, 40.0) * 40, 0.95) < 1
     for after, before in zip(jax.tree.leaves(stego), jax.tree.leaves(cover), strict=True):
         moves = np.asarray(after) - before
         assert np.abs(np.diff(moves[:repeat], axis=0)).max() <= 1  # all frames of a group move alike
@@ -150,19 +161,18 @@ def test_means_are_those_of_groups_of_which_the_last_may_be_shorter():
 
 @KINDS
 def test_some_symbols_alone_are_written(kind):
-    cover, carriers = _cover(kind, 2, 48, 64), CARRIERS[kind]
-    symbols = _symbols(2, 48, 64, carriers)
+    cover, symbols = _cover(kind, 2, 48, 64), _symbols(2, 48, 64, CARRIERS[kind])
     these = np.random.default_rng(0).random(symbols.shape) < 0.1
-    before = symbol_model.read_phases(cover, 40.0, carriers)
-    stego = symbol_model.write_some(cover, symbols, these, 40.0, carriers)
-    assert np.quantile(_errors(stego, symbols, 40.0, carriers)[these], 0.95) < 0.1  # 8-bit rounding
-    assert np.quantile(_errors(stego, before, 40.0, carriers)[~these], 0.95) < 0.1
+    before = _function("read_phases", kind)(cover, 40.0)
+    stego = _function("write_some", kind)(cover, symbols, these, 40.0)
+    assert np.quantile(_errors(kind, stego, symbols, 40.0)[these], 0.95) < 0.1  # 8-bit rounding
+    assert np.quantile(_errors(kind, stego, before, 40.0)[~these], 0.95) < 0.1
 
 
 @KINDS
 def test_what_lies_outside_whole_macroblocks_stays(kind):
-    cover, carriers = _cover(kind, 1, 45, 61), CARRIERS[kind]
-    stego = symbol_model.write_symbols(cover, _symbols(1, 32, 48, carriers), 50.0, carriers)
+    cover = _cover(kind, 1, 45, 61)
+    stego = _function("write_symbols", kind)(cover, _symbols(1, 32, 48, CARRIERS[kind]), 50.0)
     for after, before in zip(jax.tree.leaves(stego), jax.tree.leaves(cover), strict=True):
         height, width = (32, 48) if before.shape[1] == 45 else (16, 24)
         assert np.array_equal(after[:, height:], before[:, height:])
@@ -196,11 +206,11 @@ def test_calibration_finds_the_factor(factor, loss):
 def test_hide_and_reveal_take_symbols_for_the_secret(config):
     config = _tiny(config)
     model, carriers = models.build(config), symbol_model.carriers_of(config)
-    params = model.init(jax.random.key(0))
+    params = _init(model)
     cover = jax.tree.map(lambda x: x[None], _cover("planes" if config.chroma else "rgb", 2, 32, 48))
     symbols = _symbols(2, 32, 48, carriers)[None]
-    stego = model.hide(params["hide"], cover, symbols)
-    phase, scale, lost = model.reveal(params["reveal"], stego)
+    stego = jax.jit(model.hide)(params["hide"], cover, symbols)
+    phase, scale, lost = jax.jit(model.reveal)(params["reveal"], stego)
     assert phase.shape == scale.shape == lost.shape == symbols.shape
     assert np.quantile(np.abs(symbol_model.wrap(phase - symbols)), 0.9) < 0.05
     assert (scale > 0).all() and (lost > 0).all() and (lost < 1).all()
@@ -225,7 +235,7 @@ def test_learns_from_records(config):
     """Also where it errs: what it says of half the picture is wrong at first."""
     config = _tiny(config)
     model = models.build(config)
-    params, batches = model.init(jax.random.key(0)), [_batch(config, seed=seed) for seed in range(4)]
+    params, batches = _init(model), [_batch(config, seed=seed) for seed in range(4)]
     gradient = jax.jit(jax.value_and_grad(lambda p, b: model.loss(model.tie(p), b, None), has_aux=True))
     (_, first), _ = gradient(params, batches[0])
     for step in range(40):
@@ -238,7 +248,7 @@ def test_learns_from_records(config):
 
 def test_both_sides_have_the_same_network():
     model = models.build(_tiny(VIDEO))
-    params = model.init(jax.random.key(1))
+    params = _init(model, 1)
     params["hide"] = jax.tree.map(jnp.zeros_like, params["hide"])
     tied = model.tie(params)
     assert _equal(tied["hide"], params["reveal"]) and _equal(tied["reveal"], params["reveal"])
@@ -248,7 +258,7 @@ def test_bits_that_a_symbol_carries_grow_with_the_step():
     """Against a noise of fixed size, log2 of the spacing."""
     config = _tiny(VIDEO)
     model = models.build(config)
-    loss, params = jax.jit(model.loss), model.init(jax.random.key(0))
+    loss, params = jax.jit(model.loss), _init(model)
     batches = [_batch(config, spacing, busy=3, quiet=3) for spacing in (20.0, 40.0, 80.0)]
     found = [float(loss(params, batch, None)[1]["bits_per_symbol"]) for batch in batches]
     assert found[0] < found[1] < found[2]
