@@ -1,20 +1,24 @@
 """What messengers and sites leave of a post: imitated with FFmpeg, or measured on what one of them returned.
 
-    python -m experiments.services --cover COVER.mp4 --secret SECRET.mp4 [--edits] [--workdir runs/services]
+    python -m experiments.services --cover COVER.mp4 --secret SECRET.mp4 [--edits] [--changes JSON]
+                                   [--workdir runs/services]
     python -m experiments.services --received DOWNLOADED.mp4 --secret SECRET.mp4 --key-file KEY
 
 The first hides with `deepsteg`, sends the stego through each of SERVICES, which imitate and are nobody's own,
 and reveals; with --edits through each of EDITS, which strangers make before they code a video again. The
 second reveals what a real service gave back. Each adds a row to WORKDIR/services.json: size of what arrived,
-the notes of `reveal`, and the secret's PSNR (8-bit RGB, at its own size and times; mid-grey where nothing
-arrived; without the time that an edit cuts off).
+the notes of `reveal`, the secret's PSNR (8-bit RGB, at its own size and times; mid-grey where nothing
+arrived; without the time that an edit cuts off), and by how much its sound comes late. JSON holds other
+values for fields of the config, such as '{"sound_share": 0.6}'.
 """
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
+from scipy.signal import correlate
 
 from deepsteg_jax import api, keys, media, metrics
 from deepsteg_jax.errors import PartialError, UserError
@@ -40,6 +44,7 @@ SERVICES = {  # suffix and what FFmpeg is told
     "site-720-av1": (".mp4", [*SITE_720, *AV1, "-b:v", "1200k", "-preset", "8", *AAC]),
 }
 CUT = 10  # seconds
+HEARD_RATE = 8000  # samples per second of sounds that are compared
 CUT_OFF = f"first {CUT} s cut off"
 _FILTERS = {
     "coded again": "null",
@@ -90,7 +95,23 @@ def measure(received: Path, secret: Path, key: bytes, output: Path, since: float
         row["revealed"] = str(error).replace(f"{received.parent}/", "")
     except UserError:
         pass
-    return row | {"secret_psnr_db": _psnr(secret, output, since)}
+    late = sound_late(secret, output) if output.exists() and shutil.which("ffmpeg") else None
+    return row | {"secret_psnr_db": _psnr(secret, output, since), "sound_late_s": late}
+
+
+def sound_late(secret: Path, output: Path) -> float | None:
+    """Seconds by which a revealed file's sound comes after the secret's; None: one is silent."""
+    sent, heard = (_sound(path) for path in (secret, output))
+    if not (sent.any() and heard.any()):
+        return None
+    return float(np.argmax(correlate(heard, sent)) - len(sent) + 1) / HEARD_RATE
+
+
+def _sound(path: Path) -> np.ndarray:
+    """Samples at HEARD_RATE from the file's start on, mono."""
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", path, "-map", "0:a:0?", "-ac", "1", "-f", "f32le"]
+    command += ["-af", f"aresample={HEARD_RATE}:async=1:first_pts=0", "-"]
+    return np.frombuffer(subprocess.run(command, stdout=subprocess.PIPE).stdout, np.float32)
 
 
 def _psnr(secret: Path, output: Path, since: float = 0) -> float:
@@ -123,6 +144,7 @@ def main() -> None:
     given.add_argument("--received", type=Path)
     parser.add_argument("--key-file", type=Path)
     parser.add_argument("--edits", action="store_true")
+    parser.add_argument("--changes", type=json.loads, default={})
     parser.add_argument("--only", nargs="+", choices=[*SERVICES, *EDITS])
     arguments = parser.parse_args()
     folder, path = arguments.workdir, arguments.workdir / "services.json"
@@ -138,7 +160,8 @@ def main() -> None:
         print(rows[arguments.received.name])
     else:
         key, stego = api.random_key(), folder / f"{arguments.cover.stem}.stego.mp4"
-        report = api.hide_file(arguments.cover, arguments.secret, stego, key, loop_cover=True)
+        paths = arguments.cover, arguments.secret, stego
+        report = api.hide_file(*paths, key, changes=arguments.changes, loop_cover=True)
         print(report)
         for name in arguments.only or (EDITS if arguments.edits else SERVICES):
             received, since = imitate(stego, name, folder), CUT * (name == CUT_OFF)

@@ -253,12 +253,32 @@ def secret_sound(rows: list[dict]) -> str:
     )
 
 
+def messenger_sound(rows: dict[str, dict]) -> str:
+    """What came through a messenger of a secret with sound."""
+    lines = [
+        [
+            row["received"],
+            row["revealed"],
+            f"{row['secret_psnr_db']:.1f}",
+            f"{1000 * row['sound_late_s']:.0f}",
+        ]
+        for row in rows.values()
+    ]
+    return table(["received", "revealed", "secret dB", "sound late by ms"], lines)
+
+
 def edits(rows: dict[str, dict]) -> str:
     """The secret behind each of strangers' edits, mean over covers."""
     found: dict[str, list[float]] = {}
     for name, row in rows.items():
         found.setdefault(name.split(", ", 1)[1], []).append(row["secret_psnr_db"])
     return table(["then x264 CRF 23", "secret dB"], ([at, f"{np.mean(x):.1f}"] for at, x in found.items()))
+
+
+def off_grid(rows: dict[str, dict[str, float]]) -> str:
+    """Bits that a symbol keeps behind each edit, for each clip."""
+    edits = next(iter(rows.values()))
+    return table(["edit", *rows], ([edit, *(f"{row[edit]:.3f}" for row in rows.values())] for edit in edits))
 
 
 # --- simulated channels: experiments.channels ----------------------------------------------------
@@ -448,7 +468,9 @@ TABLES = {
     "ablation": Table("ablation", ablation),
     "side information": Table("side_information", side_information),
     "secret sound": Table("secret_sound", secret_sound),
+    "messenger sound": Table("messenger_sound", messenger_sound),
     "edits": Table("edits", edits),
+    "off grid": Table("off_grid", off_grid),
     "channels": Table("channels", channels),
     "enhancement": Table("enhancement", enhancement),
     "export": Table("export", export),

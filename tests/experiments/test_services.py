@@ -1,6 +1,7 @@
 """Imitated services scale as they say; what came back is compared frame by frame."""
 
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -63,3 +64,13 @@ def test_frames_that_are_missing_repeat_the_last_and_nothing_is_grey(tmp_path):
     whole, half = services._psnr(secret, tmp_path / "none.mkv"), services._psnr(secret, tmp_path / "r.mkv")
     assert 50 < half < 100 and whole < 20
     assert services._psnr(secret, tmp_path / "r.mkv", since=1 / 30) < half
+
+
+@needs_ffmpeg
+def test_late_sound_is_heard(tmp_path):
+    sounds = [tmp_path / name for name in ("sent.wav", "late.wav")]
+    for path, late in zip(sounds, (0, 50), strict=True):
+        noise = ["-f", "lavfi", "-i", "anoisesrc=d=1:seed=1", "-af", f"adelay={late}"]
+        subprocess.run(["ffmpeg", "-v", "error", *noise, path], check=True)
+    assert services.sound_late(*sounds) == pytest.approx(0.05, abs=1e-3)
+    assert services.sound_late(sounds[0], _clip(tmp_path / "c.mkv", 3, 64, 96)) is None
