@@ -405,7 +405,7 @@ def test_a_round_trip_and_an_evaluation_of_files(call, loaded_once, cover, tmp_p
     assert "so it is coded: " in trip.err and "so it is coded: " in trip.out
     figures = json.loads((tmp_path / "trip/metrics.json").read_text())
     assert figures["frames"] == 4 and figures["stego_psnr_db"] > 50 and figures["secret_psnr_db"] > 25
-    size = "--config.evaluate.height=96", "--config.evaluate.width=80", "--config.evaluate.first_frame=0"
+    size = "--config.evaluate.height=64", "--config.evaluate.width=64", "--config.evaluate.first_frame=0"
     given = f"--config.evaluate.path={clips}", f"--workdir={tmp_path}/evaluation", *size, rate
     done = call(*ADAPTIVE, "--mode=evaluate", *given)
     assert done.code == 0, done.err

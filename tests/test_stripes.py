@@ -37,7 +37,7 @@ def test_tiles_are_the_whole(size):
 
 
 MODELS = [
-    {"name": "prep_hide_reveal", "features": 3},
+    {"name": "prep_hide_reveal", "features": 3, "hide_kernels": (5,), "reveal_kernels": (5,)},  # the largest
     {"name": "invertible", "block": 2, "start": "identity", "couplings": 2, "features": 3, "depth": 1},
     {"name": "invertible", "block": 8, "start": "swap", "couplings": 1, "features": 3, "depth": 1},
 ]
@@ -52,7 +52,7 @@ def test_networks_in_tiles_are_the_whole(settings, monkeypatch):
     params = jax.jit(model.init)(jax.random.key(0))
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), params)
-    scale = 16 * settings.get("block", 4)
+    scale = 16 * settings.get("block", 2)
     cover, secret = rng.random((2, 1, 3 * scale, 2 * scale, 3), np.float32)
     module = getattr(models, settings["name"])
 

@@ -63,6 +63,7 @@ def table(workdir):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line]
 
 
+@pytest.mark.slow
 @needs_dask
 def test_every_point_is_one_call_of_main_with_its_flags(run, tmp_path):
     grid = ["--grid=optimizer.learning_rate=1e-3,1e-2", "--grid=model.classes=8,16", "--seeds=0,1"]

@@ -125,6 +125,7 @@ def test_a_damaged_first_frame_costs_its_group_only(tmp_path, filled, scheme):
     assert metrics.mean_psnr(revealed[4:], wanted[4:]) > 30
 
 
+@pytest.mark.slow
 def test_images(tmp_path):
     image = loading.load(loading.config_of("image"))
     cover = save(tmp_path / "cover.png", smooth(1, HEIGHT, WIDTH, 5))

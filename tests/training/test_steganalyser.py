@@ -50,6 +50,7 @@ def test_the_model_gets_the_weight_and_the_steganalyser_none(watched):
     )
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_its_steganalyser_and_models_load_without(watched, image_folder, tmp_path):
     watched.data.path = watched.data.validation_path = str(image_folder)
     whole = train(watched, tmp_path / "whole")
