@@ -5,19 +5,25 @@
     python main.py --config configs/adaptive_learned.py --mode train --workdir runs/learned_costs/game \\
         --config.data.path=runs/learned_costs/covers
     python -m experiments.learned_costs judge --images FOLDER
+    python -m experiments.learned_costs clips --clips FOLDER [FOLDER ...]
 
-The photos of experiments.steganalysis: the first 500 are kept from both players of the game, all others are
-its covers. Detectors are trained anew on half of the first COUNT and tested on the other half, six times
-(boosting: 4). Features lie in WORKDIR/photos, where `experiments.steganalysis photos` with the same WORKDIR
-looks for them.
+judge: the photos of experiments.steganalysis: the first 500 are kept from both players of the game, all
+others are its covers. Detectors are trained anew on half of the first COUNT and tested on the other half, six
+times (boosting: 4). Features lie in WORKDIR/photos, where `experiments.steganalysis photos` with the same
+WORKDIR looks for them.
+
+clips: the same with frames of decoded clips in their own 4:2:0, whole clips on one side; none was a cover of
+the game. Rows of other covers and detectors in the results stay. A detector that finds LSB matching at 0.4
+bit per sample in less than 75 % cannot see enough.
 """
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -35,6 +41,7 @@ from experiments.steganalysis import (
     Store,
     cut_photo,
     embed_adaptive,
+    embed_planes,
     extract,
     extract_pair,
     halves,
@@ -45,9 +52,14 @@ from experiments.steganalysis import (
     train_boosting,
     train_ensemble,
 )
+from experiments.steganalysis_clips import Clip, read_clips
 
+RESULTS = "learned_costs.json"
 KEPT = 500  # photos that neither player sees
 PAYLOADS = (0.1, 0.2)  # bits per sample; 0.3 and 0.6 of those that are embedded in
+CLIP_PAYLOADS = (0.2, 0.4)
+APART = 10  # frames between those of a clip that are taken
+FLOOR = "LSB matching 0.4"
 CURVES = ("loss", "accuracy", "distance")
 DETECTORS = {**dict.fromkeys(FEATURES, (train_ensemble, 6)), "boosting": (train_boosting, 4)}
 
@@ -60,15 +72,21 @@ def write_covers(arguments) -> None:
         Image.fromarray(cut_photo(path)).save(folder / f"{path.stem}.png")
 
 
+@cache
+def load_costs(checkpoint: str | None) -> Any:
+    """The parameters of learned costs, none without a checkpoint."""
+    if not checkpoint:
+        return None
+    from deepsteg_jax import models
+
+    config = Entry("adaptive_learned").load().model
+    return checkpoints.restore_params(checkpoint, models.build(config), config, "hide")
+
+
 def simulate(payload: float, checkpoint: str | None, cover: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Features and PSNR of a photo after embedding at learned costs, or at HILL's without a checkpoint."""
-    rng, params = np.random.default_rng((SEED, seed)), None
-    if checkpoint:
-        from deepsteg_jax import models
-
-        config = Entry("adaptive_learned").load().model
-        params = checkpoints.restore_params(checkpoint, models.build(config), config, "hide")
-    stego = embed_adaptive(payload, planes_of(cover), rng, params=params)
+    rng = np.random.default_rng((SEED, seed))
+    stego = embed_adaptive(payload, planes_of(cover), rng, params=load_costs(checkpoint))
     return {**extract(stego), "psnr_db": metrics.psnr(cover, np.stack(stego, axis=-1))}
 
 
@@ -92,12 +110,45 @@ def make_features(store: Store, checkpoint: str, paths: list[Path], workers: int
             print(f"{name}: features of {len(covers)} photos", flush=True)
 
 
+def simulate_clip(checkpoint: str, payloads: list[float], number: int, clip: Clip) -> dict[str, dict]:
+    """Features of frames of a clip and of their stegos, by row."""
+    found: dict[str, list[dict]] = {}
+    for i in range(APART // 2, len(clip.planes), APART):
+        beside = clip.planes[i - 1], clip.planes[i + 1]
+        matched = next(embed_planes("lsb", [0.4], clip.planes[i], (SEED, number, i)))
+        for row, planes in (("cover", clip.planes[i]), (FLOOR, matched)):
+            found.setdefault(row, []).append(extract(planes) | {"psnr_db": psnr_of(clip.planes[i], planes)})
+        for title, own in (("adaptive", None), ("adaptive_learned", checkpoint)):
+            for payload in payloads:
+                rng = np.random.default_rng((SEED, number, i))
+                stego = embed_adaptive(payload, clip.planes[i], rng, beside, load_costs(own))
+                about = {"psnr_db": psnr_of(clip.planes[i], stego)}
+                found.setdefault(f"{title} {payload}", []).append(extract(stego) | about)
+    return {row: {key: np.stack([x[key] for x in items]) for key in items[0]} for row, items in found.items()}
+
+
+def psnr_of(cover: list[np.ndarray], stego: list[np.ndarray]) -> float:
+    """PSNR over all samples of planes."""
+    return metrics.psnr(*(np.concatenate([plane.ravel() for plane in planes]) for planes in (cover, stego)))
+
+
 def accuracies(learn: Callable, cover: np.ndarray, stego: np.ndarray, count: int) -> np.ndarray:
-    """Accuracies on halves that took no part in the training, [count]."""
+    """Accuracies on halves that took no part in the training, [count].
+
+    Args:
+        learn: trains a detector.
+        cover: features [n, d], or [clips, frames, d], whose clips are not parted.
+        stego: of the same.
+        count: number of halves.
+    """
+
+    def flat(x):
+        return x.reshape(-1, x.shape[-1])
+
     found = []
     for train, test in islice(halves(len(cover)), count):
-        score, threshold = learn(cover[train], stego[train])
-        found.append(scores.accuracy(score(cover[test]), score(stego[test]), threshold))
+        score, threshold = learn(flat(cover[train]), flat(stego[train]))
+        found.append(scores.accuracy(score(flat(cover[test])), score(flat(stego[test])), threshold))
     return np.array(found)
 
 
@@ -105,28 +156,74 @@ def judge(arguments) -> None:
     """The command `judge`."""
     paths, store = list_photos(arguments.images)[: arguments.count], Store(arguments.workdir / "photos")
     make_features(store, arguments.checkpoint, paths, arguments.workers)
-    rows = []
-    for payload in PAYLOADS:
-        names = "cover", f"adaptive {payload}", f"adaptive_learned {payload}"
-        kept = [{key: x[: len(paths)] for key, x in store.read(name).items()} for name in names]
-        for detector in arguments.detectors:
-            learn, count = DETECTORS[detector]
-            cover, *stegos = (of_detector(detector, row) for row in kept)
-            hill, learned = (accuracies(learn, cover, stego, count) for stego in stegos)
-            row = {"payload": payload, "detector": detector, "less": float(np.mean(hill - learned))}
-            row |= {
-                "less_interval": spread(hill - learned),
-                "psnr_db": [float(x["psnr_db"].mean()) for x in kept[1:]],
-            }
-            for name, found in (("hill", hill), ("learned", learned)):
-                row |= {name: float(found.mean()), f"{name}_interval": spread(found)}
-            rows.append(row)
+    found = judged(arguments, store, "photos", PAYLOADS)
+    if log := [line for line in read_log(arguments.workdir / "game") if "accuracy" in line]:
+        found["curves"] = {name: [line.get(name) for line in log] for name in ("step", *CURVES)}
+        plot(arguments.results / RESULTS.replace("json", "png"), found["curves"])
+    common.write_json(arguments.results / RESULTS, found)
+
+
+def judge_clips(arguments) -> None:
+    """The command `clips`."""
+    store = Store(arguments.workdir / "clips")
+    missing = [payload for payload in arguments.payloads if not store.has(f"adaptive_learned {payload}")]
+    if missing:
+        clips = list(read_clips(arguments.clips))
+        with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as pool:
+            work = partial(simulate_clip, arguments.checkpoint, missing)
+            made = list(pool.map(work, range(len(clips)), clips))
+        for row in made[0]:
+            store.write(row, [clip[row] for clip in made])
+    found = judged(arguments, store, "clips", arguments.payloads)
+    common.write_json(arguments.results / RESULTS, found)
+
+
+def judged(arguments, store: Store, covers: str, payloads: tuple[float, ...]) -> dict:
+    """The results with rows for all detectors that are asked for."""
+    found = common.read_json(arguments.results / RESULTS, {"rows": []})
+    for detector in arguments.detectors:
+        floor = find_floor(detector, store, f"adaptive {payloads[0]}")
+        for payload in payloads:
+            names = "cover", f"adaptive {payload}", f"adaptive_learned {payload}"
+            about = {"covers": covers, "payload": payload, "detector": detector}
+            row = about | compare(detector, *alike(store, names)) | {"floor": floor}
+            others = [other for other in found["rows"] if not about.items() <= other.items()]
+            found["rows"] = sorted([*others, row], key=place)
             print(row, flush=True)
-    log = [line for line in read_log(arguments.workdir / "game") if "accuracy" in line]
-    curves = {name: [line.get(name) for line in log] for name in ("step", *CURVES)}
-    found = {"photos": len(paths), "rows": rows, "curves": curves}
-    common.write_json(arguments.results / "learned_costs.json", found)
-    plot(arguments.results / "learned_costs.png", curves)
+    return found
+
+
+def alike(store: Store, names: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    """Rows of the store, as many photos or clips of the first ones as the last one has."""
+    rows = [store.read(name) for name in names]
+    return [{key: x[: len(rows[-1]["psnr_db"])] for key, x in row.items()} for row in rows]
+
+
+def find_floor(detector: str, store: Store, like: str) -> float | None:
+    """Accuracy on LSB matching in the covers of a row; None where the store has no features of it."""
+    if not store.has(FLOOR):
+        return None
+    learn, count = DETECTORS[detector]
+    features = (of_detector(detector, row) for row in alike(store, ("cover", FLOOR, like))[:2])
+    return float(accuracies(learn, *features, count).mean())
+
+
+def place(row: dict) -> tuple:
+    """The place of a row in the table."""
+    return row["covers"] == "clips", row["payload"], list(DETECTORS).index(row["detector"])
+
+
+def compare(detector: str, cover: dict, *stegos: dict) -> dict:
+    """What a detector finds of stegos at HILL's costs and at learned ones."""
+    learn, count = DETECTORS[detector]
+    features = [of_detector(detector, row) for row in (cover, *stegos)]
+    hill, learned = (accuracies(learn, features[0], stego, count) for stego in features[1:])
+    row = {"count": len(features[0]), "less": float(np.mean(hill - learned))}
+    row["less_interval"] = spread(hill - learned)
+    row["psnr_db"] = [float(x["psnr_db"].mean()) for x in stegos]
+    for name, found in (("hill", hill), ("learned", learned)):
+        row |= {name: float(found.mean()), f"{name}_interval": spread(found)}
+    return row
 
 
 def plot(path: Path, curves: dict[str, list]) -> None:
@@ -144,14 +241,16 @@ def plot(path: Path, curves: dict[str, list]) -> None:
     plt.close(figure)
 
 
-COMMANDS = {"covers": write_covers, "judge": judge}
+COMMANDS = {"covers": write_covers, "judge": judge, "clips": judge_clips}
 
 
 def main() -> None:
     """Runs a command."""
     parser = common.make_parser(__doc__)
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("--images", required=True)
+    parser.add_argument("--images")
+    parser.add_argument("--clips", nargs="+")
+    parser.add_argument("--payloads", nargs="+", type=float, default=CLIP_PAYLOADS, help="of clips")
     parser.add_argument("--checkpoint", default="adaptive_learned")
     parser.add_argument("--count", type=int, default=KEPT, help="photos that judge")
     parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=DETECTORS)

@@ -259,8 +259,8 @@ def train_boosting(covers: np.ndarray, stegos: np.ndarray) -> Trained:
 
 
 def of_detector(detector: str, row: dict[str, np.ndarray]) -> np.ndarray:
-    """The features that a detector takes, [n, d]."""
-    return np.concatenate([row["spam"], row["srm"]], axis=1) if detector == "boosting" else row[detector]
+    """The features that a detector takes, [..., d]."""
+    return np.concatenate([row["spam"], row["srm"]], axis=-1) if detector == "boosting" else row[detector]
 
 
 def judge(detector: str, cover: dict, stego: dict, train: np.ndarray, test: np.ndarray) -> dict:

@@ -118,14 +118,24 @@ def learned_costs(found: dict) -> str:
     """What detectors find of `adaptive` at HILL costs and at learned ones."""
     lines = [
         [
+            f"{row['count']} {row['covers']}",
             f"{row['payload']}",
             DETECTORS[row["detector"]],
             *(f"{100 * row[name]:.1f}" for name in ("hill", "learned")),
             f"{100 * row['less']:+.1f}±{100 * row['less_interval']:.1f}",
+            f"{100 * row['floor']:.0f}" if row.get("floor") else "-",
         ]
         for row in found["rows"]
     ]
-    titles = ["bits per sample", f"{found['photos']} photos", "HILL", "learned", "HILL less learned"]
+    titles = [
+        "covers",
+        "bits per sample",
+        "detector",
+        "HILL",
+        "learned",
+        "HILL less learned",
+        "LSB matching 0.4",
+    ]
     return table(titles, lines)
 
 
