@@ -74,6 +74,7 @@ def test_changes_are_drawn_and_rewarded_by_their_effect():
     np.testing.assert_allclose(slope, effect * change / np.maximum(chance, 1e-30), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_both_players_learn_from_one_pass(game):
     """What one descends, the other climbs; without strength the costs stay."""
     config, model, params = game

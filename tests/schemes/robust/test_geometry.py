@@ -21,6 +21,15 @@ GRID = geometry.make_grid(CARRIERS, KEY)
 UNIFORM_SCALES = geometry._uniform_scales  # replaced in most tests
 
 
+@pytest.fixture(scope="module", autouse=True)
+def optimised():
+    """Searches are soon compiled and take ten times as long without optimisations."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module")
 def stego():
     """Planes of a cover with symbols, those of the grid known."""
@@ -65,7 +74,7 @@ def _cropped(planes, top, bottom, left, right):
     return tuple(plane[:, *some] for plane, some in zip(planes, cut, strict=True))
 
 
-@pytest.mark.parametrize("size", [(144, 240), (240, 398)])
+@pytest.mark.parametrize("size", [(144, 240), pytest.param((240, 398), marks=pytest.mark.slow)])
 def test_a_whole_picture_has_its_size_again(stego, size):
     (found,) = _found(_scaled(stego, *size), GRID)
     assert found.size == SIZE and found.offset == (0, 0)
