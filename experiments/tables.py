@@ -268,11 +268,14 @@ def messenger_sound(rows: dict[str, dict]) -> str:
 
 
 def edits(rows: dict[str, dict]) -> str:
-    """The secret behind each of strangers' edits, mean over covers."""
-    found: dict[str, list[float]] = {}
+    """The secret behind each of strangers' edits, for each cover."""
+    found: dict[str, dict[str, str]] = {}
     for name, row in rows.items():
-        found.setdefault(name.split(", ", 1)[1], []).append(row["secret_psnr_db"])
-    return table(["then x264 CRF 23", "secret dB"], ([at, f"{np.mean(x):.1f}"] for at, x in found.items()))
+        cover, edit = name.split(", ", 1)
+        found.setdefault(edit, {})[Path(cover).stem] = f"{row['secret_psnr_db']:.1f}"
+    covers = list(dict.fromkeys(cover for of_edit in found.values() for cover in of_edit))
+    lines = ([edit, *(of_edit.get(cover, "-") for cover in covers)] for edit, of_edit in found.items())
+    return table(["then x264 CRF 23", *covers], lines)
 
 
 def off_grid(rows: dict[str, dict[str, float]]) -> str:

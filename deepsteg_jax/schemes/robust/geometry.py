@@ -435,15 +435,18 @@ class _Pilots:
     def _sums(self, axis: int, scale: float, offset: float) -> np.ndarray:
         """Return what coefficients of blocks are of an axis's samples, [coefficients, blocks, samples]."""
         length, blocks = self._lines.shape[3 * axis], int(self._blocks[axis])
-        place = np.float32([scale]), np.float32([offset - BLOCK * self._first[axis]])
-        moved = np.asarray(_weights(*place, length, BLOCK * blocks)).reshape(blocks, BLOCK, length)
-        return np.tensordot(self._waves[axis], moved, (1, 1))
+        moved = _weights(scale, offset - BLOCK * self._first[axis], length, BLOCK * blocks)
+        return np.tensordot(self._waves[axis], np.float32(moved).reshape(blocks, BLOCK, length), (1, 1))
 
 
-@partial(jax.jit, static_argnames=("length", "size"))
-def _weights(scale, offset, length, size):
-    """Return the matrix [size, length] by which `_window` resamples one axis."""
-    return jax.image.scale_and_translate(jnp.eye(length), (size, length), (0,), scale, offset, "cubic")
+def _weights(scale: float, offset: float, length: int, size: int) -> np.ndarray:
+    """Return the matrix, float32 [size, length], by which `_window` resamples one axis (Keys 1981)."""
+    at = (np.arange(size, dtype=np.float32) + 0.5 - np.float32(offset)) / np.float32(scale) - 0.5
+    x = np.abs(at[:, None] - np.arange(length, dtype=np.float32)) * min(np.float32(scale), 1)
+    far = np.where(x < 2, ((2.5 - 0.5 * x) * x - 4) * x + 2, 0)
+    weights = np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, far)
+    inside = (at >= -0.5) & (at <= length - 0.5)
+    return weights * (inside / np.where(inside, weights.sum(1), 1))[:, None]
 
 
 def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> Iterator[tuple[np.ndarray, np.ndarray]]:

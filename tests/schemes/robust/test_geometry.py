@@ -129,6 +129,13 @@ def test_whole_samples_and_the_shape_it_had_are_likelier():
     assert len(likely) > 5 and max(likely)[1] == 0.8
 
 
+@pytest.mark.parametrize("scale", [0.7, 1.0, 1.4])
+def test_one_axis_is_resampled_as_pictures_are(scale):
+    offset, unit = np.array([-3.2, 0.0]), np.eye(20, dtype=np.float32)
+    moved = geometry._window(unit, np.float32([scale, 1]), np.float32(offset), (40, 20))
+    np.testing.assert_allclose(geometry._weights(scale, offset[0], 20, 40), moved, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_bars_are_no_part_of_the_picture(stego):
     padded = [
