@@ -97,36 +97,6 @@ def measure_clipped(config: ConfigDict, params: dict, clips: list[np.ndarray]) -
         return measure_model(config, params, clips)
 
 
-def prediction_bound(config: ConfigDict, params: dict, clips: list[np.ndarray]) -> float:
-    """What predicting every DC coefficient from its four true neighbours could bring, in dB, at most.
-
-    The prediction would save log2(rms of DC / rms of its residual) bits for each DC coefficient, taken
-    within each class of cells; spread over all coefficients, a bit is worth 6.02 dB.
-    """
-    quantiser = block_dct.make_quantiser(config.model.modulus)
-    codebook = jnp.asarray(params["hide"]["codebook"])
-
-    @jax.jit
-    def classify(secret):
-        cells = block_dct.classify(codebook, secret, quantiser)
-        return block_dct.from_stripes(cells.pairs), cells.classes
-
-    saved, coefficients = 0.0, 0
-    for clip in clips:
-        group = np.float32(clip[: config.model.frames]) / 255
-        pairs, classes = (np.asarray(x) for x in classify(group))
-        rows, columns = HEIGHT // block_dct.BLOCK, WIDTH // block_dct.BLOCK
-        first, chosen = pairs[0].reshape(rows, columns, 3, -1), classes[0].reshape(rows, columns)
-        dc = first[..., 0]  # [rows, columns, 3], lowest temporal frequency
-        around = sum(np.roll(dc, shift, axis) for shift in (-1, 1) for axis in (0, 1)) / 4
-        for label in np.unique(chosen):
-            cells = chosen == label
-            rms = [np.sqrt(np.mean(x[cells] ** 2, axis=0) + 1e-3) for x in (dc, dc - around)]
-            saved += cells.sum() * np.maximum(np.log2(rms[0] / rms[1]), 0).sum()
-        coefficients += pairs.size
-    return float(6.02 * saved / coefficients)
-
-
 def config_of(name: str, folder: str, steps: int) -> ConfigDict:
     """The default config with the variant's changes."""
     config = ENTRIES["block_dct"].load()
@@ -158,9 +128,6 @@ def rows_of(name: str, arguments, clips: list[np.ndarray]) -> dict[str, dict]:
     rows["saturated samples clipped, not moved to the next valid value"] = row(config, clipped)
     config.model.modulus = 2
     rows["D = 2, trained at D = 3"] = row(config, measure_model(config, params, clips))
-    config.model.modulus = 3
-    bound = prediction_bound(config, params, clips)
-    rows["prediction of DC, upper bound"] = {"gain_bound_db": bound, "modulus": 3}
     return rows
 
 

@@ -208,21 +208,24 @@ VARIANTS = {
 
 
 def ablation(rows: dict[str, dict]) -> str:
-    """Mean dB of the variants, the spread over seeds, the most that predicting DC could bring."""
+    """Mean dB of the variants, and the spread over seeds."""
     means = {
         name: [np.mean(figures[f"{side}_psnr_db"]) for side in ("stego", "secret")]
         for name, figures in rows.items()
-        if "gain_bound_db" not in figures
     }
     shown = {name: title for name, title in VARIANTS.items() if name in means}
     lines = ([title, *(f"{x:.2f}" for x in means[name])] for name, title in shown.items())
-    notes = []
-    if all(name in means for name in SEEDS):
-        seeds = [means[name][1] for name in SEEDS]
-        notes.append(f"Spread of the secret over {len(SEEDS)} seeds: {max(seeds) - min(seeds):.3f} dB.")
-    bounds = (figures["gain_bound_db"] for figures in rows.values() if "gain_bound_db" in figures)
-    notes += [f"Predicting DC could bring {bound:.2f} dB at most." for bound in bounds]
-    return "\n\n".join([table(["variant", "stego dB", "secret dB"], lines), *filter(None, [" ".join(notes)])])
+    found = table(["variant", "stego dB", "secret dB"], lines)
+    if not all(name in means for name in SEEDS):
+        return found
+    seeds = [means[name][1] for name in SEEDS]
+    return f"{found}\n\nSpread of the secret over {len(SEEDS)} seeds: {max(seeds) - min(seeds):.3f} dB."
+
+
+def coding_ideas(found: dict[str, list[float]]) -> str:
+    """Mean dB that each idea would bring, and the most for a clip."""
+    lines = ([idea, f"{np.mean(dbs):+.2f}", f"{max(dbs):+.2f}"] for idea, dbs in found.items())
+    return table(["idea", "secret dB", "best clip"], lines)
 
 
 # --- side information: experiments.side_information ----------------------------------------------
@@ -469,6 +472,7 @@ TABLES = {
     "visibility unseen": Table("visibility_left_out", visibility),
     "linking": Table("linking", linking),
     "ablation": Table("ablation", ablation),
+    "coding ideas": Table("coding_ideas", coding_ideas),
     "side information": Table("side_information", side_information),
     "secret sound": Table("secret_sound", secret_sound),
     "messenger sound": Table("messenger_sound", messenger_sound),
