@@ -40,6 +40,17 @@ def map_stripes(function: Callable, stripes: Any) -> Any:
     return jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], stripes)))
 
 
+def map_parts(function: Callable, *cells: jax.Array) -> Any:
+    """Apply a function of cells [n, ...] to some of them at a time, one part after the other.
+
+    XLA keeps what a loop makes; else it would compute it anew wherever it is used, element by element.
+    """
+    parts = divisor(len(cells[0]), 8)
+    split = tuple(x.reshape(parts, -1, *x.shape[1:]) for x in cells)
+    made = map_stripes(lambda part: function(*part), split)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), made)
+
+
 def map_batch(function: Callable, *batch: jax.Array) -> Any:
     """Apply a function to all examples at once, as `jax.vmap`; one alone is spared batched gathers."""
     if len(batch[0]) > 1:

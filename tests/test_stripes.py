@@ -65,3 +65,18 @@ def test_networks_in_tiles_are_the_whole(settings, monkeypatch):
     monkeypatch.setattr(module, "TILE", 9)
     for at_once, tiled in zip(whole, both(), strict=True):
         np.testing.assert_allclose(tiled, at_once, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("count", "parts"), [(16, 8), (15, 5), (7, 7), (11, 1)])
+def test_cells_are_worked_on_in_parts(count, parts):
+    cells, factors = np.arange(2 * count).reshape(count, 2), np.arange(count)
+    seen = []
+
+    def work(cells, factors):
+        seen.append(len(cells))
+        return cells * factors[:, None], factors
+
+    products, back = stripes.map_parts(work, cells, factors)
+    np.testing.assert_array_equal(products, cells * factors[:, None])
+    np.testing.assert_array_equal(back, factors)
+    assert set(seen) == {count // parts}

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float, Float32, Int, Int8
+from jaxtyping import Float, Float32, Int, Int8, Int32
 
 from deepsteg_jax.dct import pad_to_blocks
 from deepsteg_jax.errors import UserError
@@ -51,7 +51,6 @@ from deepsteg_jax.models.cells import (
 )
 from deepsteg_jax.models.lanes import (
     Kinds,
-    Layout,
     from_lanes,
     kinds_at,
     lay_out,
@@ -73,7 +72,7 @@ from deepsteg_jax.models.quantiser import (
     to_symbols,
 )
 from deepsteg_jax.shapes import Array, Batch, Group, Index
-from deepsteg_jax.stripes import divisor, from_stripes, map_batch, map_stripes, to_stripes
+from deepsteg_jax.stripes import divisor, from_stripes, map_batch, map_parts, map_stripes, to_stripes
 
 LEVEL_CODE_BITS = 12  # of the digits for it: most of their values cannot be, which shows a wrong key
 LEVEL_COPIES = 3
@@ -152,38 +151,29 @@ class Quantised(NamedTuple):
     """Indices of coefficients in two parts."""
 
     symbols: Array  # int8 [n, 192]: the higher part, ZERO is 0
-    plain: Array  # int32 [n, 192]: the lower part, below D to the number of plain digits
-
-
-def _of_coefficients(table: np.ndarray, layout: Layout, kinds: Kinds) -> Array:
-    """Return the entries of one of the quantiser's tables, [n, 192]."""
-    return rows_of(jnp.repeat(look_up(table, kinds.indices), 2, axis=1), layout.kinds)
+    plain: Array  # [n, 192]: the lower part, below D to the number of plain digits
 
 
 def quantise(
-    coefficients: Float[Array, "n 192"], layout: Layout, kinds: Kinds, level: Index, quantiser: Quantiser
+    coefficients: Float[Array, "n 192"], of_cells: Int32[Array, " n"], kinds: Kinds, level: Index
 ) -> Quantised:
-    """Quantise coefficients with a dead zone."""
+    """Quantise coefficients of cells of some kinds with a dead zone."""
+    scales, reach = (rows_of(table, of_cells) for table in (kinds.scales, kinds.reach))
     magnitudes = jnp.floor(jnp.abs(coefficients) / step(level) + ROUNDING)
-    scales = _of_coefficients(quantiser.scales, layout, kinds).astype(jnp.float32)
     index = jnp.where(coefficients < 0, -magnitudes, magnitudes) + jnp.floor(scales / 2)
     high = jnp.floor((index + 0.5) / scales)  # exact, since index is far below 2^21
-    reach = _of_coefficients(quantiser.reach, layout, kinds)
     symbols = to_symbols(high.astype(jnp.int32), reach).astype(jnp.int8)
     return Quantised(symbols, (index - high * scales).astype(jnp.int32))
 
 
 def dequantise(
-    quantised: Quantised, layout: Layout, kinds: Kinds, level: Index, quantiser: Quantiser
+    quantised: Quantised, of_cells: Int32[Array, " n"], kinds: Kinds, level: Index
 ) -> Float[Array, "n 192"]:
     """Return the centroids of quantised coefficients in grey levels."""
-    reach, scales, shift = (
-        _of_coefficients(table, layout, kinds)
-        for table in (quantiser.reach, quantiser.scales, quantiser.shifts)
-    )
+    scales, reach, shifts = (rows_of(table, of_cells) for table in (kinds.scales, kinds.reach, kinds.shifts))
     high = from_symbols(quantised.symbols.astype(jnp.int32), reach)
     index = high * scales + quantised.plain - jnp.floor(scales / 2)
-    return jnp.sign(index) * (jnp.abs(index) + shift) * step(level)
+    return jnp.sign(index) * (jnp.abs(index) + shifts) * step(level)
 
 
 class Cells(NamedTuple):
@@ -224,7 +214,8 @@ def _write_stripe(written: Written, stripe, kinds: Kinds, level, lanes: int, qua
     """Encode the cells of a stripe behind those before it; return (`Written`, where each lane starts)."""
     pairs, classes = stripe
     coder, layout = quantiser.coder, lay_out(kinds, classes, lanes, quantiser)
-    found = quantise(pairs.reshape(-1, 2 * PAIRS), layout, kinds, level, quantiser)
+    cells = pairs.reshape(-1, 2 * PAIRS), layout.kinds
+    found = map_parts(lambda *part: quantise(*part, kinds, level), *cells)
     rows = rows_of(look_up(quantiser.rows, kinds.indices), layout.kinds)
     coded = rans.encode(to_lanes(rows, lanes), to_lanes(found.symbols, lanes, ZERO), coder)
     sizes = layout.plain_words + rans.STATE_WORDS + coded.sizes
@@ -331,9 +322,9 @@ def _decoder(codebook, digits, shape, quantiser: Quantiser):
         )
         n = len(rows)
         places = plain_places(layout, kinds, starts, coder.digits)
-        scales = _of_coefficients(quantiser.scales, layout, kinds)
-        found = Quantised(from_lanes(symbols, n, 2 * PAIRS), read_plain(pool, scales, places, quantiser))
-        coefficients = dequantise(found, layout, kinds, level, quantiser)
+        plain = read_plain(pool, rows_of(kinds.scales, layout.kinds), places, quantiser)
+        found = Quantised(from_lanes(symbols, n, 2 * PAIRS), plain)
+        coefficients = dequantise(found, layout.kinds, kinds, level)
         errors = rows_of(look_up(quantiser.rms, kinds.indices), layout.kinds) * step(level)
         grid = sizes.t, sizes.deep, sizes.columns
         spoilt = jnp.repeat(~whole, -(-n // sizes.lanes))[:n].reshape(grid)

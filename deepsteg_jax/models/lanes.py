@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int8, Int32
+from jaxtyping import Float, Int8, Int32
 
 from deepsteg_jax.models.cells import PAIRS, excess_indices
 from deepsteg_jax.models.quantiser import Quantiser, look_up
 from deepsteg_jax.shapes import Array, Index
-from deepsteg_jax.stripes import map_stripes
+from deepsteg_jax.stripes import map_parts, map_stripes
 
 COUNT_BITS = 5  # of the number of digits of a number
 
@@ -30,21 +30,27 @@ def from_lanes(lanes: Array, cells: int, count: int) -> Array:
 
 
 class Kinds(NamedTuple):
-    """What all classes of all temporal frequencies have at one water level."""
+    """What all classes of all temporal frequencies have at one water level, for pairs and coefficients."""
 
     indices: Array  # int32 [t * k, 96]: in the quantiser's tables
     plain: Array  # int32 [t * k, 192]: plain digits of a coefficient
     before: Array  # int32 [t * k, 192]: those before them in the cell
-    sizes: Array  # int32 [t * k]: those of a cell
+    scales: Array  # float32 [t * k, 192]: D to their number
+    reach: Array  # int32 [t * k, 192], of the quantiser
+    shifts: Array  # float32 [t * k, 192], likewise
+    sizes: Array  # int32 [t * k]: plain digits of a cell
 
 
 def kinds_at(scales: Int32[Array, "t k 96"], level: Index, quantiser: Quantiser) -> Kinds:
     """Return the kinds at a water level; `scales` are from `integer_scales`."""
     indices = excess_indices(scales, level).reshape(-1, PAIRS)
-    plain = look_up(quantiser.plain, indices)
-    ends = jnp.cumsum(2 * plain, axis=1)
-    before = ends[..., None] - plain[..., None] * np.array([1, 2])  # the second of a pair comes first
-    return Kinds(indices, jnp.repeat(plain, 2, axis=1), before.reshape(len(plain), -1), ends[:, -1])
+    plain, scales, reach, shifts = (
+        jnp.repeat(look_up(table, indices), 2, axis=1)
+        for table in (quantiser.plain, quantiser.scales.astype(np.float32), quantiser.reach, quantiser.shifts)
+    )
+    ends = jnp.cumsum(plain, axis=1)
+    before = ends - 2 * plain * (np.arange(2 * PAIRS) % 2)  # the second of a pair comes first
+    return Kinds(indices, plain, before, scales, reach, shifts, ends[:, -1])
 
 
 def rows_of(table: Array, rows: Int32[Array, " n"]) -> Array:
@@ -76,7 +82,7 @@ def plain_places(
     """Return the index of the first plain digit of each coefficient, if it has one."""
     n = len(layout.kinds)
     of_cells = jnp.repeat(starts * word_digits, -(-n // len(starts)))[:n] + layout.before
-    return of_cells[:, None] + rows_of(kinds.before, layout.kinds)
+    return map_parts(lambda at, of: at[:, None] + rows_of(kinds.before, of), of_cells, layout.kinds)
 
 
 def mark(marks: Int32[Array, " size"], places: Array, values: Array, counts: Array) -> Int32[Array, " size"]:
@@ -117,16 +123,16 @@ def write_marked(marks: Int32[Array, " size"], used: Index, quantiser: Quantiser
 
 def read_plain(
     digits: Int8[Array, " size"],
-    scales: Int32[Array, "n 192"],
+    scales: Float[Array, "n 192"],
     places: Int32[Array, "n 192"],
     quantiser: Quantiser,
-) -> Int32[Array, "n 192"]:
+) -> Float[Array, "n 192"]:
     """Return the numbers below `scales` that were marked; garbage in, garbage out, no error."""
     runs = digits.astype(jnp.int32)
     for shift in _shifts(int(quantiser.plain.max())):  # each turn, runs of twice as many digits
         runs += jnp.pad(runs[shift:], (0, shift)) * quantiser.modulus**shift
-    found = runs.at[places].get(mode="clip", wrap_negative_indices=False)
-    return found % scales
+    found = runs.at[places].get(mode="clip", wrap_negative_indices=False).astype(jnp.float32)
+    return found - jnp.floor((found + 0.5) / scales) * scales  # exact, since runs are below 2^23
 
 
 def _shifts(digits: int) -> list[int]:

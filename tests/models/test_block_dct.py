@@ -165,11 +165,10 @@ def test_quantised_coefficients_come_back(modulus):
     count = len(q.rows)
     scales = jnp.tile(jnp.arange(count)[:, None] + quantiser.LOWEST + 8, (1, 96))[None]
     kinds = lanes.kinds_at(scales, 64, q)  # a step of 2 grey levels
-    layout = lanes.lay_out(kinds, jnp.arange(count)[None], 1, q)
     widths = 2.0 ** ((np.arange(count) - 32) / 8)
     coefficients = np.random.default_rng(0).laplace(size=(count, 192)) * widths[:, None] * 3
-    found = block_dct.quantise(jnp.asarray(coefficients, jnp.float32), layout, kinds, 64, q)
-    back = np.asarray(block_dct.dequantise(found, layout, kinds, 64, q))
+    found = block_dct.quantise(jnp.asarray(coefficients, jnp.float32), jnp.arange(count), kinds, 64)
+    back = np.asarray(block_dct.dequantise(found, jnp.arange(count), kinds, 64))
     reach = ((q.reach - 1) * q.scales * 2.0)[:, None]
     error = np.abs(back - coefficients)
     assert np.all(error[np.abs(coefficients) < reach] < 2)

@@ -39,7 +39,7 @@ def test_plain_digits_come_back(modulus):
     marks = lanes.mark(empty, places, jnp.asarray(values), jnp.asarray(counts))
     digits = lanes.write_marked(marks, len(expected) - 3, q)
     np.testing.assert_array_equal(digits, expected)
-    back = lanes.read_plain(digits, jnp.asarray(modulus**counts), places, q)
+    back = lanes.read_plain(digits, kinds.scales[layout.kinds], places, q)
     np.testing.assert_array_equal(back, values)
 
 
