@@ -49,7 +49,7 @@ _SLOT_SECONDS = 0.6  # for each further slot, as a share of those of the first
 _STEGO_BYTES_PER_PIXEL = 1.1  # FFV1 with noise in its low bits
 # Memory: of a process that compiles; of a pixel of an image; of a pixel of a video in files and queues,
 # and for every frame in one call of the compiled graph. To reveal, the share of these of a pixel.
-_BYTES, _STILL_BYTES, _STREAM_BYTES, _CALL_BYTES, _REVEALING = 600e6, 60, 210, 60, 0.65
+_BYTES, _STILL_BYTES, _STREAM_BYTES, _CALL_BYTES, _REVEALING = 600e6, 60, 210, 40, 0.65
 
 
 class PixelScheme(Scheme):
