@@ -32,6 +32,7 @@ SHIPPED = (
     "robust_image",
     "prep_hide_reveal",
     "prep_hide_reveal_small",
+    "invertible",
 )
 """The names of the shipped checkpoints."""
 

@@ -139,7 +139,7 @@ class Shipped:
         if media.has_planes(info.pixel_format) and not info.is_image:
             return ["adaptive", *surviving]  # which work in planes; two frames tell the first one
         exactly = ["image", "video", "adaptive"] if info.is_image else ["video", "image", "adaptive"]
-        exactly += ["prep_hide_reveal_small", "prep_hide_reveal"] if exact else []
+        exactly += ["prep_hide_reveal_small", "prep_hide_reveal", "invertible"] if exact else []
         return exactly + surviving if exact else surviving + exactly
 
 

@@ -31,5 +31,5 @@ ENTRIES = {
     "prep_hide_reveal": Entry("prep_hide_reveal"),
     "prep_hide_reveal_small": Entry("prep_hide_reveal", "small"),
     "invertible": Entry("invertible"),
-    "invertible_swap": Entry("invertible", "swap"),
+    "invertible_identity": Entry("invertible", "identity"),
 }

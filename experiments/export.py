@@ -45,7 +45,7 @@ EXPORTED = {
     "block_dct": Exported(ENTRIES["block_dct"], True, formats="stablehlo"),
     "block_dct_image": Exported(ENTRIES["block_dct_image"], True, formats="stablehlo"),
     "robust": Exported(Entry("robust"), True),
-    "invertible": Exported(ENTRIES["invertible"], False, True),
+    "invertible": Exported(ENTRIES["invertible"], True, formats="stablehlo"),
     "prep_hide_reveal": Exported(ENTRIES["prep_hide_reveal"], True, True),
     "prep_hide_reveal_small": Exported(ENTRIES["prep_hide_reveal_small"], True, True),
 }

@@ -28,7 +28,7 @@ from experiments.scaling import make_step, pictures
 CASES = {
     "block_dct": Entry("video"),
     "invertible": Entry("invertible"),
-    "invertible:swap": Entry("invertible", "swap"),
+    "invertible:identity": Entry("invertible", "identity"),
     "prep_hide_reveal": Entry("prep_hide_reveal"),
     "prep_hide_reveal:delta": Entry("prep_hide_reveal", "delta"),
     "prep_hide_reveal:small": Entry("prep_hide_reveal", "small"),

@@ -46,7 +46,7 @@ ENTRIES = {
     "block_dct, 2 layers": Entry("video", overrides={"model.depth": 2}),
     "block_dct, images": Entry("image"),
     "invertible": Entry("invertible"),
-    "invertible:swap": Entry("invertible", "swap"),
+    "invertible:identity": Entry("invertible", "identity"),
     "prep_hide_reveal": Entry("prep_hide_reveal"),
 }
 SIZES = {"224x224": (224, 224), "448x256": (256, 448), "1920x1080": (1080, 1920), "3840x2160": (2160, 3840)}
@@ -55,8 +55,7 @@ SIZES = {"224x224": (224, 224), "448x256": (256, 448), "1920x1080": (1080, 1920)
 DEVICE_CASES = {
     "block_dct": ("block_dct", 8, 128),
     "invertible": ("invertible", 8, 64),
-    "invertible:swap": ("invertible:swap", 8, 64),
-    "invertible:swap, larger batch": ("invertible:swap", 32, 64),
+    "invertible:identity": ("invertible:identity", 8, 64),
     "prep_hide_reveal": ("prep_hide_reveal", 8, 32),
 }
 TIMED_STEPS = 8
@@ -233,7 +232,7 @@ def measure_saving(found: dict, save: Callable, clips: Path) -> None:
         found["run"]["seconds per step"] = seconds
         found["saves"] = {
             name: time_saves(name, Path(folder) / str(i))
-            for i, name in enumerate(("block_dct", "invertible:swap", "prep_hide_reveal"))
+            for i, name in enumerate(("block_dct", "invertible", "prep_hide_reveal"))
         }
     save()
 

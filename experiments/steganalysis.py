@@ -83,7 +83,7 @@ def families(trained: Path | None) -> list[Family]:
         Family("block_dct_image", {"block_dct D=3": 3}),
         Family("block_dct_image", {f"block_dct D={modulus}": modulus for modulus in (2, 4, 5)}, 200),
     ]
-    for name, photos in (("invertible", 200), ("prep_hide_reveal", 40)):
+    for name, photos in (("invertible_identity", 200), ("prep_hide_reveal", 40)):
         if trained and (trained / name / "checkpoints").is_dir():
             found.append(Family(name, {name: 0}, photos))
     return found

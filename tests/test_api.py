@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import deepsteg_jax
-from configs import adaptive, prep_hide_reveal, robust
+from configs import adaptive, invertible, prep_hide_reveal, robust
 from configs.video import get_config
 from deepsteg_jax import api, commands, keys, loading, media, metrics, models, pipeline
 from deepsteg_jax.errors import UserError
@@ -225,11 +225,12 @@ def test_learned_costs_are_the_sender_s_choice(files):
     assert made.config.checkpoint == "adaptive_learned" and made.params["Conv_3"]["kernel"].any()
 
 
-def test_the_original_networks_are_named_to_hide_and_found(tmp_path):
+@pytest.mark.parametrize("name", ["prep_hide_reveal_small", "invertible"])
+def test_networks_are_named_to_hide_and_found(tmp_path, name):
     """Of this size metadata takes 1 dB of the stego, and edges of shuffled blocks as much of the secret."""
     cover, secret = (smooth(1, 64, 64, seed) for seed in (1, 2))
     paths = [save(tmp_path / name, frames) for name, frames in (("c.png", cover), ("s.png", secret))]
-    api.hide_file(*paths, tmp_path / "stego.png", KEY, scheme="prep_hide_reveal_small")
+    api.hide_file(*paths, tmp_path / "stego.png", KEY, scheme=name)
     api.reveal_file(tmp_path / "stego.png", tmp_path / "revealed.png", KEY)
     stego, revealed = (read_stack(tmp_path / name) for name in ("stego.png", "revealed.png"))
     assert metrics.psnr(cover[0], stego[0]) > 33
@@ -262,7 +263,7 @@ def test_which_schemes_may_have_hidden():
     shipped = loading.Shipped()
     for exact in (True, False):
         assert shipped.for_stego(planes, exact) == ["adaptive", "robust"]
-    networks = ["prep_hide_reveal_small", "prep_hide_reveal"]
+    networks = ["prep_hide_reveal_small", "prep_hide_reveal", "invertible"]
     assert shipped.for_stego(in_rgb, True) == ["video", "image", "adaptive", *networks, "robust"]
     assert shipped.for_stego(in_rgb, False) == ["robust", "video", "image", "adaptive"]
     assert shipped.for_stego(in_rgb._replace(is_image=True), False)[0] == "robust_image"
@@ -320,9 +321,11 @@ def test_every_shipped_checkpoint_has_a_name_and_its_config():
     assert all(loading.config_of(name).checkpoint == name for name in shipped)
 
 
-@pytest.mark.parametrize("variant", ["", "small"])
-def test_the_shipped_networks_are_those_of_the_config(variant):
-    config = prep_hide_reveal.get_config(variant)
+@pytest.mark.parametrize(
+    ("module", "variant"), [(prep_hide_reveal, ""), (prep_hide_reveal, "small"), (invertible, "")]
+)
+def test_the_shipped_networks_are_those_of_the_config(module, variant):
+    config = module.get_config(variant)
     shipped = loading.config_of(config.checkpoint)
     for section in ("model", "shuffle"):
         assert json.dumps(shipped[section].to_dict()) == json.dumps(config[section].to_dict())

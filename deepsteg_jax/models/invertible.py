@@ -1,6 +1,7 @@
-"""`invertible`: affine couplings between cover and secret, run backwards to reveal.
+"""`invertible`: couplings between cover and secret, run backwards to reveal.
 
-After HiNet (Jing et al., ICCV 2021, equations 1-4): both pictures become Haar coefficients; couplings
+After HiNet (Jing et al., ICCV 2021, equations 1-4). With `start = "identity"` both pictures become Haar
+coefficients; couplings
 
     x1' = x1 + phi(x2),    x2' = x2 * exp(alpha(rho(x1'))) + eta(x1')
 
@@ -10,9 +11,8 @@ colours; zero, the mean of HiNet's random fill, instead of a random draw; and sm
 for a small training budget. The channel rounds to 8 bits in training (configs/invertible.py), which
 HiNet's own code does not.
 
-`start = "swap"` begins at the linear scheme instead of at the identity: the half of the cover's
-coefficients that carries the least energy makes room for the half of the secret's that carries the most,
-with gains that split the power as sqrt(variance), the optimum for a white error.
+With `start = "modulo"` the couplings between cover and secret are fixed and hide by remainders, and what is
+learned are couplings inside the secret: see `remainders`.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsteg_jax.dct import diagonal_frequencies, from_blocks, pad_to_blocks, to_blocks
+from deepsteg_jax.dct import from_blocks, pad_to_blocks, to_blocks
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.models import remainders
 from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
 from deepsteg_jax.stripes import map_tiles
 
 TILE = 256  # blocks of a side that are worked on at once
 CLAMP = 2.0  # bound of log scales, as in HiNet
-SWAP_POWER = 2e-4  # mean power of the hidden coefficients, [0, 1] pixels squared
 
 
 class Network(nn.Module):
@@ -104,84 +104,106 @@ class Couplings(nn.Module):
         return x1, x2
 
 
-def swap_plan(block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the coefficients to swap by a power-law spectrum of photographs.
-
-    Returns:
-        (order, gains): the coefficients of a block by falling energy, int [c], and the gain of each of the
-        first c/2, float32 [c/2].
-    """
-    frequency = np.tile(np.log2(1 + diagonal_frequencies(block)), 3)
-    chroma = np.repeat([0.0, 1.5, 2.0], block * block)
-    log_deviation = np.log2(block / 4) - 1.2 * frequency - chroma
-    order = np.argsort(-log_deviation, kind="stable")
-    kept = log_deviation[order[: len(order) // 2]]
-    # Power a^2 v proportional to sqrt(v), in all SWAP_POWER for every coefficient of the block.
-    share = np.exp2(kept) / np.exp2(kept).sum() * SWAP_POWER * len(order)
-    return order, np.sqrt(share / np.exp2(2 * kept)).astype(np.float32)
-
-
-def _swap(x1, x2, order, gains):
-    """Apply the linear scheme: (cover, secret) -> (stego, lost part)."""
-    high, low = np.split(order, 2)
-    stego = x1.at[..., low].set(x2[..., high] * gains)
-    return stego, jnp.concatenate([x1[..., low], x2[..., low]], axis=-1)
-
-
-def _swap_back(x1, lost, order, gains):
-    """Invert `_swap`."""
-    high, low = np.split(order, 2)
-    cover_low, secret_low = jnp.split(lost, 2, axis=-1)
-    x2 = jnp.zeros_like(x1).at[..., high].set(x1[..., low] / gains).at[..., low].set(secret_low)
-    return x1.at[..., low].set(cover_low), x2
-
-
 def build(config) -> Model:
-    """Build the model of `config`: block, start, couplings, features, depth, dtype, remat; frame by frame.
+    """Build the model of `config`: start, block, couplings, features, depth, dtype, remat; frame by frame.
+
+    The start modulo takes `modulus`, its D, besides.
 
     Raises:
-        UserError: `start` is unknown.
+        UserError: `start` is unknown, or D is out of range.
     """
-    if config.start not in ("identity", "swap"):
-        raise UserError(f"config.model.start must be identity or swap, not {config.start!r}")
-    channels = 3 * config.block**2
+    starts = {"identity": _build_couplings, "modulo": _build_remainders}
+    if config.start not in starts:
+        raise UserError(f"config.model.start must be identity or modulo, not {config.start!r}")
+    return starts[config.start](config)
+
+
+def _frames(video: jax.Array, block: int) -> jax.Array:
+    return pad_to_blocks(video.reshape(-1, *video.shape[-3:]), block)
+
+
+def _video(frames: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Invert `_frames`."""
+    return frames[:, : shape[-3], : shape[-2]].reshape(shape)
+
+
+def _tie(params):
+    copies = jax.tree.map(lambda x: jnp.array(x, copy=True), params["hide"])
+    return {"hide": params["hide"], "reveal": copies}
+
+
+def _build_couplings(config) -> Model:
+    """Build learned couplings between cover and secret."""
+    block, channels = config.block, 3 * config.block**2
     coupling = rematerialise(Coupling, config, ("__call__", "inverse"))
     make = partial(coupling, config.features, config.depth, channels, compute_dtype(config))
     network = Couplings(config.couplings, make)
-    swaps = config.start == "swap"
-    plan, reach = swap_plan(config.block), 2 * config.couplings * (config.depth + 1)
+    reach = 2 * config.couplings * (config.depth + 1)
 
     def analyse(video):
-        frames = video.reshape(-1, *video.shape[-3:])
-        return to_blocks(pad_to_blocks(frames - 0.5, config.block), config.block)
+        return to_blocks(_frames(video - 0.5, block), block)
 
     def synthesise(coefficients, shape):
-        frames = from_blocks(coefficients, config.block) + 0.5
-        return frames[:, : shape[-3], : shape[-2]].reshape(shape)
+        return _video(from_blocks(coefficients, block) + 0.5, shape)
 
     def init(key):
         grid = jnp.zeros((1, 2, 2, channels))
-        return tie({"hide": network.init(key, grid, grid)["params"], "reveal": {}})
+        return _tie({"hide": network.init(key, grid, grid)["params"], "reveal": {}})
 
     def hide(params, cover, secret):
-        x1, x2 = analyse(cover), analyse(secret)
-        if swaps:
-            x1, x2 = _swap(x1, x2, *plan)
-
         def one(x1, x2):
             return network.apply({"params": params}, x1, x2)[0]
 
-        return synthesise(map_tiles(one, TILE, reach, x1, x2), cover.shape)
+        return synthesise(map_tiles(one, TILE, reach, analyse(cover), analyse(secret)), cover.shape)
 
     def reveal(params, stego):
         def one(x1):
-            x1, x2 = network.apply({"params": params}, x1, jnp.zeros_like(x1), method="inverse")
-            return _swap_back(x1, x2, *plan)[1] if swaps else x2
+            return network.apply({"params": params}, x1, jnp.zeros_like(x1), method="inverse")[1]
 
         return synthesise(map_tiles(one, TILE, reach, analyse(stego)), stego.shape)
 
-    def tie(params):
-        copies = jax.tree.map(lambda x: jnp.array(x, copy=True), params["hide"])
-        return {"hide": params["hide"], "reveal": copies}
+    return Model(init, hide, reveal, tie=_tie)
 
-    return Model(init, hide, reveal, tie=tie)
+
+def _build_remainders(config) -> Model:
+    """Build fixed couplings between cover and secret, and learned ones inside the secret."""
+    block, modulus = config.block, config.modulus
+    plan, cells = remainders.make_plan(block, modulus), remainders.make_cells(block, modulus)
+    module = rematerialise(remainders.Numbers, config, ("__call__", "inverse"))
+    network = module(block, modulus, config.couplings, config.features, config.depth, compute_dtype(config))
+    back = np.argsort(plan.order)
+
+    def sides(shape):
+        """Side of the square that a frame's end leaves of each block, [1, rows, columns, 1]."""
+        rows, columns = (np.minimum(n - np.arange(0, n, block), block) for n in shape[-3:-1])
+        return jnp.asarray(np.minimum.outer(rows, columns))[None, ..., None]
+
+    def samples(video):
+        return remainders.to_samples(jnp.round(255 * _frames(video, block)), block)
+
+    def init(key):
+        grid = jnp.zeros((1, 1, 1, len(back)))
+        return _tie({"hide": network.init(key, grid, grid + 1, method="inverse")["params"], "reveal": {}})
+
+    def hide(params, cover, secret):
+        def one(x1, x2, sides):
+            x2 = x2[..., plan.order] / plan.deviation
+            numbers = network.apply({"params": params}, x2, jnp.asarray(cells)[sides[..., 0]])
+            x1 = jnp.clip(x1, modulus // 2, 255 - modulus // 2)  # the nearest value with a remainder is 8-bit
+            return remainders.embed(x1, numbers, block, modulus)[0]
+
+        coefficients = to_blocks(_frames(secret - 0.5, block), block)
+        stego = map_tiles(one, TILE, 0, samples(cover), coefficients, sides(cover.shape))
+        return _video(remainders.from_samples(stego, block) / 255, cover.shape)
+
+    def reveal(params, stego):
+        def one(x1, sides):
+            _, numbers = remainders.extract(x1, jnp.zeros_like(x1), block, modulus)
+            arguments = numbers, jnp.asarray(cells)[sides[..., 0]]
+            x2 = network.apply({"params": params}, *arguments, method="inverse")
+            return (x2 * plan.deviation)[..., back]
+
+        coefficients = map_tiles(one, TILE, 0, samples(stego), sides(stego.shape))
+        return _video(from_blocks(coefficients, block) + 0.5, stego.shape)
+
+    return Model(init, hide, reveal, tie=_tie, modulus=modulus)

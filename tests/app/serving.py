@@ -22,7 +22,7 @@ from tests.helpers import PlainScheme, PlaneScheme
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = float(os.environ.get("PATIENCE_S", 120))  # before a test gives up
 SHIPPED = ("video", "image", "adaptive", "adaptive_jpeg", "adaptive_learned", "robust", "robust_image")
-SHIPPED += ("prep_hide_reveal", "prep_hide_reveal_small")
+SHIPPED += ("prep_hide_reveal", "prep_hide_reveal_small", "invertible")
 KEY = "hunter2 is Not a good one"
 
 

@@ -39,8 +39,6 @@ def fits(monkeypatch):
     ],
 )
 def test_the_config_of_the_command_line_takes_the_place_of_its_kind(fits, config, kind):
-    if config.model.name == "invertible":
-        config.checkpoint = "image"
     schemes = Schemes(config)
     assert schemes.scheme(kind).config is config
     other = "image" if kind == "video" else "video"

@@ -15,6 +15,7 @@ from deepsteg_jax.app.jobs import CANCELLED, DONE, FAILED, Job  # noqa: E402
 from deepsteg_jax.errors import PartialError, UserError  # noqa: E402
 
 KEY = bytes(range(32))  # quicker than a passphrase
+NETWORKS = ("prep_hide_reveal_small", "prep_hide_reveal", "invertible")
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_reveal_finds_the_scheme(folder, schemes, probed, stego, monkeypatch):
     stages = []
     monkeypatch.setattr(Job, "stage", lambda job, name, total=None: stages.append(name))
     revealed = ran(work.reveal, folder, schemes, stego, KEY)
-    assert probed == ["video", "image", "adaptive", "prep_hide_reveal_small", "prep_hide_reveal", "robust"]
+    assert probed == ["video", "image", "adaptive", *NETWORKS, "robust"]
     assert stages[:4] == ["Revealing", *["Looking further"] * 3]
     assert revealed.revealed.name == "stego revealed.mkv"
     assert revealed.watched.suffix == ".mp4" and revealed.report.frames == 8
@@ -127,7 +128,7 @@ def test_nothing_to_reveal_leaves_nothing(folder, schemes, probed, stego):
     before = sorted(stego.path.parent.parent.iterdir())
     with pytest.raises(UserError, match="no hidden video"):
         ran(work.reveal, folder, schemes, stego, bytes(32))
-    assert probed == ["video", "image", "adaptive", "prep_hide_reveal_small", "prep_hide_reveal", "robust"]
+    assert probed == ["video", "image", "adaptive", *NETWORKS, "robust"]
     assert sorted(stego.path.parent.parent.iterdir()) == before
 
 

@@ -15,15 +15,15 @@ from deepsteg_jax.models import invertible
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles fast
 
 
-def build(start="identity", block=2, features=3):
-    settings = {"start": start, "block": block, "couplings": 2, "features": features, "depth": 1}
+def build(block=2, start="identity"):
+    settings = {"start": start, "block": block, "couplings": 2, "features": 3, "depth": 1}
     return models.build(ConfigDict({"name": "invertible", **settings}))
 
 
 @functools.cache
-def made(start="identity", block=2):
+def made(block=2):
     """(compiled hide, compiled reveal, params, model)."""
-    model = build(start, block)
+    model = build(block)
     params = quick(model.init)(jax.random.key(0, impl="rbg"))
     return quick(model.hide), quick(model.reveal), params, model
 
@@ -81,42 +81,6 @@ def test_identity_start_leaves_the_cover():
     np.testing.assert_allclose(hide(params["hide"], cover, pictures(2)), cover, atol=1e-6)
 
 
-@pytest.mark.parametrize("block", [2, 4])
-def test_swap_back_undoes_the_swap(block):
-    plan = invertible.swap_plan(block)
-    x1, x2 = branches(3 * block * block)
-    stego, lost = invertible._swap(x1, x2, *plan)
-    cover, secret = invertible._swap_back(stego, lost, *plan)
-    np.testing.assert_array_equal(cover, x1)
-    np.testing.assert_allclose(secret, x2, rtol=1e-6)
-    replaced = np.any(stego != x1, axis=(0, 1, 2))
-    assert np.flatnonzero(replaced).tolist() == sorted(plan[0][len(plan[0]) // 2 :])
-
-
-@pytest.mark.parametrize("block", [2, 8])
-def test_swap_plan_keeps_the_lowest_frequencies_and_amplifies_the_weakest_most(block):
-    order, gains = invertible.swap_plan(block)
-    assert sorted(order) == list(range(3 * block * block))
-    assert order[0] == 0  # mean lightness
-    for colour in range(3):
-        mine = order[order // block**2 == colour]
-        assert list(mine) == sorted(mine)  # by rising frequency
-    assert gains.shape == (len(order) // 2,)
-    assert np.all(np.diff(gains) >= 0) and 0 < gains[0] < gains[-1]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("block", "stego_db", "secret_db"), [(4, 33, 44), (8, 35, 50)])
-def test_swap_start_hides_smooth_pictures_untrained(block, stego_db, secret_db):
-    hide, reveal, params, _ = made("swap", block)
-    cover, secret = pictures(1), pictures(2)
-    stego = hide(params["hide"], cover, secret)
-    assert stego_db < db(stego, cover) < 60
-    assert db(reveal(params["reveal"], stego), secret) > secret_db
-    rounded = jnp.round(stego * 255) / 255
-    assert db(reveal(params["reveal"], rounded), secret) > 38
-
-
 def test_tie_copies_hide_to_reveal():
     _, _, params, model = made()
     jax.tree.map(np.testing.assert_array_equal, params["hide"], params["reveal"])
@@ -157,7 +121,7 @@ def test_gradients_of_both_sides_meet_in_tie():
 
 
 def test_odd_sizes_are_padded_by_their_edge():
-    hide, reveal, params, _ = made("swap", 4)
+    hide, reveal, params, _ = made(4)
     odd = (13, 21)
     cover, secret = pictures(1, odd), pictures(2, odd)
     padded = [jnp.pad(x, ((0, 0), (0, 3), (0, 3), (0, 0)), mode="edge") for x in (cover, secret)]
@@ -185,10 +149,10 @@ def test_video_is_frame_by_frame():
         np.testing.assert_allclose(changed[1], images[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("start", ["", "Swap", "random"])
+@pytest.mark.parametrize("start", ["", "Modulo", "random"])
 def test_unknown_start(start):
-    with pytest.raises(UserError, match="identity or swap") as caught:
-        build(start)
+    with pytest.raises(UserError, match="identity or modulo") as caught:
+        build(start=start)
     assert repr(start) in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -14,7 +14,7 @@ from deepsteg_jax.models import prep_hide_reveal
 
 SETTINGS = {
     "block_dct": {"modulus": 4, "frames": 2, "classes": 8, "features": 4, "depth": 2},
-    "invertible": {"start": "swap", "block": 4, "couplings": 2, "features": 2, "depth": 2},
+    "invertible": {"start": "identity", "block": 4, "couplings": 2, "features": 2, "depth": 2},
     "prep_hide_reveal": {"features": 3},
 }
 MOVED = {"block_dct": 0.1, "invertible": 0.03, "prep_hide_reveal": 0.1}  # deviation from fresh parameters
