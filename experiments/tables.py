@@ -105,12 +105,7 @@ def shuffle(rows: list[dict]) -> str:
 # --- real codecs: experiments.robustness ---------------------------------------------------------
 
 LEFT_OUT = ("C1", "C3", "C4", "CRF20", "CRF22", "CRF24", "C11", "C9-95", "C13")  # of the ladder
-FLAT = (
-    "block_dct",
-    "lsb_codec ternary",
-    "prep_hide_reveal",
-    "invertible_identity",
-)  # next to nothing is left
+FLAT = ("block_dct", "lsb_codec ternary", "prep_hide_reveal", "invertible_identity")  # little is left
 
 
 def entries_of(results: list[dict]) -> dict[str, dict[str, dict]]:
