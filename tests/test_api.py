@@ -234,7 +234,7 @@ def test_networks_are_named_to_hide_and_found(tmp_path, name):
     api.reveal_file(tmp_path / "stego.png", tmp_path / "revealed.png", KEY)
     stego, revealed = (read_stack(tmp_path / name) for name in ("stego.png", "revealed.png"))
     assert metrics.psnr(cover[0], stego[0]) > 33
-    assert metrics.psnr(secret[0], revealed[0]) > 33
+    assert metrics.psnr(secret[0], revealed[0]) > 32
 
 
 def test_a_changed_scheme_is_loaded_once(files):
