@@ -228,6 +228,21 @@ def coding_ideas(found: dict[str, list[float]]) -> str:
     return table(["idea", "secret dB", "best clip"], lines)
 
 
+# --- the original networks: experiments.network_ablation -----------------------------------------
+
+
+def network_ablation(rows: dict[str, dict]) -> str:
+    """What the variants reach on photos and with drawn secrets, and the time of a step."""
+    lines = []
+    for name, row in rows.items():
+        photos, drawn = row["photos"], row["drawn"]
+        decibels = photos["stego_psnr_db"], photos["secret_psnr_db"], drawn["secret_psnr_db"]
+        found = [f"{x:.2f}" for x in decibels] + [f"{photos['secret_ssim']:.4f}"]
+        step = f"{1000 * row['seconds'] / row['steps']:.0f}" if row["steps"] > 1 else "-"
+        lines.append([name, *found, step])
+    return table(["", "stego dB", "secret dB", "drawn secret dB", "SSIM of photos", "ms a step"], lines)
+
+
 # --- side information: experiments.side_information ----------------------------------------------
 
 
@@ -473,6 +488,7 @@ TABLES = {
     "linking": Table("linking", linking),
     "ablation": Table("ablation", ablation),
     "coding ideas": Table("coding_ideas", coding_ideas),
+    "network ablation": Table("network_ablation", network_ablation),
     "side information": Table("side_information", side_information),
     "secret sound": Table("secret_sound", secret_sound),
     "messenger sound": Table("messenger_sound", messenger_sound),
