@@ -230,6 +230,7 @@ def _batch(config, spacing=50.0, seed=0, busy=12, quiet=0):
     return batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [VIDEO, IMAGE], ids=["videos", "images"])
 def test_learns_from_records(config):
     """Also where it errs: what it says of half the picture is wrong at first."""
