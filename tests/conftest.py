@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_fixture_setup(fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest) -> None:
     """Has a fixture draw the same salts in every run, whichever test asks for it first."""
-    os.urandom = random.Random(f"{fixturedef.argname} {getattr(request, 'param', '')}").randbytes
+    os.urandom = random.Random(f"{fixturedef.argname} {request.param_index}").randbytes
 
 
 def pytest_runtest_call(item: pytest.Item) -> None:
