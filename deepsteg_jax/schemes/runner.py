@@ -35,10 +35,8 @@ class Runner:
         self._size = chunk_frames(group, height, width)
         self._group, self._waiting, self._number = group, [], 0
         self._calls = calls_at_once(group, height, width)
-        self._running, self._pool = (
-            deque(),
-            ThreadPoolExecutor(self._calls),
-        )  # JAX runs those of a thread in turn
+        self._running = deque()
+        self._pool = ThreadPoolExecutor(self._calls)  # JAX runs the calls of one thread in turn
 
     def warm_up(self, lengths: Sequence[int], inputs: int) -> None:
         """Compile for streams of these lengths, so that reported times are those of the work."""
