@@ -75,6 +75,7 @@ def bare(run, group: int, *streams: list[np.ndarray]) -> None:
     for frames in zip(*streams, strict=True):
         runner.take(None, frames)
     runner.finish()
+    runner.close()
 
 
 def measure_speed(config, folder: Path, frames: int, width: int, height: int) -> dict[str, float]:

@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -12,6 +13,15 @@ from deepsteg_jax.pipeline import Report
 from deepsteg_jax.schemes.base import Scheme
 
 _DELAY_S = 0.01  # so that a bar does not stand above the question for a passphrase
+
+
+class _Bar(tqdm):
+    """A progress bar whose line ends when it is closed, also if it stood for less than the delay."""
+
+    def refresh(self, *how: Any, **named: Any) -> None:
+        """Draw it; `tqdm.close` ends the line of a bar only after its delay."""
+        self.delay = 0
+        super().refresh(*how, **named)
 
 
 def revealer(scheme: Scheme, enhancement: ConfigDict | None = None) -> Callable[..., Report]:
@@ -32,7 +42,7 @@ def command() -> str:
 
 def progress_bar(title: str, total: int | None = None, unit: str = "frame", initial: int = 0) -> tqdm:
     """Return a progress bar over frames, or another unit, on stderr."""
-    return tqdm(desc=title, total=total, unit=unit, initial=initial, dynamic_ncols=True, delay=_DELAY_S)
+    return _Bar(desc=title, total=total, unit=unit, initial=initial, dynamic_ncols=True, delay=_DELAY_S)
 
 
 def table(rows: list[tuple[str, str]]) -> str:

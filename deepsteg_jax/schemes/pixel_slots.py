@@ -173,6 +173,10 @@ class SlotSender(Sender):
         """Return the rest of the stego."""
         return [self._marked(*one) for one in self._runner.cut() + self._runner.finish()]
 
+    def __exit__(self, *exception: object) -> None:
+        """End the work."""
+        self._runner.close()
+
     def _marked(self, item: tuple[np.ndarray, list[Packet]], stego: np.ndarray) -> np.ndarray:
         """Embed the next frame's metadata, of all slots."""
         (cover, packets), number = item, self._sent

@@ -224,7 +224,7 @@ class PixelSender(Sender):
         self._salts = [keys.random_key()[: keys.SALT_BYTES] for _ in range(2)]
         self._masters = [keys.derive_key(credential, salt) for salt in self._salts]
         capacity = _sound_bit_rate(info.width * info.height * 3, plan.cover_clock.rate)
-        self._sound = _encoded_sound(plan, settings.sound_bit_rate, capacity)
+        self._sound, self._runner = _encoded_sound(plan, settings.sound_bit_rate, capacity), None
         try:
             self._header = _header(scheme, plan, self._salts[0], self._sound)
             self._packets = Packets(self._masters[0], self._header.packet_bytes, self._header.modulus)
@@ -280,7 +280,9 @@ class PixelSender(Sender):
         return self._sound.file.read(self._header.packet_bytes - PACKET_HEADER.size)
 
     def __exit__(self, *exception: object) -> None:
-        """Close the temporary file of the sound."""
+        """End the work; close the temporary file of the sound."""
+        if self._runner is not None:
+            self._runner.close()
         if self._sound is not None:
             self._sound.file.close()
 
@@ -466,6 +468,7 @@ class PixelReceiver(Receiver):
         )
 
     def __exit__(self, *exception: object) -> None:
-        """Close the temporary file of the sound."""
+        """End the work; close the temporary file of the sound."""
+        self._runner.close()
         with suppress(OSError):
             self._sound.close()

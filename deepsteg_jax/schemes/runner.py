@@ -27,7 +27,7 @@ def calls_at_once(group: int, height: int, width: int) -> int:
 
 
 class Runner:
-    """Runs the compiled graph over chunks of a stream, some at a time."""
+    """Runs the compiled graph over chunks of a stream, some at a time; to be closed."""
 
     def __init__(self, run: Callable, key_words: np.ndarray, group: int, height: int, width: int):
         """Take `run`: (key_words, first_frame, *stacks) -> frames [n, height, width, 3], or a tuple."""
@@ -68,6 +68,10 @@ class Runner:
     def finish(self) -> list[tuple[Any, np.ndarray]]:
         """Return the frames of the chunks that are running, or tuples of what belongs to one."""
         return self._fetched(0)
+
+    def close(self) -> None:
+        """End the threads; drop what is not fetched."""
+        self._pool.shutdown(cancel_futures=True)
 
     def _fetched(self, left: int) -> list[tuple[Any, np.ndarray]]:
         done = []
