@@ -27,7 +27,7 @@ def pictures(notebook):
     return [output for output in outputs if "image/png" in output.get("data", {})]
 
 
-def check_claims(text, levels, secret_db):
+def check_claims(text, levels, gain):
     """What the text between the cells says of the figures holds."""
     number = r"(-?\d+\.\d)"
     assert "are read back: True" in text
@@ -35,8 +35,10 @@ def check_claims(text, levels, secret_db):
         [float(x) for x in re.search(rf"{name} +stego {number} dB +secret {number} dB", text).groups()]
         for name in ("trained here", "shipped")
     )
-    assert min(mine[0], shipped[0]) > 47  # D = 3 and its square's twelfth: 49.9 dB
-    assert secret_db < mine[1] < shipped[1] + 1
+    assert shipped[0] > 47  # D = 3 and its square's twelfth: 49.9 dB
+    assert mine[0] > 33  # D = 16: 35.3 dB
+    steps = float(re.search(rf"in 16 steps +secret {number} dB", text)[1])
+    assert steps + gain < mine[1] < shipped[1]
     right, wrong = (float(re.search(rf"{name} key: {number} dB", text)[1]) for name in ("right", "wrong"))
     assert right > 40 and wrong < 10
     assert "UserError: no hidden video for this passphrase or key" in text
@@ -46,7 +48,7 @@ def check_claims(text, levels, secret_db):
     ]
     assert [int(level) for level, *_ in found] == list(levels)
     for (_, stego, secret), (_, next_stego, next_secret) in zip(found, found[1:], strict=False):
-        assert next_stego < stego and next_secret > secret
+        assert next_stego < stego and next_secret > min(secret, 70)  # where hardly anything is missing
     for crf in (18, 23):
         assert re.search(rf"CRF {crf} +video .* nothing is found", text)
         assert float(re.search(rf"CRF {crf} +robust .* secret {number} dB", text)[1]) > 15
@@ -58,8 +60,8 @@ def test_what_is_shipped():
     assert NOTEBOOK.stat().st_size < MOST_BYTES
     cells = code_cells(notebook)
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
-    check_claims(printed(notebook), (2, 3, 5, 8), 44)
-    assert len(pictures(notebook)) >= 7
+    check_claims(printed(notebook), (2, 3, 5, 8), 1)
+    assert len(pictures(notebook)) >= 8
     texts = [text for cell in notebook["cells"] for text in cell["source"]] + [printed(notebook)]
     for place in ("/home/", "/root", "/tmp", "/usr/", str(Path.home()), "site-packages"):
         assert not [text for text in texts if place in text], place
@@ -82,6 +84,6 @@ def test_the_tiny_variant_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     before = NOTEBOOK.read_bytes()
     notebook = execute("tiny")
-    check_claims(printed(notebook), (3, 6), 35)
-    assert len(pictures(notebook)) >= 7
+    check_claims(printed(notebook), (3, 6), -15)  # four steps do harm
+    assert len(pictures(notebook)) >= 8
     assert NOTEBOOK.read_bytes() == before
