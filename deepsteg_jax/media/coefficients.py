@@ -57,7 +57,7 @@ def check_coefficients(cover: str | Path, output: str | Path, inputs: Iterable[s
     except UserError as error:
         raise UserError(f"{error}; or use .mkv") from None
     with opened(Path(cover)) as (container, _):
-        if formats.find(output).name == "avi" != container.format.name:  # which has no times of frames
+        if Path(output).suffix.lower() == ONLY and container.format.name != "avi":  # without times of frames
             raise UserError(f"{shown(output)} cannot be the output: the cover is no .avi; use .mov or .mkv")
     check_place(output, inputs)
 

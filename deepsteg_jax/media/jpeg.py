@@ -6,7 +6,7 @@ Motion JPEG may lack the Huffman tables, which then are those of ITU-T T.81, K.3
 
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
@@ -224,9 +224,8 @@ def _read(path: str | Path) -> Coefficients:
         raise _Unfit("it is damaged") from error
 
 
-def read_coefficients(path: str | Path, damaged: list[int] | None = None) -> Iterator[TimedCoefficients]:
+def read_coefficients(path: str | Path) -> Iterator[TimedCoefficients]:
     """Yield the one frame of a JPEG; raise UserError if it is none whose coefficients can be written."""
-    del damaged  # the data of a picture is whole, or nothing of it is
     try:
         yield TimedCoefficients(_read(path), 0)
     except _Unfit as error:
@@ -244,17 +243,17 @@ def check_jpeg(cover: str | Path, output: str | Path, inputs: Iterable[str | Pat
     check_place(output, inputs)
 
 
-def count_nonzero(path: str | Path) -> int:
-    """Count the AC coefficients other than 0 of a JPEG; 0 if its coefficients cannot be written."""
+def count_nonzero(path: str | Path, read: Callable = read_coefficients) -> int:
+    """Count the AC coefficients other than 0 of the first frame; 0 where they cannot be written."""
     about = Path(path).stat()
-    return _count_nonzero(str(path), about.st_mtime_ns, about.st_size)
+    return _count_nonzero(str(path), about.st_mtime_ns, about.st_size, read)
 
 
 @lru_cache(maxsize=8)
-def _count_nonzero(path: str, changed: int, size: int) -> int:
+def _count_nonzero(path: str, changed: int, size: int, read: Callable) -> int:
     del changed, size
-    with suppress(_Unfit):
-        return nonzero(_read(path))
+    with suppress(UserError):
+        return nonzero(next(read(path)).frame)
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -18,20 +17,6 @@ from deepsteg_jax.media.jpeg import Coefficients, TimedCoefficients
 CODEC = "mjpeg"
 UNREADABLE = Coefficients((), ())
 """A frame in the place of one that is damaged."""
-
-
-def count_first(path: Path) -> int:
-    """Count the AC coefficients other than 0 of the first frame; 0 where they cannot be written."""
-    about = path.stat()
-    return _count_first(path, about.st_mtime_ns, about.st_size)
-
-
-@lru_cache(maxsize=8)
-def _count_first(path: Path, changed: int, size: int) -> int:
-    del changed, size
-    with suppress(UserError):
-        return jpeg.nonzero(next(read(path)).frame)
-    return 0
 
 
 def packets(container: "av.container.InputContainer", stream: "av.VideoStream") -> Iterator[av.Packet]:

@@ -98,7 +98,7 @@ def probe(path: str | Path | Clip, damaged: list[int] | None = None) -> Info:
             len(container.streams.audio) + len(container.streams.subtitles),
             plain_name(frame.format.name),
             Colour.of(frame),
-            mjpeg.count_first(path) if stream.codec_context.name == mjpeg.CODEC else 0,
+            jpeg.count_nonzero(path, mjpeg.read) if stream.codec_context.name == mjpeg.CODEC else 0,
         )
 
 

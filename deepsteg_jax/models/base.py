@@ -103,6 +103,11 @@ def hides_nothing(*_: Any) -> jax.Array:
     raise NotImplementedError("this model hides nothing")
 
 
+def straight_through(x: jax.Array, rounded: jax.Array) -> jax.Array:
+    """Return `rounded` with the gradient of `x` (Bengio et al. 2013)."""
+    return x + jax.lax.stop_gradient(rounded - x)
+
+
 def fingerprint(params: Any) -> bytes:
     """Return 8 bytes that differ between any two sets of parameters."""
     digest = hashlib.sha256()

@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models.base import Model, compute_dtype, rematerialise
+from deepsteg_jax.models.base import Model, compute_dtype, rematerialise, straight_through
 from deepsteg_jax.models.modulo_start import DEPTH, RGB, UNIT, Start, apply_modulo_start
 from deepsteg_jax.stripes import map_tiles
 
@@ -109,22 +109,17 @@ def _conv(features, size, dtype, init: Initialisers, name: str, quantise: bool) 
     return nn.Conv(features, size, conv_general_dilated=partial(_convolve, quantise=quantise), **fields)
 
 
-def _straight_through(x: jax.Array, rounded: jax.Array) -> jax.Array:
-    """Return `rounded` with the gradient of `x` (Bengio et al. 2013)."""
-    return x + lax.stop_gradient(rounded - x)
-
-
 def to_int8(kernel: jax.Array) -> jax.Array:
     """Round weights [..., outputs] to -127 to 127 times a scale of each output."""
     scale = jnp.max(jnp.abs(kernel), tuple(range(kernel.ndim - 1))) / 127
     scale = lax.stop_gradient(jnp.maximum(scale, 1e-12))
-    return _straight_through(kernel, jnp.round(kernel / scale) * scale)
+    return straight_through(kernel, jnp.round(kernel / scale) * scale)
 
 
 def to_uint8(x: jax.Array) -> jax.Array:
     """Round activations from 0 on to 0 to 255 times `UNIT`, what is larger to 255."""
     x = jnp.minimum(x, 255 * UNIT)
-    return _straight_through(x, jnp.round(x / UNIT) * UNIT)
+    return straight_through(x, jnp.round(x / UNIT) * UNIT)
 
 
 def _convolve(x, kernel, *arguments, quantise: bool, **options):

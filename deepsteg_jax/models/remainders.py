@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jax import lax
 
 from deepsteg_jax.dct import diagonal_frequencies, einsum
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.models.base import straight_through
 
 CLAMP = 2.0  # bound of log scales
 PEAK = 16.0  # deviations of a coefficient that its numbers reach
@@ -114,8 +114,7 @@ def _deal(errors: np.ndarray) -> np.ndarray:
 
 
 def _round(x: jax.Array) -> jax.Array:
-    """Round; the gradient goes straight through (Bengio et al. 2013)."""
-    return x + lax.stop_gradient(jnp.round(x) - x)
+    return straight_through(x, jnp.round(x))
 
 
 def _remainder(x: jax.Array, modulus: int) -> jax.Array:
@@ -317,4 +316,4 @@ class Numbers(nn.Module):
 def _middle(numbers: jax.Array, cells: jax.Array) -> jax.Array:
     """Return the middle number of each one's cell."""
     middle = jnp.floor(numbers / cells) * cells + jnp.floor(cells / 2)
-    return numbers + lax.stop_gradient(middle - numbers)
+    return straight_through(numbers, middle)

@@ -480,7 +480,7 @@ def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> Iterator[tuple[np.nda
 
 
 def _unstretched(by: float) -> float:
-    """Return how likely stretching `by` is, a logarithm: pilots of a wide picture hardly tell."""
+    """Return how likely a stretch by exp(`by`) is: the pilots of a wide picture hardly tell."""
     return 1 / (1 + (by / _STRETCHED_BY) ** 2)
 
 
