@@ -41,8 +41,8 @@ REVEALED = media.Lossy(crf=12, quality=97)
 class Report(NamedTuple):
     """The result of a job."""
 
-    frames: int  # of the secret; 0: it is a file
-    width: int  # of the frames written
+    frames: int  # written; 0: the secret is a file, and was revealed
+    width: int  # of these frames; of the secret's carrier, if there are none
     height: int
     rate: Fraction
     seconds: float  # from the first frame read to the last one written, without compilation
@@ -59,8 +59,8 @@ class Report(NamedTuple):
         """Summarise the job in one line for the user."""
         notes = "".join(f"; {note}" for note in self.notes)
         took = f"{self.seconds:.1f}" if self.seconds < 10 else f"{self.seconds:.0f}"
-        about = f"{self.width}x{self.height}, {shown_size(self.size_bytes)}"
-        return f"{self.frames or self.processed} frames of {about}, took {took} s{notes}"
+        about = f"{self.frames} frames of {self.width}x{self.height}, " if self.frames else ""
+        return f"{about}{shown_size(self.size_bytes)}, took {took} s{notes}"
 
 
 def shown_size(size: float) -> str:
@@ -133,8 +133,7 @@ def hide(
             _check_carried(plan, done)
         seconds = time.monotonic() - start
         notes = (*_notes(scheme, plan, output, settings), *sender.notes)
-    count = len(plan.secret_clock.times) if one else 0
-    return Report(count, info.width, info.height, info.rate, seconds, done, notes, media.size_of(output))
+    return Report(done, info.width, info.height, info.rate, seconds, done, notes, media.size_of(output))
 
 
 def _check_fits(scheme: Scheme, plan: Plan, count: int, measured: Any) -> None:

@@ -148,7 +148,7 @@ def test_files_give_the_bits_of_the_modes(model, same_salts, tmp_path):
     done = []
     paths = tmp_path / "cover.mkv", tmp_path / "secret.mkv", tmp_path / "ours.mkv"
     report = deepsteg_jax.hide_video(model, *paths, KEY, done.append)
-    assert isinstance(report, deepsteg_jax.Report) and report.frames == 6 and sum(done) == 10
+    assert isinstance(report, deepsteg_jax.Report) and report.frames == sum(done) == 10
     assert np.array_equal(read_stack(paths[2]), stego)
     report = deepsteg_jax.reveal_video(model, str(paths[2]), tmp_path / "shown.mkv", KEY)
     assert report.frames == 6 and np.array_equal(read_stack(tmp_path / "shown.mkv"), revealed)

@@ -285,7 +285,8 @@ def test_a_file_through_the_command_line(run, tmp_path, monkeypatch):
     assert code == 0 and out.startswith("stego.mp4: 4 frames of 64x64, ")
     assert "its own file travels, 0.1 kB, bit for bit; 0.0" in err
     code, out, err = run("reveal", "stego.mp4", "-o", "out.mkv")
-    assert code == 0 and "it is a .pdf: its own name is secret.pdf" in out
+    assert code == 0 and out.startswith("out.mkv: 0.1 kB, took ")
+    assert "it is a .pdf: its own name is secret.pdf" in out
     assert Path("out.mkv").read_bytes() == bytes(range(120))
     for output in ("out/", "out"):
         code, _, err = run("reveal", "stego.mp4", "-o", output)

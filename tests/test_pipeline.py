@@ -120,7 +120,7 @@ def test_round_trip(side, tmp_path, cover, secret, stego_db, secret_db):
     progress = []
     args = (side, KEY, cover_path, secret_path, stego_path, progress.append, Settings("frames"))
     report = pipeline.hide(*args)
-    assert report[:4] == (len(secret), *cover.shape[2:0:-1], Fraction(30000, 1001))
+    assert report[:4] == (len(cover), *cover.shape[2:0:-1], Fraction(30000, 1001))
     assert report.processed == sum(progress) == len(cover)
     assert report.fps == pytest.approx(len(cover) / report.seconds) and report.seconds > 0
     assert report.notes == ()
