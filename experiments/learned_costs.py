@@ -18,7 +18,7 @@ bit per sample in less than 75 % cannot see enough.
 """
 
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from itertools import islice
@@ -132,8 +132,8 @@ def psnr_of(cover: list[np.ndarray], stego: list[np.ndarray]) -> float:
     return metrics.psnr(*(np.concatenate([plane.ravel() for plane in planes]) for planes in (cover, stego)))
 
 
-def accuracies(learn: Callable, cover: np.ndarray, stego: np.ndarray, count: int) -> np.ndarray:
-    """Accuracies on halves that took no part in the training, [count].
+def tested(learn: Callable, cover: np.ndarray, stego: np.ndarray, count: int) -> Iterator[tuple]:
+    """Scores of covers and of stegos on halves that took no part in the training, and the threshold.
 
     Args:
         learn: trains a detector.
@@ -145,11 +145,14 @@ def accuracies(learn: Callable, cover: np.ndarray, stego: np.ndarray, count: int
     def flat(x):
         return x.reshape(-1, x.shape[-1])
 
-    found = []
     for train, test in islice(halves(len(cover)), count):
         score, threshold = learn(flat(cover[train]), flat(stego[train]))
-        found.append(scores.accuracy(score(flat(cover[test])), score(flat(stego[test])), threshold))
-    return np.array(found)
+        yield score(flat(cover[test])), score(flat(stego[test])), threshold
+
+
+def accuracies(*given) -> np.ndarray:
+    """Accuracies of what is `tested`, [count]."""
+    return np.array([scores.accuracy(*found) for found in tested(*given)])
 
 
 def judge(arguments) -> None:

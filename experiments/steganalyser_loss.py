@@ -6,7 +6,8 @@
 
 Every weight of `losses.steganalyser` is trained from the same start on the same crops. Photo i + 1 of the
 first COUNT photos of experiments.steganalysis, which were in no training, is hidden in photo i; the detectors
-are trained anew on half of them and tested on the other half, HALVES times.
+are trained anew on half of them and tested on the other half, HALVES times. Beside the accuracy stands how
+far the scores of covers and stegos lie apart, in standard deviations.
 """
 
 from pathlib import Path
@@ -15,11 +16,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from deepsteg_jax import metrics
+from deepsteg_jax.steganalysis import scores
 from deepsteg_jax.training import loop
 from deepsteg_jax.training.logs import read_log
 from experiments import common
 from experiments.entries import Entry
-from experiments.learned_costs import accuracies
+from experiments.learned_costs import tested
 from experiments.steganalysis import (
     FEATURES,
     HALVES,
@@ -32,7 +34,7 @@ from experiments.steganalysis import (
 )
 from experiments.systems import KEY, Context, learned_system
 
-WEIGHTS = (0.0, 1e-3)
+WEIGHTS = (0.0, 1e-3, 1e-2)
 SIDE = 48  # of a crop, pixels
 
 
@@ -62,8 +64,11 @@ def measure(config: ConfigDict, folder: Path, photos: np.ndarray, clean: list[di
     found = [extract(planes_of(stego)) for stego in stegos]
     for name in FEATURES:
         pair = (np.stack([item[name] for item in items]) for items in (clean, found))
-        values = accuracies(train_ensemble, *pair, HALVES)
-        row |= {name: float(values.mean()), f"{name}_interval": spread(values)}
+        halves = list(tested(train_ensemble, *pair, HALVES))
+        values = [scores.accuracy(*half) for half in halves]
+        row |= {name: float(np.mean(values)), f"{name}_interval": spread(values)}
+        apart = [scores.separation(*half[:2]) for half in halves]
+        row |= {f"{name}_apart": float(np.mean(apart)), f"{name}_apart_interval": spread(apart)}
     return row
 
 

@@ -141,14 +141,18 @@ def learned_costs(found: dict) -> str:
 
 def steganalyser_loss(found: dict) -> str:
     """Quality and detection of `prep_hide_reveal` by the weight of a steganalyser's loss."""
+    detectors = ("spam", "srm")
     lines = [
         [
             f"{row['weight']:g}",
             f"{row['stego_psnr_db']:.2f}",
             f"{row['secret_psnr_db']:.2f}",
-            *(f"{100 * row[name]:.1f}±{100 * row[f'{name}_interval']:.0f}" for name in ("spam", "srm")),
+            *(f"{100 * row[name]:.1f}±{100 * row[f'{name}_interval']:.0f}" for name in detectors),
+            *(f"{row[f'{name}_apart']:.1f}±{row[f'{name}_apart_interval']:.1f}" for name in detectors),
             "-" if row["own"] is None else f"{100 * row['own']:.0f}",
         ]
         for row in found["rows"]
     ]
-    return table(["weight", "stego dB", "secret dB", "SPAM", "rich model", "the one in training"], lines)
+    apart = [f"{DETECTORS[name]}, d'" for name in detectors]
+    titles = ["weight", "stego dB", "secret dB", "SPAM", "rich model", *apart, "the one in training"]
+    return table(titles, lines)

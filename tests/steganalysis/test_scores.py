@@ -25,6 +25,14 @@ def test_the_area_counts_pairs_in_order():
     assert scores.auc(covers, stegos) == pytest.approx(((pairs > 0) + (pairs == 0) / 2).mean())
 
 
+def test_the_separation_is_in_deviations_and_grows_where_accuracy_cannot():
+    rng = np.random.default_rng(0)
+    covers, stegos = rng.normal(3, 2, 4000), rng.normal(4, 2, 4000)
+    assert scores.separation(covers, stegos) == pytest.approx(0.5, abs=0.06)
+    assert scores.separation(covers, stegos) == pytest.approx(scores.separation(5 * covers, 5 * stegos))
+    assert scores.separation(covers, stegos + 60) > scores.separation(covers, stegos + 40) > 10
+
+
 def test_intervals_hold_the_figure_and_shrink():
     rng = np.random.default_rng(0)
     widths = []
