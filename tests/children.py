@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -24,14 +25,24 @@ class Main:
         flags: such as `--config=configs/video.py`; the model `toy` is known.
         environment: variables to be set.
         pause_s: how long it sleeps after each step of a training, so that a signal finds it training.
+        pause_from: the first step after which it sleeps.
+        dies_in_save: of which step's checkpoint it is killed before that is complete.
     """
 
     _number = 0
 
-    def __init__(self, stem: Path, *flags: str, environment: dict[str, str] | None = None, pause_s=0.0):
+    def __init__(
+        self,
+        stem: Path,
+        *flags: str,
+        environment: dict[str, str] | None = None,
+        pause_s=0.0,
+        pause_from=1,
+        dies_in_save: int | None = None,
+    ):
         Main._number += 1
         self._files = [stem.with_name(f"{stem.name}-{self._number}.{x}") for x in ("out", "err")]
-        arguments = (["main.py", *flags], environment or {}, self._files, pause_s)
+        arguments = (["main.py", *flags], environment or {}, self._files, pause_s, pause_from, dies_in_save)
         self._process = CONTEXT.Process(target=_run_main, args=arguments)
         self._process.start()
 
@@ -80,7 +91,14 @@ def _call_on_devices(count: int, function: Callable, arguments: tuple) -> None:
     function(*arguments)
 
 
-def _run_main(flags: list[str], environment: dict[str, str], files: list[Path], pause_s: float) -> None:
+def _run_main(
+    flags: list[str],
+    environment: dict[str, str],
+    files: list[Path],
+    pause_s: float,
+    pause_from: int,
+    dies_in_save: int | None,
+) -> None:
     for descriptor, path in enumerate(files, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.environ.update(environment)
@@ -98,9 +116,16 @@ def _run_main(flags: list[str], environment: dict[str, str], files: list[Path], 
     models.MODELS["toy"] = build_toy
     agree_to_stop = parallel.agree_to_stop
 
-    def agree_slowly(*arguments, **named):
-        time.sleep(pause_s)
-        return agree_to_stop(*arguments, **named)
+    def agree_slowly(step, asked):
+        time.sleep(pause_s * (step >= pause_from))
+        return agree_to_stop(step, asked)
+
+    def die_in_save(event, arguments):
+        """A checkpoint gets its name once it is complete."""
+        if event == "os.rename" and Path(os.fsdecode(arguments[1])).name == str(dies_in_save):
+            os.kill(os.getpid(), signal.SIGKILL)
 
     parallel.agree_to_stop = agree_slowly
+    if dies_in_save is not None:
+        sys.addaudithook(die_in_save)
     sys.exit(main.main(flags))

@@ -348,11 +348,12 @@ def browse(folder, width, *flags):
     command = [
         *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        "--disable-dev-shm-usage",
         *(f"--user-data-dir={profile}", "--allow-file-access-from-files", "--enable-logging=stderr"),
         *("--window-size=1400,1000", "--virtual-time-budget=10000", "--dump-dom", *flags),
         (folder / "probe.html").as_uri(),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True)
     shutil.rmtree(profile, ignore_errors=True)
     found = re.search(r"<pre>(.*?)</pre>", done.stdout, re.S)
     assert found and found[1], (done.stdout, done.stderr)

@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from tests.app.serving import need, wait_for
+from tests.app.serving import PATIENCE_S, need, wait_for
 
 need("selenium", "dev")
 
@@ -46,6 +46,7 @@ def chromium(*flags):
         options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         options.unhandled_prompt_behavior = "ignore"
         driver = webdriver.Chrome(options, Service(DRIVER))
+        driver.set_script_timeout(PATIENCE_S)
         try:
             yield driver
         finally:

@@ -38,7 +38,8 @@ def start(page, tmp_path):
     def connected(token=visitor.token, width=WIDTH, height=HEIGHT):
         return connect(f"{address}/live?session={token}&width={width}&height={height}", max_size=None)
 
-    return connected
+    yield connected
+    wait_for(lambda: not page.app.state.page._camera._busy)  # before the next visitor comes
 
 
 def told(connection):

@@ -4,6 +4,7 @@ import http.client
 import json
 import signal
 import time
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -313,7 +314,8 @@ def test_pages_without_a_connection_are_swept(page, visitor, monkeypatch):
     with connect(f"{page.address.replace('http', 'ws')}/events?session={visitor.token}") as socket:
         socket.recv()
         now = time.monotonic()
-        monkeypatch.setattr(sessions.time, "monotonic", lambda: now + sessions.GRACE_S + 1)
+        later = SimpleNamespace(monotonic=lambda: now + sessions.GRACE_S + 1)
+        monkeypatch.setattr(sessions, "time", later)  # not the server's own clock
         page.sessions.sweep()
         assert [path.stem for path in page.store.root.rglob("*.bin")] == [visitor.token]
     assert other.send("GET", "parts")[0] == 410

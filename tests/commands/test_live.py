@@ -111,13 +111,18 @@ def test_a_camera_is_recorded_at_the_times_of_its_frames(files, monkeypatch, cap
 
 
 def test_ctrl_c_ends_a_recording_cleanly(files, monkeypatch, capsys):
+    written, add = threading.Event(), mode.Statistics.add
+
     def read(source, width, height):
-        for i in range(10_000):
+        interrupted = False
+        for _ in range(10_000):
             yield Captured(smooth(1, height, width)[0], time.monotonic())
-            if i == 20:
+            if written.is_set() and not interrupted:
                 os.kill(os.getpid(), signal.SIGINT)
+                interrupted = True
             time.sleep(0.005)
 
+    monkeypatch.setattr(mode.Statistics, "add", lambda *given: add(*given) or written.set())
     monkeypatch.setattr(mode.camera, "read", read)
     before = signal.getsignal(signal.SIGINT)
     mode.run(image.get_config(), files._replace(cover="0"))

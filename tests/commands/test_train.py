@@ -22,10 +22,10 @@ def config(toy, image_folder):
     return toy
 
 
-def _start(config, workdir, pause_s):
+def _start(config, workdir, **pauses):
     names = ("optimizer.num_steps", "data.path", "train.save_every_steps", "train.log_every_steps")
     flags = [f"--config.{name}={config.to_dict()[name.split('.')[0]][name.split('.')[1]]}" for name in names]
-    return start_training(workdir, f"--config={TOY}", *flags, pause_s=pause_s)
+    return start_training(workdir, f"--config={TOY}", *flags, **pauses)
 
 
 def _wait(child, condition):
@@ -36,22 +36,22 @@ def _wait(child, condition):
 
 def test_the_first_saves_and_ends_and_the_same_command_goes_on(config, tmp_path):
     parts = tmp_path / "parts"
-    child = _start(config, parts, pause_s=0.05)
-    _wait(child, lambda: (parts / "training.jsonl").exists() and len(_lines(parts)) > 1)
+    child = _start(config, parts, pause_s=0.5, pause_from=2)
+    _wait(child, lambda: (parts / "training.jsonl").exists() and _lines(parts))
     child.send(signal.SIGINT)
     assert child.finish().code == 130 and child.errors.count("\n") == 1
     assert "Ctrl-C: saves after the running step" in child.errors
     (saved,) = _saved(parts)
     assert int(saved) == _lines(parts)[-1]["step"] < STEPS
     assert f"stopped and saved at step {saved} of {STEPS}; the same command goes on" in child.printed
-    child = _start(config, parts, pause_s=0).finish()
+    child = _start(config, parts).finish()
     assert child.code == 0 and f"goes on at step {saved} of {STEPS}" in child.printed
     assert _equal(_restore(config, parts), train(config, tmp_path / "whole"))
 
 
 def test_the_second_ends_at_once(config, tmp_path):
     run = tmp_path / "run"
-    child = _start(config, run, pause_s=2)
+    child = _start(config, run, pause_s=100, pause_from=2)
     _wait(child, lambda: (run / "training.jsonl").exists() and _lines(run))  # one step is done
     child.send(signal.SIGINT)
     _wait(child, lambda: "Ctrl-C" in child.errors)

@@ -22,7 +22,7 @@ from tests.training.test_loop import _figures, _lines, _restore, _saved
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-STEPS = 60
+STEPS = 40
 
 
 class Killed(NamedTuple):
@@ -31,7 +31,7 @@ class Killed(NamedTuple):
     whole: Path
     parts: Path
     resumed_at: list[int]  # the newest checkpoint after each kill
-    unfinished: bool  # whether the first kill left half a save
+    half_saved: bool  # whether the first kill left half a save
     printed: str  # by the last start
 
 
@@ -40,19 +40,9 @@ def _settings(images) -> dict:
     return settings | {"train.save_every_steps": 10, "train.log_every_steps": 1}
 
 
-def _start(images, workdir):
+def _start(images, workdir, **how):
     flags = [f"--config.{name}={value}" for name, value in _settings(images).items()]
-    return start_training(workdir, f"--config={ROOT}/tests/toy.py", *flags, pause_s=0.03)
-
-
-def _kill_when(condition, child, workdir) -> int:
-    """Kill once the condition holds; returns the newest checkpoint."""
-    while not condition():
-        assert child.code is None, f"main.py ended too early: {child.errors}"
-        time.sleep(0.002)
-    child.send(signal.SIGKILL)
-    assert child.finish().code == -signal.SIGKILL
-    return _newest(workdir)
+    return start_training(workdir, f"--config={ROOT}/tests/toy.py", *flags, **how)
 
 
 def _newest(workdir) -> int:
@@ -67,7 +57,7 @@ def _steps_written(workdir) -> list[int]:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory, image_folder):
-    """Three starts of main.py; the kills come in the middle of a save and at any step."""
+    """Three starts of main.py; the kills come in the middle of a save and between two."""
     folder = tmp_path_factory.mktemp("killed")
     whole, parts = folder / "whole", folder / "parts"
     with pytest.MonkeyPatch.context() as patch:
@@ -75,15 +65,16 @@ def killed(tmp_path_factory, image_folder):
         config = get_config()
         config.update_from_flattened_dict(_settings(image_folder))
         train(config, whole)
-
-    def unfinished():
-        return any((parts / "checkpoints").glob("*-tmp*"))
-
-    resumed_at = [_kill_when(lambda: _newest(parts) and unfinished(), _start(image_folder, parts), parts)]
-    half_saved, logged = unfinished(), len(_steps_written(parts))
-    some_step = resumed_at[0] + np.random.default_rng(0).integers(11, 20)
-    reached = lambda: any(step >= some_step for step in _steps_written(parts)[logged:])  # noqa: E731
-    resumed_at.append(_kill_when(reached, _start(image_folder, parts), parts))
+    assert _start(image_folder, parts, dies_in_save=20).finish().code == -signal.SIGKILL
+    resumed_at, half_saved = [_newest(parts)], any((parts / "checkpoints").glob("*-tmp*"))
+    logged = len(_steps_written(parts))
+    child = _start(image_folder, parts, pause_s=100, pause_from=38)
+    while 37 not in _steps_written(parts)[logged:] or _newest(parts) < 30:
+        assert child.code is None, f"main.py ended too early: {child.errors}"
+        time.sleep(0.02)
+    child.send(signal.SIGKILL)
+    assert child.finish().code == -signal.SIGKILL
+    resumed_at.append(_newest(parts))
     child = _start(image_folder, parts).finish()
     assert child.code == 0, child.errors
     return Killed(whole, parts, resumed_at, half_saved, child.printed)
@@ -101,8 +92,8 @@ def test_main_trains_to_a_checkpoint_that_can_be_used(killed, toy):
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bits(killed, toy):
-    assert 0 < killed.resumed_at[0] < killed.resumed_at[1] < STEPS
-    assert killed.unfinished and _saved(killed.parts) == _saved(killed.whole) == ["50", "60"]
+    assert killed.resumed_at == [10, 30]
+    assert killed.half_saved and _saved(killed.parts) == _saved(killed.whole) == ["30", "40"]
     states = [_restore(toy, folder) for folder in (killed.whole, killed.parts)]
     for (path, a), b in zip(jax.tree.leaves_with_path(states[0]), jax.tree.leaves(states[1]), strict=True):
         assert np.array_equal(a, b), jax.tree_util.keystr(path)
