@@ -27,7 +27,8 @@ class Size(NamedTuple):
 class Coder(NamedTuple):
     """A video codec."""
 
-    encode: Callable[[np.ndarray, int, Fraction], bytes]  # frames, quantiser, rate
+    # Frames, quantiser, rate, and whether they were scaled down.
+    encode: Callable[[np.ndarray, int, Fraction, bool], bytes]
     decode: Callable[[bytes], list[np.ndarray]]
     side: int  # pixels that sides must be multiples of
     finest: int  # quantisers
@@ -62,14 +63,16 @@ _USUAL = (0.012, 0.005, 0.0016, 0.0009, 0.0005, 0.0003, 0.0002, 0.00015, 0.0001,
 _CODER_BIT = 16  # of the first byte
 
 
-def _encode_av1(frames: np.ndarray, quantiser: int, rate: Fraction) -> bytes:
+def _encode_av1(frames: np.ndarray, quantiser: int, rate: Fraction, small: bool) -> bytes:
+    del small
     options = {"crf": str(quantiser), "preset": str(PRESET), "svtav1-params": "lp=1"}
     return media.compress(frames, AV1, "yuv420p", options, rate, CONTAINER)
 
 
-def _encode_vvc(frames: np.ndarray, quantiser: int, rate: Fraction) -> bytes:
+def _encode_vvc(frames: np.ndarray, quantiser: int, rate: Fraction, small: bool) -> bytes:
+    """Encode for longer where that costs little."""
     del rate
-    return vvc.encode(frames, quantiser)
+    return vvc.encode(frames, quantiser, "fast" if small else "faster")
 
 
 def _decode_av1(stream: bytes) -> list[np.ndarray]:
@@ -112,7 +115,7 @@ def encode(
     for size in range(sum(8 * capacity / pixels < least for least in _USUAL), len(SIZES)):
         small = _shrink(frames, SIZES[size], coder.side)
         guess = near.quantiser if near and near.size == size else coder.usual
-        found = _finest(coder, lambda q: coder.encode(small, q, rate), capacity - 1, guess)  # noqa: B023
+        found = _finest(coder, lambda q: coder.encode(small, q, rate, size > 0), capacity - 1, guess)  # noqa: B023
         if found:
             quantiser, stream = found
             return bytes([number * _CODER_BIT + size]) + stream, Coding(size, quantiser)

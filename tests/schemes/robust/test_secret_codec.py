@@ -50,9 +50,9 @@ def test_the_one_before_tells_where_to_begin(coder):
     message, coding = secret_codec.encode(secret, 700)
     made = secret_codec._CODERS[coder]
 
-    def encode(frames, quantiser, rate):
+    def encode(frames, quantiser, rate, small):
         tries.append(quantiser)
-        return made.encode(frames, quantiser, rate)
+        return made.encode(frames, quantiser, rate, small)
 
     with pytest.MonkeyPatch.context() as patch:
         coders = tuple(made._replace(encode=encode) for _ in HAS)
@@ -72,7 +72,7 @@ def test_every_size_comes_back_whole(coder, number):
     secret, size, made = smooth(10, 64, 96), secret_codec.SIZES[number], secret_codec._CODERS[coder]
     small = secret_codec._shrink(secret, size, made.side)
     assert len(small) == -(-10 // size.stride) and not {x % made.side for x in small.shape[1:3]} - {0}
-    message = bytes([16 * coder + number]) + made.encode(small, made.usual, media.FOLDER_RATE)
+    message = bytes([16 * coder + number]) + made.encode(small, made.usual, media.FOLDER_RATE, number > 0)
     assert secret_codec.decode(message, 10, 64, 96).shape == secret.shape
 
 
