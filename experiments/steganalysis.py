@@ -2,7 +2,7 @@
 
     pip install -r experiments/requirements-steganalysis.txt
     python -m experiments.steganalysis network --images FOLDER
-    python -m experiments.steganalysis photos --images FOLDER [--trained runs/benchmark]
+    python -m experiments.steganalysis photos --images FOLDER
 
 Photos with a short side of at least 300, scaled to three quarters, 224x224 centre crops, in an order that the
 seed draws; the first 73 % train. The detectors:
@@ -73,20 +73,17 @@ class Family(NamedTuple):
     photos: int = 10_000  # at most; fewer where a stego takes long to make
 
 
-def families(trained: Path | None) -> list[Family]:
+def families() -> list[Family]:
     """All rows, in the order of the table."""
-    found = [
+    return [
         Family("lsb", {f"LSB matching {payload}": payload for payload in PAYLOADS}),
         Family("hill", {f"HILL {payload}": payload for payload in PAYLOADS}, 500),
         Family("adaptive", {f"adaptive {payload}": payload for payload in PAYLOADS[:3]}, 500),
         Family("suniward", {f"S-UNIWARD {payload}": payload for payload in PAYLOADS}, 200),
         Family("block_dct_image", {"block_dct D=3": 3}),
         Family("block_dct_image", {f"block_dct D={modulus}": modulus for modulus in (2, 4, 5)}, 200),
+        *(Family(name, {name: 0}, 200) for name in ("invertible", "prep_hide_reveal")),
     ]
-    for name, photos in (("invertible_identity", 200), ("prep_hide_reveal", 40)):
-        if trained and (trained / name / "checkpoints").is_dir():
-            found.append(Family(name, {name: 0}, photos))
-    return found
 
 
 def list_photos(folder: str) -> list[Path]:
@@ -152,11 +149,10 @@ def embed_adaptive(
     return planes_of(stego) if in_rgb else list(stego)
 
 
-def hide_photos(entry: str, modulus: float, covers: np.ndarray, trained: Path | None) -> np.ndarray:
-    """Hides photo i + 1 in photo i with a network, [n, 224, 224, 3]."""
+def hide_photos(entry: str, modulus: float, covers: np.ndarray) -> np.ndarray:
+    """Hides photo i + 1 in photo i with a shipped network, [n, 224, 224, 3]."""
     changes = {"model__modulus": int(modulus)} if modulus else {}
-    own = None if entry.startswith("block_dct") else str(trained / entry)
-    system = learned_system(learned_config(ENTRIES[entry], own, **changes))
+    system = learned_system(learned_config(ENTRIES[entry], None, **changes))
     secrets = np.roll(covers, -1, axis=0)
     return system.hide(covers, secrets, Context(KEY, secrets.shape))
 
@@ -213,11 +209,11 @@ class Store:
         part.replace(self._path(row))
 
 
-def make_photos(store: Store, covers: np.ndarray, trained: Path | None, pool, only: list[str]) -> None:
+def make_photos(store: Store, covers: np.ndarray, pool, only: list[str]) -> None:
     """Makes stegos and extracts what is missing in the store."""
     if not store.has("cover"):
         store.write("cover", [items[0] for items in pool.map(extract_pair, covers, covers, chunksize=8)])
-    for family in families(trained):
+    for family in families():
         rows = [name for name in family.rows if not store.has(name) and (not only or name in only)]
         own = covers[: family.photos]
         if rows and family.method in ("lsb", "hill", "adaptive", "suniward"):
@@ -227,7 +223,7 @@ def make_photos(store: Store, covers: np.ndarray, trained: Path | None, pool, on
                 store.write(name, [found[i] for found in items])
         elif rows:
             for name in rows:
-                stegos = hide_photos(family.method, family.rows[name], own, trained)
+                stegos = hide_photos(family.method, family.rows[name], own)
                 items = pool.map(extract_pair, own, stegos, chunksize=8)
                 store.write(name, [found[0] for found in items])
         for name in rows:
@@ -317,12 +313,11 @@ def photos(arguments) -> None:
     paths = list_photos(arguments.images)[: arguments.count]
     sources = np.array([path.name.split("_")[0] for path in paths])
     store = Store(arguments.workdir / "photos")
-    trained = arguments.trained
     # Forked processes would inherit JAX's threads.
     with ProcessPoolExecutor(arguments.workers, multiprocessing.get_context("spawn")) as pool:
         covers = np.stack(list(pool.map(cut_photo, paths, chunksize=8)))
-        make_photos(store, covers, trained, pool, arguments.only)
-    names = [name for family in families(trained) for name in family.rows if store.has(name)]
+        make_photos(store, covers, pool, arguments.only)
+    names = [name for family in families() for name in family.rows if store.has(name)]
     found = {"photos": len(paths), "seed": SEED} | judge_photos(store, names, sources)
     found["network"] = common.read_json(arguments.workdir / NETWORK, {})
     common.write_json(arguments.results / "steganalysis.json", found)
@@ -401,7 +396,7 @@ def simulate_picture(method: str, payload: float, cover: np.ndarray, seed: int) 
 def make_stegos(method: str, payload: float, covers: np.ndarray, pool) -> np.ndarray:
     """The stegos of photos."""
     if method == "block_dct_image":
-        return hide_photos(method, payload, covers, None)
+        return hide_photos(method, payload, covers)
     work = partial(simulate_picture, method, payload)
     return np.stack(list(pool.map(work, covers, range(len(covers)), chunksize=8)))
 
@@ -459,7 +454,6 @@ def main() -> None:
     parser = common.make_parser(__doc__)
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--images", required=True)
-    parser.add_argument("--trained", type=Path, help="folder of train_entries")
     parser.add_argument("--count", type=int, help="photos, all by default")
     parser.add_argument("--only", nargs="+", default=[], help="rows to extract features of")
     parser.add_argument("--workers", type=int, default=2)

@@ -39,7 +39,7 @@ def photos(found: dict) -> str:
 def summary(found: dict) -> str:
     """The most that is found of what hides here, and of the most careful embedding."""
     best = {name: max(x["accuracy"] for x in row.values()) for name, row in by_detector(found).items()}
-    shown = ("block_dct D=3", "invertible_identity", "prep_hide_reveal", "HILL 0.1", "adaptive 0.1")
+    shown = ("block_dct D=3", "invertible", "prep_hide_reveal", "HILL 0.1", "adaptive 0.1")
     figures = ", ".join(f"{name} {best[name]:.1%}" for name in shown if name in best)
     return f"Best detector's accuracy on an unseen 224x224 photo: {figures}."
 
