@@ -25,11 +25,11 @@ from jaxtyping import Float, Int32, Num
 from deepsteg_jax.dct import from_blocks, to_blocks
 from deepsteg_jax.keystream import keystream, permutation
 from deepsteg_jax.shapes import Array, Index, Key
-from deepsteg_jax.stripes import divisor, map_stripes
+from deepsteg_jax.single_task import single_task
+from deepsteg_jax.stripes import map_stripes
 
 BLOCK = 8
 ROUNDS = 6  # rotations of the rows, then of the columns, and so on
-STRIPE_SAMPLES = 2**14  # moved at once: their indices stay in a core's cache
 HEADROOM = 0.5  # an enciphered secret is scaled by this about mid-grey: 4 sigma of it fit into [0, 1]
 _OFFSETS, _SIGNS, _MARGIN, _MARGIN_SIGNS = 1, 2, 3, 4  # purposes of keystreams; 0 is the block shuffle
 
@@ -78,8 +78,9 @@ def scatter(
     Returns:
         For each sample, row by row, the index of the one that it is taken from.
     """
+    indices = jnp.arange(rows * columns, dtype=jnp.int32).reshape(rows, columns)
     turns = _turns(key, frame_index, rows, columns, grids)
-    return jax.vmap(lambda *turns: _sources(*turns, jnp.arange(rows), invert).ravel())(*turns)
+    return _rotate(jnp.broadcast_to(indices, (grids, rows, columns)), turns, invert).reshape(grids, -1)
 
 
 def _turns(key, frame_index, rows: int, columns: int, grids: int) -> tuple[jax.Array, jax.Array]:
@@ -89,18 +90,34 @@ def _turns(key, frame_index, rows: int, columns: int, grids: int) -> tuple[jax.A
     return (words[..., :rows] % columns).astype(jnp.int32), (words[..., rows:] % rows).astype(jnp.int32)
 
 
-def _sources(row_turns, column_turns, some, invert: bool) -> jax.Array:
-    """Return where the samples of some rows of a grid are taken from, int32 [some, columns]."""
-    columns = column_turns.shape[1]
-    row, column = jnp.broadcast_arrays(some[:, None], jnp.arange(columns))
+def _rotate(grids, turns, invert: bool) -> jax.Array:
+    """Take the samples of grids [n, rows, columns] from where `rotations` says."""
 
-    def rotate_both(i, index):
-        turns = [t[::-1][i][None] if invert else t[i][None] for t in (row_turns, column_turns)]
-        return rotations(*index, *turns, invert)
+    def roll_columns(grids, turns):
+        return _roll(grids.swapaxes(1, 2), turns).swapaxes(1, 2)
 
-    # A loop, since XLA would otherwise compute all of this anew for every sample that is gathered.
-    from_row, from_column = lax.fori_loop(0, ROUNDS // 2, rotate_both, (row, column))
-    return from_row * columns + from_column
+    def roll_both(grids, turns):
+        rows, columns = turns
+        if invert:
+            return roll_columns(_roll(grids, -rows), -columns), None
+        return _roll(roll_columns(grids, columns), rows), None
+
+    steps = [turn.swapaxes(0, 1) for turn in turns]
+    return lax.scan(roll_both, grids, steps, reverse=not invert)[0]
+
+
+def _roll(grids, turns) -> jax.Array:
+    """Move the samples of each row [n, rows] to the left by its turn, to the right if that is negative."""
+    size = grids.shape[-1]
+    rows, turns = grids.reshape(-1, size), turns.ravel()
+
+    def cut(row):
+        return lax.dynamic_slice(row[0], (row[1],), (size,))
+
+    # CPUs copy a row at a time, several times as fast as they gather samples.
+    twice = jnp.concatenate([rows, rows], axis=1), turns + size * (turns < 0)
+    rolled = lax.platform_dependent(twice, cpu=single_task(partial(lax.map, cut)), default=jax.vmap(cut))
+    return rolled.reshape(grids.shape)
 
 
 @partial(jax.jit, static_argnames=("count", "purpose"))
@@ -115,18 +132,12 @@ def _coins(key, frame_index, count: int, purpose: int) -> jax.Array:
 
 def _samples(frame, key, frame_index, invert):
     h, w, c = frame.shape
-    flat, size, top = frame.ravel(), w * c, 255 if frame.dtype == jnp.uint8 else 1
-    (row_turns,), (column_turns,) = _turns(key, frame_index, h, size, grids=1)
-    words = keystream(key, frame_index, -(-frame.size // 32), _SIGNS)
-
-    def rows(some):
-        sources = _sources(row_turns, column_turns, some, invert)
-        places = sources if invert else some[:, None] * size + jnp.arange(size)
-        coins = words.at[places >> 5].get(mode="promise_in_bounds") >> (places & 31).astype(jnp.uint32) & 1
-        moved = flat.at[sources].get(mode="promise_in_bounds")
-        return jnp.where(coins == 1, top - moved, moved)
-
-    return map_stripes(rows, jnp.arange(h).reshape(-1, divisor(h, STRIPE_SAMPLES // size))).reshape(h, w, c)
+    grid, top = frame.reshape(1, h, w * c), 255 if frame.dtype == jnp.uint8 else 1
+    coins = _coins(key, frame_index, frame.size, _SIGNS).reshape(grid.shape)
+    turns = _turns(key, frame_index, h, w * c, grids=1)
+    grid = jnp.where(coins, top - grid, grid) if invert else _rotate(grid, turns, invert)
+    grid = _rotate(grid, turns, invert) if invert else jnp.where(coins, top - grid, grid)
+    return grid.reshape(frame.shape)
 
 
 def encipher_samples(frames: Num[Array, "t h w c"], key: Key, frame_index: Index) -> Num[Array, "t h w c"]:
@@ -154,14 +165,11 @@ def decipher_samples(frames: Num[Array, "t h w c"], key: Key, frame_index: Index
 def _coefficients(frame, key, frame_index, invert):
     rows, columns = frame.shape[0] // BLOCK, frame.shape[1] // BLOCK
     whole = frame[None, : rows * BLOCK, : columns * BLOCK]
-    planes = to_blocks(whole, BLOCK).reshape(rows * columns, -1).T
-    indices = scatter(key, frame_index, rows, columns, len(planes), invert)
+    planes = jnp.moveaxis(to_blocks(whole, BLOCK)[0], -1, 0)
+    turns = _turns(key, frame_index, rows, columns, len(planes))
     signs = 1 - 2 * _coins(key, frame_index, planes.size, _SIGNS).reshape(planes.shape).astype(planes.dtype)
-    if invert:
-        planes = jnp.take_along_axis(planes * signs, indices, axis=1)
-    else:
-        planes = jnp.take_along_axis(planes, indices, axis=1) * signs
-    whole = from_blocks(planes.T.reshape(1, rows, columns, -1), BLOCK)[0]
+    planes = _rotate(planes * signs, turns, invert) if invert else _rotate(planes, turns, invert) * signs
+    whole = from_blocks(jnp.moveaxis(planes, 0, -1)[None], BLOCK)[0]
     return frame.at[: rows * BLOCK, : columns * BLOCK].set(whole)
 
 

@@ -197,6 +197,21 @@ def test_samples_come_back_bit_for_bit(shape):
     np.testing.assert_array_equal(as_bytes(SAMPLES[1](as_floats(stored), KEY, 3)), frames)
 
 
+def test_samples_are_as_documented():
+    """Written out in NumPy: where each comes from, then its coin."""
+    frames, key = frames_of(SHAPE), KEY.astype("<u4").tobytes()
+    enciphered = as_bytes(SAMPLES[0](as_floats(frames), KEY, 6))
+    rows, columns = SHAPE[1], SHAPE[2] * SHAPE[3]
+    for number, (frame, found) in enumerate(zip(frames, enciphered, strict=True), 6):
+        words = numpy_keystream(key, number + (1 << 32), 4 * 3 * (rows + columns)).view("<u4").reshape(3, -1)
+        turns = (words[:, :rows] % columns).astype(int), (words[:, rows:] % rows).astype(int)
+        row, column = cipher.rotations(*np.indices((rows, columns)), *turns)
+        coins = numpy_keystream(key, number + (2 << 32), frame.size // 8 + 1)
+        coins = np.unpackbits(coins, bitorder="little")[: frame.size]
+        moved = frame.reshape(rows, columns)[row, column].ravel()
+        np.testing.assert_array_equal(np.where(coins, 255 - moved, moved), found.ravel())
+
+
 def test_samples_are_moved_and_half_of_them_turned_over():
     frames = (frames_of(SHAPE)[:1] // 2).repeat(2, axis=0)  # all below the middle, so coins are seen
     enciphered = as_bytes(SAMPLES[0](as_floats(frames), KEY, 0)).reshape(2, -1)
