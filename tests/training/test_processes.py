@@ -1,9 +1,11 @@
 """Two real processes on this machine: they train as one, survive kills together and stop together."""
 
 import json
+import os
 import signal
 import socket
 import time
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +24,9 @@ pytestmark = pytest.mark.slow
 
 TOY = Path(__file__).parents[1] / "toy.py"
 STEPS, SAVE_EVERY, RATE = 50, 10, 3e-3
+# Below those that other programs get without asking for a number, so that none of them takes one meanwhile.
+PORTS = iter(range(20_000 + os.getpid() % 10_000, 32_768))
+INTERRUPTIBLE_S = 0.15  # after each step, so that a signal comes before the last one
 
 
 def _by_flags(port, process):
@@ -50,15 +55,22 @@ def _settings(images):
     return settings | {"train.save_every_steps": SAVE_EVERY, "train.validate_every_steps": SAVE_EVERY}
 
 
-def _start(images, workdir, join):
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+def _free_port():
+    """Another one each time."""
+    for port in PORTS:
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+def _start(images, workdir, join, pause_s=0.0):
+    port = _free_port()
     flags = [f"--config={TOY}", *(f"--config.{name}={value}" for name, value in _settings(images).items())]
     children = []
     for process in range(2):
         environment, place = join(port, process)
-        children.append(start_training(workdir, *flags, *place, environment=environment, pause_s=0.02))
+        children.append(start_training(workdir, *flags, *place, environment=environment, pause_s=pause_s))
     return children
 
 
@@ -85,18 +97,18 @@ def runs(tmp_path_factory, image_folder):
         patch.setitem(models.MODELS, "toy", build_toy)
         config = get_config()
         config.update_from_flattened_dict(_settings(image_folder))
+        ended, uninterrupted = {}, _start(image_folder, whole, _by_flags)
         train(config, alone)
-    ended = {}
-    ended["whole"] = _finish(_start(image_folder, whole, _by_flags))
-    children = _start(image_folder, parts, _by_flags)
+    children = _start(image_folder, parts, _by_flags, INTERRUPTIBLE_S)
     saved = _wait_for_a_save_after(0, parts, children)
     children[1].send(signal.SIGKILL)
     ended["killed"] = _finish(children)
-    children = _start(image_folder, parts, _by_slurm)
+    children = _start(image_folder, parts, _by_slurm, INTERRUPTIBLE_S)
     _wait_for_a_save_after(saved, parts, children)
     children[1].send(signal.SIGTERM)
     ended["asked"] = _finish(children)
     ended["last"] = _finish(_start(image_folder, parts, _by_flags))
+    ended["whole"] = _finish(uninterrupted)
     return Runs(whole, parts, alone, ended)
 
 
