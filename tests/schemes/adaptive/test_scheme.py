@@ -29,7 +29,7 @@ from tests.schemes.adaptive.conftest import (
     reveal,
     write_planes,
 )
-from tests.synthetic import Sound, film, hiss, save, smooth
+from tests.synthetic import Sound, film, hiss, noise, save, smooth
 
 CHUNK = 123  # bytes of the secret in a frame of the fixture `hidden`, its name among them
 
@@ -374,11 +374,15 @@ def compiled(caplog):
     jax.config.update("jax_log_compiles", False)
 
 
-def test_a_size_of_chunks_compiles_once(tmp_path, hidden, compiled):
+def test_a_size_of_chunks_compiles_once(tmp_path, compiled):
     """At the ends also, where a frame has one neighbour; a second file compiles nothing."""
     (tmp_path / "secret").write_bytes(bytes(345))
+    # Of a size that no other test has, for which nothing is compiled yet.
+    wide = smooth(FRAMES, 64, 80) // 2 + noise(FRAMES, 64, 80, high=100)
+    planes = [media.from_rgb(frame, "yuv420p") for frame in wide]
+    cover = write_planes(tmp_path / "cover.mkv", planes)
     for _ in range(2):
-        hide(hidden.cover_path, tmp_path / "secret", tmp_path / "stego.mkv")
+        hide(cover, tmp_path / "secret", tmp_path / "stego.mkv")
         reveal(tmp_path / "stego.mkv", tmp_path / "out")
         assert [name for name in compiled() if name in ("_embed", "_extract")] == ["_embed", "_extract"]
 
