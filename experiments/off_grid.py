@@ -3,15 +3,18 @@
     python -m experiments.off_grid CLIP ... [--workdir runs/off_grid]
 
 Writes random symbols into 32 frames of each clip at 448x256, codes them by x264 at CRF 18 as `deepsteg hide`
-does, scales or crops them, codes them again, and reads them at the place that is known. Bits are the mutual
-information of a symbol and its phase as read, over the symbols whose blocks are whole. Writes off_grid.json.
+does, scales, crops or rotates them, codes them again, and reads them at the place that is known. Bits are the
+mutual information of a symbol and its phase as read, over the symbols whose blocks are whole. Adds what is
+missing to off_grid.json.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 
 from deepsteg_jax import evaluation, media
 from deepsteg_jax.channels import ladder
@@ -33,11 +36,14 @@ class Edit(NamedTuple):
     crf: int | None = 23  # of x264; None: it is not coded again
     scale: Fraction = Fraction(1)
     cut: tuple[int, int] = (0, 0)  # samples of luma, at the top and bottom, left and right
+    angle: float = 0  # degrees, clockwise
 
     def frames(self, planes: media.Planes) -> media.Planes:
-        """Cut, then scale, each plane of a frame."""
+        """Rotate, cut, then scale, each plane of a frame."""
         made = []
         for plane, k in zip(planes, (1, 2, 2), strict=True):
+            if self.angle:
+                plane = ndimage.rotate(plane, -self.angle, reshape=False, order=1, mode="nearest")
             (y, x), (h, w) = (side // k for side in self.cut), plane.shape
             part = plane[y : h - y, x : w - x]
             h, w = (2 * round(self.scale * side * k / 2) // k for side in part.shape)
@@ -48,7 +54,7 @@ class Edit(NamedTuple):
         """Where frames of that shape, made of frames of that size, lie in these."""
         cut = np.array(self.cut)
         scale = (np.array(size) - 2 * cut) / shape
-        return Geometry(size, tuple(map(float, scale)), tuple(map(float, cut)))
+        return Geometry(size, tuple(map(float, scale)), tuple(map(float, cut)), self.angle)
 
 
 EDITS = (
@@ -63,11 +69,13 @@ EDITS = (
         Edit("scaled to 2/3" + (f", CRF {crf}" if crf else ""), crf, Fraction(2, 3))
         for crf in (None, 12, 18, 23)
     ),
+    Edit("rotated by 2°", None, angle=2),
+    *(Edit(f"rotated by {angle}°, CRF 23", angle=angle) for angle in (0.5, 1, 2)),
 )
 
 
-def measure(cover: media.Planes) -> dict[str, float]:
-    """Bits per symbol behind each of EDITS."""
+def measure(cover: media.Planes, edits: Sequence[Edit]) -> dict[str, float]:
+    """Bits per symbol behind each edit."""
     config, (n, height, width) = Entry("robust", "").load(), cover.y.shape
     modem = Modem(config.model, None)  # whose network is not needed
     macroblocks = macroblocks_of(height, width)
@@ -76,7 +84,7 @@ def measure(cover: media.Planes) -> dict[str, float]:
     spacing = config.model.spacing
     sent = ladder.run(SENT, modem.write(cover, phases, Modulation(spacing, 1), ())).frames
     found = {}
-    for edit in EDITS:
+    for edit in edits:
         frames = media.stack([edit.frames(frame) for frame in media.unstack(sent)])
         if edit.crf:
             frames = ladder.run(ladder.x264("", edit.crf), frames).frames
@@ -90,7 +98,7 @@ def measure(cover: media.Planes) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measures every clip that is not in the file yet, and prints the table."""
+    """Measures what is not in the file yet, and prints the table."""
     parser = common.make_parser(__doc__)
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--workdir", type=Path, default=Path("runs/off_grid"))
@@ -99,9 +107,10 @@ def main() -> None:
     rows = common.read_json(path, {})
     settings = common.q1_settings("clips", "", SEGMENT)
     for clip in arguments.clips:
-        if clip.stem not in rows:
+        row = rows.setdefault(clip.stem, {})
+        if missing := [edit for edit in EDITS if edit.title not in row]:
             frames = evaluation.prepare(clip, settings)
-            rows[clip.stem] = measure(media.stack([media.from_rgb(frame, "yuv420p") for frame in frames]))
+            row |= measure(media.stack([media.from_rgb(frame, "yuv420p") for frame in frames]), missing)
             common.write_json(path, rows)
     print(tables.off_grid(rows))
 

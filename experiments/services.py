@@ -60,6 +60,7 @@ _FILTERS = {
     CUT_OFF: f"trim=start={CUT},setpts=PTS-STARTPTS",
     "letterbox": "pad=iw:iw*3/4:0:-1",
     "5 % of each side cut off": "crop=iw*0.9:ih*0.9",
+    "rotated by 1 degree": "rotate=PI/180",
     "scaled to 5/4": "scale=trunc(iw*5/8)*2:trunc(ih*5/8)*2",
     "scaled to 3/4": "scale=trunc(iw*3/8)*2:trunc(ih*3/8)*2",
     "scaled to 2/3": "scale=trunc(iw/3)*2:trunc(ih/3)*2",

@@ -1,9 +1,10 @@
-"""Find how a received picture lies in the stego it was made from: scaled, cropped or between bars.
+"""Find how a received picture lies in the stego it was made from: scaled, cropped, rotated or between bars.
 
 Some symbols of every frame, the grid pilots, lie at places that repeat every TILE blocks, whatever the size
 of the stego, and turn by half a circle every two frames. The receiver scales what it got by one factor after
 the other, reads blocks at all offsets, and correlates them with the pattern (FFT): where it agrees, scale and
-offset are right. The turns take away what stands still in the picture itself.
+offset are right. The turns take away what stands still in the picture itself. A picture that was rotated is
+rotated back by a few angles.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import minimize
+from scipy.ndimage import affine_transform
+from scipy.optimize import minimize, minimize_scalar
 
 from deepsteg_jax import keys
 from deepsteg_jax.dct import dct_matrix
@@ -44,21 +46,27 @@ _STRETCHED_BY, _LARGE_BLOCKS = 0.05, 0.98  # stretching that is half as likely a
 _BLOCK_SCALES = 1, 2, 3  # of the stego, that are thought of
 _UNSCALED, _STRETCHED = 1e-3, 0.01  # deviations that are called none, and stretching
 _BLACK = 32  # luma of bars, at most
+_USUAL_ROTATED = 4  # of _USUAL, that are tried for rotated pictures
 _USUAL = 1, 2 / 3, 3 / 4, 1 / 2, 4 / 3, 3 / 2, 0.9, 5 / 6, 0.6, 5 / 4  # scales that are tried first
 _SIZES = (240, 320), (256, 448), (360, 640), (480, 640), (480, 720), (576, 720), (480, 854), (540, 960)
 _SIZES += (720, 960), (720, 1280), (1080, 1920), (512, 512), (720, 720), (1080, 1080)  # (h, w) before
+_ANGLES = -1.5, 1.5  # degrees: whoever was rotated by less is found as it is
+_AROUND, _BETWEEN = (-1.5, -0.75, 0, 0.75, 1.5), 0.75  # degrees: tried at the scale of a hit
+_UNROTATED = 0.15  # degrees that are called none
 _RATES = 1, 4 / 5, 6 / 5, 8 / 5, 1 / 2, 2  # frames of the stego in one that is received
 
 
 class Geometry(NamedTuple):
     """The stego's size, and where a received sample lies in it: at scale * sample + offset, each (y, x).
 
-    Positions are those of edges, so that a sample's centre is at + 1/2; in samples of luma.
+    Positions are those of edges, so that a sample's centre is at + 1/2; in samples of luma. They hold once
+    the picture is rotated back about its centre, by as many degrees as `angle` says it was rotated clockwise.
     """
 
     size: tuple[int, int]
     scale: tuple[float, float]
     offset: tuple[float, float]
+    angle: float = 0.0
 
     def rectify(self, planes: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         """Return planes [h, w] in the stego's size, uint8; mirrored where nothing was received."""
@@ -66,11 +74,13 @@ class Geometry(NamedTuple):
 
     def received(self, shape: tuple[int, int]) -> np.ndarray:
         """Return which macroblocks of the stego were received whole, of h x w, bool [rows, columns]."""
-        whole = []
-        for size, length, scale, offset in zip(self.size, shape, self.scale, self.offset, strict=True):
-            first = MACROBLOCK * np.arange(size // MACROBLOCK)
-            whole.append((first > offset - 1) & (first + MACROBLOCK < scale * length + offset + 1))
-        return whole[0][:, None] & whole[1]
+        corners = np.mgrid[tuple(slice(0, size + 1, MACROBLOCK) for size in self.size)]
+        centre = np.array(shape) / 2
+        unturned = (np.moveaxis(corners, 0, -1) - self.offset) / self.scale
+        at = (unturned - centre) @ _rotation(self.angle) + centre
+        near = 1 / np.array(self.scale)  # a sample of the stego
+        inside = ((at > -near) & (at < shape + near)).all(-1)
+        return inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:]
 
     def describe(self, height: int, width: int) -> str:
         """Return, for the user, what happened to a stego that arrived in this size."""
@@ -83,6 +93,8 @@ class Geometry(NamedTuple):
             found.append("cropped")
         if (offset < -1).any():
             found.append("put between bars")
+        if self.angle:
+            found.append(f"rotated by {abs(self.angle):.1f} degrees")
         return f"the stego was {' and '.join(found)}" if found else ""
 
 
@@ -92,7 +104,8 @@ def _resample(geometry: Geometry, whole: tuple[int, int], plane: np.ndarray) -> 
     size = tuple(int(round(a * b)) for a, b in zip(geometry.size, across, strict=True))
     offset = np.float32(geometry.offset * across)
     scale = np.float32(geometry.scale)
-    moved = np.asarray(_scaled(plane.astype(np.float32), scale, offset, size))
+    unrotated = _rotated(plane.astype(np.float32), -geometry.angle, 3)
+    moved = np.asarray(_scaled(unrotated, scale, offset, size))
     rows, columns = map(_mirrored, size, offset, offset + scale * plane.shape)
     return moved[rows[:, None], columns]
 
@@ -102,6 +115,22 @@ def _mirrored(size: int, begin: float, end: float) -> np.ndarray:
     begin, end = int(np.ceil(max(begin, 0))), int(min(end, size))
     at = (np.arange(size) - begin) % (2 * (end - begin))
     return begin + np.minimum(at, 2 * (end - begin) - 1 - at)
+
+
+def _rotation(angle: float) -> np.ndarray:
+    """Return the matrix that takes (y, x) to its place before a clockwise rotation, in degrees."""
+    cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    return np.array([[cos, -sin], [sin, cos]])
+
+
+def _rotated(planes: np.ndarray, angle: float, order: int) -> np.ndarray:
+    """Rotate planes [..., h, w] clockwise, in degrees, about their centre by splines of an order."""
+    if not angle:
+        return planes
+    matrix, centre = _rotation(angle), (np.array(planes.shape[-2:]) - 1) / 2
+    rotate = partial(affine_transform, matrix=matrix, offset=centre - matrix @ centre, order=order)
+    flat = planes.reshape(-1, *planes.shape[-2:])
+    return np.stack([rotate(plane, mode="mirror") for plane in flat]).reshape(planes.shape)
 
 
 @partial(jax.jit, static_argnames="size")
@@ -210,6 +239,7 @@ class _Hit(NamedTuple):
     offset: np.ndarray  # (y, x)
     spacing: float
     weights: np.ndarray  # of the frames
+    angle: float = 0.0  # see `Geometry`
 
 
 def find(planes: tuple[np.ndarray, ...], grid: Grid, lines: int) -> Iterator[tuple[int, Geometry]]:
@@ -226,17 +256,36 @@ def find(planes: tuple[np.ndarray, ...], grid: Grid, lines: int) -> Iterator[tup
     for top, bottom, left, right in _pictures(planes[0]):
         cut = tuple(slice(a // ratio, b // ratio) for a, b in ((top, bottom), (left, right)))
         received = np.stack([planes[i][(slice(FRAMES), *cut)] for i in grid.planes], 1).astype(np.float32)
-        scales = bottom - top, right - left, lines
-        hits = [_search(received, grid, _uniform_scales(*scales), _RATES[:1], 1)]
-        # A coarser search, for whole pictures alone, also thinks of other rates and shapes.
-        shapes = chain(islice(_uniform_scales(*scales), len(_USUAL)), _other_scales(*scales))
-        if not hits[0] or hits[0].score < _SURE:
-            hits.append(_search(received, grid, shapes, _RATES, 2))
-        if hit := max(filter(None, hits), key=attrgetter("score"), default=None):
-            for number, (scale, offset) in enumerate(_refined(received, grid, hit)):
+        if hit := _likeliest_hit(received, grid, bottom - top, right - left, lines):
+            for number, (scale, offset, angle) in enumerate(_refined(received, grid, hit)):
                 for size in _sizes(ratio * scale * received.shape[2:], ratio * offset):
-                    placed = Geometry(size, tuple(scale), tuple(ratio * offset - scale * (top, left)))
-                    yield number, placed
+                    placed = tuple(scale), tuple(ratio * offset - scale * (top, left)), angle
+                    yield number, Geometry(size, *placed)
+
+
+def _likeliest_hit(received: np.ndarray, grid: Grid, *size_and_lines: int) -> _Hit | None:
+    """Return the best hit in planes [n, planes, h, w] of a picture; its angle is one of _AROUND."""
+    hits = [_search(received, grid, _uniform_scales(*size_and_lines), _RATES[:1], 1)]
+    if not _sure(hits):
+        # A coarser search, for whole pictures alone, also thinks of other rates and shapes.
+        usual = islice(_uniform_scales(*size_and_lines), len(_USUAL))
+        hits.append(_search(received, grid, chain(usual, _other_scales(*size_and_lines)), _RATES, 2))
+    for angle in _ANGLES:
+        if not _sure(hits):
+            usual = islice(_uniform_scales(*size_and_lines), _USUAL_ROTATED)
+            hits.append(_search(received, grid, usual, _RATES[:1], 1, angle))
+    hit = _best(hits)
+    around = [angle for angle in _AROUND if hit and angle != hit.angle]
+    return _best([hit, *(_search(received, grid, [1 / hit.scale], _RATES[:1], 1, angle) for angle in around)])
+
+
+def _best(hits: list[_Hit | None]) -> _Hit | None:
+    return max(filter(None, hits), key=attrgetter("score"), default=None)
+
+
+def _sure(hits: list[_Hit | None]) -> bool:
+    best = _best(hits)
+    return best is not None and best.score > _SURE
 
 
 def _pictures(luma: np.ndarray) -> list[tuple[int, int, int, int]]:
@@ -361,11 +410,12 @@ def _most(a, b, c):
     return (a + b + jnp.hypot(a - b, 2 * c)) / 2
 
 
-def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int) -> _Hit | None:
+def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int, angle: float = 0) -> _Hit | None:
     """Return the first sure hit among scales (y, x) of the received, of its size before, else the best one.
 
-    None: there is none.
+    None: there is none. `angle`: by which the picture was rotated.
     """
+    planes = _rotated(planes, -angle, 1)
     deviation = np.sqrt(grid.there.mean() / 2)
     spectrum = np.conj(np.fft.fft2(grid.points().reshape(-1, TILE, TILE)) / deviation).astype(np.complex64)
     size = _WINDOW if len(planes) > 1 else _STILL_WINDOW
@@ -387,7 +437,8 @@ def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int) -> _Hit 
             # A picture begins within the first tile.
             offset = (offset + ahead + BLOCK) % (TILE * BLOCK) - BLOCK
             weights = np.array([np.cos(phases[i]), np.sin(phases[i])]) @ tones[i[1]]
-            best = _Hit(float(scores[i]), scale, offset, spacings[i[0]], weights.astype(np.float32))
+            weights = weights.astype(np.float32)
+            best = _Hit(float(scores[i]), scale, offset, spacings[i[0]], weights, angle)
             if best.score > _SURE:
                 break
     return best
@@ -410,7 +461,8 @@ class _Pilots:
         count = int(len(planes) * np.prod(_WINDOW) / np.prod(hit.scale * shape))
         few = max(4, min(len(planes), count))
         self._weights = hit.weights[:few]
-        self._lines = np.ascontiguousarray(np.moveaxis(planes[:few], 2, 0))
+        planes = _rotated(planes[:few], -hit.angle, 3)
+        self._lines = np.ascontiguousarray(np.moveaxis(planes, 2, 0))
         # The blocks begin some samples before the picture.
         self._first = np.floor(hit.offset / BLOCK).astype(int) - 1
         self._blocks = np.ceil(hit.scale * shape / BLOCK).astype(int) + 3
@@ -449,8 +501,8 @@ def _weights(scale: float, offset: float, length: int, size: int) -> np.ndarray:
     return weights * (inside / np.where(inside, weights.sum(1), 1))[:, None]
 
 
-def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the likeliest (scale, offset) near a hit for each slot; that of a whole picture, if it is one."""
+def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+    """Yield the likeliest (scale, offset, angle) near a hit for each slot; a whole picture is likelier."""
     shape, pilots = np.array(planes.shape[2:]), _Pilots(planes, grid, hit)
 
     def moved(x):
@@ -468,15 +520,30 @@ def _refined(planes: np.ndarray, grid: Grid, hit: _Hit) -> Iterator[tuple[np.nda
 
     x = likeliest(np.zeros(4), hit.spacing, 0.1).x  # with a D nearby, then with the right one
     spacing = max(SPACINGS, key=partial(pilots.agreement, *moved(x)))
+    angle = _likeliest_angle(planes, grid, hit, lambda pilots: pilots.agreement(*moved(x), spacing))
+    pilots = _Pilots(planes, grid, hit._replace(angle=angle))
     found = likeliest(x, spacing, 0.02)
     scale, offset = moved(found.x)
     for slot in range(SLOTS):
         right = np.array([0, slot * BLOCK])
-        plain = list(_plain(scale, offset + right, shape))
+        plain = list(_plain(scale, offset + right, shape, angle))
         scores = np.array([pilots.agreement(exact, at - right, spacing) for exact, at, _ in plain])
         best = int(np.argmax(scores * [likely for *_, likely in plain])) if plain else None
         likely = plain and scores[best] > _AS_WELL * -found.fun
-        yield plain[best][:2] if likely else (scale, offset + right)
+        yield *(plain[best][:2] if likely else (scale, offset + right)), angle
+
+
+def _likeliest_angle(planes: np.ndarray, grid: Grid, hit: _Hit, agreement) -> float:
+    """Return the angle near a hit's with which pilots have the best `agreement`, or 0 if it is as good."""
+
+    def loss(angle):
+        return -agreement(_Pilots(planes, grid, hit._replace(angle=angle)))
+
+    bounds = hit.angle - _BETWEEN, hit.angle + _BETWEEN
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02})
+    by_chance = 2 / hit.score**2  # gained: half the square of two standard deviations
+    unrotated = abs(found.x) < _UNROTATED or loss(0.0) < (1 - by_chance) * found.fun
+    return 0.0 if unrotated else float(found.x)
 
 
 def _unstretched(by: float) -> float:
@@ -484,8 +551,11 @@ def _unstretched(by: float) -> float:
     return 1 / (1 + (by / _STRETCHED_BY) ** 2)
 
 
-def _plain(scale, offset, shape):
-    """Yield (scale, offset, likelihood) of whole pictures with even sides and of unscaled parts, nearby."""
+def _plain(scale, offset, shape, angle=0.0):
+    """Yield (scale, offset, likelihood) of whole pictures with even sides and of unscaled parts, nearby.
+
+    Parts of a rotated picture may begin within a sample.
+    """
     around = list(product((-2, -1, 0, 1, 2), repeat=2))
     for blocks in _BLOCK_SCALES:
         likely = 1 if blocks == 1 else _LARGE_BLOCKS
@@ -493,7 +563,7 @@ def _plain(scale, offset, shape):
             for move in around:
                 exact = np.round(blocks * scale * shape + move) / shape / blocks
                 yield exact, np.zeros(2), likely * _unstretched(np.log(exact / scale) @ [1, -1])
-        if np.abs((scale - 1 / blocks) * shape).max() < 2 * _NEAR:
+        if not angle and np.abs((scale - 1 / blocks) * shape).max() < 2 * _NEAR:
             for move in around:
                 yield np.ones(2) / blocks, np.round(blocks * offset + move) / blocks, likely
 

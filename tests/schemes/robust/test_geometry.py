@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from deepsteg_jax import media
 from deepsteg_jax.models import symbols as symbol_model
@@ -120,6 +121,26 @@ def test_what_was_cut_off_is_found(stego):
     inside = slice(20, -20), slice(20, -20)
     assert np.abs(y[inside].astype(int) - stego[0][3][inside]).mean() < 4
     assert y.min() > 0  # mirrored, not black
+
+
+def test_a_rotated_picture_is_rotated_back(stego):
+    rotate = partial(ndimage.rotate, angle=1.4, axes=(2, 1), reshape=False, order=1, mode="nearest")
+    received = tuple(map(rotate, stego))
+    found = _found(received, GRID)[0]
+    assert found.size == SIZE and found.describe(*SIZE) == "the stego was rotated by 1.4 degrees"
+    here = found.received(SIZE)
+    assert here[2:-2, 2:-2].all() and not here[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+    y = found.rectify(tuple(plane[3] for plane in received))[0]
+    inside = slice(20, -20), slice(20, -20)
+    assert np.abs(y[inside].astype(int) - stego[0][3][inside]).mean() < 4
+
+
+def test_rotations_are_tried_where_no_scale_is_found(monkeypatch):
+    def search(planes, grid, scales, rates, stride, angle=0):
+        return geometry._Hit(10 - abs(angle - 0.75), np.ones(2), *[None] * 3, angle) if angle > 0 else None
+
+    monkeypatch.setattr(geometry, "_search", search)
+    assert geometry._likeliest_hit(np.zeros(1), GRID, *SIZE, 0).angle == 0.75
 
 
 def test_whole_samples_and_the_shape_it_had_are_likelier():
