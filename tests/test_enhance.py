@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from fractions import Fraction
 
 import numpy as np
@@ -179,11 +177,3 @@ def test_nothing_is_left_where_reveal_refuses(tmp_path):
     with pytest.raises(UserError, match="nothing hidden"):
         after(reveal, settings())("key", stego, tmp_path / "revealed.mkv", lambda n: None)
     assert [path.name for path in tmp_path.iterdir()] == ["stego.mkv"]
-
-
-def test_opencv_is_imported_only_when_something_is_enhanced():
-    names = ", ".join(
-        f"deepsteg_jax.commands.{name}" for name in ("common", "reveal", "hide", "live", "enhance")
-    )
-    code = f"import sys; import {names}; sys.exit('cv2' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

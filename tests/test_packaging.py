@@ -106,7 +106,7 @@ def test_the_package_can_be_imported_on_every_platform():
 
 @pytest.mark.slow
 def test_hide_reveal_roundtrip_and_evaluate_need_no_tensorflow(tmp_path):
-    """Nor anything else that only an extra brings: importing it fails in this process."""
+    """Nor anything else that only an extra brings, nor a training's logs: importing it fails here."""
     (tmp_path / "clips").mkdir()
     save(tmp_path / "clips/cover.mkv", noise(4))
     save(tmp_path / "clips/secret.mkv", smooth(4))
@@ -123,6 +123,8 @@ class Without:
         return None if name in self.names else self.finder.find_spec(name, *rest)
 sys.meta_path[:] = map(Without, sys.meta_path)
 from deepsteg_jax import commands
+from deepsteg_jax.commands import common, enhance, hide, live, reveal
+from deepsteg_jax.training import logs
 from configs import video
 config = video.get_config()
 config.video.update(cover="clips/cover.mkv", secret="clips/secret.mkv")

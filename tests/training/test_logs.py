@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -114,12 +113,6 @@ def test_a_log_that_keeps_nothing_takes_what_a_log_takes(capsys):
     log.picture(1, np.zeros((8, 32, 3), np.uint8))
     log.close()
     assert capsys.readouterr() == ("", "")
-
-
-def test_logs_need_no_tensorflow():
-    code = "import sys; from deepsteg_jax.training import logs; print('tensorflow' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
 
 
 def test_the_stopwatch_gives_shares_of_the_time_without_validation(monkeypatch):

@@ -12,7 +12,7 @@ from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.schemes.base import Stego
 from deepsteg_jax.schemes.robust import receiver
 from deepsteg_jax.schemes.robust.geometry import Geometry
-from tests.schemes.robust.conftest import ABOUT, KEY, SIZE, reveal
+from tests.schemes.robust.conftest import ABOUT, KEY, SIZE, load_scheme, reveal
 from tests.synthetic import in_planes, smooth
 
 
@@ -89,7 +89,7 @@ def test_a_cover_alone_has_nothing(parties):
 @pytest.mark.slow
 def test_a_second_file_compiles_nothing(parties, hidden, caplog, monkeypatch):
     """Programs are kept by the scheme."""
-    scheme, stego = parties.scheme, media.unstack(hidden[1])
+    scheme, stego = load_scheme(parties.config), media.unstack(hidden[1])
     monkeypatch.setattr(keys, "derive_key", lambda credential, salt: KEY)
     info = media.Info(*SIZE[::-1], len(stego), media.FOLDER_RATE, False)
 
@@ -100,5 +100,4 @@ def test_a_second_file_compiles_nothing(parties, hidden, caplog, monkeypatch):
             assert found.read == len(stego) and len(scheme.receiver(found).finish()) == len(stego)
             return [record for record in caplog.records if "racing" in record.getMessage()]
 
-    jax.clear_caches()
     assert reveal_file() and not reveal_file()
