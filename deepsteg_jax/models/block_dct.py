@@ -422,9 +422,8 @@ def _as_video(x: Batch) -> Float[Array, "b t h w 3"]:
 def build(config) -> Model:
     """Build the model of `config`: modulus, frames, classes, depth, features, dtype, remat.
 
-    Each D compiles a program of its own, some 15 s of a core at 448x256: with D and its tables as arguments
-    of one, divisions by a number that the compiler does not know took a sixth more time to hide and to
-    reveal.
+    Each D compiles a program of its own, some 15 s of a core at 448x256: one program for all, with D and its
+    tables as arguments, took a seventh more time to hide and to reveal.
 
     Raises:
         UserError: `modulus` is out of range, or `dtype` unknown.
