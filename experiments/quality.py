@@ -5,7 +5,7 @@
 
 Items are sorted by name and item i + 1 is hidden in item i, through files written and read back: of clips
 frames 5..34 at 448x256 (protocol Q1), of images the 256x256 centre crop. RGB, 8-bit; mean over frames of
-per-frame dB, then over items. Rows:
+per-frame dB, then over items; with --size 224x224 crops are of that size, and rows say so. Rows:
 
     adaptive         at several rates; the secret is coded to fit, covers are in 4:2:0
     block_dct        the shipped checkpoint at several steps D, and with the other settings of the shuffle
@@ -17,6 +17,7 @@ Each row is kept in WORKDIR/rows, so that an interrupted run goes on; --only mea
 every row) and quality.png (secret against stego, with the published points of published.json).
 """
 
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -42,6 +43,7 @@ SHUFFLES = (  # besides the default
 )
 RATES = (0.05, 0.1, 0.4)  # of adaptive, bits per sample
 MODULI = {2: "1 LSB", 3: "ternary", 5: "mod 5"}
+SIZED = re.compile(r", \d+x\d+$")  # ends the name of a row of another size than the protocol's
 
 
 def learned_row(config: ConfigDict, settings: ConfigDict, workdir: Path, progress) -> tuple[dict, list]:
@@ -130,10 +132,8 @@ def write_results(kind: str, names: list[str], workdir: Path) -> str:
     Raises:
         UserError: nothing is measured.
     """
-    found = {
-        row["name"]: row for path in (workdir / "rows").glob("*.json") for row in [common.read_json(path)]
-    }
-    rows = [found[name] for name in names if name in found]
+    found = sorted(map(common.read_json, (workdir / "rows").glob("*.json")), key=lambda row: row["name"])
+    rows = [row for name in names for row in found if SIZED.sub("", row["name"]) == name]
     if not rows:
         raise UserError(f"nothing is measured in {workdir}: leave --tables-only out")
     common.write_json(workdir / "quality.json", rows)
@@ -148,16 +148,19 @@ def main() -> int:
     parser = common.make_parser(__doc__)
     common.add_folders(parser)
     parser.add_argument("--workdir", type=Path)
+    parser.add_argument("--size", help="width x height, such as 224x224")
     arguments = parser.parse_args()
     kind = "clips" if arguments.clips else "images"
     workdir = arguments.workdir or Path("runs/quality") / kind
     settings = common.q1_settings(kind, arguments.clips or arguments.images, arguments.frames)
+    if arguments.size:
+        settings.width, settings.height = map(int, arguments.size.split("x"))
     rows = rows_of(kind, settings, arguments.trained)
     wanted = [] if arguments.tables_only else arguments.only or list(rows)
     if unknown := set(wanted) - set(rows):
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(rows)}")
     for name in wanted:
-        measure_row(name, rows[name], workdir)
+        measure_row(f"{name}, {arguments.size}" if arguments.size else name, rows[name], workdir)
     print(write_results(kind, list(rows), workdir))
     return 0
 

@@ -337,7 +337,7 @@ def enhancement(report: dict[str, dict]) -> str:
 # --- exported files: experiments.export ----------------------------------------------------------
 
 EXPORTED = ("prep_hide_reveal_small", "robust")  # those with a checkpoint that TFLite and ONNX take
-WEIGHTS = ("float16", "dynamic", "int8")
+WEIGHTS = ("float16", "weights", "int8")
 
 
 def export(report: dict[str, list[dict]]) -> str:
@@ -360,7 +360,8 @@ def _exported(row: dict) -> str:
     if "error" in row:
         return "-"
     if "secret_psnr_db" in row:
-        return f"{row['secret_psnr_db'] - row['jax_secret_psnr_db']:z.2f}"
+        found = row.get("photos", row)
+        return f"{found['secret_psnr_db'] - found['jax_secret_psnr_db']:z.2f}"
     return f"{row['max_difference']:.3f}*"
 
 

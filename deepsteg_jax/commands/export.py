@@ -66,7 +66,11 @@ def read_plan(settings: ConfigDict, longest: int) -> Plan:
     if not all(1 <= length <= longest for length in lengths) or not lengths:
         raise UserError(f"--export.frames is like 4,2,1, of 1 to {longest}, not {settings.frames!r}")
     formats.check_packages(names)
-    kinds = [(name, kind) for name in names for kind in ("", *(quantisations if name == "tflite" else ()))]
+    kinds = [
+        (name, kind)
+        for name in names
+        for kind in ("", *(kind for kind in quantisations if name in formats.QUANTISATIONS[kind]))
+    ]
     return Plan(kinds, [(length, height, width) for width, height in sizes for length in lengths])
 
 
@@ -110,15 +114,14 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {told}"[:300]
 
 
-def _described(graph: Graph, quantisation: str) -> dict[str, dict]:
+def _described(graph: Graph) -> dict[str, dict]:
     """Inputs and outputs of a file, as export.json has them."""
     inputs = {
         name: {"shape": list(x.shape), "dtype": np.dtype(x.dtype).name} for name, x in graph.inputs.items()
     }
-    outputs = {name: np.dtype(kind).name for name, kind in graph.outputs.items()}
     return {
         "inputs": inputs,
-        "outputs": dict.fromkeys(outputs, "float32") if quantisation == "int8" else outputs,
+        "outputs": {name: np.dtype(kind).name for name, kind in graph.outputs.items()},
     }
 
 
@@ -144,7 +147,7 @@ def export_shape(
             graph = reference if name == "stablehlo" else scheme.graphs(shape, portable=True)[number]
             blob = formats.serialise(graph, name, quantisation, [graph.pick(x) for x in samples])
             _write(path, blob)
-            row |= _described(graph, quantisation) | {"bytes": len(blob)}
+            row |= _described(graph) | {"bytes": len(blob)}
             run = formats.load(blob, name, list(graph.outputs), os.cpu_count() or 1)
             row |= comparing.compare(run, graph, exact, tested)
         except _CannotWrite:

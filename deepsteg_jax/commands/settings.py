@@ -20,4 +20,4 @@ EXPORT = ConfigDict()  # see docs/EXPORT.md
 EXPORT.formats = "stablehlo"  # tflite,onnx too after pip install ".[export]"
 EXPORT.sizes = "448x256"  # width x height, several by commas: every size is a file of its own
 EXPORT.frames = ""  # lengths of groups, by commas; empty: all, a clip may end with a shorter one
-EXPORT.quantise = ""  # of tflite besides float32: float16, dynamic (int8 weights), int8
+EXPORT.quantise = ""  # besides float32: float16 (of tflite), weights (in int8), int8

@@ -1,23 +1,27 @@
 """StableHLO, TFLite (LiteRT) and ONNX: a `Graph` as bytes, and such bytes in their own runtime."""
 
 import importlib
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import jax
 import numpy as np
 
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.export import quantised
 from deepsteg_jax.export.graphs import Arrays, Graph
 
 SUFFIXES = {"stablehlo": ".stablehlo", "tflite": ".tflite", "onnx": ".onnx"}
-QUANTISATIONS = ("float16", "dynamic", "int8")  # of TFLite, besides float32
+QUANTISATIONS = {  # besides float32, and the formats that have them
+    "float16": ("tflite",),
+    "weights": ("tflite", "onnx"),
+    "int8": ("tflite", "onnx"),
+}
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # that a StableHLO file runs on
-_PACKAGES = {"tflite": ("tensorflow", "ai_edge_litert"), "onnx": ("jax2onnx", "onnxruntime"), "stablehlo": ()}
+_PACKAGES = {
+    "tflite": ("tensorflow", "ai_edge_litert", "ai_edge_quantizer"),
+    "onnx": ("jax2onnx", "onnxruntime"),
+    "stablehlo": (),
+}
 
 
 def check_packages(formats: Sequence[str]) -> None:
@@ -41,17 +45,16 @@ def serialise(graph: Graph, name: str, quantisation: str = "", samples: Sequence
     Args:
         graph: what to export.
         name: the format.
-        quantisation: of TFLite, empty for float32, or one of QUANTISATIONS: float16 weights, int8 weights
-            ("dynamic"), or int8 weights and activations ("int8") where the converter can; then pictures come
-            out as float32, 0 to 255, not rounded, since the converter cuts what is rounded at 127.
-        samples: inputs that "int8" is calibrated on.
+        quantisation: empty for float32, or one of QUANTISATIONS: float16 weights, int8 weights ("weights"),
+            or int8 weights and 8-bit activations ("int8"); see `quantised`.
+        samples: inputs that ranges of activations are measured on, if the model does not state them.
 
     Raises:
         Exception: whatever the converter raises where an operation has no counterpart.
     """
-    if name == "tflite":
-        return _to_tflite(graph, quantisation, samples)
-    return {"stablehlo": _to_stablehlo, "onnx": _to_onnx}[name](graph)
+    if name == "stablehlo":
+        return _to_stablehlo(graph)
+    return _to_onnx(graph, quantisation) if name == "onnx" else _to_tflite(graph, quantisation, samples)
 
 
 def _to_stablehlo(graph: Graph) -> bytes:
@@ -60,12 +63,15 @@ def _to_stablehlo(graph: Graph) -> bytes:
     return bytes(export.export(graph.compiled, platforms=PLATFORMS)(*graph.inputs.values()).serialize())
 
 
-def _to_onnx(graph: Graph) -> bytes:
+def _to_onnx(graph: Graph, quantisation: str) -> bytes:
     import jax2onnx
 
     names = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}
     specs = list(graph.inputs.values())
-    return jax2onnx.to_onnx(graph.function, specs, model_name=graph.name, **names).SerializeToString()
+    model = jax2onnx.to_onnx(graph.function, specs, model_name=graph.name, **names)
+    if quantisation:
+        quantised.quantise_onnx(model, graph.integers, quantisation == "int8")
+    return model.SerializeToString()
 
 
 def _to_tflite(graph: Graph, quantisation: str, samples: Sequence[Arrays]) -> bytes:
@@ -73,7 +79,7 @@ def _to_tflite(graph: Graph, quantisation: str, samples: Sequence[Arrays]) -> by
     from jax.experimental import jax2tf
 
     tf.config.set_visible_devices([], "GPU")
-    converted = jax2tf.convert(graph.raw if quantisation == "int8" else graph.function, with_gradient=False)
+    converted = jax2tf.convert(graph.function, with_gradient=False)
     module = tf.Module()
     module.run = tf.function(
         lambda *arrays: dict(zip(graph.outputs, converted(*arrays), strict=True)),
@@ -82,33 +88,14 @@ def _to_tflite(graph: Graph, quantisation: str, samples: Sequence[Arrays]) -> by
         jit_compile=True,
     )
     function = module.run.get_concrete_function()
-    if quantisation == "int8":
-        return _calibrated_tflite(module, function, samples)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
-    if quantisation:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantisation == "float16":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
-    return converter.convert()
-
-
-def _calibrated_tflite(module, function, samples: Sequence[Arrays]) -> bytes:
-    """Convert in a child process; RuntimeError with its last line, or its signal, where that fails."""
-    import tensorflow as tf
-
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        tf.saved_model.save(module, str(folder / "saved_model"), signatures=function)
-        for number, arrays in enumerate(samples):
-            np.savez(folder / f"{number:04d}.npz", **arrays)
-        # By its path, so that the child finds it wherever the package is, installed or not.
-        command = [sys.executable, "-P", str(Path(__file__).with_name("tflite_calibration.py")), name]
-        child = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        if child.returncode < 0:
-            raise RuntimeError(f"the TFLite converter crashed: {signal.strsignal(-child.returncode)}")
-        if child.returncode:
-            raise RuntimeError((child.stderr.strip().splitlines() or ["the TFLite converter failed"])[-1])
-        return (folder / "model.tflite").read_bytes()
+    blob = converter.convert()
+    if quantisation in ("weights", "int8"):
+        return quantised.quantise_tflite(blob, graph, quantisation == "int8", samples)
+    return blob
 
 
 # --- running -------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from deepsteg_jax import models, steganography
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import symbols as symbol_model
+from deepsteg_jax.models.base import Integers
 
 Shape = tuple[int, int, int]
 """(t, h, w) of a group of frames."""
@@ -34,6 +35,7 @@ class Graph:
     raw: Callable[..., tuple]  # of arrays in the order of `inputs`; returns float32, not rounded
     inputs: dict[str, jax.ShapeDtypeStruct]
     outputs: dict[str, type]  # their types in a file
+    integers: Integers | None = None  # of int8 files
 
     @cached_property
     def function(self) -> Callable[..., tuple]:
@@ -71,7 +73,6 @@ def _pictures(frames):
 
 def _levels(x):
     """Inverse of `_pictures`, 0 to 255, not rounded."""
-    # Clipped last: TFLite's int8 models clip tensors of five axes wrongly.
     return jnp.clip(x.reshape(-1, *x.shape[-3:]), 0, 1) * 255
 
 
@@ -149,10 +150,11 @@ def tabled_graphs(config: ConfigDict, params: dict, shape: Shape) -> list[Graph]
 
     of_hide = {"cover": ("encipher", "decipher"), "secret": ("encipher",)}.get(moves, ())
     of_reveal = {"cover": ("encipher",), "secret": ("decipher",)}.get(moves, ())
-    pair = {"cover": frames, "secret": frames}
+    pair, whole = {"cover": frames, "secret": frames}, model.integers
+    into, outof = (dict.fromkeys(names, table) for names in (of_hide, of_reveal))
     return [
-        Graph("hide", hide, pair | dict.fromkeys(of_hide, table), {"stego": np.uint8}),
-        Graph("reveal", reveal, {"stego": frames} | dict.fromkeys(of_reveal, table), {"revealed": np.uint8}),
+        Graph("hide", hide, pair | into, {"stego": np.uint8}, whole),
+        Graph("reveal", reveal, {"stego": frames} | outof, {"revealed": np.uint8}, whole),
     ]
 
 

@@ -58,6 +58,16 @@ class Digits(NamedTuple):
     """decode(params["reveal"], digits [count], (t, h, w, 3)) -> pictures, not clipped, of one group."""
 
 
+class Integers(NamedTuple):
+    """Layers that compute in 8-bit whole numbers."""
+
+    layers: str
+    """Regular expression that is found in their names, and in no others."""
+
+    largest: float
+    """Activation that the number 255 stands for; 0 stands for 0."""
+
+
 class Model(NamedTuple):
     """Pure functions over `params = {"hide": ..., "reveal": ...}`, bound to one model config.
 
@@ -93,6 +103,9 @@ class Model(NamedTuple):
     loss: Callable[[Params, dict[str, Any], jax.Array], tuple[jax.Array, dict[str, jax.Array]]] | None = None
     """loss(params, batch, keys) -> (scalar, logs) of a batch, the logs scalars that are means over it; `keys`
     has a random key for each example. A model that has it is trained by it alone."""
+
+    integers: Integers | None = None
+    """What an int8 file computes in whole numbers; None where their ranges have to be measured."""
 
     examples: str = "recordings"
     """The batches of `loss`: recordings (`data.recordings`), or covers and secrets."""

@@ -20,6 +20,7 @@ RGB = 3
 DEPTH = 4  # convolutions of a stack
 UNIT = 1 / 127  # an activation for one 8-bit value, so that int8 weights hold whole values
 SLACK = 0.25  # of an 8-bit value, by which a sample may be off
+SLOPE = 256.0  # at which a threshold decides: as int8 weights it makes the bias 1 a whole number, 63.0
 
 
 class Start(NamedTuple):
@@ -71,7 +72,7 @@ class _Wires:
     def decide(self, *features: int) -> None:
         """Make features 1 where they were 0, and 0 where they were UNIT / 2 or more."""
         for feature in features:
-            self.add(feature, {feature: -2 / UNIT}, 1.0)
+            self.add(feature, {feature: -SLOPE}, 1.0)
 
     def leave_random(self, inputs: Sequence[int], but: Sequence[int]) -> None:
         """Connect these inputs to all features but some by random weights."""

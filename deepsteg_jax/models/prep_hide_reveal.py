@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.models.base import Model, compute_dtype, rematerialise, straight_through
+from deepsteg_jax.models.base import Integers, Model, compute_dtype, rematerialise, straight_through
 from deepsteg_jax.models.modulo_start import DEPTH, RGB, UNIT, Start, apply_modulo_start
 from deepsteg_jax.stripes import map_tiles
 
@@ -239,4 +239,6 @@ def build(config) -> Model:
 
     # Metadata that moves samples by `levels` leaves the remainders.
     exact = start == "modulo" and config.levels <= LARGEST_MODULUS
-    return Model(init, hide, reveal, modulus=config.levels if exact else 1)
+    # The first layer reads pixels, whose steps 8 bits would lose once they are normalised.
+    integers = Integers(r"stack\d+_conv[1-9]|block1/", 255 * UNIT) if start == "modulo" else None
+    return Model(init, hide, reveal, modulus=config.levels if exact else 1, integers=integers)

@@ -77,7 +77,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     [
         ("formats", "savedmodel", "stablehlo, tflite, onnx"),
         ("formats", "", "formats is empty"),
-        ("quantise", "int4", "float16, dynamic, int8"),
+        ("quantise", "int4", "float16, weights, int8"),
         ("sizes", "448", "448x256"),
         ("sizes", "8x8", "448x256"),
         ("sizes", "", "448x256"),
@@ -94,12 +94,14 @@ def test_groups_of_all_lengths_unless_some_are_named(monkeypatch):
     monkeypatch.setattr(formats, "check_packages", lambda names: None)
     plan = export.read_plan(settings(sizes="48x32,16x16"), 2)
     assert plan.shapes == [(2, 32, 48), (1, 32, 48), (2, 16, 16), (1, 16, 16)]
-    wide = settings(formats="stablehlo,tflite,onnx", quantise="int8", frames="1")
+    wide = settings(formats="stablehlo,tflite,onnx", quantise="float16,int8", frames="1")
     assert export.read_plan(wide, 2).kinds == [
         ("stablehlo", ""),
         ("tflite", ""),
+        ("tflite", "float16"),
         ("tflite", "int8"),
         ("onnx", ""),
+        ("onnx", "int8"),
     ]
 
 

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax import models
 from deepsteg_jax.errors import UserError
+from deepsteg_jax.models.modulo_start import UNIT
 
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles fast
 
@@ -66,6 +67,25 @@ def test_start_hides_by_remainders(levels, features, quantise, fields):
     revealed = 255 * np.asarray(quick(model.reveal)(params["reveal"], expected / 255.0))
     middles = 256 / levels * (secret * levels // 256 + 0.5) - 0.5
     np.testing.assert_allclose(revealed, middles, atol=0.55 if quantise else 0.02)
+
+
+def test_biases_may_be_whole_numbers():
+    """Those of int8 layers are, in steps of the weights' scale times that of the activations."""
+    model, params = build(17, 16, "int8")
+
+    def rounded(layer):
+        step = UNIT * np.maximum(np.abs(layer["kernel"]).max((0, 1, 2)) / 127, 1e-9)
+        return layer | {"bias": np.round(layer["bias"] / step) * step}
+
+    hide = jax.tree.map(np.asarray, params["hide"])
+    for blocks in hide.values():
+        for block in ("block0", "block1"):
+            for name in blocks[block]:
+                if (block, name[-1]) != ("block0", "0"):  # which reads pixels
+                    blocks[block][name] = rounded(blocks[block][name])
+    cover, secret = pictures()
+    stego = 255 * np.asarray(quick(model.hide)(hide, cover / 255.0, secret / 255.0))
+    np.testing.assert_allclose(stego, hide_by_remainder(cover, secret, 17), atol=1e-3)
 
 
 def test_units_behind_the_remainder_learn():
