@@ -175,7 +175,7 @@ def test_block_dct_goes_to_stablehlo_alone():
 
 
 def remainders(name):
-    """Hide and reveal of the start modulo, as small as it gets, with inputs; skips where a package is missing."""
+    """Hide and reveal of the start modulo, as small as it gets, with inputs; skips without packages."""
     has(name)
     fields = {"hide_kernels": (1, 1, 1), "hide_features": (17, 17, 3, 3, 3), "start": "modulo"}
     fields |= {"reveal_kernels": ((1, 1, 1, 3, 3),), "reveal_features": (48, 48, 3, 4, 3)}
