@@ -153,6 +153,8 @@ def main() -> int:
     kind = "clips" if arguments.clips else "images"
     workdir = arguments.workdir or Path("runs/quality") / kind
     settings = common.q1_settings(kind, arguments.clips or arguments.images, arguments.frames)
+    if arguments.size and not SIZED.fullmatch(f", {arguments.size}"):
+        parser.error(f"--size is like 224x224, not {arguments.size!r}")
     if arguments.size:
         settings.width, settings.height = map(int, arguments.size.split("x"))
     rows = rows_of(kind, settings, arguments.trained)
