@@ -265,11 +265,7 @@ def collect(rows: dict[str, Row], codecs: list[CodecRun], cells: Cells, names: l
 def quotients(items: list[dict]) -> dict[str, float]:
     """Quotients of sums over items: bits of stego to cover, and the efficiency where there is one."""
     sums = {"ratio_of_sums": ("kbit_s", "cover_kbit_s"), "efficiency": ("payload_bits", "information_bits")}
-    return {
-        name: sum(item[above] for item in items) / sum(item[below] for item in items)
-        for name, (above, below) in sums.items()
-        if above in items[0]
-    }
+    return {name: tables.quotient(items, *two) for name, two in sums.items() if two[0] in items[0]}
 
 
 def is_plain_x264(codec: CodecRun) -> bool:

@@ -34,7 +34,7 @@ KEY = keys.key_words(bytes(range(32)))
 ROBUST_STEPS = {"clips": (None, 32.0, 58.7), "images": (None, 27.0)}
 SHIPPED = {"clips": "block_dct", "images": "block_dct_image"}
 PHASE_BINS = 64
-ONE_LAYER_FOR = ("C5", "C6", "CRF26", "CRF28", "C7", "C10", "C8-vp9", "C8-av1")
+ONE_LAYER_FOR = ("C5", "CRF20", "C6", "CRF26", "CRF28", "C7", "C10", "C8-vp9", "C8-av1")
 
 
 class Context(NamedTuple):

@@ -106,6 +106,7 @@ def shuffle(rows: list[dict]) -> str:
 
 LEFT_OUT = ("C1", "C3", "C4", "CRF20", "CRF22", "CRF24", "C11", "C9-95", "C13")  # of the ladder
 FLAT = ("block_dct", "lsb_codec ternary", "prep_hide_reveal", "invertible_identity")  # little is left
+TUNED = "robust, one layer"  # for each codec run
 
 
 def entries_of(results: list[dict]) -> dict[str, dict[str, dict]]:
@@ -135,7 +136,7 @@ def robustness(results: list[dict], codec: str) -> str:
     titles = {result["codec"]: result["title"] for result in results if result["codec"] not in LEFT_OUT}
     lines = []
     for name, runs in entries_of(results).items():
-        if codec not in runs or name in FLAT:
+        if codec not in runs or name in (*FLAT, TUNED):
             continue
         stego = np.mean([result["mean"]["before_psnr_db"] for result in runs.values()])
         ratio, ssim = (f"{runs[codec]['mean'][figure]:.2f}" for figure in ("ratio", "secret_ssim"))
@@ -143,6 +144,28 @@ def robustness(results: list[dict], codec: str) -> str:
         lines.append([f"`{name}`{few_of(runs, results)}", f"{stego:.2f}", ratio, ssim, *shown])
     shown = (title.replace(" CRF", "").replace(" quality", "") for title in titles.values())
     return table(["", "stego dB", "bits", "SSIM", *shown], lines)
+
+
+def one_layer(results: list[dict]) -> str:
+    """Secret dB where all symbols of `robust` are in one layer for that codec run, and of others there.
+
+    All on the clips that the first was measured on.
+    """
+    found = entries_of(results)
+    entries, lines = (TUNED, "robust", "digital"), []
+    for codec, tuned in found[TUNED].items():
+        clips = {item["cover"] for item in tuned["items"]}
+        items = [[x for x in found[entry][codec]["items"] if x["cover"] in clips] for entry in entries]
+        means = [f"{np.mean([x['secret_psnr_db'] for x in some]):.2f}" for some in items]
+        shares = [f"{quotient(some, 'payload_bits', 'information_bits'):.2f}" for some in items[:2]]
+        lines.append([tuned["title"], str(len(clips)), *means, *shares])
+    titles = [f"`{name}`" for name in entries]
+    return table(["", "clips", *titles, "its efficiency", "that of `robust`"], lines)
+
+
+def quotient(items: list[dict], above: str, below: str) -> float:
+    """The quotient of two sums over items."""
+    return sum(item[above] for item in items) / sum(item[below] for item in items)
 
 
 VISIBILITY = {
@@ -484,6 +507,7 @@ TABLES = {
     "shuffle": Table("quality_clips", shuffle),
     "robustness clips": Table("robustness_clips", partial(robustness, codec="C6")),
     "robustness images": Table("robustness_images", partial(robustness, codec="C9-75")),
+    "one layer": Table("robustness_clips", one_layer),
     "visibility seen": Table("visibility_val", visibility),
     "visibility unseen": Table("visibility_left_out", visibility),
     "linking": Table("linking", linking),

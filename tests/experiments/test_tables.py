@@ -61,6 +61,19 @@ def test_few_items_and_frames_are_named():
     )
 
 
+def test_one_layer_is_compared_on_its_own_clips():
+    def result(entry, decibels):
+        items = [
+            {"cover": cover, "secret_psnr_db": x, "payload_bits": 8, "information_bits": x}
+            for cover, x in decibels.items()
+        ]
+        return {"entry": entry, "codec": "C6", "title": "x264", "items": items}
+
+    tuned = result("robust, one layer", {"b": 20.0, "c": 30.0})
+    results = [tuned, result("robust", {"a": 0.0, "b": 10.0, "c": 22.0}), result("digital", {"b": 7, "c": 8})]
+    assert tables.one_layer(results).splitlines()[2] == "| x264 | 2 | 25.00 | 16.00 | 7.50 | 0.32 | 0.50 |"
+
+
 def test_a_script_can_print_what_is_measured_so_far():
     row = {"stego_psnr_db": [50.0], "secret_psnr_db": [40.0]}
     assert tables.ablation({"8 classes": row}).splitlines()[2:] == ["| 8 classes | 50.00 | 40.00 |"]
