@@ -6,6 +6,7 @@
         --config.data.path=runs/learned_costs/covers
     python -m experiments.learned_costs judge --images FOLDER
     python -m experiments.learned_costs clips --clips FOLDER [FOLDER ...]
+    python -m experiments.learned_costs network --images FOLDER
 
 judge: the photos of experiments.steganalysis: the first 500 are kept from both players of the game, all
 others are its covers. Detectors are trained anew on half of the first COUNT and tested on the other half, six
@@ -13,8 +14,14 @@ times (boosting: 4). Features lie in WORKDIR/photos, where `experiments.steganal
 WORKDIR looks for them.
 
 clips: the same with frames of decoded clips in their own 4:2:0, whole clips on one side; none was a cover of
-the game. Rows of other covers and detectors in the results stay. A detector that finds LSB matching at 0.4
-bit per sample in less than 75 % cannot see enough.
+the game.
+
+network: `steganalysis.network` with a fixed front end, on the photos in grey; embedding is simulated at the
+bound of ideal codes. It learns LSB matching on COUNT covers of the game, then both costs on half of the first
+COUNT photos, at a falling payload, and is tested on the other half.
+
+Rows of other covers and detectors in the results stay. A detector that finds LSB matching at 0.4 bit per
+sample in less than 75 % (network: 85 %) cannot see enough.
 """
 
 import multiprocessing
@@ -25,17 +32,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from ml_collections import ConfigDict
 from PIL import Image
 
 from deepsteg_jax import metrics
+from deepsteg_jax.models import embedding_costs
 from deepsteg_jax.plots import plt
-from deepsteg_jax.steganalysis import scores
+from deepsteg_jax.steganalysis import learning, scores
 from deepsteg_jax.training import checkpoints
 from deepsteg_jax.training.logs import read_log
 from experiments import common
+from experiments.baselines import embedding
 from experiments.entries import Entry
 from experiments.steganalysis import (
+    DECIDING,
     FEATURES,
     SEED,
     Store,
@@ -46,6 +58,7 @@ from experiments.steganalysis import (
     extract_pair,
     halves,
     list_photos,
+    network_config,
     of_detector,
     planes_of,
     spread,
@@ -55,11 +68,15 @@ from experiments.steganalysis import (
 from experiments.steganalysis_clips import Clip, read_clips
 
 RESULTS = "learned_costs.json"
+COVERS = ("photos", "grey photos", "clips")
 KEPT = 500  # photos that neither player sees
 PAYLOADS = (0.1, 0.2)  # bits per sample; 0.3 and 0.6 of those that are embedded in
 CLIP_PAYLOADS = (0.2, 0.4)
 APART = 10  # frames between those of a clip that are taken
 FLOOR = "LSB matching 0.4"
+NETWORK_PAYLOADS = (0.4, 0.2)  # in the order in which they are learned
+LSB_STEPS, COSTS_STEPS = 400, 150
+EASY = 200  # steps in which LSB matching falls from a payload of 1 to 0.4
 CURVES = ("loss", "accuracy", "distance")
 DETECTORS = {**dict.fromkeys(FEATURES, (train_ensemble, 6)), "boosting": (train_boosting, 4)}
 
@@ -181,6 +198,88 @@ def judge_clips(arguments) -> None:
     common.write_json(arguments.results / RESULTS, found)
 
 
+def judge_network(arguments) -> None:
+    """The command `network`."""
+    paths, folder = list_photos(arguments.images), arguments.workdir / "network"
+    chosen = paths[: arguments.count], paths[KEPT : KEPT + arguments.count]
+    kept, covers = (np.stack(list(map(grey_photo, part))) for part in chosen)
+    start = learn_pairs(covers, embed_lsb, LSB_STEPS, 3e-3, folder / "lsb")
+    stegos = embedding.lsb_matching(kept, 0.4, np.random.default_rng(SEED))
+    about = {"count": len(kept) // 2, "floor": float(right_of(start, kept, stegos).mean())}
+    print(FLOOR, about, flush=True)
+    found = {name: learn_costs(kept, start, own, folder / name) for name, own in costs_of(arguments).items()}
+    results = common.read_json(arguments.results / RESULTS, {"rows": []})
+    for payload in NETWORK_PAYLOADS:
+        hill, learned = (found[name][payload] for name in ("hill", "learned"))
+        row = {"covers": "grey photos", "payload": payload, "detector": "network"} | about
+        for name, x in (("hill", hill), ("learned", learned), ("less", hill - learned)):
+            row |= {name: float(x.mean()), f"{name}_interval": 1.96 * float(x.std(ddof=1)) / len(x) ** 0.5}
+        put(results, row)
+    common.write_json(arguments.results / RESULTS, results)
+
+
+def costs_of(arguments) -> dict[str, Any]:
+    """Parameters by the name of the costs; HILL has none."""
+    return {"hill": None, "learned": load_costs(arguments.checkpoint)}
+
+
+def grey_photo(path: Path) -> np.ndarray:
+    """A photo in grey, uint8 [h, w, 1]."""
+    return np.asarray(Image.fromarray(cut_photo(path)).convert("L"))[..., None]
+
+
+def network_settings(steps: int, learning_rate: float) -> ConfigDict:
+    """The settings of a training of the network."""
+    config = network_config(steps, is_first=False)
+    config.model.update(features=(16, 24, 32), front="fixed", planes=1)
+    config.optimizer.learning_rate = learning_rate
+    return config
+
+
+def learn_pairs(covers, embed: Callable, steps: int, rate: float, folder: Path, start: Any = None) -> Any:
+    """The variables of the network after learning pairs."""
+    config = network_settings(steps, rate)
+    draw = learning.draw_pairs(covers, embed, config.train.side, config.train.batch_size, SEED)
+    return learning.train(config, draw, folder, start)
+
+
+def embed_lsb(cover: np.ndarray, step: int, rng: np.random.Generator, cut: Callable) -> np.ndarray:
+    """The stegos of a step's crops, by LSB matching."""
+    return embedding.lsb_matching(cover, max(1 - 0.6 * step / EASY, 0.4), rng)
+
+
+def learn_costs(kept: np.ndarray, start: Any, params: Any, folder: Path) -> dict[float, np.ndarray]:
+    """Which answers are right, by payload: `right_of` a network that learns one payload after the other."""
+    found, half = {}, len(kept) - len(kept) // 2
+    for payload in NETWORK_PAYLOADS:
+        chance = np.stack([chance_of(params, plane[..., 0], payload) for plane in kept])[..., None]
+
+        def embed(cover, step, rng, cut, own=chance[:half]):
+            return embedding.change(cover, cut(own), rng)
+
+        start = learn_pairs(kept[:half], embed, COSTS_STEPS, 1e-3, folder / f"{payload}", start)
+        stegos = embedding.change(kept, chance, np.random.default_rng(SEED))
+        found[payload] = right_of(start, kept, stegos)
+        print(folder.name, payload, f"{found[payload].mean():.3f}", flush=True)
+    return found
+
+
+@jax.jit
+def chance_of(params: Any, plane: np.ndarray, payload: float) -> jax.Array:
+    """The probability that a sample changes to one side, [h, w]: at learned costs, or HILL's without any."""
+    costs = embedding_costs.hill(plane) if params is None else embedding_costs.learned(params, plane)
+    return embedding_costs.chances(costs, payload)
+
+
+def right_of(variables: Any, covers: np.ndarray, stegos: np.ndarray) -> np.ndarray:
+    """The share of right answers about the pairs of the second half: 0, 0.5 or 1; the first half decides."""
+    config, half = network_settings(0, 0.0), len(covers) - len(covers) // 2
+    pair = (np.concatenate([x[:DECIDING], x[half:]]) for x in (covers, stegos))
+    clean, found = (learning.score(config, variables, x) for x in pair)
+    threshold, _ = scores.best_threshold(clean[:DECIDING], found[:DECIDING])
+    return ((clean[DECIDING:] <= threshold) + (found[DECIDING:] > threshold).astype(float)) / 2
+
+
 def judged(arguments, store: Store, covers: str, payloads: tuple[float, ...]) -> dict:
     """The results with rows for all detectors that are asked for."""
     found = common.read_json(arguments.results / RESULTS, {"rows": []})
@@ -189,11 +288,15 @@ def judged(arguments, store: Store, covers: str, payloads: tuple[float, ...]) ->
         for payload in payloads:
             names = "cover", f"adaptive {payload}", f"adaptive_learned {payload}"
             about = {"covers": covers, "payload": payload, "detector": detector}
-            row = about | compare(detector, *alike(store, names)) | {"floor": floor}
-            others = [other for other in found["rows"] if not about.items() <= other.items()]
-            found["rows"] = sorted([*others, row], key=place)
-            print(row, flush=True)
+            put(found, about | compare(detector, *alike(store, names)) | {"floor": floor})
     return found
+
+
+def put(found: dict, row: dict) -> None:
+    """Puts a row into the results, in the place of an older one like it."""
+    others = [other for other in found["rows"] if place(other) != place(row)]
+    found["rows"] = sorted([*others, row], key=place)
+    print(row, flush=True)
 
 
 def alike(store: Store, names: Sequence[str]) -> list[dict[str, np.ndarray]]:
@@ -213,7 +316,8 @@ def find_floor(detector: str, store: Store, like: str) -> float | None:
 
 def place(row: dict) -> tuple:
     """The place of a row in the table."""
-    return row["covers"] == "clips", row["payload"], list(DETECTORS).index(row["detector"])
+    detectors = [*DETECTORS, "network"]
+    return COVERS.index(row["covers"]), row["payload"], detectors.index(row["detector"])
 
 
 def compare(detector: str, cover: dict, *stegos: dict) -> dict:
@@ -244,7 +348,7 @@ def plot(path: Path, curves: dict[str, list]) -> None:
     plt.close(figure)
 
 
-COMMANDS = {"covers": write_covers, "judge": judge, "clips": judge_clips}
+COMMANDS = {"covers": write_covers, "judge": judge, "clips": judge_clips, "network": judge_network}
 
 
 def main() -> None:

@@ -378,7 +378,7 @@ DECIDING = 100  # training pairs whose scores decide the network's threshold
 
 def network_config(steps: int, is_first: bool) -> ConfigDict:
     """The settings of a training."""
-    config = ConfigDict({"seed": SEED, "model": {"features": (24, 32, 48)}})
+    config = ConfigDict({"seed": SEED, "model": {"features": (24, 32, 48), "front": "learned", "planes": 3}})
     config.optimizer = ConfigDict({"num_steps": steps, "schedule": "cosine", "warmup_steps": 20})
     config.optimizer.update(learning_rate=3e-3 if is_first else 1e-3, clip_norm=5.0, ema_decay=0.0)
     config.train = ConfigDict({"batch_size": 12, "side": 64, "accumulate_steps": 1, "calibration_steps": 30})

@@ -1,6 +1,6 @@
 """Train the steganalyser of `network` on pairs, by the loop that trains models with a loss of their own."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import count
@@ -25,15 +25,15 @@ BATCH = 8  # pictures that are scored at once
 Batch = dict[str, np.ndarray]
 
 
-def build(features: Sequence[int]) -> Model:
-    """Build the model of a network: it has a loss, pairs as {"cover", "stego"}, and hides nothing.
+def build(config: ConfigDict) -> Model:
+    """Build the model of a section `model`: it has a loss, pairs as {"cover", "stego"}, and hides nothing.
 
     A checkpoint has two items, so `hide` holds the statistics of activations and `reveal` the weights.
     """
-    network = Network(tuple(features))
+    network = _network(config)
 
     def init(key):
-        variables = network.init(key, jnp.zeros((1, 32, 32, 3)), True)
+        variables = network.init(key, jnp.zeros((1, 32, 32, config.planes)), True)
         return {"hide": variables["batch_stats"], "reveal": variables["params"]}
 
     def loss(params, batch, keys):
@@ -42,6 +42,10 @@ def build(features: Sequence[int]) -> Model:
         return loss, {"accuracy": accuracy}
 
     return Model(init, hides_nothing, hides_nothing, loss=loss)
+
+
+def _network(config: ConfigDict) -> Network:
+    return Network(tuple(config.features), config.front)
 
 
 def _variables(params: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +58,7 @@ def draw_pairs(
     """Return the batch of a step as a function of the step alone: random crops, turned and mirrored.
 
     Args:
-        covers: uint8 [n, h, w, 3].
+        covers: uint8 [n, h, w, planes].
         embed: (crops of covers, step, rng, cut) -> stegos; `cut` makes the same crops of any
             other array like `covers`.
         side: of a crop.
@@ -87,7 +91,8 @@ def train(
     """Train into `workdir`, going on where its newest checkpoint ends.
 
     Args:
-        config: sections `model` (`features`), `optimizer` and `train` as for every training; `seed`.
+        config: sections `model` (`features` and `front` of a `Network`, `planes` of a picture), `optimizer`
+            and `train` as for every training; `seed`.
         draw: the batch of a step.
         workdir: gets checkpoints/ and training.jsonl.
         start: variables of another training to begin with.
@@ -96,7 +101,7 @@ def train(
         The variables of the network, calibrated.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    model, optimizer = build(config.model.features), create_optimizer(config.optimizer)
+    model, optimizer = build(config.model), create_optimizer(config.optimizer)
     key = jax.random.key(config.seed)
     with checkpoints.open_manager(workdir / "checkpoints", keep=1) as manager:
         fresh = create_state(model, optimizer, key)
@@ -120,7 +125,7 @@ def train(
 
 def calibrate(config: ConfigDict, variables: dict[str, Any], batches: Iterator[Batch]) -> dict[str, Any]:
     """Return the variables with means and variances of the activations over batches of pairs."""
-    network = Network(tuple(config.model.features))
+    network = _network(config.model)
 
     @jax.jit
     def statistics(params, batch):
@@ -133,14 +138,14 @@ def calibrate(config: ConfigDict, variables: dict[str, Any], batches: Iterator[B
 
 
 @partial(jax.jit, static_argnums=0)
-def _log_odds(features: tuple[int, ...], variables: dict[str, Any], pictures: jax.Array) -> jax.Array:
-    return Network(features).apply(variables, pictures.astype(jnp.float32), False)
+def _log_odds(network: Network, variables: dict[str, Any], pictures: jax.Array) -> jax.Array:
+    return network.apply(variables, pictures.astype(jnp.float32), False)
 
 
 def score(config: ConfigDict, variables: dict[str, Any], pictures: np.ndarray) -> np.ndarray:
-    """Return the log-odds that pictures, uint8 [n, h, w, 3], are stegos: [n]."""
-    features = tuple(config.model.features)
+    """Return the log-odds that pictures, uint8 [n, h, w, planes], are stegos: [n]."""
+    network = _network(config.model)
     parts = [pictures[i : i + BATCH] for i in range(0, len(pictures), BATCH)]
     padded = [np.concatenate([part, np.repeat(part[-1:], BATCH - len(part), axis=0)]) for part in parts]
-    found = [np.asarray(_log_odds(features, variables, part)) for part in padded]
+    found = [np.asarray(_log_odds(network, variables, part)) for part in padded]
     return np.concatenate(found)[: len(pictures)]

@@ -34,9 +34,14 @@ def embed(plane: np.ndarray, cost: np.ndarray, payload: float, rng: np.random.Ge
         middle = (low + high) / 2
         chance = _chance(exponents, 2**middle)
         low, high = (middle, high) if _entropy(chance) > payload else (low, middle)
+    return change(plane, chance, rng)
+
+
+def change(plane: np.ndarray, chance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return uint8 samples, each moved by one with probability `chance` to either side, within 0..255."""
     draw = rng.random(plane.shape)
-    change = (draw < chance).astype(int) - (draw > 1 - chance)
-    return (plane + change).astype(np.uint8)
+    moved = plane + (draw < chance).astype(int) - (draw > 1 - chance)
+    return np.clip(moved, 0, 255).astype(np.uint8)
 
 
 def _chance(exponents: np.ndarray, scale: float) -> np.ndarray:

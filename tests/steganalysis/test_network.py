@@ -13,7 +13,7 @@ def config():
     return ConfigDict(
         {
             "seed": 0,
-            "model": {"features": (8,)},
+            "model": {"features": (8,), "front": "learned", "planes": 3},
             "optimizer": {
                 "num_steps": 12,
                 "learning_rate": 0.01,
@@ -80,3 +80,24 @@ def test_the_first_layer_starts_at_residuals_of_flat_zero():
     assert kernels.shape == (5, 5, 3, 24)
     np.testing.assert_allclose(kernels.sum(axis=(0, 1)), 0, atol=1e-6)
     np.testing.assert_allclose(np.abs(kernels[2, :, 1, 0]).max(), 1)  # green's first difference
+
+
+def test_the_fixed_front_end_has_every_residual_once():
+    kernels = network.rich_kernels(1)[:, :, 0]
+    assert kernels.shape == (5, 5, 22)
+    np.testing.assert_allclose(kernels.sum(axis=(0, 1)), 0, atol=1e-6)
+    trimmed = [x[np.ix_(x.any(1), x.any(0))] for x in np.moveaxis(kernels, -1, 0)]
+    known = {(x.shape, x.tobytes()) for x in trimmed}
+    turned = {(x.shape, np.ascontiguousarray(x[::-1, ::-1]).tobytes()) for x in trimmed}
+    assert len(known) == 22
+    # Turned by half a circle, edges become one another, and a line is its own mirror but for the sign.
+    assert len(known & turned) == 14
+
+
+def test_a_fixed_front_end_learns_nothing_and_has_no_sign(covers):
+    fixed = network.Network((4,), "fixed")
+    grey = covers[:2, :, :, :1].astype(np.float32)
+    variables = fixed.init(jax.random.key(0), grey, True)
+    assert "residuals" not in variables["params"]
+    scores_of = [fixed.apply(variables, x, True, mutable=["batch_stats"])[0] for x in (grey, 255 - grey)]
+    np.testing.assert_allclose(*scores_of, rtol=1e-4, atol=1e-5)
