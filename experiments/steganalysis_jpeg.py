@@ -5,13 +5,14 @@
 
 The covers of experiments.steganalysis in grey, coded at quality 75 and 95. Payloads are bits per AC
 coefficient other than 0: `adaptive_jpeg` embeds 0.1 and 0.4, rounded to a quarter of an octave of bits, ideal
-codes 1.25 times that at conseal's costs of J-UNIWARD; a detector that counts must find nsF5. DCTR features
-and the linear ensemble; figures are means over random halves. Features are kept in WORKDIR, so that an
-interrupted run goes on.
+codes 1.25 times that at conseal's costs of J-UNIWARD; a detector that counts must find nsF5. DCTR and GFR
+features and the linear ensemble; figures are means over random halves. Features are kept in WORKDIR, so that
+an interrupted run goes on.
 """
 
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from experiments.steganalysis import SEED, cut_photo, halves, list_photos, sprea
 QUALITIES, PAYLOADS = (75, 95), (0.1, 0.4)
 MORE = 1.25  # times the payload, for the ideal code
 FLOOR = 0.4  # payload of nsF5
+DETECTORS = {"dctr": features.dctr, "gfr": features.gfr}
 
 
 def pixels(plane: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -77,9 +79,9 @@ def extract(photo: Path, seed: int) -> dict[str, np.ndarray]:
     for quality in QUALITIES:
         cover = code(cut, quality)
         plane, steps = cover.planes[0], cover.steps[0]
-        found[f"{quality} cover"] = features.dctr(pixels(plane, steps), quality)
-        for name, stego, rate in stegos(cover, seed):
-            found[f"{quality} {name}"] = features.dctr(pixels(stego, steps), quality)
+        made = [("cover", plane, 0.0), *stegos(cover, seed)]
+        for (name, stego, rate), (detector, function) in product(made, DETECTORS.items()):
+            found[f"{quality} {name} {detector}"] = function(pixels(stego, steps), quality)
             found[f"{quality} {name} about"] = np.array([rate, (stego != plane).sum() / media.nonzero(cover)])
     return found
 
@@ -114,14 +116,14 @@ def main() -> None:
             part.replace(path)
         kept.append(dict(np.load(path)))
     rows = []
-    for name in (name for name in kept[0] if f"{name} about" in kept[0]):
+    names = [key.removesuffix(" about") for key in kept[0] if key.endswith(" about")]
+    for name, detector in product((name for name in names if not name.endswith("cover")), DETECTORS):
         quality = int(name.split()[0])
-        cover, stego, about = (
-            np.stack([found[key] for found in kept]) for key in (f"{quality} cover", name, f"{name} about")
-        )
+        keys = f"{quality} cover {detector}", f"{name} {detector}", f"{name} about"
+        cover, stego, about = (np.stack([found[key] for found in kept]) for key in keys)
         rate, changed = about.mean(0)
         row = {"quality": quality, "row": name.split(maxsplit=1)[1], "rate": rate, "changed": changed}
-        rows.append(row | {"detector": "dctr"} | judge(cover, stego))
+        rows.append(row | {"detector": detector} | judge(cover, stego))
         print(rows[-1], flush=True)
     common.write_json(arguments.results / "steganalysis_jpeg.json", {"photos": len(paths), "rows": rows})
 

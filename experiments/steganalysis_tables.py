@@ -100,18 +100,14 @@ def untrained(found: dict) -> str:
 
 
 def jpeg(found: dict) -> str:
-    """What DCTR features find in JPEGs, and how much was embedded and changed."""
-    lines = [
-        [
-            f"{row['row']}, quality {row['quality']}",
-            f"{row['rate']:.3f}",
-            f"{100 * row['changed']:.1f}",
-            f"{100 * row['accuracy']:.1f}±{100 * row['interval']:.0f}",
-        ]
-        for row in found["rows"]
-    ]
-    titles = ["", "bits per coefficient", "% of them changed", f"DCTR, {found['photos']} photos"]
-    return table(titles, lines)
+    """What DCTR and GFR features find in JPEGs, and how much was embedded and changed."""
+    lines: dict[str, list] = {}
+    for row in found["rows"]:
+        about = [f"{row['rate']:.3f}", f"{100 * row['changed']:.1f}"]
+        line = lines.setdefault(f"{row['row']}, quality {row['quality']}", about)
+        line.append(f"{100 * row['accuracy']:.1f}±{100 * row['interval']:.0f}")
+    titles = ["", "bits per coefficient", "% of them changed", f"DCTR, {found['photos']} photos", "GFR"]
+    return table(titles, ([name, *line] for name, line in lines.items()))
 
 
 def learned_costs(found: dict) -> str:

@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 from scipy.fft import dctn
+from scipy.signal import correlate2d
 
 from deepsteg_jax.steganalysis import features
 
@@ -98,3 +99,29 @@ def test_dctr_is_as_defined(rng):
         wanted[np.arange(64), place, values] += 1
     wanted /= wanted.sum(2, keepdims=True)
     np.testing.assert_allclose(features.dctr(pixels, 75), wanted.ravel(), atol=1e-6)
+
+
+def test_gfr_counts_gabor_residuals_by_their_place(rng):
+    pixels = rng.normal(128, 20, (19, 22))
+    found = features.gfr(pixels, 75).reshape(4, 2, 5, 25, 5)
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
+    # The odd filter of scale 0.75 across the picture, whose sum is zero by itself, at places in columns of 0.
+    y, x = np.mgrid[:8, :8] - 3.5
+    kernel = -np.exp(-(x**2 + y**2 / 4) / (2 * 0.75**2)) * np.sin(2 * np.pi * 0.56 / 0.75 * x)
+    residual = np.abs(correlate2d(pixels, kernel, "valid"))[:, ::8]  # steps of scale 0.75: 4
+    values = np.minimum(np.floor(residual / 4 + 0.5), 4).astype(int)
+    for distance in range(5):
+        rows = [i for i in range(12) if min(i % 8, -i % 8) == distance]
+        counts = np.bincount(values[rows].ravel(), minlength=5)
+        np.testing.assert_allclose(found[1, 1, 0, 5 * distance], counts / counts.sum(), atol=1e-6)
+
+
+def test_gfr_is_the_same_of_mirrored_and_of_brighter_planes(rng):
+    pixels = rng.normal(120, 20, (24, 32))
+    plain = features.gfr(pixels, 95)
+    assert plain.shape == (5000,)
+    for other in (pixels[::-1], pixels[:, ::-1], pixels + 8):
+        np.testing.assert_allclose(features.gfr(other, 95), plain, atol=0.05)
+        # Values between two steps fall to either side by rounding; they are few.
+        assert (np.abs(features.gfr(other, 95) - plain) > 1e-6).mean() < 0.01
+    assert np.abs(features.gfr(np.roll(pixels, 1, 0), 95) - plain).max() > 0.05  # out of the grid of blocks
