@@ -276,7 +276,7 @@ def _step(quality: int) -> float:
 
 
 def _places(height: int, width: int) -> np.ndarray:
-    """Number the places of 8x8 windows in the grid of blocks, mirrored ones alike: [h - 7, w - 7], 0 to 24."""
+    """Number the places of 8x8 windows in the grid of blocks, mirrored ones alike: [h - 7, w - 7]."""
     cell = [np.minimum(np.arange(size - 7) % 8, -np.arange(size - 7) % 8) for size in (height, width)]
     return 5 * cell[0][:, None] + cell[1]
 
