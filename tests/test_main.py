@@ -254,7 +254,7 @@ def test_hide_and_reveal_a_video(run, monkeypatch, tmp_path):
     stego, revealed = tmp_path / "stego.mkv", tmp_path / "revealed.mkv"
     hidden = run("--mode=hide", f"--cover={cover}", f"--secret={secret}", f"--output={stego}")
     assert hidden.code == 0, hidden.err
-    assert str(stego) in hidden.out and "5 frames" in hidden.out and "48x32" in hidden.out
+    assert str(stego) in hidden.out and "10 frames" in hidden.out and "48x32" in hidden.out
 
     (tmp_path / "passphrase.txt").write_text(f"{PASSPHRASE}\nanother line\n")
     monkeypatch.setenv(keys.PASSPHRASE_VARIABLE, "another")
