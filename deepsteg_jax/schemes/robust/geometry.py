@@ -52,7 +52,7 @@ _SIZES = (240, 320), (256, 448), (360, 640), (480, 640), (480, 720), (576, 720),
 _SIZES += (720, 960), (720, 1280), (1080, 1920), (512, 512), (720, 720), (1080, 1080)  # (h, w) before
 _ANGLES = -1.5, 1.5  # degrees: whoever was rotated by less is found as it is
 _AROUND, _BETWEEN = (-1.5, -0.75, 0, 0.75, 1.5), 0.75  # degrees: tried at the scale of a hit
-_UNROTATED = 0.15  # degrees that are called none
+_UNROTATED, _NOT_WORTH = 0.15, 0.02  # degrees, and share of the agreement gained, that are called none
 _RATES = 1, 4 / 5, 6 / 5, 8 / 5, 1 / 2, 2  # frames of the stego in one that is received
 
 
@@ -541,8 +541,9 @@ def _likeliest_angle(planes: np.ndarray, grid: Grid, hit: _Hit, agreement) -> fl
 
     bounds = hit.angle - _BETWEEN, hit.angle + _BETWEEN
     found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 0.02})
-    by_chance = 2 / hit.score**2  # gained: half the square of two standard deviations
-    unrotated = abs(found.x) < _UNROTATED or loss(0.0) < (1 - by_chance) * found.fun
+    # By chance half the square of two standard deviations is gained.
+    nothing = max(2 / hit.score**2, _NOT_WORTH)
+    unrotated = abs(found.x) < _UNROTATED or loss(0.0) < (1 - nothing) * found.fun
     return 0.0 if unrotated else float(found.x)
 
 

@@ -135,6 +135,15 @@ def test_a_rotated_picture_is_rotated_back(stego):
     assert np.abs(y[inside].astype(int) - stego[0][3][inside]).mean() < 4
 
 
+@pytest.mark.parametrize(("gained", "angle"), [(0.01, 0), (0.05, 0.5)])
+def test_a_rotation_has_to_be_worth_it(monkeypatch, gained, angle):
+    """Crops behind a codec agree a little better when they are turned, and lie off the grid then."""
+    monkeypatch.setattr(geometry, "_Pilots", lambda planes, grid, hit: hit.angle)
+    hit = geometry._Hit(48.0, *[None] * 4, angle=0.75)
+    found = geometry._likeliest_angle(None, None, hit, lambda at: 1 - gained * ((at - 0.5) / 0.5) ** 2)
+    assert found == pytest.approx(angle, abs=0.02)
+
+
 def test_rotations_are_tried_where_no_scale_is_found(monkeypatch):
     def search(planes, grid, scales, rates, stride, angle=0):
         return geometry._Hit(10 - abs(angle - 0.75), np.ones(2), *[None] * 3, angle) if angle > 0 else None
