@@ -299,9 +299,9 @@ def messenger_sound(rows: dict[str, dict]) -> str:
     lines = [
         [
             row["received"],
-            row["revealed"],
+            row["revealed"].split(":")[0],
             f"{row['secret_psnr_db']:.1f}",
-            f"{1000 * row['sound_late_s']:.0f}",
+            str(round(1000 * row["sound_late_s"])),
         ]
         for row in rows.values()
     ]
