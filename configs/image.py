@@ -2,8 +2,8 @@
 
     python main.py --config configs/image.py --mode train --config.data.path=PHOTOS
 
-The shipped checkpoint `image` took `--config.optimizer.num_steps=2037`, ten minutes on two cores. A hundred
-unseen photos of 256x256: stego 49.7 dB, secret 47.9 dB. `:tiny` is for smoke runs.
+The shipped checkpoint `image` took five minutes on two cores. A hundred unseen photos of 256x256: stego
+49.7 dB, secret 48.2 dB. `:tiny` is for smoke runs.
 """
 
 from ml_collections import ConfigDict
@@ -42,8 +42,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.losses.penalty = 1.0
 
     config.optimizer = ConfigDict()
-    config.optimizer.num_steps = 5000
-    config.optimizer.learning_rate = 2e-2
+    config.optimizer.num_steps = 1000
+    config.optimizer.learning_rate = 8e-2
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup_steps = 100
     config.optimizer.clip_norm = 10.0

@@ -2,8 +2,8 @@
 
     python main.py --config configs/video.py --mode train --config.data.path=CLIPS
 
-The shipped checkpoint `video` took `--config.optimizer.num_steps=2122`, ten minutes on two cores. Ten unseen
-clips of 448x256: stego 49.9 dB, secret 56.8 dB. `:tiny` is for smoke runs.
+The shipped checkpoint `video` took five minutes on two cores. Ten unseen clips of 448x256: stego 49.9 dB,
+secret 57.7 dB. `:tiny` is for smoke runs.
 """
 
 from ml_collections import ConfigDict
@@ -42,8 +42,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.losses.penalty = 1.0  # trains the codebook
 
     config.optimizer = ConfigDict()
-    config.optimizer.num_steps = 5000
-    config.optimizer.learning_rate = 2e-2
+    config.optimizer.num_steps = 1000
+    config.optimizer.learning_rate = 8e-2
     config.optimizer.schedule = "cosine"  # constant, cosine or plateau
     config.optimizer.warmup_steps = 100
     config.optimizer.clip_norm = 10.0

@@ -11,8 +11,9 @@ digits as well as possible:
 2. *Quantising.* All coefficients take the same step, 2^(water level), with a dead zone: at equal slope of
    error against bits (reverse water-filling, Cover and Thomas 2006, section 10.3.3).
 3. *Classes.* A codebook of K classes, learned per temporal frequency, gives each pair of coefficients the
-   width of a Laplace density. A cell takes the class under which it has the fewest bits, found by two
-   matrix products; the class is written in plain digits.
+   width of a Laplace density. A cell takes the class under which it has the fewest bits, found by a matrix
+   product; few, with coefficients too large for exact symbols, go by bits and error. The class is written in
+   plain digits.
 4. *Coding.* Lanes of a few neighbouring cells are coded by rANS, see `rans`, each on its own: a wrong sample
    spoils one lane. The water level is the finest that fits, foretold from the sum of -log2 p.
 5. *Refinement* (optional, off by default). Residual 3x3 convolutions on the grid of blocks move each
@@ -31,7 +32,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Float, Float32, Int, Int8, Int32
 
-from deepsteg_jax.dct import pad_to_blocks
+from deepsteg_jax.dct import einsum, pad_to_blocks
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import rans
 from deepsteg_jax.models.base import Digits, Model, Revealed, compute_dtype, rematerialise
@@ -47,6 +48,7 @@ from deepsteg_jax.models.cells import (
     init_codebook,
     integer_scales,
     raised,
+    rows_of,
     synthesise,
 )
 from deepsteg_jax.models.lanes import (
@@ -57,7 +59,6 @@ from deepsteg_jax.models.lanes import (
     mark,
     plain_places,
     read_plain,
-    rows_of,
     to_lanes,
     write_marked,
 )
@@ -478,7 +479,7 @@ def build(config) -> Model:
         del cover
 
         def misfit(secret):
-            return _misfit(params["hide"]["codebook"], secret, quantiser)
+            return _misfit(params["hide"]["codebook"], secret)
 
         return jax.vmap(misfit)(_as_video(secret)).mean()
 
@@ -494,14 +495,14 @@ def build(config) -> Model:
     return Model(init, hide, reveal, penalty, tie, quantiser.modulus, inspect, digits)
 
 
-def _misfit(codebook, secret, quantiser: Quantiser) -> Array:
-    """Return the Gaussian negative log-likelihood (nats per coefficient) of cells under their chosen class.
+def _misfit(codebook, secret) -> Array:
+    """Return the Gaussian negative log-likelihood (nats a coefficient) of cells under their likeliest class.
 
-    Its gradient moves every class to the rms of the cells that choose it: k-means in the model's own
-    rate-distortion cost, one minibatch at a time.
+    Its gradient moves every class to the rms of the cells that it fits best: k-means, one minibatch at a
+    time. By the model's own bits few classes are ever chosen, and the others would stay at their start.
     """
-    cells = lax.stop_gradient(classify(codebook, secret, quantiser))
-    planes = np.arange(len(secret)) * len(codebook) // len(secret)
-    log_rms = jnp.take_along_axis(codebook[planes], cells.classes[..., None], axis=1) * math.log(2)
-    power = jnp.mean(from_stripes(cells.pairs) ** 2, axis=-1) + FLOOR**2
-    return jnp.mean(log_rms + power / 2 * jnp.exp(-2 * log_rms))
+    pairs = analyse(pad_to_blocks(secret, BLOCK)).reshape(len(secret), -1, PAIRS, 2)
+    power = jnp.mean(pairs**2, axis=-1) + FLOOR**2
+    log_rms = codebook[np.arange(len(secret)) * len(codebook) // len(secret)] * math.log(2)
+    fits = jnp.sum(log_rms, axis=-1)[:, None] + einsum("tnp,tkp->tnk", power, jnp.exp(-2 * log_rms)) / 2
+    return jnp.mean(jnp.min(fits, axis=-1)) / PAIRS

@@ -12,7 +12,19 @@ from jax import lax
 from jaxtyping import Float, Int32
 
 from deepsteg_jax.dct import dct_matrix, diagonal_frequencies, einsum, from_blocks, mix, to_blocks
-from deepsteg_jax.models.quantiser import HIGHEST, LEVEL_STEPS, LOWEST, ROUNDING, SCALE_STEPS, Quantiser, step
+from deepsteg_jax.models.quantiser import (
+    ERROR_PER_BIT,
+    EXACT_TAIL,
+    HIGHEST,
+    LEVEL_STEPS,
+    LOWEST,
+    ROUNDING,
+    SCALE_STEPS,
+    Quantiser,
+    look_up,
+    step,
+    tail_error,
+)
 from deepsteg_jax.shapes import Array, Group, Index
 from deepsteg_jax.stripes import from_stripes, map_stripes
 
@@ -20,6 +32,7 @@ BLOCK = 8
 PAIRS = 3 * BLOCK * BLOCK // 2
 LEVEL_BITS = 10  # of the water level
 LEVEL_OFFSET = 96  # the finest water level, a step of 2^(-3/2): finer than rounding the revealed needs
+TAILED = 48  # one cell of so many, at most, chooses its class again
 LAPLACE_STEPS = -SCALE_STEPS // 2  # the width of a Laplace density is its rms over sqrt(2)
 
 Codebook = Float[Array, "frames classes 96"]
@@ -42,6 +55,11 @@ def synthesise(coefficients: Float[Array, "t rows columns 192"]) -> Float[Array,
     t = len(coefficients)
     x = coefficients if t == 1 else mix(coefficients, dct_matrix(t).T, axis=0)
     return (from_blocks(x, BLOCK) + 128) / 255
+
+
+def rows_of(table: Array, rows: Int32[Array, "*n"]) -> Array:
+    """Return rows of a table, all of which exist."""
+    return table.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 # --- codebook and classes -------------------------------------------------------------------------
@@ -79,13 +97,15 @@ def excess_indices(scales: Int32[Array, "t k 96"], level: Index) -> Int32[Array,
     return jnp.clip((scales * fine - level + fine // 2) // fine, LOWEST, HIGHEST) - LOWEST
 
 
-def choose_classes(
-    pairs: Float[Array, "t n 96 2"],
-    scales: Int32[Array, "t k 96"],
-    level: Index,
-    quantiser: Quantiser,
-) -> tuple[Int32[Array, "t n"], Float[Array, "t n"]]:
-    """Choose the class in [0, k) of fewest bits for every cell; return these too.
+def magnitudes(pairs: Float[Array, "*n 2"], level: Index) -> Float[Array, "*n 2"]:
+    """Return the magnitudes of the indices of coefficients in grey levels at a water level in level steps."""
+    return jnp.floor(jnp.abs(pairs) / step(level) + ROUNDING)
+
+
+def class_bits(
+    pairs: Float[Array, "t n 96 2"], scales: Int32[Array, "t k 96"], level: Index, quantiser: Quantiser
+) -> tuple[Float[Array, "t n 96"], Float[Array, "t n k"]]:
+    """Return the magnitudes of all pairs of indices, both together, and the bits of cells under all classes.
 
     The bits of an index under a Laplace density are a straight line of its magnitude, but for 0, so those of
     all cells under all classes are one matrix product.
@@ -96,13 +116,35 @@ def choose_classes(
         level: water level in level steps.
         quantiser: of the coefficients.
     """
-    one, two = (jnp.floor(jnp.abs(pairs[..., i]) / step(level) + ROUNDING) for i in range(2))
-    parts = jnp.minimum(one, 1) + jnp.minimum(two, 1), one + two
-    indices = excess_indices(scales, level)
-    zero, other, slope = (jnp.asarray(column)[indices] for column in quantiser.bits.T)
+    one, two = (magnitudes(pairs[..., i], level) for i in range(2))
+    parts = jnp.concatenate([jnp.minimum(one, 1) + jnp.minimum(two, 1), one + two], axis=-1)
+    zero, other, slope = (look_up(table, excess_indices(scales, level)) for table in quantiser.bits.T)
     weights = jnp.concatenate([other, slope], axis=-1)
-    bits = 2 * zero.sum(-1)[:, None] + einsum("tnp,tkp->tnk", jnp.concatenate(parts, axis=-1), weights)
-    return jnp.argmin(bits, axis=-1).astype(jnp.int32), bits.min(-1)
+    return parts[..., PAIRS:], 2 * zero.sum(-1)[:, None] + einsum("tnp,tkp->tnk", parts, weights)
+
+
+def choose_classes(
+    pairs: Float[Array, "t n 96 2"], scales: Int32[Array, "t k 96"], level: Index, quantiser: Quantiser
+) -> tuple[Int32[Array, "t n"], Float[Array, "t n"]]:
+    """Choose the class in [0, k) of fewest bits for every cell; return these too. Arguments as `class_bits`.
+
+    Cells whose coefficients lie far in the tails of that class, where symbols are coarse, choose again, of
+    bits and error together.
+    """
+    totals, bits = class_bits(pairs, scales, level, quantiser)
+    classes = jnp.argmin(bits, axis=-1).astype(jnp.int32)
+    t, n, k = bits.shape
+    indices = excess_indices(scales, level)
+    scales, reach = (look_up(table, indices) for table in (quantiser.scales, quantiser.reach))
+    exact = ((reach + EXACT_TAIL) * scales).astype(jnp.float32).reshape(t * k, PAIRS)
+    beyond = totals - rows_of(exact, k * np.arange(t, dtype=np.int32)[:, None] + classes)
+    beyond = jnp.sum(jnp.maximum(beyond, 0) ** 2, axis=-1)
+    plane, cell = jnp.divmod(lax.top_k(beyond.ravel(), max(1, t * n // TAILED))[1], n)
+    far = magnitudes(pairs[plane, cell], level)[:, None]
+    errors = sum(tail_error(far[..., i], scales[plane], reach[plane]).sum(-1) for i in range(2))
+    again = jnp.argmin(bits[plane, cell] + errors / ERROR_PER_BIT, axis=-1).astype(jnp.int32)
+    classes = classes.at[plane, cell].set(again)
+    return classes, jnp.take_along_axis(bits, classes[..., None], axis=-1)[..., 0]
 
 
 def finest_level(fits):
@@ -139,7 +181,7 @@ def allot(
     share = cells / sample.shape[1]
 
     def sampled(level):
-        return share * choose_classes(sample, scales, level, quantiser)[1].sum()
+        return share * class_bits(sample, scales, level, quantiser)[1].min(-1).sum()
 
     level = finest_level(lambda level: sampled(level) <= budget)
     octave = LEVEL_STEPS // 4

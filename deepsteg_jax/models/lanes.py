@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int8, Int32
 
-from deepsteg_jax.models.cells import PAIRS, excess_indices
+from deepsteg_jax.models.cells import PAIRS, excess_indices, rows_of
 from deepsteg_jax.models.quantiser import Quantiser, look_up
 from deepsteg_jax.shapes import Array, Index
 from deepsteg_jax.stripes import map_parts, map_stripes
@@ -51,11 +51,6 @@ def kinds_at(scales: Int32[Array, "t k 96"], level: Index, quantiser: Quantiser)
     ends = jnp.cumsum(plain, axis=1)
     before = ends - 2 * plain * (np.arange(2 * PAIRS) % 2)  # the second of a pair comes first
     return Kinds(indices, plain, before, scales, reach, shifts, ends[:, -1])
-
-
-def rows_of(table: Array, rows: Int32[Array, " n"]) -> Array:
-    """Return rows of a table, all of which exist."""
-    return table.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 class Layout(NamedTuple):

@@ -18,6 +18,8 @@ ZERO = 63  # the symbol of 0; symbols reach as far to both sides
 _WIDEST = 5.0  # Laplace width of a symbol's density; wider ones leave their lowest digits plain
 _REACH, _LEAST_REACH, _MOST_REACH = 10.0, 3, 28  # beyond as many widths symbols are a quarter of an octave
 _TAIL = 35  # such symbols to each side
+EXACT_TAIL = 8  # magnitudes beyond reach that still have symbols of their own
+ERROR_PER_BIT = 2 * np.log(2) / 12  # squared error that a bit saves a coefficient, in steps (high rate)
 
 
 class Quantiser(NamedTuple):
@@ -73,6 +75,24 @@ def from_symbols(symbols: Int[Array, "*n"], reach: Int[Array, "*n"]) -> Int[Arra
     first = _tail_start(tail)
     middle = (first + _tail_start(tail + 1) - 1) // 2
     return jnp.sign(symbols - ZERO) * (jnp.minimum(size, reach) + jnp.where(tail > 0, middle, 0))
+
+
+def tail_error(
+    magnitude: Float[Array, "*n"], scale: Int[Array, "*n"], reach: Int[Array, "*n"]
+) -> Float[Array, "*n"]:
+    """Return about the squared error, in steps, of indices whose symbols lie in the tail.
+
+    Over an octave of 4 symbols its mean is a 440th of the squared distance; beyond the last they are clipped.
+
+    Args:
+        magnitude: of indices.
+        scale: D to the number of their plain digits.
+        reach: of the quantiser.
+    """
+    beyond = magnitude / scale - reach
+    error = jnp.where(beyond < EXACT_TAIL, 0, beyond**2 / 440)
+    error += jnp.maximum(beyond - _tail_start(_TAIL + 1), 0) ** 2
+    return error * scale**2
 
 
 def make_quantiser(modulus: int) -> Quantiser:
