@@ -12,8 +12,8 @@ digits as well as possible:
    error against bits (reverse water-filling, Cover and Thomas 2006, section 10.3.3).
 3. *Classes.* A codebook of K classes, learned per temporal frequency, gives each pair of coefficients the
    width of a Laplace density. A cell takes the class under which it has the fewest bits, found by a matrix
-   product; few, with coefficients too large for exact symbols, go by bits and error. The class is written in
-   plain digits.
+   product; a few cells, whose coefficients are too large for exact symbols, choose by bits and error. The
+   class is written in plain digits.
 4. *Coding.* Lanes of a few neighbouring cells are coded by rANS, see `rans`, each on its own: a wrong sample
    spoils one lane. The water level is the finest that fits, foretold from the sum of -log2 p.
 5. *Refinement* (optional, off by default). Residual 3x3 convolutions on the grid of blocks move each
@@ -45,10 +45,10 @@ from deepsteg_jax.models.cells import (
     Water,
     allot,
     analyse,
+    for_frames,
     init_codebook,
     integer_scales,
     raised,
-    rows_of,
     synthesise,
 )
 from deepsteg_jax.models.lanes import (
@@ -69,6 +69,7 @@ from deepsteg_jax.models.quantiser import (
     from_symbols,
     look_up,
     make_quantiser,
+    rows_of,
     step,
     to_symbols,
 )
@@ -503,6 +504,6 @@ def _misfit(codebook, secret) -> Array:
     """
     pairs = analyse(pad_to_blocks(secret, BLOCK)).reshape(len(secret), -1, PAIRS, 2)
     power = jnp.mean(pairs**2, axis=-1) + FLOOR**2
-    log_rms = codebook[np.arange(len(secret)) * len(codebook) // len(secret)] * math.log(2)
+    log_rms = for_frames(codebook, len(secret)) * math.log(2)
     fits = jnp.sum(log_rms, axis=-1)[:, None] + einsum("tnp,tkp->tnk", power, jnp.exp(-2 * log_rms)) / 2
     return jnp.mean(jnp.min(fits, axis=-1)) / PAIRS

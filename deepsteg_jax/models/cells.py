@@ -22,6 +22,7 @@ from deepsteg_jax.models.quantiser import (
     SCALE_STEPS,
     Quantiser,
     look_up,
+    rows_of,
     step,
     tail_error,
 )
@@ -32,7 +33,7 @@ BLOCK = 8
 PAIRS = 3 * BLOCK * BLOCK // 2
 LEVEL_BITS = 10  # of the water level
 LEVEL_OFFSET = 96  # the finest water level, a step of 2^(-3/2): finer than rounding the revealed needs
-TAILED = 48  # one cell of so many, at most, chooses its class again
+TAILED = 48  # at most one cell in 48 chooses its class again: each costs time
 LAPLACE_STEPS = -SCALE_STEPS // 2  # the width of a Laplace density is its rms over sqrt(2)
 
 Codebook = Float[Array, "frames classes 96"]
@@ -57,11 +58,6 @@ def synthesise(coefficients: Float[Array, "t rows columns 192"]) -> Float[Array,
     return (from_blocks(x, BLOCK) + 128) / 255
 
 
-def rows_of(table: Array, rows: Int32[Array, "*n"]) -> Array:
-    """Return rows of a table, all of which exist."""
-    return table.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
-
-
 # --- codebook and classes -------------------------------------------------------------------------
 
 
@@ -81,14 +77,20 @@ def init_codebook(key: jax.Array, frames: int, classes: int) -> Float[Array, " {
     return jnp.asarray(base, jnp.float32) + 0.1 * jax.random.normal(key, base.shape)
 
 
+def for_frames(codebook: Float[Array, "t k 96"], frames: int) -> Float[Array, " {frames} k 96"]:
+    """Return what a group of `frames` frames takes of a codebook.
+
+    A shorter group (the tail of a clip) takes the temporal frequencies at its own spacing.
+    """
+    return codebook[np.arange(frames) * len(codebook) // frames]
+
+
 def integer_scales(codebook: Float[Array, "t k 96"], frames: int) -> Int32[Array, " {frames} k 96"]:
     """Return the Laplace widths of a group of `frames` frames in whole scale steps.
 
-    A shorter group (the tail of a clip) takes the codebook's temporal frequencies at its own spacing.
     Scaling by a power of two and rounding are exact, so the layout is the same on every device.
     """
-    planes = np.arange(frames) * codebook.shape[0] // frames
-    return jnp.round(SCALE_STEPS * codebook[planes]).astype(jnp.int32) + LAPLACE_STEPS
+    return jnp.round(SCALE_STEPS * for_frames(codebook, frames)).astype(jnp.int32) + LAPLACE_STEPS
 
 
 def excess_indices(scales: Int32[Array, "t k 96"], level: Index) -> Int32[Array, "t k 96"]:

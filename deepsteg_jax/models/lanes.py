@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int8, Int32
 
-from deepsteg_jax.models.cells import PAIRS, excess_indices, rows_of
-from deepsteg_jax.models.quantiser import Quantiser, look_up
+from deepsteg_jax.models.cells import PAIRS, excess_indices
+from deepsteg_jax.models.quantiser import Quantiser, look_up, rows_of
 from deepsteg_jax.shapes import Array, Index
 from deepsteg_jax.stripes import map_parts, map_stripes
 

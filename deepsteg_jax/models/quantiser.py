@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 
 from deepsteg_jax.models.rans import TOTAL, Coder, make_coder
 from deepsteg_jax.shapes import Array
@@ -140,3 +140,8 @@ def step(level: Int[Array, "*n"] | int) -> Float[Array, "*n"]:
 def look_up(table: np.ndarray, index: Array) -> Array:
     """Return the entries of a table."""
     return jnp.asarray(table)[index]
+
+
+def rows_of(table: Array, rows: Int32[Array, "*n"]) -> Array:
+    """Return rows of a table, all of which exist."""
+    return table.at[rows].get(mode="promise_in_bounds", wrap_negative_indices=False)
