@@ -33,7 +33,7 @@ BLOCK = 8
 PAIRS = 3 * BLOCK * BLOCK // 2
 LEVEL_BITS = 10  # of the water level
 LEVEL_OFFSET = 96  # the finest water level, a step of 2^(-3/2): finer than rounding the revealed needs
-TAILED = 48  # at most one cell in 48 chooses its class again: each costs time
+TAILED = 16  # at most one cell in 16 chooses its class again: each costs time
 LAPLACE_STEPS = -SCALE_STEPS // 2  # the width of a Laplace density is its rms over sqrt(2)
 
 Codebook = Float[Array, "frames classes 96"]
@@ -131,7 +131,7 @@ def choose_classes(
     """Choose the class in [0, k) of fewest bits for every cell; return these too. Arguments as `class_bits`.
 
     Cells whose coefficients lie far in the tails of that class, where symbols are coarse, choose again, of
-    bits and error together.
+    bits and error together; of a pair the larger index counts.
     """
     totals, bits = class_bits(pairs, scales, level, quantiser)
     classes = jnp.argmin(bits, axis=-1).astype(jnp.int32)
@@ -141,11 +141,15 @@ def choose_classes(
     exact = ((reach + EXACT_TAIL) * scales).astype(jnp.float32).reshape(t * k, PAIRS)
     beyond = totals - rows_of(exact, k * np.arange(t, dtype=np.int32)[:, None] + classes)
     beyond = jnp.sum(jnp.maximum(beyond, 0) ** 2, axis=-1)
-    plane, cell = jnp.divmod(lax.top_k(beyond.ravel(), max(1, t * n // TAILED))[1], n)
-    far = magnitudes(pairs[plane, cell], level)[:, None]
-    errors = sum(tail_error(far[..., i], scales[plane], reach[plane]).sum(-1) for i in range(2))
-    again = jnp.argmin(bits[plane, cell] + errors / ERROR_PER_BIT, axis=-1).astype(jnp.int32)
-    classes = classes.at[plane, cell].set(again)
+
+    def choose_again(place):
+        plane, cell = place
+        larger = magnitudes(pairs[plane, cell], level).max(-1)
+        errors = tail_error(larger, scales[plane], reach[plane]).sum(-1)
+        return jnp.argmin(bits[plane, cell] + errors / ERROR_PER_BIT).astype(jnp.int32)
+
+    places = jnp.divmod(lax.top_k(beyond.ravel(), max(1, t * n // TAILED))[1], n)
+    classes = classes.at[places].set(lax.map(choose_again, places))
     return classes, jnp.take_along_axis(bits, classes[..., None], axis=-1)[..., 0]
 
 

