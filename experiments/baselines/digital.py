@@ -5,8 +5,7 @@ large modulus D: the mean of a coefficient over `repeat` frames moves to the nea
 to -D/4 or D/4 modulo D, whichever the bit says, and all these frames move alike, since a codec predicts
 frames from each other and a change that stays costs it little. The receiver averages again; the distance to
 the two values, and the noise as seen over the whole clip, give each bit a probability. The code is that of
-`schemes.robust.code`, regular: every message bit is in three checks. The key scatters the bits over all
-coefficients and hides what they say.
+`schemes.robust.code`. The key scatters the bits over all coefficients and hides what they say.
 """
 
 import zlib
@@ -23,7 +22,6 @@ from deepsteg_jax.schemes.robust import code
 BLOCK = 8
 LUMA = np.array([0.299, 0.587, 0.114])  # BT.601, as codecs take it by default
 HEADER = 8  # bytes: length and CRC-32 of the message
-DEGREES = ((1.0, 3),)  # each message bit takes part in three checks
 BASIS = dct_matrix(BLOCK, dtype=np.float64)
 
 
@@ -63,7 +61,7 @@ def embed(frames: np.ndarray, key: bytes, message: bytes, settings: Settings) ->
     capacity = settings.capacity(frames.shape)
     if len(message) > capacity:
         raise UserError(f"{len(message)} bytes do not fit: these frames carry {max(0, capacity)}")
-    errors = code.build(settings.bits(frames.shape), 8 * (capacity + HEADER), DEGREES)
+    errors = code.build(settings.bits(frames.shape), 8 * (capacity + HEADER))
     head = len(message).to_bytes(4, "little") + zlib.crc32(message).to_bytes(4, "little")
     data = (head + message).ljust(capacity + HEADER, b"\0")
     mask, order = _secrets(key, len(data), errors.length)
@@ -80,7 +78,7 @@ def extract(frames: np.ndarray, key: bytes, settings: Settings) -> bytes:
         UserError: there is no message, or too little of it is left.
     """
     capacity = settings.capacity(frames.shape)
-    errors = code.build(settings.bits(frames.shape), 8 * (capacity + HEADER), DEGREES)
+    errors = code.build(settings.bits(frames.shape), 8 * (capacity + HEADER))
     mask, order = _secrets(key, capacity + HEADER, errors.length)
     bits = errors.decode(read(frames, settings)[order])
     data = b"" if bits is None else (np.packbits(bits) ^ mask).tobytes()

@@ -16,7 +16,7 @@ from deepsteg_jax.schemes.robust.layout import MOST_LAYERS
 from deepsteg_jax.schemes.robust.levels import LEVELS
 
 SALT_BYTES, TAG_BYTES = 6, 4
-_VERSION = 5
+_VERSION = 6
 _MANTISSA, _EXPONENT, _UNIT = 8, 4, 2  # bits, bits and bytes: capacities are floats, rounded down
 # Bits of each field, as few as will do: a header has to survive worse channels than any layer.
 _FIELDS = {

@@ -14,7 +14,7 @@ from deepsteg_jax.media.search import finest
 
 AV1, CONTAINER = "libsvtav1", "obu"  # a bare stream: no container's bytes
 PRESET = 6  # of SVT-AV1
-FILLED = 0.9  # share of the capacity from which on a coding is fine enough
+FILLED = 0.93  # share of the capacity from which on a coding is fine enough
 
 
 class Size(NamedTuple):

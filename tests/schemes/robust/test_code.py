@@ -81,4 +81,4 @@ def test_refuses_what_does_not_fit(length, size):
         code.build(length, size)
 
 
-WORD = "0fe8305816041a71"
+WORD = "b399913a09a7c097"
