@@ -92,7 +92,7 @@ class Code(NamedTuple):
 
 
 def _others(ratios: np.ndarray) -> np.ndarray:
-    """Return the log-likelihood ratio of the sum of all others, for each of some bits: [bits, n] -> [bits, n].
+    """Return for each of some bits the log-likelihood ratio of the sum of the others: [bits, n] -> [bits, n].
 
     The tanh rule (Gallager 1963).
     """
