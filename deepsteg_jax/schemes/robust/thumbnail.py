@@ -104,12 +104,12 @@ def _scales(shape: tuple[int, ...], spread: int, step: int) -> tuple[np.ndarray,
 
 def _transform(frames: np.ndarray) -> np.ndarray:
     """Return the lowest coefficients of frames, [t, y, x, 3], in grey levels of a whole picture."""
-    found = (frames - np.float32(_GREY)) @ _COLOURS.T
-    for axis in (2, 1, 0):  # the longest first
+    found = frames - np.float32(_GREY)
+    for axis in (0, 2, 1):  # colours at last, when they are few
         length = frames.shape[axis]
-        waves = dct_matrix(length, min(MOST[axis], length)) / np.sqrt(length)
+        waves = (dct_matrix(length, min(MOST[axis], length)) / np.sqrt(length)).astype(np.float32)
         found = np.moveaxis(np.tensordot(waves, found, (1, axis)), 0, axis)
-    return found.astype(float)
+    return found @ _COLOURS.T
 
 
 def _inverse(coefficients: np.ndarray, *lengths: int) -> np.ndarray:
