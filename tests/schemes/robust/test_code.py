@@ -37,6 +37,32 @@ def test_reads_its_own_words(length, size):
     assert np.array_equal(book.decode(4.0 * (1 - 2.0 * word)), message)
 
 
+@pytest.mark.parametrize(("length", "size"), [(400, 10), (3001, 1000), (4000, 3600)])
+def test_sums_of_words_are_words(length, size):
+    book, one, two = code.build(length, size), _message(size, 1), _message(size, 2)
+    assert np.array_equal(book.encode(one ^ two), book.encode(one) ^ book.encode(two))
+
+
+def test_every_message_bit_is_in_as_many_sums_as_designed():
+    assert all(sum(shares) == 1000 for shares in code.SHARES.values())
+    book = code.build(8000, 1000)
+    degrees, counts = np.unique(np.bincount(book.bits), return_counts=True)
+    assert tuple(degrees) == code.DEGREES
+    np.testing.assert_allclose(counts, code.SHARES[1 / 8], atol=3)
+    assert np.array_equal(np.sort(book.terms[book.terms < len(book.bits)]), np.arange(len(book.bits)))
+    assert np.array_equal(book.terms.ravel()[book.places], np.arange(len(book.bits)))
+
+
+def test_what_the_others_say_is_the_ratio_of_their_sum():
+    ratios = np.random.default_rng(0).normal(0, 2, (4, 5))
+    of_ones = 1 / (1 + np.exp(ratios))
+    for i, found in enumerate(code._others(ratios)):
+        odd = np.zeros(5)
+        for p in np.delete(of_ones, i, axis=0):
+            odd = odd * (1 - p) + (1 - odd) * p
+        np.testing.assert_allclose(found, np.log((1 - odd) / odd), rtol=1e-6)
+
+
 @pytest.mark.parametrize("information", [0.05, 0.15, 0.3, 0.6, 0.9])
 def test_reaches_what_it_says(information):
     size = code.reached_size(30_000, information)
