@@ -1,5 +1,6 @@
 """The scheme `robust`: a secret in layers of bits, in symbols that codecs leave readable."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -31,7 +32,7 @@ from deepsteg_jax.schemes.robust.sound import sound_of
 from deepsteg_jax.schemes.slots import ALONE, Slot
 
 MASTER_SALT = b"deepsteg robust\0"  # public: without the key no other could be read
-_SKIPPED = 8  # frames before those that are searched, which may be dark
+_SKIPPED = 32  # frames before those that are searched: sites begin dark, or spend few bits at first
 PROBE_FRAMES = 256  # of a stego in which something has to be found
 _MOST_CRF, _MOST_QUALITY = 51, 100
 # Of hiding with the shipped configs, on two cores:
@@ -136,8 +137,8 @@ class RobustScheme(Scheme):
 
     def _places(self, stego: Stego, master: bytes) -> Iterator[tuple[Slot, Geometry]]:
         """Yield the slots that this key may have, and how the received picture then lies in the stego."""
-        frames = [planes_of(frame) for frame in islice(stego.frames(), _SKIPPED + geometry.FRAMES)]
-        frames = frames[-geometry.FRAMES :]
+        first = islice(stego.frames(), _SKIPPED + geometry.FRAMES)
+        frames = [planes_of(frame) for frame in deque(first, maxlen=geometry.FRAMES)]
         grid = geometry.make_grid(symbol_model.carriers_of(self.config.model), master)
         planes = tuple(np.stack(plane) for plane in zip(*frames, strict=True))
         found = list(geometry.find(planes, grid, self.config.lines))

@@ -267,22 +267,30 @@ class SegmentSender:
         return [_Received(sent, slot, self._modem, runs) for slot in range(len(sent.segments))]
 
     def _capacities(self, received: _Received) -> list[int]:
-        """Return the bytes that each layer can carry through its codec run, found by sending these bits.
-
-        That is the first one that leaves room for a thumbnail, else the last one.
-        """
+        """Return the bytes that each layer can carry through its codec runs, found by sending these bits."""
         count = len(self._formats[0].layers)
         received.runs.start(received.codecs(i)[0] for i in range(count))
         capacities = []
         for i in range(count):
-            for name in received.codecs(i):
-                if (capacity := self._capacity(received, i, name)) >= _THUMBNAIL:
-                    break
-            received.chosen[i] = name
+            capacity, received.chosen[i] = self._capacity(received, i)
             capacities.append(capacity if capacity >= LEAST_CAPACITY else 0)
         return capacities
 
-    def _capacity(self, received: _Received, i: int, codec: str) -> int:
+    def _capacity(self, received: _Received, i: int) -> tuple[int, str]:
+        """Return the bytes that layer `i` is to carry, and through which codec run.
+
+        Of sites that leave room for a thumbnail the worst, else the first run that does, else the last one.
+        """
+        codecs = received.codecs(i)
+        sites = [codec for codec in codecs if ladder.named(codec).has_bit_rate]
+        received.runs.start(sites)
+        for together in (sites, *([codec] for codec in codecs if codec not in sites)):
+            found = [(self._capacity_through(received, i, codec), codec) for codec in together]
+            if enough := [one for one in found if one[0] >= _THUMBNAIL]:
+                return min(enough)
+        return found[-1]
+
+    def _capacity_through(self, received: _Received, i: int, codec: str) -> int:
         """Return the bytes that layer `i` can carry through a codec run."""
         llr, bits = received.read(i, codec)
         size = code.reached_size(len(bits), levels.information(llr, bits))

@@ -11,7 +11,7 @@ from deepsteg_jax import keys, media, plan
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.base import Metadata, Pair, Settings, Stego
 from deepsteg_jax.schemes.robust import scheme
-from tests.schemes.robust.conftest import PROBE_FRAMES, SHORT_SEGMENT
+from tests.schemes.robust.conftest import PROBE_FRAMES, SHORT_SEGMENT, no_params
 from tests.synthetic import in_planes, noise, smooth
 
 KEY = bytes(range(1, 33))
@@ -180,6 +180,20 @@ def test_nothing_found(wire, robust, key):
     _, stego = hidden(robust)
     wire.lost = set(range(4)) if key == KEY else set()
     assert reveal(robust, stego, key) is None
+
+
+@pytest.mark.parametrize(("count", "searched"), [(60, range(32, 48)), (40, range(24, 40)), (5, range(5))])
+def test_a_scaled_stego_is_looked_for_behind_its_start(count, searched, monkeypatch):
+    """Which is often dark, or poor in bits."""
+    seen = []
+    monkeypatch.setattr(scheme.geometry, "find", lambda planes, grid, lines: seen.append(planes) or ())
+    frames = media.unstack(in_planes(np.zeros((count, 16, 16, 3), np.uint8)))
+    frames = [frame._replace(y=np.full_like(frame.y, i)) for i, frame in enumerate(frames)]
+    info = media.Info(16, 16, count, Fraction(25), False)
+    robust = scheme.RobustScheme(get_config("tiny"), no_params)
+    assert not list(robust._places(Stego(info, lambda: iter(frames)), KEY))
+    ((luma, *_),) = seen
+    assert luma[:, 0, 0].tolist() == list(searched)
 
 
 def test_a_probe_is_bounded(wire, robust):

@@ -1,5 +1,7 @@
 """What a sender makes of a cover."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from deepsteg_jax import media
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.base import Pair
-from deepsteg_jax.schemes.robust.sender import RobustSender, Secret
+from deepsteg_jax.schemes.robust.sender import RobustSender, Secret, SegmentSender
 from tests.schemes.robust.conftest import ABOUT, FRAMES, KEY, SIZE, load_scheme, reveal
 from tests.synthetic import in_planes, smooth
 
@@ -19,6 +21,24 @@ def test_a_cover_in_which_nothing_outlasts_a_codec_is_refused(parties):
     assert not hiding.send(Pair(cover, smooth(1, 60, 100)[0]))
     with pytest.raises(UserError, match="nothing outlasts a codec"):
         hiding.finish()
+
+
+@pytest.mark.parametrize(
+    ("rooms", "chosen"),
+    [
+        ({"messenger": 80, "site-480-vp9": 70, "C11": 300}, "site-480-vp9"),
+        ({"messenger": 66, "site-480-vp9": 140, "C11": 300}, "messenger"),
+        ({"messenger": 30, "site-480-vp9": 140, "C11": 300}, "site-480-vp9"),
+        ({"messenger": 30, "site-480-vp9": 40, "C11": 50, "CRF28": 90}, "CRF28"),
+        ({"C11": 20, "CRF28": 40}, "CRF28"),
+        ({"CRF25": 1000}, "CRF25"),
+    ],
+)
+def test_the_worst_site_with_room_for_a_thumbnail_bounds_a_layer(rooms, chosen, monkeypatch):
+    monkeypatch.setattr(SegmentSender, "_capacity_through", lambda self, received, i, codec: rooms[codec])
+    received = SimpleNamespace(codecs=lambda i: list(rooms), runs=SimpleNamespace(start=lambda names: None))
+    sender = SegmentSender.__new__(SegmentSender)
+    assert sender._capacity(received, 0) == (rooms[chosen], chosen)
 
 
 @pytest.mark.slow
