@@ -33,6 +33,7 @@ GROWTH_CODEC = "CRF24"  # codec run that compares the stego's bits with the cove
 LEAST_CAPACITY = 20  # bytes; layers of less are left out
 _UNEVEN = 0.5  # share that is used behind a bit rate, which is spent on some segments more than on others
 _THUMBNAIL = 64  # bytes that show something
+_LEAST_THUMBNAIL = 40  # that show a little, for sites, which change most
 STILL_SALTS = 12  # tried for a single frame, which is quick
 _ROOMY = 0.6  # share of the permitted bits below which fewer frames may share symbols again
 _POOL = ThreadPoolExecutor(2, "codec run")
@@ -286,7 +287,8 @@ class SegmentSender:
         received.runs.start(sites)
         for together in (sites, *([codec] for codec in codecs if codec not in sites)):
             found = [(self._capacity_through(received, i, codec), codec) for codec in together]
-            if enough := [one for one in found if one[0] >= _THUMBNAIL]:
+            least = _LEAST_THUMBNAIL if together is sites else _THUMBNAIL
+            if enough := [one for one in found if one[0] >= least]:
                 return min(enough)
         return found[-1]
 
