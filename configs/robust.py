@@ -57,7 +57,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.growth = 2.4  # most that H.264 of the stego may take, in bits of the cover's; 0: no limit
     config.sound_share = 0.25  # of a layer's bytes, most that the secret's sound may take; 0: leave it out
-    config.margin = 0.95  # share that is used of what a layer could carry through its rung
+    config.margin = 0.9  # share that is used of what a layer could carry through its codec run
 
     config.optimizer = ConfigDict()
     config.optimizer.num_steps = 6000
