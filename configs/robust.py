@@ -47,8 +47,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.fine = ConfigDict({"coefficients": 6, "spacing": 6.0})
 
     # From the most robust to the finest: levels of the symbols, share of them, codec runs. A layer is to
-    # survive the first one behind which a thumbnail has room, of those that imitate sites, for large covers,
-    # the worst such one.
+    # survive the first one behind which a thumbnail has room. Those that imitate sites, for large covers,
+    # count as one: the worst that has room.
     config.secret_layers = (
         ("01", 0.16, "messenger", "site-480-vp9", "C11", "CRF28"),
         ("01", 0.84, "CRF25"),

@@ -29,10 +29,8 @@ SHARES = {
 }
 ITERATIONS = 300  # 150 lose 2 to 5 % of the rate
 CHECK_EVERY = 5  # iterations
-HOPELESS, HOPELESS_AFTER = (
-    0.12,
-    60,
-)  # sums that are wrong then: 0.01 to 0.08 where a code is decoded, else 0.15 to 0.3
+HOPELESS_AFTER = 60  # iterations
+HOPELESS = 0.12  # share of wrong sums then: 0.01 to 0.08 where a code is decoded, else 0.15 to 0.3
 MOST_LLR = 20.0
 _CERTAIN = np.float32(1 - 1e-6)  # largest tanh of half a ratio
 _SHORT = 4.0  # over the square root of its size: the share that a code loses, and by which it varies
