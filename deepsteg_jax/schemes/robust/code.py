@@ -17,8 +17,7 @@ LEAST_RATE = 1 / 16  # of a code that is not repeated
 MOST_LENGTH = 2**15  # of a part, but for
 LEAST_SIZE = 20_000  # message bits, since short ones lose more
 DEGREES = (3, 10, 30, 100)  # checks that message bits take part in
-# Thousandths of the message bits with each degree, by the code's rate: the largest rate at which belief
-# propagation converges, by density evolution with Gaussian messages (Roumy, Guemghar, Caire and Verdu 2004).
+# Thousandths of the message bits with each degree, by the code's rate, from `experiments.code_design`.
 SHARES = {
     1 / 16: (535, 255, 187, 23),
     1 / 8: (533, 267, 167, 33),
