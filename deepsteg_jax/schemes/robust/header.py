@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from fractions import Fraction
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -132,6 +133,7 @@ def _sealed(body: bytes, salt: bytes, repeat: int, master: bytes) -> bytes:
     return _masked(body, salt, master) + tag
 
 
+@cache
 def _code() -> tuple[code.Code, np.ndarray]:
     """Return the header's code and the order in which its bits are sent: neighbours far apart."""
     inner = code.build(int(BITS / code.LEAST_RATE), BITS)
