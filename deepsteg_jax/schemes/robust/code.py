@@ -44,7 +44,7 @@ class Code(NamedTuple):
     """
 
     bits: np.ndarray  # int32 [edges]: the message bit of each
-    starts: np.ndarray  # int32 [size]: the first edge of each message bit
+    starts: np.ndarray  # int [size]: the first edge of each message bit
     places: np.ndarray  # int32 [edges]: where each is in `terms`, flat
     terms: np.ndarray  # int32 [most terms of a sum, parities]: an edge, or the number of edges for none
     length: int
