@@ -46,12 +46,13 @@ def get_config(variant: str = "") -> ConfigDict:
     # Of the layer "fine": coefficients of a luma block in every frame, above those of symbols, and their D.
     config.fine = ConfigDict({"coefficients": 6, "spacing": 6.0})
 
-    # From the most robust to the finest: levels of the symbols, share of them, codec runs. A layer is to
-    # survive the first one behind which a thumbnail has room. Those that imitate sites, for large covers,
-    # count as one: the worst that has room.
+    # From the most robust to the finest: levels of the symbols, share of them, codec runs. The first layer
+    # is to survive the first run behind which a thumbnail has room, the others one that leaves a video.
+    # Runs that scale large covers are not for small ones. Those that imitate sites count as one: the worst
+    # with room.
     config.secret_layers = (
         ("01", 0.16, "messenger", "site-480-vp9", "C11", "CRF28"),
-        ("01", 0.84, "CRF25"),
+        ("01", 0.84, "CRF25-480", "CRF25"),
         ("2", 1.0, "CRF18"),
         ("fine", 1.0, "C2"),
     )

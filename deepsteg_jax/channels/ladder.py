@@ -121,7 +121,10 @@ PLATFORMS = (
     _platform("site-720-av1", 720, "libsvtav1", "1.2M", _AV1_AT),
 )
 
-_BY_NAME = {codec_run.name: codec_run for codec_run in (*VIDEO, *IMAGE, *PLATFORMS)}
+# What is left of a large video that was coded, then scaled down and coded again at CRF 23.
+SITE = x264("CRF25-480", 25, "480 lines, x264 CRF 25", lines=480)
+
+_BY_NAME = {codec_run.name: codec_run for codec_run in (*VIDEO, *IMAGE, *PLATFORMS, SITE)}
 
 
 def named(name: str) -> CodecRun:

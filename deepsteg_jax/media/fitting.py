@@ -9,7 +9,7 @@ from deepsteg_jax.media import formats
 from deepsteg_jax.media.codecs import Small, has_encoder
 from deepsteg_jax.media.images import shown
 from deepsteg_jax.media.sdr import is_hdr
-from deepsteg_jax.media.search import finest
+from deepsteg_jax.media.search import Trial, finest
 from deepsteg_jax.media.sound import Sound, encode_sound
 from deepsteg_jax.media.source import Info, probe, read_timed, resize, timing
 from deepsteg_jax.media.video_file import VideoFile
@@ -108,8 +108,8 @@ def _write_finest(path, output, room, sound, info, end, codec, size) -> bool:
             trial.replace(output)
         return taken
 
-    found = finest(size_at, room, _USUAL[codec], Small.ranges[codec], Small.slopes[codec], _FILLED)
-    return found is not None
+    usual = Trial(_USUAL[codec], room, Small.slopes[codec])
+    return finest(size_at, room, usual, Small.ranges[codec], _FILLED) is not None
 
 
 def _encode(path, output, sound: Sound | None, info: Info, end: Fraction, coding: Small, size) -> None:

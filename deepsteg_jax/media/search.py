@@ -2,38 +2,54 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
+
+_APART = 3  # quantisers of two trials that tell a slope
+
+
+class Trial(NamedTuple):
+    """A coding, and how those with quantisers next to it differ."""
+
+    quantiser: int  # or rate factor
+    size: int  # bytes
+    slope: float  # by which the logarithm of the bytes falls, a quantiser
+
+    def quantiser_for(self, size: float) -> int:
+        """Return the quantiser with which a coding of something alike takes about `size` bytes."""
+        return round(self.quantiser + math.log(max(self.size, 1) / max(size, 1)) / self.slope)
 
 
 def finest(
-    size_at: Callable[[int], int],
-    room: int,
-    guess: int,
-    quantisers: tuple[int, int],
-    slope: float,
-    filled: float,
-) -> int | None:
-    """Return the finest quantiser that fits, or nearly; None if none does.
+    size_at: Callable[[int], int], room: int, like: Trial, quantisers: tuple[int, int], filled: float
+) -> Trial | None:
+    """Return the finest coding that fits, or nearly; None if none does.
 
-    The logarithm of the number of bytes falls about linearly with the quantiser, which tells where to look.
+    The logarithm of the number of bytes falls about linearly with the quantiser, by a slope that further
+    trials tell better. The search ends where the next finer one would by it be too large.
 
     Args:
-        size_at: codes with a quantiser, or a rate factor; returns the bytes.
+        size_at: codes with a quantiser; returns the bytes.
         room: bytes that it may take.
-        guess: quantiser to begin with.
+        like: a coding of something alike; tells where to begin.
         quantisers: the finest and the coarsest one.
-        slope: of the logarithm of the bytes, a quantiser.
         filled: share of the room from which on a coding is fine enough.
     """
-    best, (low, high) = None, quantisers
+    best, last, slope, (low, high) = None, None, like.slope, quantisers
+    middle = room * math.sqrt(filled)  # of what is taken
+    guess = like.quantiser_for(middle)
     while low <= high:
         guess = min(max(guess, low), high)
-        size = size_at(guess)
-        if size <= room:
-            best, high = guess, guess - 1
-            if size > filled * room:
+        trial = Trial(guess, size_at(guess), slope)
+        if last is not None and abs(guess - last.quantiser) >= _APART:
+            measured = math.log(max(trial.size, 1) / max(last.size, 1)) / (last.quantiser - guess)
+            slope = min(max(measured, like.slope / 2), 4 * like.slope)
+            trial = trial._replace(slope=slope)
+        last = trial
+        if trial.size <= room:
+            best, high = trial, guess - 1
+            if trial.size * max(math.exp(slope), 1 / filled) > room:
                 break
         else:
             low = guess + 1
-        ahead = math.log(max(size, 1) / max(room, 1)) / slope
-        guess += math.ceil(ahead) if ahead > 0 else math.floor(min(ahead, -1))
+        guess = trial.quantiser_for(middle)
     return best

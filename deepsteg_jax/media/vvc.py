@@ -19,7 +19,7 @@ import numpy as np
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media.damage import ERRORS
 
-COARSEST = 63  # quantiser; 6 more halve the bytes, about
+COARSEST = 126  # quantiser, in halves of VVC's; 12 more halve the bytes, about
 SIDE = 8  # pixels that both sides must be multiples of
 _START = b"\0\0\1"
 _SEQUENCE, _PICTURE = 15, 16  # types of NAL units of parameters (H.266, table 5)
@@ -27,6 +27,8 @@ _SEQUENCE, _PICTURE = 15, 16  # types of NAL units of parameters (H.266, table 5
 _PARAMETERS = (
     "AccessUnitDelimiter=0:HrdParametersPresent=0:VuiParametersPresent=0:CbQpOffset=-3:CrQpOffset=-3"
 )
+# Of the first picture; -3 is VVenC's. With one more streams are half a step of the quantiser smaller.
+_FIRST = (-3, -2)
 # The end of a sequence's parameters as VVenC writes them here; other ones would cost 130 bytes more.
 _USUAL = bytes.fromhex(
     "a801cdffeb084d958c10209c00ca0c5842183110819220d487a3d5a92f249a92c9116a22f1126a22452444992224d465"
@@ -55,17 +57,21 @@ def encode(frames: np.ndarray, quantiser: int, preset: str = "faster") -> bytes:
     """Encode frames, uint8 RGB [n, h, w, 3], sides multiples of SIDE, in 10 bits and 4:2:0, for `decode`.
 
     No rate is said: at a constant quantiser it would only change how often frames refer to no other.
-    `preset`: VVenC's.
+
+    Args:
+        frames: these.
+        quantiser: 0 to COARSEST.
+        preset: VVenC's.
 
     Raises:
         UserError: `program` is not there, or it failed.
     """
     if program() is None:
         raise UserError("there is no VVC encoder: pip install imageio-ffmpeg")
-    height, width = frames.shape[1:3]
+    (height, width), (whole, half) = frames.shape[1:3], divmod(quantiser, 2)
     given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", "25", "-i", "-"]
-    coding = ["-c:v", "libvvenc", "-pix_fmt", "yuv420p10le", "-preset", preset, "-qp", str(quantiser)]
-    coding += ["-qpa", "0", "-vvenc-params", _PARAMETERS, "-f", "vvc", "-"]
+    coding = ["-c:v", "libvvenc", "-pix_fmt", "yuv420p10le", "-preset", preset, "-qp", str(whole)]
+    coding += ["-qpa", "0", "-vvenc-params", f"{_PARAMETERS}:IntraQPOffset={_FIRST[half]}", "-f", "vvc", "-"]
     done = subprocess.run(
         [program(), "-v", "error", *given, *coding], input=frames.tobytes(), capture_output=True
     )

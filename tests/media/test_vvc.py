@@ -14,14 +14,14 @@ needs_encoder = pytest.mark.skipif(vvc.program() is None, reason="there is no ff
 @pytest.fixture(scope="module")
 def stream():
     """Four coded frames."""
-    return vvc.encode(smooth(4, 64, 96) // 2 + 60, 32)
+    return vvc.encode(smooth(4, 64, 96) // 2 + 60, 64)
 
 
 @needs_encoder
 @pytest.mark.parametrize(("size", "count"), [((64, 96), 4), ((136, 200), 1)])
 def test_frames_come_back_in_order(size, count):
     frames = smooth(count, *size) // 2 + 60
-    decoded = np.stack(vvc.decode(vvc.encode(frames, 32)))
+    decoded = np.stack(vvc.decode(vvc.encode(frames, 64)))
     assert decoded.shape == frames.shape and decoded.dtype == np.uint8
     assert metrics.mean_psnr(frames, decoded) > 30
     errors = [[metrics.psnr(a, b) for a in frames] for b in decoded]
@@ -37,6 +37,9 @@ def test_parameters_take_few_bytes(count, height, width):
 
 @needs_encoder
 def test_a_coarser_quantiser_takes_fewer_bytes(stream):
+    half = vvc.encode(smooth(4, 64, 96) // 2 + 60, 65)
+    whole = vvc.encode(smooth(4, 64, 96) // 2 + 60, 66)
+    assert len(whole) <= len(half) < len(stream)
     coarse = vvc.encode(smooth(4, 64, 96) // 2 + 60, vvc.COARSEST)
     assert len(coarse) < len(stream) / 2 and len(vvc.decode(coarse)) == 4
 

@@ -10,11 +10,11 @@ import numpy as np
 from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import vvc
-from deepsteg_jax.media.search import finest
+from deepsteg_jax.media.search import Trial, finest
 
 AV1, CONTAINER = "libsvtav1", "obu"  # a bare stream: no container's bytes
 PRESET = 6  # of SVT-AV1
-FILLED = 0.93  # share of the capacity from which on a coding is fine enough
+FILLED = 0.86  # share of the capacity from which on a coding is fine enough
 
 
 class Size(NamedTuple):
@@ -31,17 +31,15 @@ class Coder(NamedTuple):
     encode: Callable[[np.ndarray, int, Fraction, bool], bytes]
     decode: Callable[[bytes], list[np.ndarray]]
     side: int  # pixels that sides must be multiples of
-    finest: int  # quantisers
-    usual: int
-    coarsest: int
-    slope: float  # of the logarithm of the bytes, a quantiser
+    quantisers: tuple[int, int]  # the finest and the coarsest
+    usual: Trial  # of _MEGAPIXEL, without _HEADERS
 
 
 class Coding(NamedTuple):
     """What a secret was coded with; where to begin with the next one."""
 
-    size: int
-    quantiser: int
+    size: int  # in SIZES
+    trial: Trial
 
 
 # From fine to coarse; the first byte of a message has the number of one of them, and of the coder.
@@ -61,6 +59,8 @@ SIZES = (
 # Bits per pixel from which on a size is best.
 _USUAL = (0.012, 0.005, 0.0016, 0.0009, 0.0005, 0.0003, 0.0002, 0.00015, 0.0001, 0.00005)
 _CODER_BIT = 16  # of the first byte
+_MEGAPIXEL = 1_000_000
+_HEADERS = 100  # bytes, about
 
 
 def _encode_av1(frames: np.ndarray, quantiser: int, rate: Fraction, small: bool) -> bytes:
@@ -80,8 +80,8 @@ def _decode_av1(stream: bytes) -> list[np.ndarray]:
 
 
 _CODERS = (
-    Coder(_encode_av1, _decode_av1, 2, 12, 45, 63, 0.065),
-    Coder(_encode_vvc, vvc.decode, vvc.SIDE, 22, 40, vvc.COARSEST, 0.08),
+    Coder(_encode_av1, _decode_av1, 2, (12, 63), Trial(45, 2000, 0.065)),
+    Coder(_encode_vvc, vvc.decode, vvc.SIDE, (44, vvc.COARSEST), Trial(86, 1700, 0.06)),
 )
 
 
@@ -114,11 +114,11 @@ def encode(
     coder, pixels = _CODERS[number], math.prod(frames.shape[:3])
     for size in range(sum(8 * capacity / pixels < least for least in _USUAL), len(SIZES)):
         small = _shrink(frames, SIZES[size], coder.side)
-        guess = near.quantiser if near and near.size == size else coder.usual
-        found = _finest(coder, lambda q: coder.encode(small, q, rate, size > 0), capacity - 1, guess)  # noqa: B023
+        like = near.trial if near and near.size == size else _usual(coder, math.prod(small.shape[:3]))
+        found = _finest(coder, lambda q: coder.encode(small, q, rate, size > 0), capacity - 1, like)  # noqa: B023
         if found:
-            quantiser, stream = found
-            return bytes([number * _CODER_BIT + size]) + stream, Coding(size, quantiser)
+            trial, stream = found
+            return bytes([number * _CODER_BIT + size]) + stream, Coding(size, trial)
     raise UserError(f"the secret does not fit into {capacity} bytes at any size: take a larger cover")
 
 
@@ -134,18 +134,22 @@ def decode(message: bytes, count: int, height: int, width: int) -> np.ndarray:
     return _grow(np.stack(frames), SIZES[size], count, height, width)
 
 
+def _usual(coder: Coder, pixels: int) -> Trial:
+    return coder.usual._replace(size=_HEADERS + coder.usual.size * pixels // _MEGAPIXEL)
+
+
 def _finest(
-    coder: Coder, encode_at: Callable[[int], bytes], capacity: int, guess: int
-) -> tuple[int, bytes] | None:
-    """Return (quantiser, bytes) of the finest coding that fits, or nearly; None if none does."""
+    coder: Coder, encode_at: Callable[[int], bytes], room: int, like: Trial
+) -> tuple[Trial, bytes] | None:
+    """Return (coding, bytes) of the finest that fits, or nearly; None if none does."""
     coded: dict[int, bytes] = {}
 
     def size_at(quantiser: int) -> int:
         coded[quantiser] = encode_at(quantiser)
         return len(coded[quantiser])
 
-    found = finest(size_at, capacity, guess, (coder.finest, coder.coarsest), coder.slope, FILLED)
-    return None if found is None else (found, coded[found])
+    found = finest(size_at, room, like, coder.quantisers, FILLED)
+    return None if found is None else (found, coded[found.quantiser])
 
 
 def _multiple(length: float, side: int) -> int:

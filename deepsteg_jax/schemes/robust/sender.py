@@ -25,11 +25,11 @@ from deepsteg_jax.schemes.robust import alignment, code, header, levels, sound
 from deepsteg_jax.schemes.robust.header import Header
 from deepsteg_jax.schemes.robust.layout import COARSE, FINE, SEGMENT, Layer
 from deepsteg_jax.schemes.robust.modem import Modem, Modulation, planes_of
-from deepsteg_jax.schemes.robust.secret_layers import LayerCoder
+from deepsteg_jax.schemes.robust.secret_layers import MOST_THUMBNAIL, LayerCoder
 from deepsteg_jax.schemes.robust.segment import OVERHEAD, Format, Reading, Segment
 from deepsteg_jax.schemes.robust.sound import SecretSound
 
-GROWTH_CODEC = "CRF24"  # codec run that compares the stego's bits with the cover's
+GROWTH_CODEC = "CRF25"  # codec run that compares the stego's bits with the cover's
 LEAST_CAPACITY = 20  # bytes; layers of less are left out
 _UNEVEN = 0.5  # share that is used behind a bit rate, which is spent on some segments more than on others
 _THUMBNAIL = 64  # bytes that show something
@@ -97,12 +97,21 @@ class _Runs:
         self.start([name])
         return self._running[name].result()
 
+    def frames(self, name: str) -> Frames:
+        """Return the frames that arrive through a codec run."""
+        return self._stego if self._keeps(name) else self.through(name).frames
+
     def start(self, names: Iterable[str]) -> None:
         """Let these codec runs begin."""
         for name in names:
-            if name not in self._running:
+            if not (name in self._running or self._keeps(name)):
                 run = _POOL.submit(ladder.run, ladder.named(name), self._stego, self._rate)
                 self._running[name] = run
+
+    def _keeps(self, name: str) -> bool:
+        """Return whether a codec run keeps every sample, so that nothing needs to be run."""
+        in_planes = isinstance(self._stego, media.Planes)
+        return in_planes and ladder.is_exact(name) and ladder.named(name).pixel_format == "yuv420p"
 
 
 class _Received:
@@ -111,7 +120,7 @@ class _Received:
     def __init__(self, sent: Sent, slot: int, modem: Modem, runs: _Runs):
         self.sent, self.segment, self.runs = sent, sent.segments[slot], runs
         self.chosen: dict[int, str] = {}  # codec run that each layer is to survive
-        self._demodulated = cache(lambda name: _demodulated(modem, sent, slot, runs.through(name).frames))
+        self._demodulated = cache(lambda name: _demodulated(modem, sent, slot, runs.frames(name)))
 
     def codecs(self, i: int) -> list[str]:
         """Return the codec runs of layer `i` that change these frames as their names say."""
@@ -125,7 +134,7 @@ class _Received:
         layer, symbols = segment_format.layers[i], self.segment.indices[i]
         if layer.levels != FINE:
             return _read_layer(segment_format, layer, symbols, sent.bits, self._demodulated(codec))
-        planes = planes_of(self.runs.through(codec).frames)
+        planes = planes_of(self.runs.frames(codec))
         llr = segment_format.fine.llr(planes, sent.fine_bits, self.segment.fine_pilots)
         return llr[symbols].ravel(), sent.fine_bits[symbols].ravel()
 
@@ -280,14 +289,15 @@ class SegmentSender:
     def _capacity(self, received: _Received, i: int) -> tuple[int, str]:
         """Return the bytes that layer `i` is to carry, and through which codec run.
 
-        Of sites that leave room for a thumbnail the worst, else the first run that does, else the last one.
+        Of sites that leave room for a thumbnail the worst, else the first run that does, or for a video in
+        other layers than the first, else the last run.
         """
         codecs = received.codecs(i)
         sites = [codec for codec in codecs if ladder.named(codec).has_bit_rate]
         received.runs.start(sites)
         for together in (sites, *([codec] for codec in codecs if codec not in sites)):
             found = [(self._capacity_through(received, i, codec), codec) for codec in together]
-            least = _LEAST_THUMBNAIL if together is sites else _THUMBNAIL
+            least = _LEAST_THUMBNAIL if together is sites else MOST_THUMBNAIL if i else _THUMBNAIL
             if enough := [one for one in found if one[0] >= least]:
                 return min(enough)
         return found[-1]

@@ -24,21 +24,23 @@ def test_a_cover_in_which_nothing_outlasts_a_codec_is_refused(parties):
 
 
 @pytest.mark.parametrize(
-    ("rooms", "chosen"),
+    ("rooms", "chosen", "layer"),
     [
-        ({"messenger": 80, "site-480-vp9": 70, "C11": 300}, "site-480-vp9"),
-        ({"messenger": 46, "site-480-vp9": 140, "C11": 300}, "messenger"),
-        ({"messenger": 30, "site-480-vp9": 140, "C11": 300}, "site-480-vp9"),
-        ({"messenger": 30, "site-480-vp9": 36, "C11": 50, "CRF28": 90}, "CRF28"),
-        ({"C11": 20, "CRF28": 40}, "CRF28"),
-        ({"CRF25": 1000}, "CRF25"),
+        ({"messenger": 80, "site-480-vp9": 70, "C11": 300}, "site-480-vp9", 0),
+        ({"messenger": 46, "site-480-vp9": 140, "C11": 300}, "messenger", 0),
+        ({"messenger": 30, "site-480-vp9": 140, "C11": 300}, "site-480-vp9", 0),
+        ({"messenger": 30, "site-480-vp9": 36, "C11": 50, "CRF28": 90}, "CRF28", 0),
+        ({"C11": 20, "CRF28": 40}, "CRF28", 0),
+        ({"CRF25-480": 1000, "CRF25": 3000}, "CRF25-480", 1),
+        ({"CRF25-480": 100, "CRF25": 3000}, "CRF25", 1),
+        ({"CRF25": 100}, "CRF25", 1),
     ],
 )
-def test_the_worst_site_with_room_for_a_thumbnail_bounds_a_layer(rooms, chosen, monkeypatch):
+def test_the_worst_run_with_room_bounds_a_layer(rooms, chosen, layer, monkeypatch):
     monkeypatch.setattr(SegmentSender, "_capacity_through", lambda self, received, i, codec: rooms[codec])
     received = SimpleNamespace(codecs=lambda i: list(rooms), runs=SimpleNamespace(start=lambda names: None))
     sender = SegmentSender.__new__(SegmentSender)
-    assert sender._capacity(received, 0) == (rooms[chosen], chosen)
+    assert sender._capacity(received, layer) == (rooms[chosen], chosen)
 
 
 @pytest.mark.slow
