@@ -48,6 +48,7 @@ class Settings(NamedTuple):
     sound_bit_rate: int = 64_000  # bits per second; 0 leaves the secret's sound out
     drop_tags: bool = False  # leave out the cover's: location, camera, author, title, ...
     slots: int = 1  # equal parts of the cover: one for each secret, noise in those that are left
+    exact: bool = True  # the stego's file keeps every sample; `pipeline.hide` finds that out
 
 
 class Cost(NamedTuple):

@@ -99,7 +99,7 @@ class RobustScheme(Scheme):
         # A slot that is left has the first secret again, under a key that nobody keeps: the work is the same.
         filled = slots.deal(zip(plan.each, credentials, strict=True), plan, settings.slots)
         masters = [derive_key(key, MASTER_SALT) for _, key in filled]
-        segments = self.segment_sender(masters, plan.cover.height, plan.cover.width)
+        segments = self.segment_sender(masters, plan.cover.height, plan.cover.width, settings.exact)
         plans = [each for each, _ in filled]
         sounds = [sound_of(each, settings, self.config) for each in plans]
         about = [describe(each, settings) for each in plans]
@@ -170,10 +170,15 @@ class RobustScheme(Scheme):
         finder = alignment.Finder(shared.layout, [1])
         return finder.together(pilots, range(alignment.FIRST), alignment.SPACINGS) is not None
 
-    def segment_sender(self, masters: Sequence[bytes], height: int, width: int) -> SegmentSender:
-        """Make the sender of segments of frames of one size, with a slot for each master key."""
+    def segment_sender(
+        self, masters: Sequence[bytes], height: int, width: int, exact: bool = True
+    ) -> SegmentSender:
+        """Make the sender of segments of frames of one size, with a slot for each master key.
+
+        `exact`: see `make_format`.
+        """
         shared = [
-            make_format(self.config, master, height, width, Slot(number, len(masters)))
+            make_format(self.config, master, height, width, Slot(number, len(masters)), exact=exact)
             for number, master in enumerate(masters)
         ]
         return SegmentSender(self.config, self._sending, shared)

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from ml_collections import ConfigDict
 
 from deepsteg_jax import keys
+from deepsteg_jax.channels import ladder
 from deepsteg_jax.keystream import numpy_bits
 from deepsteg_jax.models import symbols as symbol_model
 from deepsteg_jax.models.symbols import MACROBLOCK, block_scale
@@ -69,8 +70,12 @@ class Format(NamedTuple):
         return Segment(self, number, header, indices, pilots)
 
 
-def make_format(config: ConfigDict, master: bytes, height: int, width: int, slot: Slot = ALONE) -> Format:
+def make_format(
+    config: ConfigDict, master: bytes, height: int, width: int, slot: Slot = ALONE, exact: bool = True
+) -> Format:
     """Return the format of a whole config for the holder of a key, in a slot of frames of one size.
+
+    Not `exact`: of a sender whose stego will be coded with loss; without fine symbols, which this erases.
 
     Raises:
         UserError: `config.secret_layers` or `repeats` makes no sense, or the frames are too small.
@@ -81,8 +86,10 @@ def make_format(config: ConfigDict, master: bytes, height: int, width: int, slot
     own, grid = geometry.share(carriers, *shape, slot), geometry.make_grid(carriers, master)
     coefficient = 4 * math.prod(shape) * (config.data.frames == 1)
     known = grid.symbols(carriers, *shape, slot)
+    *coarser, last = layers = layout.layers_of(config)
+    erased = not exact and last.levels == FINE and all(map(ladder.is_exact, last.codecs))
     return Format(
-        layout.layers_of(config),
+        tuple(coarser) if erased else layers,
         layout.make(key, own, header.BITS, config.overhead, known, coefficient),
         repeats_of(config),
         fine.make(config.fine, len(config.model.luma), key, slot),

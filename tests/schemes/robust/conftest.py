@@ -72,7 +72,7 @@ def wire(monkeypatch):
     """What is between the stand-ins: `sent[number]`, of which `lost` ones do not arrive.
 
     That is the content of the first slot, and `slots[key, slot][number]` that of every one. The receiver
-    counts frames, from frame `trimmed` on. Sound has `capacities`, in bytes.
+    counts frames, from frame `trimmed` on. Sound has `capacities`, in bytes. `exact`: the stego's file is.
     """
     wire = SimpleNamespace(sent={}, slots={}, lost=set(), trimmed=0, layers=lambda number: (3, 3))
     wire.sounds, wire.capacities = {}, [0, 4000, 0, 0]
@@ -116,12 +116,16 @@ def wire(monkeypatch):
             frames, metadata = self._sent[number]
             return [receiver.Part(number, metadata, frames, *wire.layers(number), 0, wire.sounds[number])]
 
+    def make_format(config, *shared, exact=True):
+        wire.exact = exact
+        return shared
+
     monkeypatch.setattr(layout, "LEAST_PILOTS", 4)  # lets small frames through
     for module in (sender, receiver, scheme, sound):
         monkeypatch.setattr(module, "SEGMENT", SHORT_SEGMENT)
     monkeypatch.setattr(scheme, "PROBE_FRAMES", PROBE_FRAMES)
     monkeypatch.setattr(scheme.RobustScheme, "_places", lambda self, stego, master: [])
-    monkeypatch.setattr(scheme, "make_format", lambda config, *shared: shared)
+    monkeypatch.setattr(scheme, "make_format", make_format)
     monkeypatch.setattr(scheme, "SegmentSender", SegmentSender)
     monkeypatch.setattr(scheme, "SegmentReceiver", SegmentReceiver)
     return wire

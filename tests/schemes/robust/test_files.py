@@ -46,10 +46,11 @@ def clips(path, count=10, length=10, size=(32, 48)):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".nut"])
-def test_formats(robust, tmp_path, suffix):
+def test_formats(robust, wire, tmp_path, suffix):
     secret, cover, path = clips(tmp_path)
     stego = tmp_path / f"stego{suffix}"
     report = hide(robust, cover, path, stego)
+    assert wire.exact == (suffix in (".mkv", ".nut"))
     assert report[:4] == (10, 48, 32, 25) and report.processed == 10 and report.notes == ()
     sent = jax.tree.map(lambda x: x ^ 1, in_planes(smooth(10)))
     if media.is_exact(stego):
@@ -86,11 +87,12 @@ def test_images(request, tmp_path, suffix, scheme_of):
 
 
 @pytest.mark.parametrize("name", ["stego/", "stego/%03d.png"])
-def test_a_folder_takes_rgb_of_which_a_receiver_makes_planes(robust, tmp_path, name):
+def test_a_folder_takes_rgb_of_which_a_receiver_makes_planes(robust, wire, tmp_path, name):
     """So the cover's planes are made of its RGB as well."""
     tags = media.Colour(1, 1, 1, 1)
     cover = film(tmp_path / "c.mkv", smooth(5), prepare=lambda s: tags.put_on(s.codec_context), **H264)
     hide(robust, cover, save(tmp_path / "s.mkv", noise(5, 20, 30)), f"{tmp_path}/{name}")
+    assert wire.exact
     sent = jax.tree.map(lambda x: x ^ 1, in_planes(read_stack(cover)))
     np.testing.assert_array_equal(read_stack(tmp_path / "stego"), in_rgb(sent))
     _, frames = reveal(robust, tmp_path / "stego", tmp_path / "out.mkv")

@@ -43,6 +43,16 @@ def test_the_worst_run_with_room_bounds_a_layer(rooms, chosen, layer, monkeypatc
     assert sender._capacity(received, layer) == (rooms[chosen], chosen)
 
 
+def test_what_a_lossy_file_erases_is_left_out(parties):
+    """Luma stays, and the receiver, who knows nothing of the file, reads the rest."""
+    secret, cover = smooth(FRAMES, 60, 100, seed=5), in_planes(smooth(FRAMES, *SIZE) // 2 + 60)
+    sender = parties.scheme.segment_sender([KEY], *SIZE, exact=False)
+    stego = sender.send(0, cover, [Secret(secret, ABOUT)]).stego
+    assert np.array_equal(stego.y, cover.y) and not np.array_equal(stego.cb, cover.cb)
+    (part,) = reveal(parties, stego)
+    assert (part.layers, part.of) == (2, 2)
+
+
 @pytest.mark.slow
 def test_a_cover_that_stands_still_shares_symbols(parties):
     grain = np.random.default_rng(0).integers(0, 24, (1, *SIZE, 3))
