@@ -36,9 +36,9 @@ _SKIPPED = 32  # frames before those that are searched: sites begin dark, or spe
 PROBE_FRAMES = 256  # of a stego in which something has to be found
 _MOST_CRF, _MOST_QUALITY = 51, 100
 # Of hiding with the shipped configs, on two cores:
-#     448x256    4.5 frames/s    1.0 GB at the peak, for any length (1280x720: 3.5 GB)
+#     448x256    4.3 frames/s    1.0 GB at the peak, for any length (1280x720: 3.5 GB)
 #     stego, mean of ten clips at CRF 18: 0.056 bytes for each pixel of a frame; JPEG, quality 90: 0.41
-_PIXELS_PER_SECOND = 4.5 * 448 * 256
+_PIXELS_PER_SECOND = 4.3 * 448 * 256
 _SLOT_SECONDS = 0.9  # for each further slot, as a share of those of the first: secrets take most
 _BYTES, _BYTES_PER_PIXEL = 660e6, 3_100  # memory: of the process, and of a pixel of one frame
 _SLOT_BYTES_PER_PIXEL = 1_600  # of memory, for each further slot
