@@ -8,6 +8,7 @@ rotated back by a few angles.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import chain, islice, product
 from operator import attrgetter
@@ -32,6 +33,7 @@ DENSITY, DENSITY_IN_LUMA = 1 / 34, 1 / 12  # share of the blocks that are pilots
 _LOWEST = 3  # coefficients of a block that have pilots
 _WINDOW, _STILL_WINDOW = (128, 224), (256, 448)  # samples of a plane that are searched, at its centre
 FRAMES = 16  # that are searched together
+_THREADS = 2  # at work on scales; a correlation keeps one core busy
 SPACINGS = 16.0 * 2 ** (np.arange(21) / 8)  # all spacings D: 16 to 90.5
 # D: pilots of others are read nearly as well with the nearest; in luma, which has more in it, less so.
 _SEARCHED, _SEARCHED_IN_LUMA = (36.0, 55.0), (17.4, 20.7, 24.7, 29.3)
@@ -421,7 +423,8 @@ def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int, angle: f
     size = _WINDOW if len(planes) > 1 else _STILL_WINDOW
     spacings = _SEARCHED if grid.planes[0] else _SEARCHED_IN_LUMA
     tones, waves, best = _tones(len(planes), rates), grid.waves(), None
-    for scale in scales:
+
+    def hit_at(scale) -> _Hit | None:
         scale = 1 / np.array(scale, np.float32)
         # A picture that was not cropped has its blocks at phase 0.
         offset = BLOCK * np.round((np.array(size) - scale * planes.shape[2:]) / 2 / BLOCK)
@@ -429,17 +432,20 @@ def _search(planes: np.ndarray, grid: Grid, scales, rates, stride: int, angle: f
         found = _correlate(planes, *place, waves, spectrum, tones, size, spacings, stride)
         scores, phases, places = map(np.asarray, found)
         i = np.unravel_index(np.argmax(scores), scores.shape)
-        if scores[i] > (best.score if best else _BEYOND_CHANCE):
-            blocks = (BLOCK // stride,) * 2
-            *phase, tile_y, tile_x = np.unravel_index(places[i], (*blocks, TILE, TILE))
-            # The window's blocks, moved by -tile, agree: in the pattern they lie that far on.
-            ahead = -np.array([tile_y, tile_x]) % TILE * BLOCK - stride * np.array(phase)
-            # A picture begins within the first tile.
-            offset = (offset + ahead + BLOCK) % (TILE * BLOCK) - BLOCK
-            weights = np.array([np.cos(phases[i]), np.sin(phases[i])]) @ tones[i[1]]
-            weights = weights.astype(np.float32)
-            best = _Hit(float(scores[i]), scale, offset, spacings[i[0]], weights, angle)
-            if best.score > _SURE:
+        if scores[i] <= _BEYOND_CHANCE:
+            return None
+        *phase, tile_y, tile_x = np.unravel_index(places[i], (BLOCK // stride, BLOCK // stride, TILE, TILE))
+        # The window's blocks, moved by -tile, agree: in the pattern they lie that far on.
+        ahead = -np.array([tile_y, tile_x]) % TILE * BLOCK - stride * np.array(phase)
+        # A picture begins within the first tile.
+        offset = (offset + ahead + BLOCK) % (TILE * BLOCK) - BLOCK
+        weights = np.array([np.cos(phases[i]), np.sin(phases[i])]) @ tones[i[1]]
+        return _Hit(float(scores[i]), scale, offset, spacings[i[0]], weights.astype(np.float32), angle)
+
+    with ThreadPoolExecutor(_THREADS, "geometry") as pool:
+        for hit in pool.map(hit_at, scales):
+            best = _best([best, hit])
+            if _sure([best]):  # the scales that wait are dropped
                 break
     return best
 
