@@ -29,7 +29,7 @@ from deepsteg_jax.schemes.robust.secret_layers import MOST_THUMBNAIL, LayerCoder
 from deepsteg_jax.schemes.robust.segment import OVERHEAD, Format, Reading, Segment
 from deepsteg_jax.schemes.robust.sound import SecretSound
 
-GROWTH_CODEC = "CRF25"  # codec run that compares the stego's bits with the cover's
+GROWTH_CODEC = "CRF24"  # codec run that compares the stego's bits with the cover's
 LEAST_CAPACITY = 20  # bytes; layers of less are left out
 _UNEVEN = 0.5  # share that is used behind a bit rate, which is spent on some segments more than on others
 _THUMBNAIL = 64  # bytes that show something
@@ -161,6 +161,7 @@ class SegmentSender:
         self._spacing = alignment.nearest_spacing(config.model.spacing)
         self._growth, self._margin = config.growth, config.margin
         self._coders, self._at = [LayerCoder() for _ in formats], 0
+        self._share = 1.0  # of the permitted bits that the last measured segment took
         self.survives = False  # whether a segment can be read behind a codec, in every slot
 
     def send(
@@ -245,10 +246,12 @@ class SegmentSender:
         """Send filler, shared by as few frames as keeps H.264 of the stego within the limit on its growth.
 
         Symbols of every frame carry most where frames have to be coded anew anyway; where the cover stands
-        still, shared ones cost less. The number that the last segment took is tried first.
+        still, shared ones cost less. The number that the last segment took is tried first. While segments
+        stay far below the limit, every second one is not measured.
         """
         repeats = self._formats[0].repeats
         limited = self._growth and len(repeats) > 1 and plain[0].length > 1
+        limited = limited and (self._at > 0 or self._share > _ROOMY or number % 2 == 0)
         received = self._filled(number, cover, plain, repeats[self._at])
         if not limited:
             return received
@@ -260,7 +263,8 @@ class SegmentSender:
             self._at += 1
             received = self._filled(number, cover, plain, repeats[self._at])
             size = received[0].runs.through(GROWTH_CODEC).size_bytes
-        if self._at and size < _ROOMY * most:
+        self._share = size / most
+        if self._at and self._share < _ROOMY:
             self._at -= 1  # for the next segment
         return received
 

@@ -43,6 +43,33 @@ def test_the_worst_run_with_room_bounds_a_layer(rooms, chosen, layer, monkeypatc
     assert sender._capacity(received, layer) == (rooms[chosen], chosen)
 
 
+@pytest.mark.parametrize(
+    ("size", "measured", "repeat"), [(40, [0, 2, 4], 1), (90, [0, 1, 2, 3, 4], 1), (120, [0, 1, 2, 3, 4], 2)]
+)
+def test_growth_is_measured_less_often_far_below_its_limit(size, measured, repeat, monkeypatch):
+    """Of covers of 100 bytes, with frames that share nothing and, once that takes too much, by twos."""
+    numbers = []
+
+    def sent(self, number, cover, plain, repeat):
+        taken = SimpleNamespace(size_bytes=size // repeat)
+        runs = SimpleNamespace(start=lambda names: None, through=lambda name: taken)
+        return [SimpleNamespace(runs=runs, repeat=repeat)]
+
+    def run(*cover):
+        numbers.append(number)
+        return SimpleNamespace(size_bytes=100)
+
+    monkeypatch.setattr(SegmentSender, "_filled", sent)
+    monkeypatch.setattr(ladder, "run", run)
+    sender = SegmentSender.__new__(SegmentSender)
+    sender._growth, sender._at, sender._share = 1.0, 0, 1.0
+    sender._formats = [SimpleNamespace(repeats=(1, 2))]
+    header = SimpleNamespace(length=32, metadata=ABOUT)
+    for number in range(5):
+        (received,) = sender._modulated(number, None, [header])
+    assert numbers == measured and received.repeat == repeat
+
+
 def test_what_a_lossy_file_erases_is_left_out(parties):
     """Luma stays, and the receiver, who knows nothing of the file, reads the rest."""
     secret, cover = smooth(FRAMES, 60, 100, seed=5), in_planes(smooth(FRAMES, *SIZE) // 2 + 60)
