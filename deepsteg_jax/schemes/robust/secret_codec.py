@@ -102,7 +102,7 @@ def encode(
         frames: uint8 [n, h, w, 3].
         capacity: bytes.
         rate: frames per second.
-        near: of a secret like this one, in about as many bytes.
+        near: of a secret like this one.
 
     Returns:
         The number of coder and size, then the stream, which has to arrive bit for bit; see `Coding`.
