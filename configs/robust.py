@@ -3,8 +3,8 @@
     python main.py --config configs/robust.py --mode train --config.data.path=RECORDS
 
 RECORDS come from `experiments.record_codecs`. The shipped checkpoint `robust` took 8 minutes on two cores, on
-152 recordings. Ten unseen clips of 448x256: stego 35.9 dB, SSIMULACRA2 71; secret 25.2 dB behind x264 at
-CRF 23, 24.2 at CRF 26. With `--config.model.spacing=59`: stego 33.0 dB, SSIMULACRA2 60, secret 1.3 dB better.
+152 recordings. Ten unseen clips of 448x256: stego 35.9 dB, SSIMULACRA2 71; secret 25.1 dB behind x264 at
+CRF 23, 24.1 at CRF 26. With `--config.model.spacing=59`: stego 33.0 dB, SSIMULACRA2 61, secret 1.2 dB better.
 
 `:image` is for stills and JPEG. The shipped `robust_image` took `--config.optimizer.num_steps=600
 --config.optimizer.warmup_steps=50`, a minute. `:tiny` is for smoke runs.

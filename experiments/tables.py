@@ -309,14 +309,14 @@ def messenger_sound(rows: dict[str, dict]) -> str:
 
 
 def edits(rows: dict[str, dict]) -> str:
-    """The secret behind each of strangers' edits, for each cover."""
+    """The secret behind each of strangers' edits, or each service, for each cover."""
     found: dict[str, dict[str, str]] = {}
     for name, row in rows.items():
         cover, edit = name.split(", ", 1)
         found.setdefault(edit, {})[Path(cover).stem] = f"{row['secret_psnr_db']:.1f}"
     covers = list(dict.fromkeys(cover for of_edit in found.values() for cover in of_edit))
     lines = ([edit, *(of_edit.get(cover, "-") for cover in covers)] for edit, of_edit in found.items())
-    return table(["then x264 CRF 23", *covers], lines)
+    return table(["", *covers], lines)
 
 
 def off_grid(rows: dict[str, dict[str, float]]) -> str:
@@ -519,6 +519,7 @@ TABLES = {
     "secret sound": Table("secret_sound", secret_sound),
     "messenger sound": Table("messenger_sound", messenger_sound),
     "edits": Table("edits", edits),
+    "edits large": Table("edits_large", edits),
     "off grid": Table("off_grid", off_grid),
     "channels": Table("channels", channels),
     "enhancement": Table("enhancement", enhancement),
