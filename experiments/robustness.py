@@ -274,10 +274,11 @@ def is_plain_x264(codec: CodecRun) -> bool:
 
 
 def chart(path: Path, results: list[dict], ladder: list[CodecRun], curve: list[CodecRun]) -> None:
-    """Draws secret PSNR down the ladder.
+    """Draws secret PSNR down the ladder, without what was tuned to a codec, on few items.
 
     Where there is a `curve` of x264, also against its rate factor, and what `robust` costs the cover to see.
     """
+    results = [result for result in results if result["entry"] != tables.TUNED]
     present = {result["codec"] for result in results}
     steps = [codec for codec in ladder if codec.name in present]
     factors = {codec.name: int(codec.options["crf"]) for codec in curve if codec.name in present}
