@@ -117,7 +117,7 @@ def hide(
     credential = credential() if callable(credential) else credential
     credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
     keys.check_different(credentials)
-    settings = settings._replace(exact=scheme.lossy is None or _is_exact(output))
+    settings = settings._replace(exact=scheme.lossy is None or media.keeps_samples(output))
     with scheme.sender(plan, credentials, settings, measured) as sender:
         announce(_announcement(scheme, plan, output, sender, settings))
         start, done, counted = time.monotonic(), 0, _Counted(progress)
@@ -394,13 +394,8 @@ def _found(receiver: Receiver, output: Any) -> str:
     """Say what was found, before the work."""
     secret = receiver.metadata
     width, height = secret.size
-    size = (_EXACT_BYTES if _is_exact(output) else _LOSSY_BYTES) * secret.frames * width * height
+    size = (_EXACT_BYTES if media.keeps_samples(output) else _LOSSY_BYTES) * secret.frames * width * height
     return f"found {secret.frames} frames of {width}x{height}{_about(output, size)}"
-
-
-def _is_exact(output: Any) -> bool:
-    """Return whether an output that may have loss has none, in memory, as images, or by its format."""
-    return not isinstance(output, str | Path) or media.is_folder(output) or media.is_exact(output)
 
 
 def _about(output: Any, size: float) -> str:

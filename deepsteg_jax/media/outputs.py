@@ -100,6 +100,11 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"{shown(path)} cannot be written: {' '.join(reason.split())}") from error
 
 
+def keeps_samples(path: str | Path | Clip) -> bool:
+    """Return whether an output that may be lossy is exact: in memory, a folder, or by its format."""
+    return isinstance(path, Clip) or is_folder(path) or formats.is_exact(path)
+
+
 def takes_rgb_only(path: str | Path | Clip) -> bool:
     """Return whether an output is no video file: planes go there as RGB, which is not exact."""
     return isinstance(path, Clip) or is_sequence(path) or not formats.is_video(path)

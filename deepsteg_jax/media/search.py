@@ -39,17 +39,16 @@ def finest(
     guess = like.quantiser_for(middle)
     while low <= high:
         guess = min(max(guess, low), high)
-        trial = Trial(guess, size_at(guess), slope)
+        size = size_at(guess)
         if last is not None and abs(guess - last.quantiser) >= _APART:
-            measured = math.log(max(trial.size, 1) / max(last.size, 1)) / (last.quantiser - guess)
+            measured = math.log(max(size, 1) / max(last.size, 1)) / (last.quantiser - guess)
             slope = min(max(measured, like.slope / 2), 4 * like.slope)
-            trial = trial._replace(slope=slope)
-        last = trial
-        if trial.size <= room:
-            best, high = trial, guess - 1
-            if trial.size * max(math.exp(slope), 1 / filled) > room:
+        last = Trial(guess, size, slope)
+        if size <= room:
+            best, high = last, guess - 1
+            if size * max(math.exp(slope), 1 / filled) > room:
                 break
         else:
             low = guess + 1
-        guess = trial.quantiser_for(middle)
+        guess = last.quantiser_for(middle)
     return best

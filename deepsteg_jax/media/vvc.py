@@ -54,12 +54,12 @@ def program() -> str | None:
 
 
 def encode(frames: np.ndarray, quantiser: int, preset: str = "faster") -> bytes:
-    """Encode frames, uint8 RGB [n, h, w, 3], sides multiples of SIDE, in 10 bits and 4:2:0, for `decode`.
+    """Encode frames in 10 bits and 4:2:0, for `decode`.
 
     No rate is said: at a constant quantiser it would only change how often frames refer to no other.
 
     Args:
-        frames: these.
+        frames: uint8 RGB [n, h, w, 3], sides multiples of SIDE.
         quantiser: 0 to COARSEST.
         preset: VVenC's.
 

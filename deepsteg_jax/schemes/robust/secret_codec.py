@@ -34,6 +34,11 @@ class Coder(NamedTuple):
     quantisers: tuple[int, int]  # the finest and the coarsest
     usual: Trial  # of _MEGAPIXEL, without _HEADERS
 
+    def usual_of(self, frames: np.ndarray) -> Trial:
+        """Return the usual coding of frames [n, h, w, 3]."""
+        size = self.usual.size * math.prod(frames.shape[:3]) // _MEGAPIXEL
+        return self.usual._replace(size=_HEADERS + size)
+
 
 class Coding(NamedTuple):
     """What a secret was coded with; where to begin with the next one."""
@@ -114,7 +119,7 @@ def encode(
     coder, pixels = _CODERS[number], math.prod(frames.shape[:3])
     for size in range(sum(8 * capacity / pixels < least for least in _USUAL), len(SIZES)):
         small = _shrink(frames, SIZES[size], coder.side)
-        like = near.trial if near and near.size == size else _usual(coder, math.prod(small.shape[:3]))
+        like = near.trial if near and near.size == size else coder.usual_of(small)
         found = _finest(coder, lambda q: coder.encode(small, q, rate, size > 0), capacity - 1, like)  # noqa: B023
         if found:
             trial, stream = found
@@ -132,10 +137,6 @@ def decode(message: bytes, count: int, height: int, width: int) -> np.ndarray:
         raise UserError("the coded secret is damaged: get an intact copy of it")
     frames = _CODERS[number].decode(message[1:])
     return _grow(np.stack(frames), SIZES[size], count, height, width)
-
-
-def _usual(coder: Coder, pixels: int) -> Trial:
-    return coder.usual._replace(size=_HEADERS + coder.usual.size * pixels // _MEGAPIXEL)
 
 
 def _finest(

@@ -1,11 +1,14 @@
 """A secret in a number of bytes, by either coder."""
 
+import math
+
 import numpy as np
 import pytest
 
 from deepsteg_jax import media, metrics
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import vvc
+from deepsteg_jax.media.search import Trial
 from deepsteg_jax.schemes.robust import secret_codec
 from tests.synthetic import smooth
 
@@ -45,7 +48,7 @@ def test_a_single_frame(coder):
 def test_the_one_before_tells_where_to_begin(coder):
     """A coding of the same size in pixels does, no other."""
     secret, tries = smooth(4, 64, 64), []
-    _, coding = secret_codec.encode(secret, 700)
+    message, coding = secret_codec.encode(secret, 700)
     made = secret_codec._CODERS[coder]
 
     def encode(frames, quantiser, rate, small):
@@ -57,6 +60,8 @@ def test_the_one_before_tells_where_to_begin(coder):
         patch.setattr(secret_codec, "_CODERS", coders)
         again, _ = secret_codec.encode(secret, 700, near=coding)
         assert abs(tries[0] - coding.trial.quantiser) <= 1 and len(again) <= 700
+        if len(message) > 700 * secret_codec.FILLED + 1:
+            assert len(tries) == 1
         tries.clear()
         far = coding.trial._replace(quantiser=999)
         secret_codec.encode(secret, 700, near=coding._replace(trial=far))
@@ -94,3 +99,27 @@ def test_damage_is_refused(message):
     with pytest.raises(UserError) as caught:
         secret_codec.decode(message, 4, 64, 64)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("guess", [0, 30, 63])
+@pytest.mark.parametrize("capacity", [90, 100, 1000, 12_345, 10**6])
+def test_the_search_finds_the_finest_that_fits(guess, capacity):
+    """Or one that fills most of the room, in few steps; with its bytes."""
+    coder, tries = secret_codec._CODERS[0], []
+
+    def coded(quantiser):
+        return bytes(round(20_000 * math.exp(-0.08 * quantiser)) - 30)
+
+    def encode_at(quantiser):
+        tries.append(quantiser)
+        return coded(quantiser)
+
+    found = secret_codec._finest(coder, encode_at, capacity, Trial(guess, capacity, 0.065))
+    assert len(tries) == len(set(tries)) <= 8
+    if capacity == 90:  # less than the coarsest has
+        assert found is None
+        return
+    trial, stream = found
+    assert len(stream) <= capacity and stream == coded(trial.quantiser)
+    finer = len(coded(trial.quantiser - 1)) > capacity or trial.quantiser == coder.quantisers[0]
+    assert finer or len(stream) > secret_codec.FILLED * capacity
