@@ -51,7 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # Runs that scale large covers are not for small ones. Those that imitate sites count as one: the worst
     # with room.
     config.secret_layers = (
-        ("01", 0.16, "messenger", "site-480-vp9", "C11", "CRF28"),
+        ("01", 0.16, "messenger", "site-480-vp9", "site-480-av1", "C11", "CRF28"),
         ("01", 0.84, "CRF25-480", "CRF25"),
         ("2", 1.0, "CRF18"),
         ("fine", 1.0, "C2"),

@@ -35,9 +35,9 @@ class CodecRun(NamedTuple):
     lines: int = 0  # at most, of frames that are coded, on their shorter side; 0: any number
 
     @property
-    def has_bit_rate(self) -> bool:
-        """Whether it spends bits at a rate, not by quality."""
-        return self.options.get("b", "0") != "0"
+    def bit_rate(self) -> int:
+        """Bits per second that it is told to spend; 0: it goes by quality."""
+        return 1000 * int(self.options.get("b", "0").removesuffix("k"))
 
     def scale_of(self, height: int, width: int) -> float:
         """Return the scale at which frames of a size are coded."""
@@ -106,19 +106,19 @@ _VP9_AT = {"deadline": "good", "cpu-used": "3", "threads": "1"}
 _AV1_AT = {"preset": "8", "svtav1-params": "lp=1:rc=1"}
 
 
-def _platform(name: str, lines: int, codec: str, bit_rate: str, options: dict[str, str]) -> CodecRun:
-    title = f"{lines} lines, {codec.removeprefix('lib')} at {bit_rate}bit/s"
-    return CodecRun(name, title, codec, "yuv420p", {**options, "b": bit_rate}, lines=lines)
+def _platform(name: str, lines: int, codec: str, kbit_s: int, options: dict[str, str]) -> CodecRun:
+    title = f"{lines} lines, {codec.removeprefix('lib')} at {kbit_s} kbit/s"
+    return CodecRun(name, title, codec, "yuv420p", {**options, "b": f"{kbit_s}k"}, lines=lines)
 
 
 # They imitate what messengers and sites do to videos; none of them was asked.
 PLATFORMS = (
-    _platform("messenger", 476, "libx264", "1.2M", {**_X264_AT, "g": "60"}),
-    _platform("social", 720, "libx264", "3.5M", _X264_AT),
-    _platform("site-480-vp9", 480, "libvpx-vp9", "750k", _VP9_AT),
-    _platform("site-720-vp9", 720, "libvpx-vp9", "1.8M", _VP9_AT),
-    _platform("site-480-av1", 480, "libsvtav1", "500k", _AV1_AT),
-    _platform("site-720-av1", 720, "libsvtav1", "1.2M", _AV1_AT),
+    _platform("messenger", 476, "libx264", 1200, {**_X264_AT, "g": "60"}),
+    _platform("social", 720, "libx264", 3500, _X264_AT),
+    _platform("site-480-vp9", 480, "libvpx-vp9", 750, _VP9_AT),
+    _platform("site-720-vp9", 720, "libvpx-vp9", 1800, _VP9_AT),
+    _platform("site-480-av1", 480, "libsvtav1", 500, _AV1_AT),
+    _platform("site-720-av1", 720, "libsvtav1", 1200, _AV1_AT),
 )
 
 # What is left of a large video that was coded, then scaled down and coded again at CRF 23.

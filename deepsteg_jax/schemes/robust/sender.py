@@ -31,7 +31,7 @@ from deepsteg_jax.schemes.robust.sound import SecretSound
 
 GROWTH_CODEC = "CRF24"  # codec run that compares the stego's bits with the cover's
 LEAST_CAPACITY = 20  # bytes; layers of less are left out
-_UNEVEN = 0.5  # share that is used behind a bit rate, which is spent on some segments more than on others
+_UNEVEN = 0.5  # share that is used behind a bit rate, see `_share_kept`
 _THUMBNAIL = 64  # bytes that show something
 _LEAST_THUMBNAIL = 40  # that show a little, for sites, which change most
 STILL_SALTS = 12  # tried for a single frame, which is quick
@@ -297,7 +297,7 @@ class SegmentSender:
         other layers than the first, else the last run.
         """
         codecs = received.codecs(i)
-        sites = [codec for codec in codecs if ladder.named(codec).has_bit_rate]
+        sites = [codec for codec in codecs if ladder.named(codec).bit_rate]
         received.runs.start(sites)
         for together in (sites, *([codec] for codec in codecs if codec not in sites)):
             found = [(self._capacity_through(received, i, codec), codec) for codec in together]
@@ -310,7 +310,7 @@ class SegmentSender:
         """Return the bytes that layer `i` can carry through a codec run."""
         llr, bits = received.read(i, codec)
         size = code.reached_size(len(bits), levels.information(llr, bits))
-        share = self._margin * (_UNEVEN if ladder.named(codec).has_bit_rate else 1)
+        share = self._margin * _share_kept(received, codec)
         return header.capacity_within(int(share * size) // 8)
 
     def _is_readable(self, received: _Received, capacities: list[int]) -> bool:
@@ -337,6 +337,20 @@ class SegmentSender:
             if most == len(coarse):
                 break
         return best
+
+
+def _share_kept(received: _Received, codec: str) -> float:
+    """Return the share of a segment's capacity, coded by itself, that is left where it is part of a stream.
+
+    An encoder with a bit rate spends more at the start of a stream, some of them twice as much, and on some
+    segments more than on others.
+    """
+    due = ladder.named(codec).bit_rate
+    if not due:
+        return 1
+    about = received.segment.header
+    spent = ladder.bit_rate(received.runs.through(codec).size_bytes, about.length, about.metadata.rate)
+    return _UNEVEN * min(1, due / spent)
 
 
 def _messages(number: int, coder: LayerCoder, secret: Secret, capacities: Sequence[int]) -> list[bytes]:

@@ -44,6 +44,27 @@ def test_the_worst_run_with_room_bounds_a_layer(rooms, chosen, layer, monkeypatc
 
 
 @pytest.mark.parametrize(
+    ("codec", "spent", "kept"),
+    [("site-480-av1", 1_000_000, 0.25), ("messenger", 600_000, 0.5), ("CRF25-480", 9_000_000, 1)],
+)
+def test_less_is_kept_behind_a_bit_rate_that_a_segment_alone_exceeds(
+    codec, spent, kept, parties, monkeypatch
+):
+    """`spent`: bits per second; 8,000 bits that nothing disturbs."""
+    bits = np.random.default_rng(0).integers(0, 2, 8000, dtype=np.uint8)
+    taken = SimpleNamespace(size_bytes=float(spent * FRAMES / ABOUT.rate / 8))
+    received = SimpleNamespace(
+        read=lambda i, codec: (20.0 - 40.0 * bits, bits),
+        runs=SimpleNamespace(through=lambda name: taken),
+        segment=SimpleNamespace(header=SimpleNamespace(length=FRAMES, metadata=ABOUT)),
+    )
+    sender = parties.scheme.segment_sender([KEY], *SIZE)
+    monkeypatch.setattr(sender, "_margin", 1.0)
+    most = sender._capacity_through(received, 0, "CRF28")
+    assert sender._capacity_through(received, 0, codec) == pytest.approx(kept * most, rel=0.05)
+
+
+@pytest.mark.parametrize(
     ("size", "measured", "repeat"), [(40, [0, 2, 4], 1), (90, [0, 1, 2, 3, 4], 1), (120, [0, 1, 2, 3, 4], 2)]
 )
 def test_growth_is_measured_less_often_far_below_its_limit(size, measured, repeat, monkeypatch):
