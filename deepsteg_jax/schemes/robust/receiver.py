@@ -316,8 +316,8 @@ class RobustReceiver(base.Receiver):
         if not self.complete:
             gaps = f", and stands still in {missing}" if missing else ""
             return (
-                f"{stego} is cut short: {output} has the first {self._placed} of {self._frames} frames"
-                f"{gaps}; get a complete copy of it"
+                f"{stego} is cut short, or its end cannot be read: {output} has the first {self._placed} of "
+                f"{self._frames} frames{gaps}; get a complete copy of it"
             )
         if not missing:
             return None

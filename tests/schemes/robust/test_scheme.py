@@ -222,7 +222,7 @@ def test_a_stego_that_ends_too_early(wire, robust):
     secret, stego = hidden(robust)
     revealing, frames = reveal(robust, stego[:8])
     np.testing.assert_array_equal(frames, secret[:8])
-    cut = "stego is cut short: out has the first 8 of 14 frames"
+    cut = "stego is cut short, or its end cannot be read: out has the first 8 of 14 frames"
     assert revealing.complaint("stego", "out", []) == f"{cut}; get a complete copy of it"
     wire.lost = {0}
     complaint = reveal(robust, stego[:8])[0].complaint("stego", "out", [])
