@@ -29,16 +29,17 @@ def test_large_videos_are_shrunk_and_others_are_not(tmp_path, name, size):
 
 @needs_ffmpeg
 @pytest.mark.parametrize("name", services.EDITS)
-def test_edits_give_videos_of_the_size_that_they_say(tmp_path, name):
-    cut = name == services.CUT_OFF
+def test_edits_give_videos_of_the_size_and_length_that_they_say(tmp_path, name):
+    sent = 102 if name == services.CUT_OFF else 12
+    lengths = {services.CUT_OFF: 2, "frame rate 5/6": 10, "frame rate 1/2": 6, "frame rate 5/4": 15}
     sizes = {"letterbox": (96, 72), "5 % of each side cut off": (86, 58)}
     sizes |= {"scaled to 5/4": (120, 80), "scaled to 3/4": (72, 48), "scaled to 2/3": (64, 42)}
     cover = tmp_path / "c.mkv"
-    media.write_frames(cover, smooth(102 if cut else 3, 64, 96), 10)
+    media.write_frames(cover, smooth(sent, 64, 96), 10)
     received = services.imitate(cover, name, tmp_path)
     info, frames = media.probe(received), np.stack(list(media.read_frames(received)))
     assert (info.width, info.height) == sizes.get(name, (96, 64))
-    assert len(frames) == (2 if cut else 3)
+    assert len(frames) == lengths.get(name, sent)
 
 
 @needs_ffmpeg
