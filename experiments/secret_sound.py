@@ -34,10 +34,11 @@ def measure(pair: robustness.Pair, share: float) -> dict[str, float]:
     about = Metadata(width, height, n, n, media.FOLDER_RATE, False, False, Fraction(1))
     times = np.array([0, n / float(media.FOLDER_RATE)])
     reader = media.encode_packets(sample_clips.resolve(SOUND), BIT_RATES, times[-1]) if share else None
-    sound = SecretSound(reader, times, config, max(BIT_RATES))
+    sound = reader and SecretSound(reader, times, config, max(BIT_RATES))
     hidden = Secret(pair.secret, about, sound)
     sent = scheme.segment_sender([KEY], height, width).send(0, pair.planes, [hidden])
-    sound.close()
+    if sound:
+        sound.close()
     received = media.unstack(ladder.run(ladder.named(CODEC), sent.stego).frames)
     receiver = scheme.segment_receiver(KEY, height, width)
     parts = [part for frame in received for part in receiver.take(frame)] + receiver.finish()

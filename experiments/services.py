@@ -1,7 +1,7 @@
 """What messengers and sites leave of a post: imitated with FFmpeg, or measured on what one of them returned.
 
-    python -m experiments.services --cover COVER.mp4 --secret SECRET.mp4 [--edits] [--changes JSON]
-                                   [--workdir runs/services]
+    python -m experiments.services --cover COVER.mp4 --secret SECRET.mp4 [--edits] [--only NAME ...]
+                                   [--changes JSON] [--workdir runs/services]
     python -m experiments.services --received DOWNLOADED.mp4 --secret SECRET.mp4 --key-file KEY
 
 The first hides with `deepsteg`, sends the stego through each of SERVICES, which imitate and are nobody's own,
@@ -61,7 +61,7 @@ _FILTERS = {
     "frame rate 5/6": "fps=source_fps*5/6",
     "frame rate 1/2": "fps=source_fps/2",
     "frame rate 5/4": "fps=source_fps*5/4",
-    "letterbox": "pad=iw:iw*3/4:0:-1",
+    "letterbox": "pad='max(iw,ih*4/3)':'max(ih,iw*3/4)':-1:-1",
     "5 % of each side cut off": "crop=iw*0.9:ih*0.9",
     "rotated by 1 degree": "rotate=PI/180",
     "scaled to 5/4": "scale=trunc(iw*5/8)*2:trunc(ih*5/8)*2",
@@ -153,7 +153,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder, path = arguments.workdir, arguments.workdir / "services.json"
     folder.mkdir(parents=True, exist_ok=True)
-    rows = (common.read_json(path) or {}).get("results", {})
+    rows = common.read_json(path, {})
     if arguments.received:
         if not arguments.key_file:
             parser.error("--received needs --key-file")
@@ -167,7 +167,9 @@ def main() -> None:
         paths = arguments.cover, arguments.secret, stego
         report = api.hide_file(*paths, key, changes=arguments.changes, loop_cover=True)
         print(report)
-        for name in arguments.only or (EDITS if arguments.edits else SERVICES):
+        cuts = [] if _timed(arguments.secret)[0][-1] > CUT else [CUT_OFF]
+        usual = [name for name in (EDITS if arguments.edits else SERVICES) if name not in cuts]
+        for name in arguments.only or usual:
             received, since = imitate(stego, name, folder), CUT * (name == CUT_OFF)
             row = measure(received, arguments.secret, key, folder / "revealed.mp4", since)
             rows[f"{arguments.cover.name}, {name}"] = row

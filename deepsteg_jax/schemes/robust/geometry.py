@@ -32,7 +32,7 @@ TILE = 32  # blocks, after which the pattern repeats
 DENSITY, DENSITY_IN_LUMA = 1 / 34, 1 / 12  # share of the blocks that are pilots, of each coefficient
 _LOWEST = 3  # coefficients of a block that have pilots
 _WINDOW, _STILL_WINDOW = (128, 224), (256, 448)  # samples of a plane that are searched, at its centre
-FRAMES = 16  # that are searched together
+FRAMES, _FEW = 48, 16  # that are searched together: all at the most usual scales, the last few at all
 _THREADS = 2  # at work on scales; a correlation keeps one core busy
 SPACINGS = 16.0 * 2 ** (np.arange(21) / 8)  # all spacings D: 16 to 90.5
 # D: pilots of others are read nearly as well with the nearest; in luma, which has more in it, less so.
@@ -48,8 +48,8 @@ _STRETCHED_BY, _LARGE_BLOCKS = 0.05, 0.98  # stretching that is half as likely a
 _BLOCK_SCALES = 1, 2, 3  # of the stego, that are thought of
 _UNSCALED, _STRETCHED = 1e-3, 0.01  # deviations that are called none, and stretching
 _BLACK = 32  # luma of bars, at most
-_USUAL_ROTATED = 4  # of _USUAL, that are tried for rotated pictures
 _USUAL = 1, 2 / 3, 3 / 4, 1 / 2, 4 / 3, 3 / 2, 0.9, 5 / 6, 0.6, 5 / 4  # scales that are tried first
+_MOST_USUAL = 4  # of them, that are tried in all frames, and for rotated pictures
 _SIZES = (240, 320), (256, 448), (360, 640), (480, 640), (480, 720), (576, 720), (480, 854), (540, 960)
 _SIZES += (720, 960), (720, 1280), (1080, 1920), (512, 512), (720, 720), (1080, 1080)  # (h, w) before
 _ANGLES = -1.5, 1.5  # degrees: whoever was rotated by less is found as it is
@@ -240,7 +240,7 @@ class _Hit(NamedTuple):
     scale: np.ndarray  # (y, x)
     offset: np.ndarray  # (y, x)
     spacing: float
-    weights: np.ndarray  # of the frames
+    weights: np.ndarray  # of the frames, the last of those that were received
     angle: float = 0.0  # see `Geometry`
 
 
@@ -250,14 +250,16 @@ def find(planes: tuple[np.ndarray, ...], grid: Grid, lines: int) -> Iterator[tup
     For each number the likeliest size comes first; scale and offset are the same.
 
     Args:
-        planes: of some consecutive frames, [n, h, w] each.
+        planes: of at most FRAMES consecutive frames, [n, h, w] each.
         grid: of the key.
         lines: see `models.symbols.block_scale`.
     """
     ratio = 2 if grid.planes[0] else 1
     for top, bottom, left, right in _pictures(planes[0]):
+        if min(bottom - top, right - left) < MACROBLOCK:
+            continue
         cut = tuple(slice(a // ratio, b // ratio) for a, b in ((top, bottom), (left, right)))
-        received = np.stack([planes[i][(slice(FRAMES), *cut)] for i in grid.planes], 1).astype(np.float32)
+        received = np.stack([planes[i][(slice(None), *cut)] for i in grid.planes], 1).astype(np.float32)
         if hit := _likeliest_hit(received, grid, bottom - top, right - left, lines):
             for number, (scale, offset, angle) in enumerate(_refined(received, grid, hit)):
                 for size in _sizes(ratio * scale * received.shape[2:], ratio * offset):
@@ -267,18 +269,20 @@ def find(planes: tuple[np.ndarray, ...], grid: Grid, lines: int) -> Iterator[tup
 
 def _likeliest_hit(received: np.ndarray, grid: Grid, *size_and_lines: int) -> _Hit | None:
     """Return the best hit in planes [n, planes, h, w] of a picture; its angle is one of _AROUND."""
-    hits = [_search(received, grid, _uniform_scales(*size_and_lines), _RATES[:1], 1)]
+    usual, few = [*islice(_uniform_scales(*size_and_lines), len(_USUAL))], received[-_FEW:]
+    # Sites spend their bits unevenly: some frames have pilots where others have none left.
+    hits = [_search(received, grid, usual[:_MOST_USUAL], _RATES[:1], 1)] if len(received) > _FEW else []
+    if not _sure(hits):
+        hits.append(_search(few, grid, _uniform_scales(*size_and_lines), _RATES[:1], 1))
     if not _sure(hits):
         # A coarser search, for whole pictures alone, also thinks of other rates and shapes.
-        usual = islice(_uniform_scales(*size_and_lines), len(_USUAL))
-        hits.append(_search(received, grid, chain(usual, _other_scales(*size_and_lines)), _RATES, 2))
+        hits.append(_search(few, grid, chain(usual, _other_scales(*size_and_lines)), _RATES, 2))
     for angle in _ANGLES:
         if not _sure(hits):
-            usual = islice(_uniform_scales(*size_and_lines), _USUAL_ROTATED)
-            hits.append(_search(received, grid, usual, _RATES[:1], 1, angle))
+            hits.append(_search(few, grid, usual[:_MOST_USUAL], _RATES[:1], 1, angle))
     hit = _best(hits)
     around = [angle for angle in _AROUND if hit and angle != hit.angle]
-    return _best([hit, *(_search(received, grid, [1 / hit.scale], _RATES[:1], 1, angle) for angle in around)])
+    return _best([hit, *(_search(few, grid, [1 / hit.scale], _RATES[:1], 1, angle) for angle in around)])
 
 
 def _best(hits: list[_Hit | None]) -> _Hit | None:
@@ -464,10 +468,11 @@ class _Pilots:
 
     def __init__(self, planes: np.ndarray, grid: Grid, hit: _Hit):
         shape = np.array(planes.shape[2:])
-        count = int(len(planes) * np.prod(_WINDOW) / np.prod(hit.scale * shape))
-        few = max(4, min(len(planes), count))
-        self._weights = hit.weights[:few]
-        planes = _rotated(planes[:few], -hit.angle, 3)
+        planes, count = planes[-len(hit.weights) :], len(hit.weights)
+        few = max(4, int(min(_FEW, count) * min(1, np.prod(_WINDOW) / np.prod(hit.scale * shape))))
+        spread = np.arange(count)[:: -(-count // few)]
+        self._weights = hit.weights[spread]
+        planes = _rotated(planes[spread], -hit.angle, 3)
         self._lines = np.ascontiguousarray(np.moveaxis(planes, 2, 0))
         # The blocks begin some samples before the picture.
         self._first = np.floor(hit.offset / BLOCK).astype(int) - 1

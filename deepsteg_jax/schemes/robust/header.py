@@ -80,10 +80,8 @@ def pack(header: Header, master: bytes) -> np.ndarray:
     Capacities are rounded down by `capacity_within`, fractions to terms that fit.
 
     Raises:
-        UserError: the secret has more frames or larger ones than a header can say, or too many layers.
+        UserError: the secret has more frames or larger ones than a header can say.
     """
-    if len(header.capacities) > MOST_LAYERS:
-        raise UserError(f"config.secret_layers: give at most {MOST_LAYERS}, not {len(header.capacities)}")
     metadata = header.metadata
     rate, aspect = _fraction(metadata.rate, "rate", "per"), _fraction(metadata.aspect, "wide", "high")
     values = [_VERSION, metadata.turned, header.length]

@@ -49,13 +49,16 @@ def layers_of(config: ConfigDict) -> tuple[Layer, ...]:
     """Return the layers of a config's `secret_layers`, from the most robust to the finest.
 
     Raises:
-        UserError: levels do not follow each other, shares do not make a whole, or there are too many layers.
+        UserError: levels do not follow each other, shares do not make a whole, a layer has no codec run, or
+            there are too many layers.
     """
     given = config.secret_layers
     if len(given) > MOST_LAYERS:
         raise UserError(f"config.secret_layers: give at most {MOST_LAYERS}, not {len(given)}")
     named = [(FINE if levels == "fine" else tuple(map(int, levels)), *rest) for levels, *rest in given]
     layers = tuple(Layer(levels, share, tuple(codecs)) for levels, share, *codecs in named)
+    if not all(layer.codecs for layer in layers):
+        raise UserError("config.secret_layers: name a codec run for each layer, such as CRF25")
     used = [level for layer in layers if not layer.coarse for level in layer.levels]
     coarse = sum(layer.share for layer in layers if layer.coarse)
     fine = [layer.levels for layer in layers[:-1]].count(FINE)

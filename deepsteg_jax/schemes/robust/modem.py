@@ -16,7 +16,7 @@ from deepsteg_jax.schemes.robust.layout import SEGMENT
 
 _CALIBRATE = jax.jit(symbol_model.calibrate, static_argnames="top")
 _reduce = jax.jit(symbol_model.reduce_planes, static_argnums=1)
-_TOGETHER = 8  # frames that are read at once; the last group is filled up
+_MULTIPLE = 8  # numbers of frames are filled up to multiples of it, so that few programs are compiled
 
 
 class Modulation(NamedTuple):
@@ -84,7 +84,7 @@ class Modem:
             Phase, scale and loss, float64 [3, n, symbols]; see `symbol_model.demodulate`.
         """
         n = len(planes[0])
-        filled = [np.pad(x, ((0, -n % _TOGETHER), (0, 0), (0, 0)), mode="edge") for x in planes]
+        filled = [np.pad(x, ((0, -n % _MULTIPLE), (0, 0), (0, 0)), mode="edge") for x in planes]
         phase, scale, lost = (
             rearrange(np.asarray(x[0, :n], np.float64), "n y x k -> n (k y x)")
             for x in self._demodulate(tuple(x[None] for x in filled), jnp.full(1, spacing))
@@ -107,8 +107,10 @@ def repeats_of(config: ConfigDict) -> list[int]:
         UserError: there are none, or they are out of range.
     """
     repeats = [int(repeat) for repeat in config.repeats]
-    if not repeats or any(not 0 < repeat <= SEGMENT for repeat in repeats):
-        raise UserError(f"config.repeats must be numbers of frames that share symbols, 1 to {SEGMENT}")
+    if not repeats or any(repeat < 1 or SEGMENT % repeat for repeat in repeats):
+        raise UserError(
+            f"config.repeats must be numbers of frames that share symbols: 1 or divisors of {SEGMENT}"
+        )
     return repeats
 
 

@@ -25,7 +25,8 @@ from deepsteg_jax.schemes.robust.secret_layers import decode_layer, needs_below
 from deepsteg_jax.schemes.robust.segment import Format, Reading, Segment
 from deepsteg_jax.schemes.robust.sound import Packets, split
 
-_KEPT = 2 * SEGMENT  # frames that are kept of those that were not found again
+_KEPT = 2 * SEGMENT  # frames kept at most of those that were not found singly
+_MOST_IN_SEGMENT = 4 * SEGMENT  # received frames of one: a picture may stand still without end
 
 
 class _Received(NamedTuple):
@@ -79,8 +80,8 @@ class SegmentReceiver:
         lost = len(_not_found_at_end(self._received))
         if lost and lost % SEGMENT == 0:
             parts += self._find_lost()
-        if lost > _KEPT:
-            del self._received[-_KEPT - 1]
+            if len(_not_found_at_end(self._received)) == _KEPT:
+                del self._received[-_KEPT:-SEGMENT]
         return parts
 
     def finish(self) -> list[Part]:
@@ -92,7 +93,8 @@ class SegmentReceiver:
         parts, number = [], received.number
         if number is not None and number // SEGMENT != self._segment:
             parts, self._segment = self._complete(), number // SEGMENT
-        self._received.append(received)
+        if number is None or len(self._received) < _MOST_IN_SEGMENT:
+            self._received.append(received)
         return parts
 
     def _find_lost(self) -> list[Part]:

@@ -1,8 +1,6 @@
 """The scheme `robust`: a secret in layers of bits, in symbols that codecs leave readable."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property
 from itertools import chain, islice, product
@@ -32,7 +30,6 @@ from deepsteg_jax.schemes.robust.sound import sound_of
 from deepsteg_jax.schemes.slots import ALONE, Slot
 
 MASTER_SALT = b"deepsteg robust\0"  # public: without the key no other could be read
-_SKIPPED = 32  # frames before those that are searched: sites begin dark, or spend few bits at first
 PROBE_FRAMES = 256  # of a stego in which something has to be found
 _MOST_CRF, _MOST_QUALITY = 51, 100
 # Of hiding with the shipped configs, on two cores:
@@ -117,11 +114,13 @@ class RobustScheme(Scheme):
         master, size = deriver(MASTER_SALT), (stego.info.height, stego.info.width)
         as_it_is = product(slots.every(self.slots), [None])
         for slot, placed in chain(as_it_is, self._places(stego, master)):
-            with suppress(UserError):  # the frames are too small to carry anything as they are
+            try:
                 segments = self.segment_receiver(master, *(placed.size if placed else size), slot, placed)
-                receiver = self._listen(stego, segments, placed.describe(*size) if placed else "")
-                if receiver.found:
-                    return Found(receiver.metadata, receiver, receiver.received)
+            except UserError:  # such frames are too small to carry anything
+                continue
+            receiver = self._listen(stego, segments, placed.describe(*size) if placed else "")
+            if receiver.found:
+                return Found(receiver.metadata, receiver, receiver.received)
         return None
 
     def _listen(self, stego: Stego, segments: SegmentReceiver, note: str = "") -> RobustReceiver:
@@ -137,8 +136,7 @@ class RobustScheme(Scheme):
 
     def _places(self, stego: Stego, master: bytes) -> Iterator[tuple[Slot, Geometry]]:
         """Yield the slots that this key may have, and how the received picture then lies in the stego."""
-        first = islice(stego.frames(), _SKIPPED + geometry.FRAMES)
-        frames = [planes_of(frame) for frame in deque(first, maxlen=geometry.FRAMES)]
+        frames = [planes_of(frame) for frame in islice(stego.frames(), geometry.FRAMES)]
         grid = geometry.make_grid(symbol_model.carriers_of(self.config.model), master)
         planes = tuple(np.stack(plane) for plane in zip(*frames, strict=True))
         found = list(geometry.find(planes, grid, self.config.lines))
@@ -268,13 +266,10 @@ def describe(plan: Plan, settings: Settings) -> Metadata:
 
 def notes_on(plan: Plan) -> tuple[str, ...]:
     """Return notes for the user on the times of the secret that are lost."""
-    notes = []
     clocks = {"cover": plan.cover_clock, "secret": plan.secret_clock}
-    if varying := [name for name, clock in clocks.items() if not clock.constant]:
-        notes.append(
-            f"the frame rate of the {' and '.join(varying)} varies, that of the revealed video will not"
-        )
-    return tuple(notes)
+    varying = " and ".join(name for name, clock in clocks.items() if not clock.constant)
+    note = f"the frame rate of the {varying} varies, that of the revealed video will not"
+    return (note,) if varying else ()
 
 
 def lossy_of(config: ConfigDict) -> media.Lossy:

@@ -65,8 +65,9 @@ class Format(NamedTuple):
         pilots, free = self.fine.indices(number, header.length, self.macroblocks)
         shares = [layer.share for layer in self.layers if layer.coarse]
         coarse, finer = iter(here.coarse_indices(number, frames, shares)), here.finer_indices(number, frames)
-        of_kind = {COARSE: lambda: next(coarse), HALF: lambda: next(coarse), FINE: lambda: free}
-        indices = tuple(of_kind.get(layer.levels, lambda: finer)() for layer in self.layers)
+        indices = tuple(
+            next(coarse) if layer.coarse else free if layer.levels == FINE else finer for layer in self.layers
+        )
         return Segment(self, number, header, indices, pilots)
 
 

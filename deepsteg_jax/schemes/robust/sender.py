@@ -123,10 +123,10 @@ class _Received:
         self._demodulated = cache(lambda name: _demodulated(modem, sent, slot, runs.frames(name)))
 
     def codecs(self, i: int) -> list[str]:
-        """Return the codec runs of layer `i` that change these frames as their names say."""
-        size = jax.tree.leaves(self.sent.stego)[0].shape[1:3]
-        runs = map(ladder.named, self.segment.format.layers[i].codecs)
-        return [run.name for run in runs if not run.lines or run.scale_of(*size) < 1]
+        """Return the codec runs of layer `i` that change these frames as their names say, or the last one."""
+        size, names = jax.tree.leaves(self.sent.stego)[0].shape[1:3], self.segment.format.layers[i].codecs
+        runs = map(ladder.named, names)
+        return [run.name for run in runs if not run.lines or run.scale_of(*size) < 1] or [names[-1]]
 
     def read(self, i: int, codec: str) -> tuple[np.ndarray, np.ndarray]:
         """Return (log-likelihood ratios, bits) of layer `i` behind a codec run."""
@@ -151,12 +151,7 @@ class SegmentSender:
     """Hides segments of at most SEGMENT frames, each like the one before it."""
 
     def __init__(self, config: ConfigDict, modem: Modem, formats: Sequence[Format]):
-        """Take the whole config, the modem and the format of each slot, shared with its receiver.
-
-        Raises:
-            UserError: the spacing, `growth` or `margin` makes no sense.
-        """
-        check(config)
+        """Take the whole checked config, the modem and the format of each slot, shared with its receiver."""
         self._modem, self._formats = modem, formats
         self._spacing = alignment.nearest_spacing(config.model.spacing)
         self._growth, self._margin = config.growth, config.margin
@@ -210,7 +205,8 @@ class SegmentSender:
             )
             for _ in range(STILL_SALTS if length == 1 else 1)
         )
-        return self._most_readable(salted) if length == 1 else next(salted)
+        chosen = [slot.chosen for slot in received]
+        return self._most_readable(salted, chosen) if length == 1 else next(salted)
 
     def phase_errors(self, sent: Sent, frames: Frames) -> np.ndarray:
         """Return the errors of the data symbols' phases, in turns, in what arrived of a segment's stego.
@@ -318,20 +314,21 @@ class SegmentSender:
         used = {received.chosen[i] for i, size in enumerate(capacities) if size}
         return any(received.has_header(codec) for codec in sorted(used) if not ladder.is_exact(codec))
 
-    def _most_readable(self, salted: Iterable[Sent]) -> Sent:
+    def _most_readable(self, salted: Iterable[Sent], chosen: Sequence[dict[int, str]]) -> Sent:
         """Return the first segment whose coarse layers all survive their codec runs, else that with the most.
 
         What a codec leaves varies with every bit, on some covers much; another salt is another chance.
+        `chosen`: the codec runs of each slot's layers.
         """
         best, most = None, -1
         for sent in salted:
             coarse = [
-                (slot, i, 8 * capacity)
-                for slot in self._received(sent)
+                (slot, i, codecs[i], 8 * capacity)
+                for slot, codecs in zip(self._received(sent), chosen, strict=True)
                 for i, capacity in enumerate(slot.segment.header.capacities)
                 if capacity and slot.segment.format.layers[i].coarse
             ]
-            count = sum(_is_decoded(*slot.read(i, slot.codecs(i)[0]), size) for slot, i, size in coarse)
+            count = sum(_is_decoded(*slot.read(i, codec), size) for slot, i, codec, size in coarse)
             if count > most:
                 best, most = sent, count
             if most == len(coarse):
@@ -342,15 +339,15 @@ class SegmentSender:
 def _share_kept(received: _Received, codec: str) -> float:
     """Return the share of a segment's capacity, coded by itself, that is left where it is part of a stream.
 
-    An encoder with a bit rate spends more at the start of a stream, some of them twice as much, and on some
-    segments more than on others.
+    An encoder with a bit rate spends too much at the start of a stream, some of them twice as much, or too
+    little, and later more on some segments than on others.
     """
     due = ladder.named(codec).bit_rate
     if not due:
         return 1
     about = received.segment.header
     spent = ladder.bit_rate(received.runs.through(codec).size_bytes, about.length, about.metadata.rate)
-    return _UNEVEN * min(1, due / spent)
+    return _UNEVEN * due / spent
 
 
 def _messages(number: int, coder: LayerCoder, secret: Secret, capacities: Sequence[int]) -> list[bytes]:

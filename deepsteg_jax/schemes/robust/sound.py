@@ -82,11 +82,11 @@ def check(share: float) -> None:
 class SecretSound:
     """The sound of one secret, laid along the segments of its stego."""
 
-    def __init__(self, reader: media.PacketReader | None, times: np.ndarray, config: ConfigDict, most: int):
+    def __init__(self, reader: media.PacketReader, times: np.ndarray, config: ConfigDict, most: int):
         """Take the sound.
 
         Args:
-            reader: of all BIT_RATES up to `most`; None: there is no sound.
+            reader: of all BIT_RATES up to `most`.
             times: of the secret when segments begin, and its end, in seconds after its first frame.
             config: the whole config.
             most: bits per second.
@@ -102,14 +102,15 @@ class SecretSound:
         begin, end = self._times[segment : segment + 2]
         first = math.ceil(begin)
         count = math.ceil(end) - first
-        if self._reader is None or self._reader.is_silent(first, count):
+        if self._reader.is_silent(first, count):
             return [None] * len(capacities)
         blocks, below = [], -1
         for capacity in capacities:
             rate = self._highest(count, capacity)
             blocks.append(self._read(rate, begin, count) if rate > below else None)
             below = max(rate, below)
-        if not any(block and not exact for block, exact in zip(blocks, self._exact, strict=True)):
+        # Without the last layer where the stego's own coding erases it.
+        if not any(block and not exact for block, exact in zip(blocks, self._exact, strict=False)):
             self._left_out.add(segment)
         return blocks
 
@@ -139,27 +140,28 @@ class SecretSound:
 
     def close(self) -> None:
         """Remove temporary files."""
-        if self._reader is not None:
-            self._reader.close()
+        self._reader.close()
 
 
 def _up_to(most: int) -> tuple[int, ...]:
     return tuple(rate for rate in BIT_RATES if rate <= most)
 
 
-def sound_of(plan: Plan, settings: Settings, config: ConfigDict) -> SecretSound:
-    """Encode the sound of a plan's secret, if it is to travel.
+def sound_of(plan: Plan, settings: Settings, config: ConfigDict) -> SecretSound | None:
+    """Encode the sound of a plan's secret, if it has any that is to travel.
 
     Raises:
         UserError: the bit rate is too low, or the sound is damaged.
     """
-    times, most, reader = _segment_times(plan, settings.align), settings.sound_bit_rate, None
-    if most and config.sound_share and plan.secret.tracks and len(plan.schedule.numbers) > 1:
-        if not _up_to(most):
-            raise UserError(f"config.video.sound_bit_rate must be {BIT_RATES[0]} bits/s or more, or 0")
-        with temporary_files():
-            reader = media.encode_packets(plan.secret_path, _up_to(most), float(times[-1]))
-    return SecretSound(reader, times, config, most)
+    most, asked = settings.sound_bit_rate, config.sound_share and settings.sound_bit_rate
+    if not (asked and plan.secret.tracks and len(plan.schedule.numbers) > 1):
+        return None
+    if not _up_to(most):
+        raise UserError(f"config.video.sound_bit_rate must be {BIT_RATES[0]} bits/s or more, or 0")
+    times = _segment_times(plan, settings.align)
+    with temporary_files():
+        reader = media.encode_packets(plan.secret_path, _up_to(most), float(times[-1]))
+    return reader and SecretSound(reader, times, config, most)
 
 
 def _segment_times(plan: Plan, align: str) -> np.ndarray:

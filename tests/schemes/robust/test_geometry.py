@@ -106,6 +106,27 @@ def test_a_busy_picture_does_not_hide_a_better_hit(monkeypatch):
     assert geometry._search(planes, GRID, [(1.0, 1.0), (1.25, 1.25), (1.5, 1.5)], (1,), 1).scale[0] == 0.8
 
 
+def test_usual_scales_are_tried_in_all_frames_and_others_in_the_last_few(monkeypatch):
+    """Sites begin dark, or spend few bits at first, or all too many."""
+    tried = []
+
+    def search(planes, grid, scales, rates, stride, angle=0):
+        tried.append((planes.tolist(), len([*scales])))
+
+    monkeypatch.setattr(geometry, "_search", search)
+    monkeypatch.setattr(geometry, "_uniform_scales", UNIFORM_SCALES)
+    assert geometry._likeliest_hit(np.arange(20), GRID, *SIZE, 0) is None
+    assert tried[0] == (list(range(20)), 4)
+    assert all(planes == list(range(4, 20)) for planes, _ in tried[1:]) and tried[1][1] > 20
+
+
+def test_pictures_without_a_whole_macroblock_have_nothing():
+    """A spot on black, or a clip that is too small."""
+    for planes in (in_planes(np.zeros((FRAMES, 64, 64, 3), np.uint8)), in_planes(smooth(FRAMES, 2, 2))):
+        planes.y[:, :1, :1] = 200
+        assert not list(geometry.find(tuple(planes), GRID, 0))
+
+
 def test_what_was_cut_off_is_found(stego):
     received = _cropped(stego, 12, 10, 18, 8)
     found = _found(received, GRID)

@@ -69,11 +69,6 @@ def test_values_beyond_their_field_are_refused(field):
         header.pack(HEADER._replace(metadata=about), KEY)
 
 
-def test_too_many_layers_are_refused():
-    with pytest.raises(UserError, match="at most 6, not 7"):
-        header.pack(HEADER._replace(capacities=(20,) * 7), KEY)
-
-
 def test_another_key_or_a_wrong_bit_gives_nothing():
     bits = header.pack(HEADER, KEY)
     assert unpacked(bits, OTHER) is None

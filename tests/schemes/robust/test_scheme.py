@@ -182,9 +182,8 @@ def test_nothing_found(wire, robust, key):
     assert reveal(robust, stego, key) is None
 
 
-@pytest.mark.parametrize(("count", "searched"), [(60, range(32, 48)), (40, range(24, 40)), (5, range(5))])
-def test_a_scaled_stego_is_looked_for_behind_its_start(count, searched, monkeypatch):
-    """Which is often dark, or poor in bits."""
+@pytest.mark.parametrize(("count", "searched"), [(60, 48), (40, 40), (5, 5)])
+def test_a_scaled_stego_is_looked_for_at_its_start(count, searched, monkeypatch):
     seen = []
     monkeypatch.setattr(scheme.geometry, "find", lambda planes, grid, lines: seen.append(planes) or ())
     frames = media.unstack(in_planes(np.zeros((count, 16, 16, 3), np.uint8)))
@@ -193,7 +192,7 @@ def test_a_scaled_stego_is_looked_for_behind_its_start(count, searched, monkeypa
     robust = scheme.RobustScheme(get_config("tiny"), no_params)
     assert not list(robust._places(Stego(info, lambda: iter(frames)), KEY))
     ((luma, *_),) = seen
-    assert luma[:, 0, 0].tolist() == list(searched)
+    assert luma[:, 0, 0].tolist() == list(range(searched))
 
 
 def test_a_probe_is_bounded(wire, robust):

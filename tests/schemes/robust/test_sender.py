@@ -45,9 +45,9 @@ def test_the_worst_run_with_room_bounds_a_layer(rooms, chosen, layer, monkeypatc
 
 @pytest.mark.parametrize(
     ("codec", "spent", "kept"),
-    [("site-480-av1", 1_000_000, 0.25), ("messenger", 600_000, 0.5), ("CRF25-480", 9_000_000, 1)],
+    [("site-480-av1", 1_000_000, 0.25), ("messenger", 960_000, 0.625), ("CRF25-480", 9_000_000, 1)],
 )
-def test_less_is_kept_behind_a_bit_rate_that_a_segment_alone_exceeds(
+def test_less_is_kept_behind_a_bit_rate_the_more_a_segment_alone_spends(
     codec, spent, kept, parties, monkeypatch
 ):
     """`spent`: bits per second; 8,000 bits that nothing disturbs."""
