@@ -60,6 +60,7 @@ def test_frames_too_small_are_refused():
         (("01", 1.0, "CRF28"), ("23456", 1.0, "C2")),
         (("01", 1.0, "CRF28"), ("fine", 1.0, "C2"), ("2", 1.0, "C2")),
         (("01", 0.1, "CRF28"),) * 7,
+        (("01", 1.0),),
     ],
 )
 def test_layers_that_make_no_sense_are_refused(layers):

@@ -1,6 +1,7 @@
 """Segments with the shipped checkpoint: through real codecs, from what is left, not without the key."""
 
 import logging
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -36,6 +37,30 @@ def test_missing_and_repeated_frames_do_no_harm(parties, hidden):
     )
     assert part.frames.shape == secret.shape
     assert metrics.mean_psnr(secret, part.frames) > 18
+
+
+def _waiting(parties, number, lost):
+    """A receiver that finds every frame as `number`, and calls `lost` with how many it looks for together."""
+    segments = parties.scheme.segment_receiver(KEY, *SIZE)
+    segments._finder = SimpleNamespace(find=lambda pilots: number, find_lost=lambda pilots: lost(len(pilots)))
+    return segments
+
+
+def test_frames_that_are_not_found_are_looked_for_together_again_and_again(parties, hidden):
+    (frame, *_), tried = media.unstack(hidden[1]), []
+    segments = _waiting(parties, None, tried.append)
+    for _ in range(200):
+        assert not segments.take(frame)
+        assert len(segments._received) <= 64
+    assert tried == [32, 64, 64, 64, 64, 64]
+
+
+def test_a_picture_that_stands_still_takes_no_more_memory(parties, hidden):
+    frame, *_ = media.unstack(hidden[1])
+    segments = _waiting(parties, (3, 76.0), lambda count: None)
+    for _ in range(200):
+        assert not segments.take(frame)
+    assert len(segments._received) == 128
 
 
 def test_symbols_that_were_cut_off_say_nothing_of_the_others(parties, hidden, monkeypatch):

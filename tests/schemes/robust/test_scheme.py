@@ -195,6 +195,26 @@ def test_a_scaled_stego_is_looked_for_at_its_start(count, searched, monkeypatch)
     assert luma[:, 0, 0].tolist() == list(range(searched))
 
 
+def test_what_fails_while_a_stego_is_probed_is_said(wire, robust):
+    """It is not taken for a frame that is too small, in which nothing could be hidden."""
+    _, stego = hidden(robust)
+
+    def fails(number):
+        raise UserError("the disk is full")
+
+    wire.layers = fails
+    with pytest.raises(UserError, match="the disk is full"):
+        reveal(robust, stego)
+
+
+@pytest.mark.parametrize("repeats", [(), (0, 1), (1, 3), (1, 64)])
+def test_symbols_are_shared_by_frames_that_divide_a_segment(repeats):
+    config = get_config()
+    config.repeats = repeats
+    with pytest.raises(UserError, match=r"config\.repeats must be .* divisors of 32"):
+        scheme.RobustScheme(config, no_params)
+
+
 def test_a_probe_is_bounded(wire, robust):
     _, stego = hidden(robust, 40)
     wire.lost = set(range(5))

@@ -9,6 +9,7 @@ from deepsteg_jax import media
 from deepsteg_jax.channels import ladder
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.schemes.base import Pair
+from deepsteg_jax.schemes.robust import sender
 from deepsteg_jax.schemes.robust.sender import RobustSender, Secret, SegmentSender
 from tests.schemes.robust.conftest import ABOUT, FRAMES, KEY, SIZE, load_scheme, reveal
 from tests.synthetic import in_planes, smooth
@@ -89,6 +90,34 @@ def test_growth_is_measured_less_often_far_below_its_limit(size, measured, repea
     for number in range(5):
         (received,) = sender._modulated(number, None, [header])
     assert numbers == measured and received.repeat == repeat
+
+
+def test_runs_that_do_not_scale_a_small_cover_are_left_out_unless_there_is_no_other():
+    frames = in_planes(np.zeros((1, 64, 96, 3), np.uint8))
+    for codecs, found in [
+        (("messenger", "C11", "CRF28"), ["C11", "CRF28"]),
+        (("site-480-vp9", "messenger"), ["messenger"]),
+    ]:
+        layers = SimpleNamespace(layers=[SimpleNamespace(codecs=codecs)])
+        sent = SimpleNamespace(stego=frames, segments=[SimpleNamespace(format=layers)])
+        assert sender._Received(sent, 0, None, None).codecs(0) == found
+
+
+def test_of_single_frames_that_is_sent_whose_layers_survive_the_runs_they_were_made_for(monkeypatch):
+    """Of three salts the second; a layer behind the one codec run, another behind another."""
+    chosen, read = {0: "CRF28", 1: "CRF25"}, []
+    layers = [SimpleNamespace(coarse=True), SimpleNamespace(coarse=True), SimpleNamespace(coarse=False)]
+    header = SimpleNamespace(capacities=(60, 700, 80))
+
+    def received(self, sent):
+        segment = SimpleNamespace(header=header, format=SimpleNamespace(layers=layers))
+        return [SimpleNamespace(segment=segment, read=lambda i, codec: (sent, read.append((sent, i, codec))))]
+
+    monkeypatch.setattr(SegmentSender, "_received", received)
+    monkeypatch.setattr(sender, "_is_decoded", lambda sent, bits, size: sent == 1 or size == 480)
+    sending = SegmentSender.__new__(SegmentSender)
+    assert sending._most_readable(iter(range(3)), [chosen]) == 1
+    assert read == [(sent, i, chosen[i]) for sent in (0, 1) for i in (0, 1)]
 
 
 def test_what_a_lossy_file_erases_is_left_out(parties):
