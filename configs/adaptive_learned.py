@@ -47,7 +47,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.keep = 2
     config.train.profile_steps = 0
     config.train.validate_every_steps = 500
-    config.train.best_metric = "loss"
+    config.train.best_metric = ""  # what the costs gain, the steganalyser loses: no step is the best
 
     config.data = ConfigDict()
     config.data.source = "images"

@@ -2,9 +2,9 @@
 
     python main.py --config configs/imagenet.py --mode train --config.data.path=DATA
 
-Days on a GPU; not run to its end here, so there are no figures. Needs imagenet2012 in DATA, prepared by
-tensorflow-datasets, or its two archives in DATA/downloads/manual. `:small` trains the small networks, `:tiny`
-is for smoke runs.
+50 passes over the photos: many hours on a GPU; not run to its end here, so there are no figures. Needs
+imagenet2012 in DATA, prepared by tensorflow-datasets, or its two archives in DATA/downloads/manual. `:small`
+trains the small networks, `:tiny` is for smoke runs.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +16,9 @@ def get_config(variant: str = "") -> ConfigDict:
     """Return configs/prep_hide_reveal.py with other data; `variant` is one of its own, or empty."""
     config = prep_hide_reveal.get_config(variant)
     config.checkpoint = "runs/imagenet"
-    config.train.validate_every_steps = 50_000 // config.train.batch_size
+    config.train.validate_every_steps = 50_000 // config.train.batch_size  # once in a pass
+    if variant != "tiny":
+        config.optimizer.num_steps = 50 * config.train.validate_every_steps
     side = 32 if variant == "tiny" else 224
     config.data = ConfigDict()
     config.data.source = "imagenet"

@@ -1,5 +1,6 @@
 """main.py: the command line, and every mode of files from flags to exit code, with an untrained model."""
 
+import importlib
 import json
 import os
 import re
@@ -233,6 +234,12 @@ def test_flags_reach_the_mode(call, monkeypatch):
     assert (two.coordinator, two.num_processes, two.process_id) == ("here:1", 2, 0)
     assert (three.enhance.steps, three.enhance.strength) == ("sharpen", 2.0)
     assert (four.enhance_revealed, four.enhance.strength, four.enhance.steps) == (True, 3.0, "denoise")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py")))
+def test_every_field_of_a_config_can_be_given(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert set(config) <= set().union(*commands.SECTIONS.values())
 
 
 def test_the_printed_config_is_a_command_line_for_the_same_config(call, monkeypatch):

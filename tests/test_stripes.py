@@ -37,7 +37,7 @@ def test_tiles_are_the_whole(size):
 
 
 MODELS = [
-    {"name": "prep_hide_reveal", "features": 3, "hide_kernels": (5,), "reveal_kernels": (5,)},  # the largest
+    {"name": "prep_hide_reveal", "features": 3, "hide_kernels": (5,), "reveal_kernels": (3, 7)},
     {"name": "invertible", "block": 2, "start": "identity", "couplings": 2, "features": 3, "depth": 1},
     {
         "name": "invertible",

@@ -12,6 +12,7 @@ from deepsteg_jax.errors import UserError
 
 _MODEL = {"checkpoint", "model", "shuffle"}
 _SCHEME = _MODEL | {"secret_layers", "repeats", "overhead", "fine", "growth", "margin", "payload"}
+_SCHEME |= {"lines", "sound_share"}
 _TRAINING = {"seed", "deterministic", "channel", "losses", "optimizer", "train", "data"}
 # The sections of the config that each mode uses; training saves those of the scheme in its checkpoints.
 SECTIONS = {

@@ -27,8 +27,8 @@ from deepsteg_jax.errors import UserError
 def open_clips(config: ConfigDict, train: bool) -> Source:
     """Decode a folder of clips (video files and folders of frames, sorted by name) into memory.
 
-    In training every clip is drawn equally often, whatever its length, and an epoch has as many examples as
-    the clips hold disjoint runs of `frames`. In evaluation there is one example per clip, its first frames.
+    In training clips are drawn in turn, whatever their length, and an epoch has as many examples as the clips
+    hold disjoint runs of `frames`. In evaluation there is one example per clip, its first frames.
 
     Args:
         config: uses `path`, `frames`, `max_stride`, `height`, `width`, `min_scale`, `flip`, `cache_height`,

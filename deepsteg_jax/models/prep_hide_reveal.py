@@ -32,7 +32,6 @@ from deepsteg_jax.stripes import map_tiles
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 KERNELS = (3, 4, 5)
-REACH = 10  # pixels around it that a pixel of one network's output depends on: five convolutions of 5x5
 LARGEST_MODULUS = 32  # that metadata is written for
 TILE = 512  # pixels of a side that are worked on at once
 _LIFT = 3.0  # brings normalised pixels, down to -2.2, above zero, where ReLU lets them pass
@@ -166,6 +165,11 @@ def _sides(kernels: Sequence[int | Sequence[int]]) -> tuple[tuple[int, ...], ...
     return sides
 
 
+def _reach(kernels: tuple[tuple[int, ...], ...]) -> int:
+    """Return the pixels around it that a pixel of the output of a network of these kernels depends on."""
+    return sum(max(stack[i] // 2 for stack in kernels) for i in range(DEPTH + 1))
+
+
 def _features(config, side: str) -> tuple[int, ...]:
     """Return the features of every convolution of a stack of `side`, hide or reveal."""
     found = tuple(config.get(f"{side}_features", ())) or (config.features,) * (DEPTH + 1)
@@ -229,13 +233,15 @@ def build(config) -> Model:
             stego = hide_network.apply({"params": params["hide"]}, together)
             return denormalise(stego.astype(jnp.float32))
 
-        return map_tiles(one, TILE, 2 * REACH, _frames(cover), _frames(secret)).reshape(cover.shape)
+        return map_tiles(one, TILE, 2 * _reach(kernels[0]), _frames(cover), _frames(secret)).reshape(
+            cover.shape
+        )
 
     def reveal(params, stego):
         def one(stego):
             return denormalise(reveal_network.apply({"params": params}, normalise(stego)).astype(jnp.float32))
 
-        return map_tiles(one, TILE, REACH, _frames(stego)).reshape(stego.shape)
+        return map_tiles(one, TILE, _reach(kernels[1]), _frames(stego)).reshape(stego.shape)
 
     # Metadata that moves samples by `levels` leaves the remainders.
     exact = start == "modulo" and config.levels <= LARGEST_MODULUS

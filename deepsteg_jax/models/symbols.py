@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 
 from deepsteg_jax.colour import LUMA
 from deepsteg_jax.dct import dct_matrix, zigzag
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.models.base import Model, compute_dtype
 from deepsteg_jax.shapes import Array, Scalar
 
@@ -74,8 +75,15 @@ def make_carriers(luma: tuple[float, ...], chroma: tuple[float, ...], skip: int 
         luma: the spacing, in units of D, of each of them in the blocks of Y; 0: it carries none.
         chroma: the same for Cb and Cr.
         skip: coefficients of lower frequencies that are left alone.
+
+    Raises:
+        UserError: none carries symbols, or there are more of them than a block has.
     """
     order = zigzag(BLOCK)[skip + 1 :]
+    if not any((*luma, *chroma)) or max(len(luma), len(chroma)) > len(order):
+        raise UserError(
+            f"config.model.luma and chroma must have at most {len(order)} spacings, and one that is not 0"
+        )
     kinds = ((range(_CB), luma), ((_CB, _CB + 1), chroma))
     chosen = [(b, order[i], s) for blocks, some in kinds for i, s in enumerate(some) if s for b in blocks]
     blocks, coefficients, spacings = zip(*chosen, strict=True)

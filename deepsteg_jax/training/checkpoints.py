@@ -61,11 +61,18 @@ def save_best(manager: ocp.CheckpointManager, state: TrainState, config: ConfigD
 
 
 def read_best(manager: ocp.CheckpointManager) -> dict[str, float]:
-    """Read the figures of the newest `save_best`; empty if there is none."""
+    """Read the figures of the newest `save_best`; empty if there is none.
+
+    Raises:
+        UserError: they are damaged.
+    """
     step = manager.latest_step()
     if step is None:
         return {}
-    return manager.restore(step, args=ocp.args.Composite(validation=ocp.args.JsonRestore())).validation
+    try:
+        return manager.restore(step, args=ocp.args.Composite(validation=ocp.args.JsonRestore())).validation
+    except (ValueError, KeyError, TypeError, OSError):
+        raise UserError(f"{manager.directory} is damaged: move it away, and start again") from None
 
 
 def _arguments(trees: dict[str, Any], config: ConfigDict, **figures: dict) -> ocp.args.Composite:

@@ -38,7 +38,11 @@ class TrainingLog(Log):
     """Writes scalars to `training.jsonl` and TensorBoard, pictures to TensorBoard. Close it after use."""
 
     def __init__(self, workdir: Path, first_step: int, num_steps: int):
-        self._json = (workdir / JSON_LINES).open("a", encoding="utf-8")
+        path = workdir / JSON_LINES
+        half = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        self._json = path.open("a", encoding="utf-8")
+        if half:  # a line, which a killed run left
+            self._json.write("\n")
         self._board = SummaryWriter(str(workdir / "tensorboard"))
         self._bar = tqdm(initial=first_step, total=num_steps, unit="step", disable=not sys.stderr.isatty())
         self._total, self._step, self._timed = num_steps, first_step, None

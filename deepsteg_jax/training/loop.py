@@ -56,7 +56,7 @@ def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = la
     """
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    parallel.check_batch(config.train.batch_size, config.train.accumulate_steps)
+    _check(config)
     model = with_steganalyser(models.build(config.model), config)
     optimizer = create_optimizer(config.optimizer)
     objective = choose_objective(model, config)
@@ -91,6 +91,20 @@ def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = la
                 trace,
             )
             return run.steps(state, batches)
+
+
+def _check(config: ConfigDict) -> None:
+    """Raise UserError for numbers that make no sense."""
+    parallel.check_batch(config.train.batch_size, config.train.accumulate_steps)
+    least = {"keep": 1, "seed": 0} | {f"{name}_every_steps": 1 for name in ("log", "save", "validate")}
+    if "picture_every_steps" in config.train:
+        least["picture_every_steps"] = 1
+    for name, value in least.items():
+        path = name if name == "seed" else f"train.{name}"
+        if (config if name == "seed" else config.train)[name] < value:
+            raise UserError(f"config.{path} must be at least {value}")
+    if config.optimizer.get("sparsity", 0.0) and config.optimizer.ema_decay:
+        raise UserError("config.optimizer.sparsity needs ema_decay=0: means of weights are not sparse")
 
 
 def _key(config: ConfigDict, stream: int) -> jax.Array:

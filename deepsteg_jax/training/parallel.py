@@ -107,7 +107,7 @@ def split_batch(batch: dict, devices: int) -> dict:
 def check_batch(batch_size: int, accumulate_steps: int) -> None:
     """Raise UserError if devices and micro-batches do not divide the global batch."""
     devices = jax.device_count()
-    if accumulate_steps < 1 or batch_size % (devices * accumulate_steps):
+    if batch_size < 1 or accumulate_steps < 1 or batch_size % (devices * accumulate_steps):
         parts = f"{devices} devices" + (f" times {accumulate_steps} parts" if accumulate_steps != 1 else "")
         raise UserError(f"{parts} do not divide config.train.batch_size={batch_size}: use a multiple")
 

@@ -26,7 +26,7 @@ class Validation:
 
     batches: Callable[[], Iterator]
     step: Callable  # see `make_validation_step`
-    metric: str  # the figure that decides
+    metric: str  # the figure that decides; empty: none does, and nothing is kept
     save_best: Callable[[TrainState, dict[str, float]], None]
     best: dict[str, float]  # empty if there is none yet
 
@@ -45,6 +45,8 @@ class Validation:
 
     def keep_if_best(self, state: TrainState, figures: dict[str, float]) -> None:
         """Save the parameters if no earlier ones of this run were as good by the metric."""
+        if not self.metric:
+            return
         name = f"validation_{self.metric}"
         sign = 1 if name.endswith("_db") else -1  # decibels are better when high, losses when low
         if not math.isfinite(figures[name]):  # nothing would be better later
@@ -70,11 +72,11 @@ def open_validation(
         UserError: the data cannot be read, or `config.train.best_metric` is unknown.
     """
     metric = config.train.best_metric
-    if metric not in objective.metrics:
+    if metric and metric not in objective.metrics:
         names = ", ".join(objective.metrics)
         raise UserError(
             f"config.train.best_metric is {metric!r}: for the model {config.model.name!r} it must be "
-            f"{'one of ' * (len(objective.metrics) > 1)}{names}"
+            f"{'one of ' * (len(objective.metrics) > 1)}{names}, or empty"
         )
     batches = data.create_validation(data.section(config), batch_size=config.train.batch_size, share=share)
     step = parallelise(make_validation_step(objective, key), donate=False)

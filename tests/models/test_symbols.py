@@ -10,6 +10,7 @@ from scipy.stats import logistic
 
 from configs.robust import get_config
 from deepsteg_jax import media, models
+from deepsteg_jax.errors import UserError
 from deepsteg_jax.models import symbols as symbol_model
 from tests.synthetic import in_planes, noise, smooth
 
@@ -77,6 +78,12 @@ def test_a_macroblock_is_one_place_in_all_planes():
     assert np.ptp(samples, axis=-1).max() == 0
     assert samples[0, 0, 1, :, 0].tolist() == [2, 3, 6, 7, 21, 31]
     assert samples[0, 1, 0, :, 0].tolist() == [8, 9, 12, 13, 22, 32]
+
+
+@pytest.mark.parametrize(("luma", "chroma"), [((), ()), ((0.0,), ()), ((1.0,) * 64, ()), ((), (1.0,) * 64)])
+def test_carriers_that_a_block_does_not_have(luma, chroma):
+    with pytest.raises(UserError, match=r"config\.model\.luma and chroma"):
+        symbol_model.make_carriers(luma, chroma)
 
 
 def test_carriers_rise_in_frequency_and_have_spacings_of_their_own():

@@ -32,6 +32,14 @@ def test_json_lines_are_on_disk_at_once_and_appended_to(tmp_path):
     assert [json.loads(line)["step"] for line in (tmp_path / JSON_LINES).open()] == [2, 4, 6, 8]
 
 
+def test_half_a_line_of_a_killed_run_spoils_no_other(tmp_path):
+    (tmp_path / JSON_LINES).write_text('{"step": 1}\n{"step": 2, "lo')
+    log = TrainingLog(tmp_path, 1, 8)
+    log.scalars(2, VALUES)
+    log.close()
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2]
+
+
 def test_tensorboard_gets_every_scalar_and_the_picture(tmp_path):
     log = TrainingLog(tmp_path, 0, 8)
     log.scalars(3, VALUES)

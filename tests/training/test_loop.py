@@ -416,6 +416,24 @@ def test_a_cosine_is_logged_as_it_was_used(config, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"train.keep": 0}, r"config\.train\.keep must be at least 1"),
+        ({"train.validate_every_steps": 0}, r"config\.train\.validate_every_steps must be at least 1"),
+        ({"train.picture_every_steps": 0}, r"config\.train\.picture_every_steps must be at least 1"),
+        ({"seed": -1}, r"config\.seed must be at least 0"),
+        ({"optimizer.sparsity": 0.5, "optimizer.ema_decay": 0.9}, "sparsity needs ema_decay=0"),
+    ],
+)
+def test_numbers_that_make_no_sense(config, tmp_path, change, words):
+    with config.unlocked():
+        config.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=words):
+        train(config, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
 def test_data_that_are_missing(config, tmp_path):
     config.data.path = str(tmp_path / "nowhere")
     with pytest.raises(UserError, match="nowhere"):

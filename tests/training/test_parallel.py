@@ -188,7 +188,8 @@ def test_a_checkpoint_of_eight_devices_goes_on_with_one(runs):
 
 
 @pytest.mark.parametrize(
-    "size, parts, good", [(8, 1, 1), (8, 2, 1), (6, 1, 0), (8, 3, 0), (4, 2, 0), (8, 0, 0), (8, -2, 0)]
+    "size, parts, good",
+    [(8, 1, 1), (8, 2, 1), (6, 1, 0), (8, 3, 0), (4, 2, 0), (8, 0, 0), (8, -2, 0), (0, 1, 0)],
 )
 def test_parts_that_do_not_divide_the_batch(monkeypatch, size, parts, good):
     monkeypatch.setattr(jax, "device_count", lambda: 4)

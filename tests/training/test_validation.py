@@ -116,7 +116,30 @@ def test_the_best_can_be_used_and_a_run_that_goes_on_keeps_what_was_better(confi
             assert jax.tree.all(jax.tree.map(np.array_equal, found, params[1][side]))
 
 
-@pytest.mark.parametrize("name", ["", "psnr", "validation_loss", "loss_secret"])
+def test_of_a_game_nothing_is_the_best(config, tmp_path):
+    config.train.best_metric = ""
+    with checkpoints.open_manager(tmp_path / "best", keep=1) as manager:
+        validation = _open(config, manager)
+        state = TrainState(jnp.int32(1), _params(config, 0), None, None)
+        validation.keep_if_best(state, {"validation_loss": 0.0})
+    assert not any((tmp_path / "best").iterdir())
+
+
+def test_a_damaged_best_is_said(config, tmp_path):
+    config.train.best_metric, params = NAMES[0], _params(config, 0)
+    with checkpoints.open_manager(tmp_path / "best", keep=1) as manager:
+        state = TrainState(jnp.int32(1), params, None, params)
+        _open(config, manager).keep_if_best(state, {f"validation_{name}": 0.0 for name in NAMES})
+    for path in tmp_path.glob("best/1/validation/*"):
+        path.write_text("")
+    with (
+        checkpoints.open_manager(tmp_path / "best", keep=1) as manager,
+        pytest.raises(UserError, match="best is damaged: move it away"),
+    ):
+        _open(config, manager)
+
+
+@pytest.mark.parametrize("name", ["psnr", "validation_loss", "loss_secret"])
 def test_unknown_metric(config, name):
     config.train.best_metric = name
     with pytest.raises(UserError) as info:
