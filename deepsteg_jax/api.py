@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -342,8 +342,9 @@ def hiding_memory(
     Raises:
         UserError: the cover cannot be read, or there is no such scheme or field.
     """
-    info = media.probe(sample_clips.resolve(fspath(cover)))
-    made = _suitable(fspath(cover), fspath(output), purpose, scheme, changes, slots)
+    cover = sample_clips.resolve(fspath(cover))
+    made = _suitable(cover, fspath(output), purpose, scheme, changes, slots)
+    info = media.probe(cover)
     return pipeline.cost(made, info, slots).memory_bytes
 
 
@@ -370,6 +371,7 @@ def describe(path: str | PathLike, purpose: Purpose | None = None, slots: int = 
         UserError: it is neither, or there are no schemes of this purpose with as many slots.
     """
     path = sample_clips.resolve(fspath(path))
+    _check_purpose(purpose)
     info = media.probe(path)
     frames = media.count_frames(path)
     seconds = frames / float(info.rate)
@@ -411,6 +413,7 @@ def _suitable(
 ) -> Scheme:
     """Return the scheme for an output, with changes in its config."""
     info = media.probe(cover)
+    _check_purpose(purpose)
     if scheme not in (None, *PURPOSES, *SHIPPED):
         raise UserError(f"there is no scheme {scheme!r}: give one of {', '.join((*PURPOSES, *SHIPPED))}")
     stays = not (info.is_image or media.is_playable(output)) and media.can_stay(info, output)
@@ -419,6 +422,11 @@ def _suitable(
     if scheme in SHIPPED and (scheme not in PURPOSES or name == "adaptive"):
         name = scheme
     return loading.load_once(loading.config_of(name, changes)) if changes else _shipped.scheme(name)
+
+
+def _check_purpose(purpose: str | None) -> None:
+    if purpose not in (None, *get_args(Purpose)):
+        raise UserError(f"there is no purpose {purpose!r}: give one of {', '.join(get_args(Purpose))}")
 
 
 def _all_checked(given: Credential | Sequence[Credential]) -> list[Credential]:

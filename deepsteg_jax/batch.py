@@ -268,6 +268,9 @@ class Results:
             self._put("w", [dict(zip(self._columns, self._columns, strict=True))])
             self._put("a", [self._rows[output] for output in self._jobs if output in self._rows])
             self._path.replace(path)
+        except OSError as error:
+            self._path.unlink(missing_ok=True)
+            raise UserError(f"cannot write the results {path}: {error.strerror}") from None
         finally:
             self._path = path
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from deepsteg_jax import __version__
@@ -59,6 +60,8 @@ def exit_code(program: str, job: Callable[[], Any]) -> int:
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if number := getattr(signal, name, None):
             signal.signal(number, lambda received, _: sys.exit(128 + received))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     try:
         job()
     except UserError as error:
@@ -285,7 +288,7 @@ def _change(parser: _Parser, pair: str) -> tuple[str, Any]:
     name, given, text = pair.removeprefix(CHANGE).partition("=")
     if not name or not given:
         parser.error(f"{pair} has no value: write {CHANGE}FIELD=VALUE")
-    with suppress(ValueError, SyntaxError):
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return name, ast.literal_eval(text)
     return name, text
 
@@ -348,7 +351,7 @@ def _batch(options: argparse.Namespace) -> None:
         choices, columns, work = {}, batch.REVEAL, batch.reveal
     jobs = batch.read(options.batch, columns, options.key_file)
     path = options.results or f"{options.batch.removesuffix('.csv')}.results.csv"
-    media.check_place(path, [options.batch])
+    media.check_place(path, [options.batch, *(name for job in jobs for name in job.paths.values())])
     results = batch.Results(path, jobs, choices)
     left = results.left
     here = left and not options.scheduler

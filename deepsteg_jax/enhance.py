@@ -227,7 +227,7 @@ def after(reveal: Callable, settings: ConfigDict) -> Callable:
 
     def reveal_and_enhance(credential, stego, output, progress, announce=lambda line: None):
         image = media.probe(stego, []).is_image
-        media.check_output(output, (stego,), image=image)
+        media.check_output(output, (stego,), image=image, lossy=True)
         with _folder_beside(output) as folder:
             plain, partial_error = Path(folder) / ("plain.png" if image else "plain.mkv"), None
             try:

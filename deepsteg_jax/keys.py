@@ -39,11 +39,14 @@ def read_passphrase(passphrase_file: str | None = None, confirm: bool = False) -
     Raises:
         UserError: there is none, it is empty or not text, or the two entries differ.
     """
-    if passphrase_file:
+    if passphrase_file is not None:
         try:
             passphrase = Path(passphrase_file).read_text(encoding="utf-8-sig").partition("\n")[0].rstrip("\r")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read the passphrase file {passphrase_file}: {error}") from None
+        except UnicodeDecodeError:  # whose message has a byte of it
+            raise UserError(f"the passphrase file {passphrase_file} is not text in UTF-8") from None
+        except OSError as error:
+            reason = f"cannot read the passphrase file {passphrase_file!r}: {error.strerror}"
+            raise UserError(reason) from None
     elif PASSPHRASE_VARIABLE in os.environ:
         passphrase = os.environ[PASSPHRASE_VARIABLE]
     elif sys.stdin is not None and sys.stdin.isatty():
@@ -142,9 +145,9 @@ def read_credential(
     Raises:
         UserError: as `read_key_file` and `read_passphrase`, or if both files are given.
     """
-    if key_file and passphrase_file:
+    if key_file is not None and passphrase_file is not None:
         raise UserError("--key_file and --passphrase_file exclude each other: give one of them")
-    return read_key_file(key_file) if key_file else read_passphrase(passphrase_file, confirm)
+    return read_passphrase(passphrase_file, confirm) if key_file is None else read_key_file(key_file)
 
 
 def random_key() -> bytes:

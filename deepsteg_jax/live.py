@@ -134,6 +134,7 @@ class Session:
         revealed = self._receiver.work(hidden.stegos)
         now = time.monotonic()
         self._done.append((now, [now - start for start in hidden.since]))
+        self._recent()
         stacks = hidden.covers, hidden.stegos, hidden.secrets, revealed
         return [Shown(*frames) for frames in zip(*stacks, strict=True)]
 

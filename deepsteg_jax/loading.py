@@ -56,7 +56,7 @@ def load(config: ConfigDict) -> Scheme:
 
     try:
         return SCHEMES.get(config.model.name, SCHEMES["pixels"])(config, restore)
-    except (AttributeError, KeyError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         reason = str(error.args[0]).splitlines()[0]
         raise UserError(
             f"the config of {config.checkpoint!r} lacks a field, perhaps because it is from an older version "

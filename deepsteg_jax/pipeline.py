@@ -117,7 +117,9 @@ def hide(
     credential = credential() if callable(credential) else credential
     credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
     keys.check_different(credentials)
-    settings = settings._replace(exact=scheme.lossy is None or media.keeps_samples(output))
+    if len(credentials) != len(paths):
+        raise UserError(f"{len(paths)} secrets need as many keys, not {len(credentials)}: one for each")
+    settings = settings._replace(exact=_is_exact(scheme, info, output))
     with scheme.sender(plan, credentials, settings, measured) as sender:
         announce(_announcement(scheme, plan, output, sender, settings))
         start, done, counted = time.monotonic(), 0, _Counted(progress)
@@ -213,6 +215,13 @@ def check_output(scheme: Scheme, output: Any, info: media.Info, inputs: Sequence
     media.check_output(output, inputs, info.is_image, lossy=survives, size=size, **kind)
 
 
+def _is_exact(scheme: Scheme, info: media.Info, output: Any) -> bool:
+    """Return whether a receiver gets each sample that the scheme makes; planes written as RGB are rounded."""
+    if _in_planes(scheme, info, output) and media.takes_rgb_only(output):
+        return False
+    return scheme.lossy is None or media.keeps_samples(output)
+
+
 def _in_planes(scheme: Scheme, info: media.Info, output: Any = None) -> bool:
     """Return whether a scheme works in the planes of a file like `info`, for an `output` if it hides."""
     if scheme.domain != "own":
@@ -267,9 +276,10 @@ def _stego_writer(scheme: Scheme, plan: Plan, output: Any, drop_tags: bool) -> A
         return media.coefficient_writer(output, plan.cover_path, drop_tags)
     info, loop = plan.cover, None
     if plan.schedule.passes > 1:
-        period = Fraction(plan.cover_clock.duration).limit_denominator(10**6)
-        rest = len(plan.schedule.numbers) / plan.cover_clock.rate - (plan.schedule.passes - 1) * period
-        loop = media.Loop(plan.schedule.passes, period, rest, plan.cover_clock.start)
+        times, passes = [*plan.cover_clock.times, plan.cover_clock.duration], plan.schedule.passes
+        shown = len(plan.schedule.numbers) - (passes - 1) * len(plan.cover_clock.times)
+        period, rest = (Fraction(time).limit_denominator(10**6) for time in (times[-1], times[shown]))
+        loop = media.Loop(passes, period, rest, plan.cover_clock.start)
     return media.Writer(
         output,
         info.rate,
@@ -360,6 +370,8 @@ def reveal(
     probed = time.monotonic() - began if found.read else 0.0  # then part of the work is done
     if scheme.accepts == "pictures":
         check_revealed(output, info, (stego,), found.metadata.size)
+    else:
+        media.check_place(output, (stego,))
     with scheme.receiver(found) as receiver:
         announce(_found(receiver, output) if scheme.accepts == "pictures" else receiver.announcement)
         start = time.monotonic()

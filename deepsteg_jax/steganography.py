@@ -48,8 +48,8 @@ def transform(shuffle: ConfigDict) -> Transform:
     """
     if shuffle.moves not in ("secret", "cover", "nothing"):
         raise UserError(f"config.shuffle.moves must be secret, cover or nothing, not {shuffle.moves!r}")
-    if shuffle.block_size < 1:
-        raise UserError(f"config.shuffle.block_size must be a number of pixels, not {shuffle.block_size}")
+    if not 1 <= shuffle.block_size < 2**16:
+        raise UserError(f"config.shuffle.block_size must be 1 to 65535 pixels, not {shuffle.block_size}")
     ciphers = {
         "blocks": Transform(
             *(partial(f, block_size=shuffle.block_size) for f in (shuffle_blocks, unshuffle_blocks)),

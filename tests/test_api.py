@@ -220,6 +220,21 @@ def test_which_scheme_hides(files, output, purpose, scheme, name):
     assert api._suitable(files / "cover.mp4", output, purpose, scheme, None).name == name
 
 
+def test_what_the_library_refuses(files):
+    cover, secret, stego = files / "cover.mp4", files / "secret.txt", files / "no.mkv"
+    for change, words in [
+        ({"purpose": "File"}, "no purpose 'File': give one of file, post, live"),
+        ({"secret": []}, "there is no secret"),
+        ({"key": [KEY, OTHER]}, "1 secrets need as many keys, not 2"),
+    ]:
+        given = {"secret": secret, "key": KEY, "purpose": "file", "changes": LOW} | change
+        with pytest.raises(UserError, match=words):
+            api.hide_file(cover, given.pop("secret"), stego, given.pop("key"), **given)
+    with pytest.raises(UserError, match="no purpose 'archive'"):
+        api.describe(cover, "archive")
+    assert api.hiding_memory("sample:bikes.mp4", "o.mkv") > 2**20
+
+
 def test_learned_costs_are_the_sender_s_choice(files):
     made = api._suitable(files / "cover.mp4", "stego.mkv", None, "adaptive_learned", None)
     assert made.config.checkpoint == "adaptive_learned" and made.params["Conv_3"]["kernel"].any()

@@ -127,6 +127,14 @@ def test_every_file_has_one_row_whatever_becomes_of_it(folder):
     whole(folder, "a", "b")
 
 
+def test_results_that_cannot_be_written_leave_what_is_there(folder):
+    jobs_of_list = listed(folder, "a")
+    (folder / "results.csv").mkdir()
+    with pytest.raises(UserError, match="cannot write the results"):
+        results_of(folder, jobs_of_list)
+    assert "results.csv.part" not in names(folder)
+
+
 @pytest.mark.parametrize(("secrets", "error"), [(["a", "b"], None), (["a", "cut"], PartialError)])
 def test_the_last_line(folder, secrets, error):
     results = results_of(folder, listed(folder, *secrets))

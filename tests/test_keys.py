@@ -66,6 +66,18 @@ def test_from_file(tmp_path, content, expected):
     assert keys.read_passphrase(saved(tmp_path, content)) == expected
 
 
+def test_what_is_no_text_is_not_told(tmp_path):
+    assert fails(saved(tmp_path, b"abc\xe4")).endswith("passphrase.txt is not text in UTF-8")
+
+
+@pytest.mark.parametrize("given", [("", None), (None, "")])
+def test_an_empty_name_is_not_no_name(given, monkeypatch):
+    """As "$KEY" of a shell where KEY is not set."""
+    monkeypatch.setenv(VARIABLE, "an old passphrase")
+    with pytest.raises(UserError, match="cannot"):
+        keys.read_credential(*given)
+
+
 def test_file_wins_over_environment(tmp_path, monkeypatch):
     monkeypatch.setenv(VARIABLE, "from the environment")
     assert keys.read_passphrase(saved(tmp_path, b"from the file\n")) == "from the file"

@@ -120,6 +120,16 @@ def test_speed_and_latency_are_those_of_the_last_moments(secret, monkeypatch):
         assert session.fps == session.latency_ms == 0
 
 
+def test_what_nobody_asks_for_takes_no_memory(secret, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    with Session(plain(1), secret, WIDTH, HEIGHT) as session:
+        for frame in covers(30):
+            now[0] += live.WINDOW_S / 4
+            session.reveal(session.hide(frame))
+        assert len(session._done) < 6
+
+
 @pytest.mark.parametrize("frame", [np.zeros((48, 32, 3), np.uint8), np.zeros((32, 48, 3), np.float32)])
 def test_other_frames_are_refused(secret, frame):
     with (

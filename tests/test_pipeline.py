@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import threading
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import av
@@ -11,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from deepsteg_jax import keys, media, memory, metrics, models, pipeline
+from deepsteg_jax import keys, media, memory, metrics, models, pipeline, plan
 from deepsteg_jax.errors import PartialError, UserError
 from deepsteg_jax.pipeline import Settings
 from deepsteg_jax.schemes import metadata
@@ -585,6 +586,17 @@ def test_cover_shorter_than_the_secret_in_time(tmp_path, align):
     with pytest.raises(UserError, match="lasts 0.20 s and the secret 0.40 s.*--loop_cover"):
         round_trip(tmp_path, cover, secret, Settings(align))
     assert names(tmp_path) == ["c.mkv", "s.mkv"]
+
+
+def test_the_last_pass_of_a_cover_ends_with_its_frames(monkeypatch):
+    """Of four, the last of which is held for 5 s, two are shown once more."""
+    told = {}
+    monkeypatch.setattr(media, "Writer", lambda *given, **options: told.update(options))
+    clock = plan.Clock(np.array([0, 0.1, 0.2, 0.3]), Fraction(10), False, Fraction(5))
+    info, schedule = media.Info(16, 16, 4, Fraction(10), False), SimpleNamespace(numbers=range(6), passes=2)
+    job = SimpleNamespace(cover=info, cover_path="c.mkv", cover_clock=clock, schedule=schedule)
+    pipeline._stego_writer(plain(), job, "o.mkv", False)
+    assert told["loop"] == (2, Fraction(53, 10), Fraction(2, 10), 0)
 
 
 @pytest.mark.parametrize("rate, count", [(25, 10), (25, 8), (Fraction(25, 2), 5), (50, 20)])

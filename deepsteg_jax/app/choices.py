@@ -59,9 +59,12 @@ class Schemes(loading.Shipped):
         """Take the user's config, of any model.
 
         Raises:
-            UserError: as `loading.load`.
+            UserError: as `loading.load`, or it hides in a JPEG's coefficients.
         """
-        super().__init__(loading.load(config))
+        own = loading.load(config)
+        if own.domain == "coefficients":
+            raise UserError(f"the page hides in pixels, {own.name} does not: use --mode hide")
+        super().__init__(own)
         self._changed = lru_cache(KEPT)(self._change)
 
     def hiding(self, info: media.Info, quality: Quality) -> Scheme:
@@ -230,7 +233,10 @@ def is_longer(secret: Clip, cover: Clip) -> bool:
 
 
 def _too_short(cover: Clip, secret: Clip) -> str:
-    lengths = f"{messages.precise(cover.seconds)} and the secret {messages.precise(secret.seconds)}"
+    cover_lasts, secret_lasts = (messages.precise(clip.seconds) for clip in (cover, secret))
+    if cover_lasts == secret_lasts:
+        cover_lasts, secret_lasts = (f"{clip.frames} frames" for clip in (cover, secret))
+    lengths = f"{cover_lasts} and the secret {secret_lasts}"
     return f"The cover lasts {lengths}: tick “Repeat the cover”, or drop a longer one"
 
 

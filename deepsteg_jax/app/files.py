@@ -130,7 +130,7 @@ class Folder:
     def keep_only(self, paths: Iterable[Path]) -> None:
         """Remove all files but these."""
         kept = {path.parent for path in paths}
-        for path in set(self._path.iterdir()) - kept:
+        for path in set(self._path.iterdir() if self._path.is_dir() else ()) - kept:
             self._remove(path)
 
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -99,8 +100,16 @@ class Job:
         except Cancelled:
             self.state = CANCELLED
         except Exception as error:  # noqa: BLE001, the user's side shows it
+            _forget(error)
             self.error = error
             self.state = CANCELLED if self._cancel.is_set() else FAILED
+
+
+def _forget(error: BaseException | None) -> None:
+    """Clear the local variables that an error keeps, such as passphrases and frames."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 class Worker:

@@ -6,6 +6,7 @@ and back as JPEGs; figures are computed before that.
 
 import asyncio
 import json
+import traceback
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -50,6 +51,9 @@ class Camera:
                 pass
             except UserError as error:
                 await self._refuse(connection, messages.plain(error, secret.parent.parent.parent))
+            except Exception as error:  # noqa: BLE001, the page shows that there is one
+                traceback.print_exception(error)
+                await self._refuse(connection, messages.OUR_FAULT)
             finally:
                 self._busy = False
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Header, HTTPException, Request, WebSocket, WebSocke
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect
 
 from deepsteg_jax import sample_clips
 from deepsteg_jax.app import choices, messages, render, work
@@ -154,11 +155,14 @@ class Page:
     async def upload(self, request: Request, slot: Slot, name: str, token: Token) -> dict:
         """Receive a file, whose bytes are the body."""
         session, stream = self._sessions.of(token), request.stream()
+        session.clips.pop(slot, None)  # also where this file is refused: the page shows none then
         with session.arrival(name) as upload:
             try:
                 with upload:
                     async for block in stream:
                         upload.write(block)
+            except ClientDisconnect:  # nobody waits for an answer
+                return {}
             except UserError:
                 async for _ in stream:  # or the browser sees a broken connection in place of the reason
                     pass

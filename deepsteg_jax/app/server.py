@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import webbrowser
 from collections.abc import Callable
 from contextlib import asynccontextmanager, suppress
@@ -93,8 +94,8 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(kind, socket.SOCK_STREAM)
-    except OSError as error:
-        raise UserError(f"--host {host} is not an address of this computer: {error.strerror}") from None
+    except (OSError, UnicodeError):
+        raise UserError(f"--host {host} is not an address of this computer") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -117,7 +118,8 @@ def _tell(address: str, options: Options) -> None:
     if not is_local(options.host):
         print("everybody who reaches this address can use it, unencrypted: see docs/APP.md", flush=True)
     if options.open:
-        webbrowser.open(address)
+        # A browser in a terminal keeps this thread until it is closed.
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 def is_local(host: str) -> bool:

@@ -27,7 +27,10 @@ _TEXT_BYTES = 512  # at a file's start that tell text from all else
 
 def existing(path: str | Path | Clip) -> str | Path | Clip:
     """Return the path; raise UserError unless it can be read."""
-    if isinstance(path, Clip) or is_pattern(path):
+    if isinstance(path, Clip):
+        return path
+    if is_pattern(path):
+        _check_folder(Path(path).parent)
         return path
     path = Path(path)
     if not is_kind(path):
@@ -36,7 +39,14 @@ def existing(path: str | Path | Clip) -> str | Path | Clip:
         raise UserError(f"{shown(path)} is a pipe or device: give a file or a folder")
     if path.is_file() and not os.access(path, os.R_OK):
         raise UserError(f"{shown(path)} cannot be read: no permission")
+    _check_folder(path)
     return path
+
+
+def _check_folder(path: Path) -> None:
+    """Raise UserError for a folder whose files cannot be listed and read."""
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        raise UserError(f"the folder {shown(path)} cannot be read: no permission")
 
 
 @contextmanager

@@ -41,11 +41,11 @@ def code_to_size(path: Path, output: Path, room: int, sound_bit_rate: int) -> st
         UserError: it cannot be read, or does not fit at any quality.
     """
     info, (times, last) = probe(path), timing(path)
-    end = int(times[-1]) * info.time_base + (last * info.time_base or 1 / info.rate)
+    end = int(times[-1] - times[0]) * info.time_base + (last * info.time_base or 1 / info.rate)
     too_large = UserError(f"{shown(path)} does not fit into {room:,} bytes at any quality: cut or shrink it")
     if room < _LEAST:
         raise too_large
-    seconds = float(end - int(times[0]) * info.time_base)
+    seconds = float(end)
     most = min(sound_bit_rate, _SOUND_SHARE * 8 * room / seconds)
     sound = _sound(path, most, seconds) if info.tracks else None
     try:
@@ -116,8 +116,10 @@ def _encode(path, output, sound: Sound | None, info: Info, end: Fraction, coding
     clock = info.rate, info.time_base
     file = VideoFile(output, formats.find(output), coding, coding.colour, clock, info.aspect, None, end)
     try:
+        first = None
         for frame, time in read_timed(path):
-            file.write(resize(frame, *size), time)
+            first = time if first is None else first  # sound counts from the first frame
+            file.write(resize(frame, *size), time - first)
         if sound is not None:
             sound.file.seek(0)
             file.add_sound(sound)

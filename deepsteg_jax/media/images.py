@@ -4,6 +4,7 @@ A sequence is a folder of images, in the order of their names, or a pattern such
 Frames are uint8 RGB arrays [h, w, 3]: upright, in sRGB and without transparency.
 """
 
+import mmap
 import os
 import re
 import shutil
@@ -43,6 +44,8 @@ _ANIMATIONS = ["AVIF", "PNG", "WEBP"]
 _NUMBER = re.compile(r"%(0\d+)?d")
 _SUBFILE, _BITS, _PHOTOMETRIC, _ORIENTATION, _SAMPLE_FORMAT = 254, 258, 262, 274, 339  # tags of TIFF and Exif
 _REDUCED_OR_MASK, _WHITE_IS_ZERO, _UNSIGNED = 0b101, 0, 1  # values of them
+_NO_DELAY = 100  # milliseconds of a frame that says none, as browsers show it
+_HEAD_OF_JPEG = 2**20  # bytes in which its size is
 START_OF_JPEG, _SCAN_OF_JPEG, _END_OF_JPEG = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 
 
@@ -124,8 +127,9 @@ def _is_motion_jpeg(image: Image.Image, path: Path) -> bool:
     """Return whether another JPEG of the same size follows at once, as in a stream without container."""
     if image.format != "JPEG" or {"exif", "xmp"} & set(image.info):  # a camera may add other takes of a photo
         return False
-    data = path.read_bytes()
-    rest = data[data.find(_END_OF_JPEG, data.find(_SCAN_OF_JPEG)) + len(_END_OF_JPEG) :]
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        end = data.find(_END_OF_JPEG, data.find(_SCAN_OF_JPEG)) + len(_END_OF_JPEG)
+        rest = data[end : end + _HEAD_OF_JPEG]
     if not rest.startswith(START_OF_JPEG):
         return False
     with Image.open(BytesIO(rest), formats=["JPEG"]) as following:
@@ -196,15 +200,16 @@ def orientation(path: Path) -> int:
 
 
 def read_animation(path: Path) -> Iterator[Frame]:
-    """Yield the frames of an animation."""
-    time = 0
+    """Yield the frames of an animation; those without a duration last as long as in browsers."""
+    time = exact = 0
     with _opened(path, _ANIMATIONS) as image:
         for number in range(_hidden(image), image.n_frames):
             image.seek(number)
             image.load()
-            duration = round(image.info.get("duration", 0))
-            yield Frame(_finished(image, path, _colour(image, path)), time, duration)
-            time += duration
+            exact += image.info.get("duration", 0) or _NO_DELAY
+            end = round(exact)
+            yield Frame(_finished(image, path, _colour(image, path)), time, end - time)
+            time = end
 
 
 def _finished(image: Image.Image, path: Path, colour: Colour) -> np.ndarray:
@@ -276,6 +281,16 @@ def _png_colour(path: Path) -> Colour:
     return Colour(primaries=head[at], transfer=head[at + 1]) if at > 8 else Colour()
 
 
+def numbered(pattern: str, number: int) -> str:
+    """Return the name with this number in place of the pattern's, such as %05d."""
+    return _NUMBER.sub(lambda found: found[0] % number, pattern, count=1)
+
+
+def has_one_number(pattern: str) -> bool:
+    """Return whether a pattern has one place for a number."""
+    return len(_NUMBER.findall(pattern)) == 1
+
+
 def list_sequence(path: str | Path) -> list[Path]:
     """List the images of a folder by name, or of a pattern by number; raise UserError if there are none."""
     path = Path(path)
@@ -296,6 +311,8 @@ def list_sequence(path: str | Path) -> list[Path]:
                 f"{shown(other[0])} is a picture of a kind that is not read in a folder: convert it to .png, "
                 "or take it away"
             )
+    if hidden := [p for p in found if not os.access(p, os.R_OK)]:
+        raise UserError(f"{shown(hidden[0])} cannot be read: no permission")
     if not found:
         raise UserError(f"{shown(path)} cannot be read, {advice}: give a video, an image or images")
     return found

@@ -12,7 +12,7 @@ from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import formats
 from deepsteg_jax.media.codecs import RGB, Coding
 from deepsteg_jax.media.damage import ERRORS
-from deepsteg_jax.media.images import is_folder, is_pattern, is_sequence, shown
+from deepsteg_jax.media.images import has_one_number, is_folder, is_pattern, is_sequence, shown
 from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.media.planes import subsampling
 
@@ -171,6 +171,10 @@ def check_sequence(path: str | Path, pixel_format: str = RGB) -> Path:
     _check_image(path, pixel_format)
     if is_pattern(path) and Path(path).suffix.lower() not in wanted:
         raise UserError(f"{shown(path)} cannot be the output: use {' or '.join(wanted)}")
+    if is_pattern(path) and not has_one_number(Path(path).name):
+        raise UserError(f"{shown(path)} cannot be the output: give one place for the number, such as %05d")
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise UserError(f"{shown(folder)} cannot be written: no permission in this folder")
     if folder.resolve() == Path.cwd() or (folder.is_dir() and any(folder.iterdir())):
         raise UserError(f"the folder {shown(folder)} has files in it: give a new or empty one for the images")
     if folder.exists() and not folder.is_dir():

@@ -90,6 +90,8 @@ def _way(stream: "av.stream.Stream", path: Path, row: Format) -> str | None:
         return None
     if stream.type == "subtitle":
         return COPY if _is_held(stream, path, row) else _UNFIT
+    if not (stream.codec_context.sample_rate and stream.codec_context.layout.nb_channels):
+        return None  # announced, without a sample
     wanted = row.tracks.sounds is None or stream.codec_context.codec.canonical_name in row.tracks.sounds
     return COPY if wanted and _is_held(stream, path, row) else CODE
 

@@ -348,14 +348,14 @@ def _check_packets(path: Path, last: int) -> None:
     times = [time for time in _packet_times(path) if time is not None]
     if len(times) < 2:
         return
-    jitter = _REORDERED * (max(times) - min(times)) / len(times)
-    behind = np.maximum.accumulate(times) - times
-    if behind.max() > jitter:
+    places = np.argsort(np.argsort(times, kind="stable"), kind="stable")
+    late = np.arange(len(times)) - places > _REORDERED
+    if late.any():
         raise UserError(
-            f"the times of {shown(path)} go back after frame {int(np.argmax(behind > jitter))}: give it "
+            f"the times of {shown(path)} go back after frame {int(np.argmax(late))}: give it "
             "new ones (ffmpeg -i IN -vf setpts=N/FRAME_RATE/TB OUT.mkv)"
         )
-    if max(times) - last > jitter:
+    if max(times) - last > _REORDERED * (max(times) - min(times)) / len(times):
         raise UserError(
             f"{shown(path)} has pictures that cannot be decoded after frame {sum(np.array(times) <= last)}: "
             "cut it there, or code its parts alike before they are joined"

@@ -216,7 +216,7 @@ class _SequenceSink:
     def write(self, frame: np.ndarray, time: int) -> None:
         if not self._count:
             self._part.mkdir()
-        name = self._name % self._count
+        name = images.numbered(self._name, self._count)
         images.save(self._part / name, frame, name)
         self._count += 1
 

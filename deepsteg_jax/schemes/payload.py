@@ -56,7 +56,8 @@ def prepare(path: Path, room: int, sound_bit_rate: int, open_files: ExitStack) -
         reason = f"its images are coded to fit into {_kilobytes(room)}"
     with temporary_files():
         folder = Path(open_files.enter_context(TemporaryDirectory()))
-        output = folder / f"{path.stem[:50]}.mkv"
+        named = path.resolve() if path.is_dir() else path  # the current folder has no name
+        output = folder / f"{named.stem[:50]}.mkv"
         described = media.code_to_size(path, output, room - len(_packed_name(output)), sound_bit_rate)
     lost = media.unsent(path, sound=True)
     lost = f" (left out: {lost})" if lost else ""

@@ -43,6 +43,8 @@ def check(most: int, wanted: int, secrets: int, loop_cover: bool, scheme: str) -
     if wanted > most:
         has = f"the scheme {scheme} has {most} slot{'s' * (most > 1)} at most"
         raise UserError(f"{has}: give fewer --slots, or another --scheme")
+    if secrets < 1:
+        raise UserError("there is no secret: give at least one")
     if secrets > wanted:
         raise UserError(f"{secrets} secrets need as many slots: give --slots with 2, 4 or 8")
     if loop_cover and wanted > 1:

@@ -1,10 +1,12 @@
 import threading
 import time
+import traceback
 
 import pytest
 
 from deepsteg_jax.app import jobs
 from deepsteg_jax.app.jobs import CANCELLED, DONE, FAILED, RUNNING, WAITING, Job, Worker
+from deepsteg_jax.errors import UserError
 
 
 def until(condition):
@@ -135,6 +137,21 @@ def test_nothing_keeps_the_work_and_what_it_knows():
     job = Job(lambda job, passphrase="hunter2": None)  # noqa: S107
     job.run()
     assert job._work is None and "hunter2" not in repr(vars(job))
+
+
+def test_an_error_does_not_keep_what_the_work_knew():
+    def work(job):
+        passphrase = "hunter2" + str(job.finished)
+        try:
+            raise UserError("inside")
+        except UserError:
+            raise UserError(f"{len(passphrase)}")  # noqa: B904
+
+    job = Job(work)
+    job.run()
+    errors = job.error, job.error.__context__
+    frames = [frame for error in errors for frame, _ in traceback.walk_tb(error.__traceback__)]
+    assert len(frames) == 3 and not any("hunter2" in repr(frame.f_locals) for frame in frames[1:])
 
 
 def test_closing_stops_everything():

@@ -133,6 +133,13 @@ def test_a_file_is_taken_back(page, visitor, clips):
     assert [path.name for path in page.store.root.rglob("*.mkv")] == ["secret.mkv"]
 
 
+def test_a_file_that_is_refused_takes_the_place_of_the_one_before(visitor, clips, tmp_path):
+    dropped(visitor, clips)
+    (tmp_path / "empty.mkv").write_bytes(b"")
+    assert visitor.put("cover", tmp_path / "empty.mkv")[0] != 200
+    assert visitor.refused("hide", **hide_form()) == "Drop a cover first."
+
+
 def test_a_re_encoded_stego_is_compared_with_what_it_revealed(visitor, clips, tmp_path):
     dropped(visitor, clips)
     told = visitor.run("hide", **hide_form(quality="quick"))

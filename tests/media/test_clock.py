@@ -228,6 +228,13 @@ def test_parts_of_other_coding_are_refused(tmp_path):
     refused(path, "cannot be decoded after frame 2[45]: cut it there", media.timing)
 
 
+def test_a_pause_among_frames_that_are_reordered_is_no_fault(tmp_path):
+    times = [40 * i + 30_000 * (i > 60) for i in range(120)]
+    coding = H264 | {"options": {"preset": "medium", "bf": "3"}}
+    path = film(tmp_path / "a.mkv", smooth(120), times=times, time_base=Fraction(1, 1000), **coding)
+    assert np.array_equal(media.timing(path).ticks, times)
+
+
 def test_times_that_go_back_in_another_container_are_refused(tmp_path):
     part = film(tmp_path / "a.mkv", smooth(25), codec="mpeg4", pixel_format="yuv420p")
     refused(

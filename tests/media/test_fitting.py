@@ -7,6 +7,7 @@ from deepsteg_jax import media
 from deepsteg_jax.errors import UserError
 from deepsteg_jax.media import fitting
 from tests.helpers import read_stack
+from tests.media.clips import click, onset
 from tests.synthetic import Sound, film, heard, hiss, save, smooth
 
 AV1 = pytest.param(5500, "AV1", marks=pytest.mark.skipif(not media.has_encoder("libsvtav1"), reason="no AV1"))
@@ -32,6 +33,15 @@ def test_the_finest_that_fits_keeps_times_and_sound(tmp_path, clip, room, codec,
     assert np.array_equal(media.frame_times(output), media.frame_times(clip))
     assert np.abs(heard(output)).max() > 0.1
     assert capfd.readouterr() == ("", "")
+
+
+def test_sound_stays_in_step_with_pictures_that_begin_later(tmp_path):
+    """Half a second of sound comes before them, and a click with the first one."""
+    times, sound = range(500, 1500, 100), Sound("pcm_s16le", click(0.5, 1.5))
+    clip = film(tmp_path / "c.mkv", smooth(10), times=times, time_base=Fraction(1, 1000), sounds=[sound])
+    media.code_to_size(clip, tmp_path / "coded.mkv", 20_000, 64_000)
+    assert media.frame_times(tmp_path / "coded.mkv")[0] == 0
+    assert onset(tmp_path / "coded.mkv") < 0.01
 
 
 def test_sound_is_left_out_where_it_would_take_too_much_or_is_not_wanted(tmp_path, clip):

@@ -325,6 +325,15 @@ def test_an_animation_is_read_as_it_moves(tmp_path):
     assert media.encode_sound(path, 64000) is None
 
 
+@pytest.mark.parametrize(("milliseconds", "last"), [(0, 900), (1000 / 60, 150), (1000 / 30, 300)])
+def test_durations_of_an_animation_add_up(tmp_path, milliseconds, last):
+    """Those that are no whole milliseconds, and those that say none, as browsers show them."""
+    first, *others = map(Image.fromarray, smooth(10, 16, 16))
+    first.save(tmp_path / "a.png", save_all=True, append_images=others, duration=milliseconds)
+    ticks = media.frame_times(tmp_path / "a.png")
+    assert (np.diff(ticks) > 0).all() and abs(ticks[-1] - last) <= 1
+
+
 def test_an_animation_is_no_frame_of_a_folder(tmp_path):
     pictures = [Image.fromarray(frame) for frame in smooth(3)]
     pictures[0].save(tmp_path / "a.png")

@@ -63,6 +63,7 @@ H264_NEEDS = r"{0}x{1}; use \.mkv .*, or crop .* crop={2}:{3} "
         ("none/a.mp4", LOSSY, "does not exist"),
         ("full.mkv", {}, "has files in it"),
         ("full.mkv/x%d.png", {}, "has files in it"),
+        ("new/x%d_%d.png", {}, "one place for the number"),
         ("new/x%d.jpg", {}, "use .png"),
         ("cover.mkv/", {}, "is a file"),
         ("full.mkv", IMAGE, "is a folder"),

@@ -175,7 +175,7 @@ def test_an_empty_folder_takes_a_sequence_and_a_full_one_does_not(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
-@pytest.mark.parametrize("name", ["out/", "out/%d.png"])
+@pytest.mark.parametrize("name", ["out/", "out/%d.png", "out/50%_frame_%05d.png", "out/a%%_%d.png"])
 @pytest.mark.parametrize("there", [True, False])
 def test_exception_leaves_no_images(tmp_path, error, name, there):
     if there:

@@ -1,6 +1,7 @@
 import hashlib
 import os
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +60,13 @@ def test_a_folder_of_images_is_coded(tmp_path, prepare):
     assert (
         given.coded and given.name == b"images.mkv" and given.note.startswith("its images are coded to fit")
     )
+
+
+def test_a_folder_may_be_the_current_one(tmp_path, prepare, monkeypatch):
+    (tmp_path / "holiday").mkdir()
+    save(tmp_path / "holiday/0.png", smooth(1, 48, 64))
+    monkeypatch.chdir(tmp_path / "holiday")
+    assert prepare(Path()).name == b"holiday.mkv"
 
 
 def test_what_cannot_be_a_secret(tmp_path, prepare):

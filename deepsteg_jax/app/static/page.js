@@ -94,9 +94,13 @@ async function changed(zone, change) {
 }
 
 function upload(zone, file) { // XMLHttpRequest tells how far it is
-  if (!file.size) return complain(zone, `${file.name} is empty: it has 0 bytes.`);
-  if (file.size > LIMIT) {
-    return complain(zone, `${file.name} is too large: a file may have ${GIVEN.limitMib} MiB.`);
+  const problem = !file.size ? `${file.name} is empty: it has 0 bytes.`
+    : file.size > LIMIT ? `${file.name} is too large: a file may have ${GIVEN.limitMib} MiB.` : "";
+  if (problem) {
+    return changed(zone, async () => { // the file that was there is not meant any more
+      await ask("DELETE", `slots/${zone.dataset.slot}`);
+      throw new Error(problem);
+    });
   }
   return changed(zone, () => new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();

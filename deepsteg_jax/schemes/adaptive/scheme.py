@@ -101,6 +101,10 @@ class AdaptiveScheme(Scheme):
 
     def holds(self, info: media.Info, frames: int, slots: int = 1, measured: Any = None) -> int:
         """See `Scheme`."""
+        if measured is not None:
+            return self.room(
+                embedding.sample_count(measured), len(embedding.free_of(measured)), frames, slots
+            )
         embedded = info.width * info.height
         samples = embedded * (1 if info.pixel_format == "gray" else 3)
         if media.has_planes(info.pixel_format) and not info.is_image:

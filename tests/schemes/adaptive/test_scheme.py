@@ -67,6 +67,7 @@ def test_a_file_comes_back_bit_for_bit_from_the_cover_s_own_planes(
         scheme.room(samples, embedded, FRAMES) - len("secret")
     )  # all that fits
     (tmp_path / "secret").write_bytes(secret)
+    assert scheme.holds(info, FRAMES, measured=first) == scheme.room(samples, embedded, FRAMES)
     report = hide(cover, tmp_path / "secret", tmp_path / f"stego{suffix}", scheme)
     assert float(re.search(r"([.\d]+) bit per sample", report.summary())[1]) == pytest.approx(
         rate, abs=1.5e-3

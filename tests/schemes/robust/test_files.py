@@ -88,11 +88,11 @@ def test_images(request, tmp_path, suffix, scheme_of):
 
 @pytest.mark.parametrize("name", ["stego/", "stego/%03d.png"])
 def test_a_folder_takes_rgb_of_which_a_receiver_makes_planes(robust, wire, tmp_path, name):
-    """So the cover's planes are made of its RGB as well."""
+    """So the cover's planes are made of its RGB as well; fine symbols, which this erases, are left out."""
     tags = media.Colour(1, 1, 1, 1)
     cover = film(tmp_path / "c.mkv", smooth(5), prepare=lambda s: tags.put_on(s.codec_context), **H264)
     hide(robust, cover, save(tmp_path / "s.mkv", noise(5, 20, 30)), f"{tmp_path}/{name}")
-    assert wire.exact
+    assert not wire.exact
     sent = jax.tree.map(lambda x: x ^ 1, in_planes(read_stack(cover)))
     np.testing.assert_array_equal(read_stack(tmp_path / "stego"), in_rgb(sent))
     _, frames = reveal(robust, tmp_path / "stego", tmp_path / "out.mkv")
