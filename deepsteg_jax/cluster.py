@@ -4,13 +4,14 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from deepsteg_jax import memory
 from deepsteg_jax.errors import UserError
 
 ATTEMPTS = 2  # of a job whose worker is lost, among others and then once more alone
+_RESTART_S = 30  # for a worker, at most
 
 
 class Outcome(NamedTuple):
@@ -156,6 +157,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     ):
         client.register_plugin(Uninterrupted())
         yield client
+        with suppress(TimeoutError):  # one that starts anew, after it was killed, cannot be ended yet
+            client.wait_for_workers(workers, timeout=_RESTART_S)
 
 
 def _connect(distributed: Any, scheduler: str) -> Any:

@@ -298,14 +298,14 @@ def messenger_sound(rows: dict[str, dict]) -> str:
     """What came through a messenger of a secret with sound."""
     lines = [
         [
-            row["received"],
+            name.split(", ")[1],
             row["revealed"].split(":")[0],
             f"{row['secret_psnr_db']:.1f}",
-            str(round(1000 * row["sound_late_s"])),
+            "no sound" if row["sound_late_s"] is None else str(round(1000 * row["sound_late_s"])),
         ]
-        for row in rows.values()
+        for name, row in rows.items()
     ]
-    return table(["received", "revealed", "secret dB", "sound late by ms"], lines)
+    return table(["sent with", "revealed", "secret dB", "sound late by ms"], lines)
 
 
 def edits(rows: dict[str, dict]) -> str:
@@ -520,6 +520,7 @@ TABLES = {
     "messenger sound": Table("messenger_sound", messenger_sound),
     "edits": Table("edits", edits),
     "edits large": Table("edits_large", edits),
+    "edits scaled": Table("edits_scaled", edits),
     "off grid": Table("off_grid", off_grid),
     "channels": Table("channels", channels),
     "enhancement": Table("enhancement", enhancement),
