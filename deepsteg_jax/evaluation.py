@@ -150,12 +150,14 @@ def prepare(path: Path, settings: ConfigDict) -> list[np.ndarray]:
         settings: section `evaluate` of the config: height, width, first_frame, frames.
 
     Raises:
-        UserError: it cannot be read, or an image is smaller than the crop.
+        UserError: it cannot be read, an image is smaller than the crop, or a clip ends before the frames.
     """
-    info = media.probe(path)
+    info, first = media.probe(path), settings.first_frame
     if not info.is_image:
-        last = settings.first_frame + settings.frames
-        return list(media.read_frames(path, settings.first_frame, last, settings.width, settings.height))
+        frames = media.read_frames(path, first, first + settings.frames, settings.width, settings.height)
+        if not (found := list(frames)):
+            raise UserError(f"{path} ends before frame {first}: lower config.evaluate.first_frame")
+        return found
     image = next(media.read_frames(path))
     top, left = (image.shape[0] - settings.height) // 2, (image.shape[1] - settings.width) // 2
     if min(top, left) < 0:

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 from skimage.metrics import structural_similarity
 
 from deepsteg_jax import cluster, evaluation, media
+from deepsteg_jax.errors import UserError
 from tests.helpers import PlainCodec, PlainScheme, read_stack
 from tests.synthetic import noise, save
 
@@ -185,6 +186,14 @@ def test_pairs_that_end_in_another_order_stay_in_that_of_the_folder(tmp_path, mo
     assert asked == [(2, "tls://host:1")]
     assert [result["cover"] for result in results] == ["a.mkv", "b.mkv", "c.mkv"]
     assert [label for label, _ in rows] == ["a", "b"]
+
+
+def test_a_clip_that_ends_before_what_is_measured_is_named(tmp_path):
+    clips_folder(tmp_path / "clips")
+    with pytest.raises(
+        UserError, match=r"clips/a\.mkv ends before frame 4: lower config.evaluate.first_frame"
+    ):
+        evaluation.prepare(tmp_path / "clips/a.mkv", settings_of(tmp_path, first_frame=4))
 
 
 def test_images_of_a_folder_are_cropped_in_the_centre(tmp_path):
