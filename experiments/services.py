@@ -44,7 +44,7 @@ SERVICES = {  # suffix and what FFmpeg is told
     "site-720-av1": (".mp4", [*SITE_720, *AV1, "-b:v", "1200k", "-preset", "8", *AAC]),
 }
 CUT = 10  # seconds
-HEARD_RATE = 8000  # samples per second of sounds that are compared
+HEARD_RATE, SILENT = 8000, 1e-3  # samples per second of sounds that are compared; they go from -1 to 1
 CUT_OFF = f"first {CUT} s cut off"
 _FILTERS = {
     "coded again": "null",
@@ -104,11 +104,15 @@ def measure(received: Path, secret: Path, key: bytes, output: Path, since: float
 
 
 def sound_late(secret: Path, output: Path) -> float | None:
-    """Seconds by which a revealed file's sound comes after the secret's; None: one is silent."""
+    """Seconds by which what is heard of a revealed file comes after the secret; None: one is silent."""
     sent, heard = (_sound(path) for path in (secret, output))
-    if not (sent.any() and heard.any()):
+    audible = np.flatnonzero(np.abs(heard) > SILENT)
+    if not (sent.any() and len(audible)):
         return None
-    return float(np.argmax(correlate(heard, sent)) - len(sent) + 1) / HEARD_RATE
+    part = heard[audible[0] : audible[-1] + 1]
+    energy = correlate(sent**2, np.ones_like(part))
+    agreement = correlate(sent, part) / np.sqrt(np.maximum(energy, 1e-3 * energy.max()))
+    return float(audible[0] + len(part) - 1 - np.argmax(agreement)) / HEARD_RATE
 
 
 def _sound(path: Path) -> np.ndarray:

@@ -74,4 +74,10 @@ def test_late_sound_is_heard(tmp_path):
         noise = ["-f", "lavfi", "-i", "anoisesrc=d=1:seed=1", "-af", f"adelay={late}"]
         subprocess.run(["ffmpeg", "-v", "error", *noise, path], check=True)
     assert services.sound_late(*sounds) == pytest.approx(0.05, abs=1e-3)
+    part = tmp_path / "part.wav"  # quiet and short, as what is left of a sound that is louder elsewhere
+    loud = ["-i", sounds[0], "-af", "volume='if(gt(t,0.5),8,1)':eval=frame", tmp_path / "loud.wav"]
+    left = ["-i", sounds[1], "-af", "volume='between(t,0.15,0.4)':eval=frame", part]
+    for options in (loud, left):
+        subprocess.run(["ffmpeg", "-v", "error", *options], check=True)
+    assert services.sound_late(tmp_path / "loud.wav", part) == pytest.approx(0.05, abs=1e-3)
     assert services.sound_late(sounds[0], _clip(tmp_path / "c.mkv", 3, 64, 96)) is None
