@@ -22,7 +22,7 @@ from scipy.signal import correlate
 
 from deepsteg_jax import api, keys, media, metrics
 from deepsteg_jax.errors import PartialError, UserError
-from deepsteg_jax.schemes.base import GREY
+from deepsteg_jax.schemes.base import GREY, NOTHING
 from experiments import common
 from experiments.entries import file_name
 
@@ -97,8 +97,8 @@ def measure(received: Path, secret: Path, key: bytes, output: Path, since: float
         row["revealed"] = "; ".join(report.notes)
     except PartialError as error:
         row["revealed"] = str(error).replace(f"{received.parent}/", "")
-    except UserError:
-        pass
+    except UserError as error:
+        row["revealed"] = "nothing" if str(error) == NOTHING else str(error)
     late = sound_late(secret, output) if output.exists() and shutil.which("ffmpeg") else None
     return row | {"secret_psnr_db": _psnr(secret, output, since), "sound_late_s": late}
 
