@@ -145,6 +145,9 @@ def read_credential(
     Raises:
         UserError: as `read_key_file` and `read_passphrase`, or if both files are given.
     """
+    for name, path in (("key", key_file), ("passphrase", passphrase_file)):
+        if path == "":
+            raise UserError(f"the name of the {name} file is empty: is a variable of the shell not set?")
     if key_file is not None and passphrase_file is not None:
         raise UserError("--key_file and --passphrase_file exclude each other: give one of them")
     return read_passphrase(passphrase_file, confirm) if key_file is None else read_key_file(key_file)

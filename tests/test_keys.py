@@ -74,7 +74,7 @@ def test_what_is_no_text_is_not_told(tmp_path):
 def test_an_empty_name_is_not_no_name(given, monkeypatch):
     """As "$KEY" of a shell where KEY is not set."""
     monkeypatch.setenv(VARIABLE, "an old passphrase")
-    with pytest.raises(UserError, match="cannot"):
+    with pytest.raises(UserError, match="file is empty: is a variable"):
         keys.read_credential(*given)
 
 
