@@ -143,7 +143,7 @@ def read_credential(
     """Return a key file's bytes if there is one, else the passphrase, see `read_passphrase`.
 
     Raises:
-        UserError: as `read_key_file` and `read_passphrase`, or if both files are given.
+        UserError: as `read_key_file` and `read_passphrase`, if a name is empty, or both files are given.
     """
     for name, path in (("key", key_file), ("passphrase", passphrase_file)):
         if path == "":
