@@ -78,8 +78,10 @@ def check_passphrase(passphrase: str) -> str:
     return passphrase
 
 
-def check_different(credentials: Sequence[Credential]) -> None:
-    """Raise UserError if two secrets have the same key."""
+def check_each(credentials: Sequence[Credential], secrets: int) -> None:
+    """Raise UserError unless each of the secrets has a key of its own."""
+    if len(credentials) != secrets:
+        raise UserError(f"{secrets} secrets need as many keys, not {len(credentials)}: one for each")
     if len({_bytes_of(credential) for credential in credentials}) < len(credentials):
         raise UserError("two secrets have the same passphrase or key: each needs one of its own")
 

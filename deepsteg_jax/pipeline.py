@@ -1,7 +1,6 @@
 """Hide and reveal whole files with any scheme, as streams: memory is bounded by the frame size."""
 
 import os
-import re
 import secrets
 import time
 from collections import deque
@@ -116,9 +115,7 @@ def hide(
     pairs = _paired(scheme, plan, read) if one else _unpaired(plan, read)
     credential = credential() if callable(credential) else credential
     credentials = [credential] if isinstance(credential, str | bytes) else list(credential)
-    keys.check_different(credentials)
-    if len(credentials) != len(paths):
-        raise UserError(f"{len(paths)} secrets need as many keys, not {len(credentials)}: one for each")
+    keys.check_each(credentials, len(paths))
     settings = settings._replace(exact=_is_exact(scheme, info, output))
     with scheme.sender(plan, credentials, settings, measured) as sender:
         announce(_announcement(scheme, plan, output, sender, settings))
@@ -539,7 +536,7 @@ class _FileWriter:
             return
         folder = self.path if self._in_folder else media.destination(self.path).parent
         if self._in_folder:
-            self.path = self.path / safe_name(self._receiver.file_name)
+            self.path = self.path / media.safe_name(self._receiver.file_name)
             self._check_free()
             self._made = not folder.exists()
             folder.mkdir(exist_ok=True)
@@ -551,7 +548,7 @@ class _FileWriter:
             raise UserError(f"{self.path} exists already: give -o another folder, or a name of its own")
 
     def _place(self) -> None:
-        receiver, name = self._receiver, safe_name(self._receiver.file_name)
+        receiver, name = self._receiver, media.safe_name(self._receiver.file_name)
         self._check_free()
         recoded = receiver.coded and self.path.suffix.lower() != Path(name).suffix
         recoded = recoded and recode(self._part, self.path)
@@ -565,22 +562,6 @@ class _FileWriter:
             yield f"written to {self.path}"
         elif not recoded and self.path.suffix.lower() != Path(name).suffix.lower():
             yield f"it is a {Path(name).suffix or 'file without a suffix'}: its own name is {name}"
-
-
-_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\..*)?", re.IGNORECASE)
-"""The devices of Windows."""
-
-_LONGEST_NAME = 200  # bytes
-
-
-def safe_name(name: str) -> str:
-    """Return a sender's file name without folders, control characters and names of devices, not too long."""
-    name = re.split(r"[/\\:]", name)[-1]
-    name = "".join(c for c in name if c.isprintable() and c not in '<>"|?*')
-    name = name.encode()[-_LONGEST_NAME:].decode("utf-8", "ignore").strip(" .")
-    if _RESERVED.fullmatch(name):
-        name = f"revealed{Path(name).suffix}"
-    return name or "revealed"
 
 
 def recode(source: Path, output: Path) -> bool:

@@ -171,8 +171,9 @@ def main() -> None:
         paths = arguments.cover, arguments.secret, stego
         report = api.hide_file(*paths, key, changes=arguments.changes, loop_cover=True)
         print(report)
-        cuts = [] if _timed(arguments.secret)[0][-1] > CUT else [CUT_OFF]
-        usual = [name for name in (EDITS if arguments.edits else SERVICES) if name not in cuts]
+        usual = [*(EDITS if arguments.edits else SERVICES)]
+        if arguments.edits and _timed(arguments.secret)[0][-1] <= CUT:
+            usual.remove(CUT_OFF)  # nothing would be left
         for name in arguments.only or usual:
             received, since = imitate(stego, name, folder), CUT * (name == CUT_OFF)
             row = measure(received, arguments.secret, key, folder / "revealed.mp4", since)

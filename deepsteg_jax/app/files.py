@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from deepsteg_jax.errors import UserError
-from deepsteg_jax.pipeline import safe_name
+from deepsteg_jax.media import safe_name
 
 MIB = 2**20
 FILES_OF_LIMIT = 4  # all uploads together may take this many times what one may
@@ -130,8 +130,12 @@ class Folder:
     def keep_only(self, paths: Iterable[Path]) -> None:
         """Remove all files but these."""
         kept = {path.parent for path in paths}
-        for path in set(self._path.iterdir() if self._path.is_dir() else ()) - kept:
+        for path in set(self._folders()) - kept:
             self._remove(path)
+
+    def _folders(self) -> list[Path]:
+        """Return those of the files, each of which has one; none once all is removed."""
+        return list(self._path.iterdir()) if self._path.is_dir() else []
 
     @contextlib.contextmanager
     def in_use(self):
@@ -155,7 +159,7 @@ class Folder:
         """Remove everything, now or at the end of `in_use`; nothing can be fetched from now on."""
         with self._lock:
             self._closed = True
-        for path in self._path.iterdir() if self._path.is_dir() else ():
+        for path in self._folders():
             self._store.take_token(path)
         self._tidy()
 
@@ -170,7 +174,7 @@ class Folder:
         with self._lock:
             if not self._closed or self._users:
                 return
-        for path in self._path.iterdir() if self._path.is_dir() else ():
+        for path in self._folders():
             self._remove(path)
         shutil.rmtree(self._path, ignore_errors=True)
 

@@ -32,6 +32,7 @@ from deepsteg_jax.media.outputs import (
     destination,
     keeps_samples,
     padded_size,
+    safe_name,
     takes_rgb_only,
     writing,
 )
@@ -129,6 +130,7 @@ __all__ = [
     "read_timed",
     "recompress",
     "resize",
+    "safe_name",
     "sample_bits",
     "save_small",
     "size_of",

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,10 @@ from deepsteg_jax.media.damage import ERRORS
 from deepsteg_jax.media.images import has_one_number, is_folder, is_pattern, is_sequence, shown
 from deepsteg_jax.media.memory import Clip
 from deepsteg_jax.media.planes import subsampling
+
+# The devices of Windows.
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\..*)?", re.IGNORECASE)
+_LONGEST_NAME = 200  # bytes
 
 
 def check_output(
@@ -192,3 +197,13 @@ def _same_file(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
         return path.samefile(other)
     return path.resolve() == other.resolve()
+
+
+def safe_name(name: str) -> str:
+    """Return a sender's file name without folders, control characters and names of devices, not too long."""
+    name = re.split(r"[/\\:]", name)[-1]
+    name = "".join(c for c in name if c.isprintable() and c not in '<>"|?*')
+    name = name.encode()[-_LONGEST_NAME:].decode("utf-8", "ignore").strip(" .")
+    if _RESERVED.fullmatch(name):
+        name = f"revealed{Path(name).suffix}"
+    return name or "revealed"

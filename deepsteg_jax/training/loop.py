@@ -96,13 +96,11 @@ def train(config: ConfigDict, workdir: str | Path, stop: Callable[[], bool] = la
 def _check(config: ConfigDict) -> None:
     """Raise UserError for numbers that make no sense."""
     parallel.check_batch(config.train.batch_size, config.train.accumulate_steps)
-    least = {"keep": 1, "seed": 0} | {f"{name}_every_steps": 1 for name in ("log", "save", "validate")}
-    if "picture_every_steps" in config.train:
-        least["picture_every_steps"] = 1
-    for name, value in least.items():
-        path = name if name == "seed" else f"train.{name}"
-        if (config if name == "seed" else config.train)[name] < value:
-            raise UserError(f"config.{path} must be at least {value}")
+    if config.seed < 0:
+        raise UserError("config.seed must be at least 0")
+    for name in ("keep", *(f"{each}_every_steps" for each in ("log", "save", "validate", "picture"))):
+        if config.train.get(name, 1) < 1:  # only models that draw have pictures
+            raise UserError(f"config.train.{name} must be at least 1")
     if config.optimizer.get("sparsity", 0.0) and config.optimizer.ema_decay:
         raise UserError("config.optimizer.sparsity needs ema_decay=0: means of weights are not sparse")
 

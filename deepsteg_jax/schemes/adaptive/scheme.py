@@ -208,7 +208,7 @@ class AdaptiveSender(Sender):
         self._height, self._params = model.height, scheme.params
         self._pricing = Pricing(highest, float(model.chroma), float(model.still))
         samples, count = embedding.sample_count(first), settings.slots
-        room = scheme.room(samples, len(embedding.free_of(first)), self._frames, count)
+        room = scheme.holds(plan.cover, self._frames, count, first)
         with ExitStack() as files:
             sent = [_prepared(each.secret_path, room, settings, files) for each in plan.each]
             self._files = files.pop_all()
